@@ -1,0 +1,51 @@
+# make demo    segments a real chest CT with an exported network and proves that it agrees with the eager one
+# make test    checks and tests; under ten minutes on two cores
+# Each sets up .venv by itself, with Python 3.11 or newer.
+PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test test-slow test-gpu check format bench train-shipped clean
+
+demo: $(VENV)/.demo
+	$(BIN)/medattn-edge demo -o demo
+
+test: check
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "slow and not gpu" --timeout 1200
+
+test-gpu: $(VENV)/.dev
+	$(BIN)/python -m pytest -m gpu --timeout 1200
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m pytest benchmarks --benchmark-only -s --timeout 1800
+
+clean:
+	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+
+$(VENV)/.python:
+	@test -n "$(PYTHON)" || { echo "medattn-edge needs Python 3.11 or newer: apt-get install python3.11-venv"; exit 3; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.python
+	$(INSTALL) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.python
+	$(INSTALL) --editable '.[dev]'
+	@touch $@ $(VENV)/.demo

@@ -1,0 +1,67 @@
+"""medattn_edge: attention networks for medical image segmentation, from a checkpoint to a verified artifact.
+
+A checkpoint becomes a network, a network becomes an artifact, an artifact opens as a session, a session turns a scan
+into labels; every step carries its proof that the answer did not change.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medattn_edge.backends import open_session
+    from medattn_edge.errors import MedattnError
+    from medattn_edge.export import export_network
+    from medattn_edge.fusion.batch_norm import fold_batch_norms
+    from medattn_edge.inference import compare, sample_patches, segment
+    from medattn_edge.io import read_labels, read_volume, write_labels, write_maps
+    from medattn_edge.models.checkpoint import load as load_checkpoint
+    from medattn_edge.spec import ModelSpec
+    from medattn_edge.volume import Volume
+
+# Found on first use, so that a host without torch imports what it can run.
+_HOME = {
+    "MedattnError": ("errors", "MedattnError"),
+    "ModelSpec": ("spec", "ModelSpec"),
+    "Volume": ("volume", "Volume"),
+    "compare": ("inference", "compare"),
+    "export_network": ("export", "export_network"),
+    "fold_batch_norms": ("fusion.batch_norm", "fold_batch_norms"),
+    "load_checkpoint": ("models.checkpoint", "load"),
+    "open_session": ("backends", "open_session"),
+    "read_labels": ("io", "read_labels"),
+    "read_volume": ("io", "read_volume"),
+    "sample_patches": ("inference", "sample_patches"),
+    "segment": ("inference", "segment"),
+    "write_labels": ("io", "write_labels"),
+    "write_maps": ("io", "write_maps"),
+}
+
+__all__ = [  # noqa: RUF022 - the order of the work
+    "load_checkpoint",
+    "fold_batch_norms",
+    "sample_patches",
+    "export_network",
+    "open_session",
+    "read_volume",
+    "segment",
+    "compare",
+    "write_labels",
+    "write_maps",
+    "read_labels",
+    "ModelSpec",
+    "Volume",
+    "MedattnError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOME[name]
+    return getattr(import_module(f"{__name__}.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,177 @@
+"""Agreement: how far a candidate's answer is from the reference's, in the units that decide a deployment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medattn_edge.errors import ShapeError
+
+Array = npt.NDArray[Any]
+IDENTICAL_DB = 300.0  # what SQNR says of identical logits: finite, so that scripts can compare it
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One candidate against one reference on one scan.
+
+    max_abs: largest difference of two logits. sqnr_db: 10 log10 of the logits' energy over their difference's,
+    IDENTICAL_DB when there is none. label_match: fraction of voxels with the same label. dice: per label of either,
+    2|A & B| / (|A| + |B|). volume_change_percent: per label of the reference. boundary_flips: voxels whose label
+    differs and that touch (6 neighbours) another label in the reference; the other flips are inside an organ and worse.
+    finite: False when the candidate has a logit that is not a number or infinite.
+    """
+
+    max_abs: float
+    sqnr_db: float
+    label_match: float
+    dice: Mapping[str, float]
+    volume_change_percent: Mapping[str, float]
+    boundary_flips: int
+    flips: int
+    finite: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; a figure that is not finite becomes null."""
+        return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What an agreement must reach, given before the run; None asks nothing."""
+
+    min_dice: float | None = None
+    min_sqnr_db: float | None = None
+    min_label_match: float | None = None
+    max_abs: float | None = None
+    max_volume_change_percent: float | None = None
+
+    def failures(self, agreement: Agreement) -> list[str]:
+        """One sentence per threshold that is not reached; empty when the gate holds."""
+        said = [] if agreement.finite else ["the candidate's logits are not finite"]
+        floors = [("Dice of " + name, value, self.min_dice) for name, value in agreement.dice.items()]
+        floors += [
+            ("SQNR in dB", agreement.sqnr_db, self.min_sqnr_db),
+            ("label match", agreement.label_match, self.min_label_match),
+        ]
+        ceilings = [
+            ("volume change in % of " + name, abs(value), self.max_volume_change_percent)
+            for name, value in agreement.volume_change_percent.items()
+        ]
+        ceilings += [("largest difference of two logits", agreement.max_abs, self.max_abs)]
+        # `not >=` rather than `<`, so that a figure which is not a number fails.
+        said += [
+            f"{name} is {value:.6g}, below {floor:g}"
+            for name, value, floor in floors
+            if floor is not None and not value >= floor
+        ]
+        said += [
+            f"{name} is {value:.6g}, above {top:g}"
+            for name, value, top in ceilings
+            if top is not None and not value <= top
+        ]
+        return said
+
+    def to_json(self) -> dict[str, float]:
+        """Only what was asked."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+@dataclass
+class LogitsDistance:
+    """A running distance of two streams of logits: memory does not grow with the scan."""
+
+    max_abs: float = 0.0
+    signal: float = 0.0
+    noise: float = 0.0
+    finite: bool = True
+    count: int = field(default=0)
+
+    def add(self, reference: Array, candidate: Array) -> None:
+        """Two arrays of the same shape; raises ShapeError otherwise."""
+        if reference.shape != candidate.shape:
+            raise ShapeError(
+                f"logits of shape {candidate.shape}",
+                expected=f"the reference's {reference.shape}",
+                hint="compare two artifacts of one checkpoint",
+            )
+        expected = reference.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # two infinities: not a number, which `finite` then says
+            difference = candidate.astype(np.float64) - expected
+        self.finite = self.finite and bool(np.isfinite(difference).all())
+        self.max_abs = max(self.max_abs, float(np.abs(difference).max(initial=0.0))) if self.finite else math.inf
+        self.signal += float((expected**2).sum())
+        self.noise += float((difference**2).sum())
+        self.count += reference.size
+
+    @property
+    def sqnr_db(self) -> float:
+        """Signal to noise in dB; -inf when the candidate is not finite."""
+        if not self.finite:
+            return -math.inf
+        if self.noise == 0.0:
+            return IDENTICAL_DB
+        # Two logarithms: the quotient could underflow to 0.
+        return min(IDENTICAL_DB, 10.0 * (math.log10(max(self.signal, 1e-300)) - math.log10(self.noise)))
+
+
+def of_labels(reference: Array, candidate: Array, names: Sequence[str], distance: LogitsDistance) -> Agreement:
+    """The agreement of two label maps (D, H, W) whose logits' distance is known.
+
+    names: one per label value, the background (left out of Dice and volume) first.
+    """
+    if reference.shape != candidate.shape:
+        raise ShapeError(
+            f"labels of shape {candidate.shape}",
+            expected=f"the reference's {reference.shape}",
+            hint="compare on one scan",
+        )
+    flipped = reference != candidate
+    flips = int(flipped.sum())
+    change = {}
+    for value, name in enumerate(names[1:], start=1):
+        before, after = int((reference == value).sum()), int((candidate == value).sum())
+        change[name] = 100.0 * (after - before) / before if before else (0.0 if after == 0 else math.inf)
+    return Agreement(
+        max_abs=distance.max_abs,
+        sqnr_db=distance.sqnr_db,
+        label_match=1.0 - flips / reference.size,
+        dice=dice_per_label(reference, candidate, names),
+        volume_change_percent=change,
+        boundary_flips=int((flipped & boundary(reference)).sum()) if flips else 0,
+        flips=flips,
+        finite=distance.finite,
+    )
+
+
+def dice_per_label(first: Array, second: Array, names: Sequence[str]) -> dict[str, float]:
+    """Dice of every label but the background that is in either map; a label in neither counts as 1."""
+    scores = {}
+    for value, name in enumerate(names[1:], start=1):
+        a, b = first == value, second == value
+        total = int(a.sum()) + int(b.sum())
+        scores[name] = 2.0 * int((a & b).sum()) / total if total else 1.0
+    return scores
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def boundary(labels: Array) -> npt.NDArray[np.bool_]:
+    """Voxels that differ from one of their neighbours along an axis."""
+    edge = np.zeros(labels.shape, dtype=bool)
+    for axis in range(labels.ndim):
+        ahead = np.moveaxis(labels, axis, 0)
+        view = np.moveaxis(edge, axis, 0)
+        step = ahead[1:] != ahead[:-1]
+        view[1:] |= step
+        view[:-1] |= step
+    return edge

@@ -1,0 +1,172 @@
+"""Artifact: a model file and the sidecar manifest that says what it is.
+
+`NAME.onnx` travels with `NAME.onnx.json`. The file is opened only when its SHA-256 is the manifest's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from medattn_edge.atomic import replacing
+from medattn_edge.errors import InputError, IntegrityError, MedattnError
+from medattn_edge.spec import ModelSpec
+
+SCHEMA = 1
+_TOOLS = ("medattn-edge", "numpy", "torch", "onnx", "onnxruntime", "onnxscript")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact is.
+
+    precision: fp32, fp16 or int8. sha256: of the model file. parent_sha256: of the file that it was made from.
+    exporter: the record that wrote it. batch: the fixed N of its input, or None for any.
+    inputs, outputs: name -> shape, N as -1 where it is free. operators: type -> count. parameters: how many numbers.
+    gflop: 2 x multiply-adds of convolutions and matrix products of one patch, in 1e9.
+    attention_maps: the names of the maps of its `attention` output, if it has one.
+    agreement: the figures of the check that allowed it to be written. tools: the versions that made it.
+    """
+
+    spec: ModelSpec
+    precision: str
+    sha256: str
+    parent_sha256: str
+    exporter: str
+    batch: int | None
+    inputs: Mapping[str, list[int]]
+    outputs: Mapping[str, list[int]]
+    operators: Mapping[str, int]
+    parameters: int
+    gflop: float
+    attention_maps: tuple[str, ...] = ()
+    agreement: tuple[Mapping[str, Any], ...] = ()
+    tools: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values with the schema's version; `from_json` is its inverse."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        plain = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+        plain["agreement"] = [dict(case) for case in self.agreement]
+        return {"schema": SCHEMA, **plain, "spec": self.spec.to_json(), "attention_maps": list(self.attention_maps)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Manifest:
+        """From `to_json`; raises IntegrityError for a newer schema or for fields that are missing."""
+        if not isinstance(values, Mapping) or not isinstance(values.get("schema"), int):
+            raise IntegrityError(
+                "a manifest without a schema number",
+                expected=f"schema {SCHEMA}",
+                hint="export the checkpoint again: medattn-edge export CHECKPOINT -o NAME.onnx",
+            )
+        if values["schema"] > SCHEMA:
+            raise IntegrityError(
+                f"a manifest of schema {values['schema']}",
+                expected=f"schema {SCHEMA} or older",
+                hint="pip install --upgrade medattn-edge",
+            )
+        try:
+            rest = {key: value for key, value in values.items() if key != "schema"}
+            return cls(
+                **{
+                    **rest,
+                    "spec": ModelSpec.from_json(values["spec"]),
+                    "attention_maps": tuple(rest.get("attention_maps", ())),
+                    "agreement": tuple(rest.get("agreement", ())),
+                }
+            )
+        except (KeyError, TypeError, MedattnError) as error:
+            raise IntegrityError(
+                f"a manifest that cannot be read: {error}",
+                expected=f"the fields of schema {SCHEMA}",
+                hint="export the checkpoint again: medattn-edge export CHECKPOINT -o NAME.onnx",
+            ) from error
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model file whose manifest has been read and whose hash has been checked."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What its network expects."""
+        return self.manifest.spec
+
+    @classmethod
+    def read(cls, path: Path) -> Artifact:
+        """Read the manifest beside `path` and check the file's hash.
+
+        Raises InputError when the file is missing, IntegrityError when the manifest is missing, cannot be read, is of
+        a newer schema, or has another hash.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(
+                f"{path} does not exist", expected="an artifact", hint="medattn-edge export CHECKPOINT -o " + path.name
+            )
+        sidecar = manifest_path(path)
+        if not sidecar.is_file():
+            raise IntegrityError(
+                f"{path.name} has no manifest",
+                expected=f"{sidecar.name} beside it",
+                hint=f"copy {sidecar.name} too, or export the checkpoint again",
+            )
+        try:
+            values = json.loads(sidecar.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise IntegrityError(
+                f"{sidecar} cannot be read: {error}",
+                expected="a JSON manifest",
+                hint="copy the manifest again, or export the checkpoint again",
+            ) from error
+        manifest = Manifest.from_json(values)
+        found = sha256(path)
+        if found != manifest.sha256:
+            raise IntegrityError(
+                f"{path.name} has the SHA-256 {found[:16]}...",
+                expected=f"{manifest.sha256[:16]}... as its manifest says",
+                hint="copy both files again, or export the checkpoint again",
+            )
+        return cls(path, manifest)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[tuple[Path, Path]]:
+    """Temporary (model, manifest) files that become `path` and its sidecar together, or not at all.
+
+    Between the two renames a crash leaves a new model with an old manifest, which `Artifact.read` refuses.
+    """
+    with replacing(manifest_path(path)) as sidecar, replacing(Path(path)) as model:
+        yield model, sidecar
+
+
+def manifest_path(path: Path) -> Path:
+    """NAME.onnx -> NAME.onnx.json."""
+    return Path(path).with_name(Path(path).name + ".json")
+
+
+def sha256(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of what can change an artifact, of those installed."""
+    versions = {"python": platform.python_version()}
+    for name in _TOOLS:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

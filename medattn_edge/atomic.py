@@ -1,0 +1,56 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medattn_edge.errors import OutputError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` (same suffixes) that takes its place when the block ends well.
+
+    When the block raises, or the disk is full, the temporary file goes and whatever stood at `path` stays.
+    Raises OutputError when the folder cannot be written or the write fails.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise OutputError(
+            f"the folder {path.parent} does not exist",
+            expected="an existing folder to write to",
+            hint=f"mkdir -p '{path.parent}'",
+        )
+    temporary: Path | None = None
+    try:
+        # The name ends in the target's own name, so that writers which look at the suffix still work.
+        handle, name = tempfile.mkstemp(prefix=".", suffix=f".tmp.{path.name}", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        about = None if error.filename is None else Path(os.fsdecode(error.filename))
+        if temporary is not None and about not in {None, temporary, path, path.parent}:
+            raise  # not about our file: the caller's own reading failed
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}",
+            expected="free space and permission to write; the previous file, if any, is untouched",
+            hint=f"df -h '{path.parent}'",
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

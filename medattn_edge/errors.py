@@ -1,0 +1,126 @@
+"""Every error that medattn_edge raises on purpose.
+
+    MedattnError                    what was found, what was expected, what to type next
+    |-- UsageError              2   an option or an argument that cannot be used
+    |-- EnvironmentProblem      3   this host cannot do it
+    |   |-- MissingDependency       a package is not installed
+    |   `-- OutputError             a file cannot be written (disk full, no permission)
+    |-- InputError              4   data that cannot be used
+    |   |-- ScanError               a scan or labels file
+    |   |-- GeometryError           an affine, a spacing or a grid
+    |   |-- CheckpointError         a training file
+    |   `-- ShapeError              an array that does not fit the network
+    |-- IntegrityError          5   an artifact that is not what its manifest says
+    |-- BackendError            6   a runtime or a device failed
+    `-- AgreementError          1   a gate: the answer changed
+
+The number is the exit code of the command line. A bug keeps its own exception and traceback.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MedattnError(Exception):
+    """Base of the tree.
+
+    found: what is wrong, in one sentence without a full stop. expected: what would have been right.
+    hint: what to type or do next.
+    """
+
+    exit_code: ClassVar[int] = 6
+    code: ClassVar[str] = "error"
+
+    def __init__(self, found: str, *, expected: str = "", hint: str = "") -> None:
+        self.found, self.expected, self.hint = found, expected, hint
+        super().__init__(found, expected, hint)
+
+    @property
+    def message(self) -> str:
+        """What was found and what was expected, without the hint."""
+        return f"{self.found}; expected {self.expected}" if self.expected else self.found
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  -> {self.hint}" if self.hint else self.message
+
+
+class UsageError(MedattnError):
+    """An option or an argument that cannot be used."""
+
+    exit_code, code = 2, "usage"
+
+
+class EnvironmentProblem(MedattnError):
+    """This host cannot do what was asked."""
+
+    exit_code, code = 3, "environment"
+
+
+class MissingDependency(EnvironmentProblem):
+    """A package that the request needs is not installed."""
+
+    code = "missing_dependency"
+
+    @classmethod
+    def of_extra(cls, package: str, extra: str) -> MissingDependency:
+        """The error for a package that one of our extras installs."""
+        return cls(
+            f"the package {package!r} is not installed",
+            expected=f"the extra {extra!r} of medattn-edge",
+            hint=f"pip install 'medattn-edge[{extra}]'",
+        )
+
+
+class OutputError(EnvironmentProblem):
+    """A file cannot be written; whatever stood there before is untouched."""
+
+    code = "output"
+
+
+class InputError(MedattnError):
+    """Data that cannot be used."""
+
+    exit_code, code = 4, "input"
+
+
+class ScanError(InputError):
+    """A scan, a picture or a labels file that cannot be used."""
+
+    code = "scan"
+
+
+class GeometryError(InputError):
+    """An affine, a spacing or a grid that cannot be used."""
+
+    code = "geometry"
+
+
+class CheckpointError(InputError):
+    """A training file that cannot be read into a network."""
+
+    code = "checkpoint"
+
+
+class ShapeError(InputError):
+    """An array whose shape the network cannot take."""
+
+    code = "shape"
+
+
+class IntegrityError(MedattnError):
+    """An artifact that is not what its manifest says, or whose manifest cannot be trusted."""
+
+    exit_code, code = 5, "integrity"
+
+
+class BackendError(MedattnError):
+    """A runtime or a device failed."""
+
+    exit_code, code = 6, "backend"
+
+
+class AgreementError(MedattnError):
+    """A gate failed: the candidate's answer is not the reference's."""
+
+    exit_code, code = 1, "agreement"

@@ -1,0 +1,73 @@
+"""Timing: callables measured in turn, so that a machine whose speed drifts is unfair to none of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, eq=False)
+class Latency:
+    """Raw samples of one callable in milliseconds, in the order they were taken."""
+
+    samples_ms: npt.NDArray[np.float64]
+
+    def percentile(self, share: float) -> float:
+        """The smallest sample that `share` percent of all do not exceed, in ms."""
+        return float(np.percentile(self.samples_ms, share, method="inverted_cdf"))
+
+    @property
+    def p50_ms(self) -> float:
+        """The median."""
+        return float(np.median(self.samples_ms))
+
+    @property
+    def p90_ms(self) -> float:
+        """One in ten is slower."""
+        return self.percentile(90)
+
+    @property
+    def p99_ms(self) -> float:
+        """One in a hundred is slower."""
+        return self.percentile(99)
+
+    @property
+    def max_ms(self) -> float:
+        """The slowest."""
+        return float(self.samples_ms.max())
+
+    def ratio_of(self, reference: Latency) -> tuple[float, tuple[float, float]]:
+        """How many times faster than the reference: the median of the paired ratios, and their quartiles.
+
+        Sample i of both was taken in the same round.
+        """
+        ratios = reference.samples_ms / self.samples_ms
+        low, middle, high = np.percentile(ratios, (25, 50, 75))
+        return float(middle), (float(low), float(high))
+
+
+def interleaved(
+    calls: Mapping[str, Callable[[], object]], *, rounds: int = 10, warm_up_s: float = 0.5
+) -> dict[str, Latency]:
+    """Time callables in turn, `rounds` times each, every other round in reverse order.
+
+    Each is first called for at least `warm_up_s` seconds, and at least twice, without being measured.
+    """
+    for call in calls.values():
+        until = time.perf_counter() + warm_up_s
+        call()
+        call()
+        while time.perf_counter() < until:
+            call()
+    names = list(calls)
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds):
+        for name in names if turn % 2 == 0 else names[::-1]:
+            start = time.perf_counter()
+            calls[name]()
+            samples[name].append((time.perf_counter() - start) * 1e3)
+    return {name: Latency(np.array(values)) for name, values in samples.items()}
