@@ -1,0 +1,68 @@
+"""Checkpoint -> network. One file per network, each with its NETWORK record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from medattn_edge.errors import CheckpointError, UsageError
+from medattn_edge.models.network import Network, SegmentationNetwork
+from medattn_edge.registry import records
+from medattn_edge.spec import ModelSpec
+
+
+def networks() -> dict[str, Network]:
+    """Every network by name."""
+    return {record.name: record for record in records("medattn_edge.models", "NETWORK")}
+
+
+def network_record(name: str) -> Network:
+    """The record of a network; raises UsageError for a name that is not known."""
+    known = networks()
+    if name not in known:
+        raise UsageError(
+            f"the network {name!r} is not known",
+            expected=f"one of {', '.join(known)}",
+            hint=f"--network {next(iter(known))}",
+        )
+    return known[name]
+
+
+def build(spec: ModelSpec) -> SegmentationNetwork:
+    """The network of a spec, freshly initialised, in evaluation mode.
+
+    Raises CheckpointError when the spec's settings are not the network's.
+    """
+    record = network_record(spec.network)
+    surplus = sorted(set(spec.config) - set(record.settings))
+    if surplus:
+        raise CheckpointError(
+            f"the settings {surplus} of {spec.network}",
+            expected=f"some of {sorted(record.settings)}",
+            hint="pip install --upgrade medattn-edge",
+        )
+    network = construct(record, {**record.settings, **spec.config}, spec.in_channels, spec.outputs)
+    network.check_shape(spec.patch)
+    return network.eval()
+
+
+def construct(record: Network, settings: Mapping[str, Any], in_channels: int, outputs: int) -> SegmentationNetwork:
+    """The network of a record's full settings; raises CheckpointError for values that it cannot be built with."""
+    try:
+        for name, value in [*settings.items(), ("in_channels", in_channels), ("outputs", outputs)]:
+            if not _fits(value, record.settings.get(name, 1)):
+                raise ValueError(f"{name} is {value!r}")
+        return record.build(dict(settings), in_channels, outputs)
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the settings {dict(settings)} cannot be built: {error}",
+            expected=f"settings like {dict(record.settings)}",
+            hint=f"--set {next(iter(record.settings))}={next(iter(record.settings.values()))}",
+        ) from error
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a setting has its default's type; numbers count something and are at least 1."""
+    if isinstance(default, list):
+        return isinstance(value, list | tuple) and len(value) > 0 and all(_fits(one, default[0]) for one in value)
+    return type(value) is type(default) and (type(value) is not int or value >= 1)

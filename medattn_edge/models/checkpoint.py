@@ -1,0 +1,326 @@
+"""Training files -> networks. Layouts are recognised by keys and shapes alone; no pickled code is ever run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medattn_edge.artifact import sha256, tool_versions
+from medattn_edge.atomic import replacing
+from medattn_edge.errors import CheckpointError, IntegrityError
+from medattn_edge.models import build, construct, network_record, networks
+from medattn_edge.models.nearest import describe_difference, nearest_layout
+from medattn_edge.models.network import Config, Layout, Network, SegmentationNetwork
+from medattn_edge.spec import ModelSpec
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl", ".ckpt", ".tar", ".model")
+_SCHEMA = 1
+_METADATA = "medattn_edge"
+_NESTS = ("state_dict", "model_state_dict", "network_weights", "model", "net", "network", "weights", "params")
+_PREFIXES = ("module", "model", "net", "network", "_orig_mod")
+_OWN = "medattn_edge"
+_DEPTH = 8
+# torch words every failure of its restricted unpickler alike; only these are about code and not about damage.
+_CODE = re.compile(r"GLOBAL \S+|unrecognized function|Can only (create|build)")
+_CONVERT = (
+    "m = torch.load('{0}', weights_only=False); "
+    "torch.save(m.state_dict() if hasattr(m, 'state_dict') else m['state_dict'], '{1}')"
+)
+_DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
+_SCALAR = np.float64(0.0).__reduce__()[0]
+# What trainers put beside the weights: numbers, names and options, none of which runs code when it is unpickled. The
+# scalar's constructor has two names, as NumPy 2 moved it.
+_HARMLESS: list[Any] = [
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    argparse.Namespace,
+    *(type(np.dtype(kind)) for kind in _DTYPES),
+]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network read from a file, in evaluation mode on the CPU.
+
+    sha256: of the file. layout: the published layout it was in, or `medattn_edge` for our own. foreign: the file
+    carried no spec, so that patch, intensity, spacing, axes and label names are the network's defaults, not facts.
+    notes: what training wrote (command, split, Dice).
+    """
+
+    network: SegmentationNetwork
+    spec: ModelSpec
+    sha256: str
+    layout: str
+    foreign: bool
+    notes: Mapping[str, Any]
+
+    def with_spec(self, spec: ModelSpec) -> Checkpoint:
+        """The same weights under another spec (labels, patch, intensity...); settings that build may not change."""
+        return replace(self, spec=spec)
+
+
+def load(path: Path, *, network: str | None = None, config: Mapping[str, Any] | None = None) -> Checkpoint:
+    """Read a checkpoint: ours, or any published layout, nested or prefixed, in safetensors or torch format.
+
+    network: insist on this network. config: settings that a foreign file cannot tell, such as align_corners; our own
+    files carry theirs, which cannot be changed.
+    Raises CheckpointError for a file that is missing, truncated, pickled code, of an unknown layout or another network.
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path} {what}", expected="a checkpoint", hint=f"ls '{path.parent}'")
+    state, metadata = _read(path)
+    if _METADATA in metadata:
+        found = _own(path, state, metadata[_METADATA], config or {})
+    else:
+        found = _foreign(path, state, config or {})
+    if network is not None and found.spec.network != network:
+        raise CheckpointError(
+            f"{path.name} is a checkpoint of {found.spec.network}",
+            expected=network,
+            hint=f"--network {found.spec.network}",
+        )
+    return found
+
+
+def save(path: Path, network: SegmentationNetwork, spec: ModelSpec, notes: Mapping[str, Any] | None = None) -> None:
+    """Write our own form: safetensors with the spec and the notes as JSON metadata. The file appears whole or not."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    facts = {"schema": _SCHEMA, "spec": spec.to_json(), "notes": dict(notes or {}), "tools": tool_versions()}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={_METADATA: json.dumps(facts, sort_keys=True)})
+        except SafetensorError as error:  # a full disk, in its own words
+            raise OSError(str(error)) from error
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The file's content and the metadata that only safetensors has."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(path, framework="pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*(pickle protocol|TorchScript archive)", category=UserWarning)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if _CODE.search(str(error)) is None:
+            raise _damaged(path, error) from error
+        command = _CONVERT.format(path, path.with_name(f"{path.stem}.state.pth"))
+        raise CheckpointError(
+            f"{path.name} holds pickled Python objects, which run code when they are loaded",
+            expected="a state_dict",
+            hint=f'where you trust the file and have its code: python -c "import torch; {command}"',
+        ) from error
+    except Exception as error:
+        raise _damaged(path, error) from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f"{path.name} holds a {type(content).__name__}",
+            expected="a state_dict, or a dictionary with one",
+            hint="save network.state_dict()",
+        )
+    return dict(content), {}
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    telling = isinstance(error, RuntimeError | OSError) or type(error).__name__ == "SafetensorError"
+    reason = str(error).strip().splitlines()[0] if telling and str(error).strip() else "it is cut short or no such file"
+    return CheckpointError(
+        f"{path.name} cannot be read: {reason}",
+        expected="a whole safetensors or torch file, its suffix saying which",
+        hint="copy the file again and compare its size with the original's",
+    )
+
+
+def _own(path: Path, state: dict[str, Tensor], metadata: str, config: Mapping[str, Any]) -> Checkpoint:
+    try:
+        facts = json.loads(metadata)
+        newer, written, notes = facts["schema"] > _SCHEMA, facts["spec"], dict(facts.get("notes", {}))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"the facts that {path.name} carries cannot be read: {error}",
+            expected="the schema, the spec and the notes that medattn-edge writes",
+            hint="copy the file again, or train again",
+        ) from error
+    if newer:
+        raise IntegrityError(
+            f"{path.name} is a checkpoint of schema {facts['schema']}",
+            expected=f"schema {_SCHEMA} or older",
+            hint="pip install --upgrade medattn-edge",
+        )
+    spec = ModelSpec.from_json(written)
+    network = build(spec)
+    record = network_record(spec.network)
+    carried = {**record.settings, **spec.config}
+    if {**carried, **_checked(record, config)} != carried:
+        raise CheckpointError(
+            f"{path.name} was trained with the settings {carried}",
+            expected=f"not {dict(config)}",
+            hint="load it without settings",
+        )
+    _fill(path, network, state, {key: key for key in network.state_dict()})
+    return Checkpoint(network, spec, sha256(path), _OWN, foreign=False, notes=notes)
+
+
+def _foreign(path: Path, content: dict[str, Any], config: Mapping[str, Any]) -> Checkpoint:
+    state = _unwrap(content)
+    if not state:
+        raise CheckpointError(
+            f"{path.name} holds no tensors", expected="a state_dict", hint="save network.state_dict()"
+        )
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    record, layout = recognise(shapes) or (None, None)
+    if record is None or layout is None:
+        raise CheckpointError(
+            f"the layout of {path.name} is not known",
+            expected=f"one of {', '.join(one.name for net in networks().values() for one in net.layouts)}",
+            hint=nearest_layout(shapes),
+        )
+    try:
+        settings = {**record.settings, **layout.config(shapes)}
+    except (LookupError, ValueError, ArithmeticError) as error:
+        raise CheckpointError(
+            f"{path.name} lacks {error} of the layout {layout.name}",
+            expected="every key of it",
+            hint=nearest_layout(shapes),
+        ) from error
+    settings |= _checked(record, config)
+    spec = _default_spec(record, settings, *_channels(shapes, layout, settings))
+    network = build(spec)
+    published = layout.published(network.state_dict(), settings)
+    surplus = [key for key in state if key not in layout.to_ours([key], settings) and not layout.is_dead(key)]
+    _fill(path, network, state, published, layout, surplus)
+    return Checkpoint(network, spec, sha256(path), layout.name, foreign=True, notes={})
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Network, Layout] | None:
+    """The one layout whose signature the keys and shapes have, or None."""
+    hits = [(net, layout) for net in networks().values() for layout in net.layouts if layout.signature(shapes)]
+    return hits[0] if len(hits) == 1 else None
+
+
+def _unwrap(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The innermost state_dict, without the prefixes that wrappers put before its keys."""
+    for _ in range(_DEPTH):  # a dictionary can hold itself
+        nests = [key for key in _NESTS if isinstance(content.get(key), Mapping)]
+        if not nests:
+            break
+        content = content[nests[0]]
+    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    while state and recognise({key: tuple(value.shape) for key, value in state.items()}) is None:
+        first = {key.split(".", 1)[0] for key in state}
+        if len(first) != 1 or not first <= set(_PREFIXES) or any("." not in key for key in state):
+            break
+        state = {key.split(".", 1)[1]: value for key, value in state.items()}
+    return state
+
+
+def _checked(record: Network, config: Mapping[str, Any]) -> Config:
+    unknown = sorted(set(config) - set(record.settings))
+    if unknown:
+        raise CheckpointError(
+            f"the settings {unknown} of {record.name}",
+            expected=f"some of {sorted(record.settings)}",
+            hint=f"--set {next(iter(record.settings))}=...",
+        )
+    return dict(config)
+
+
+def _channels(shapes: Mapping[str, tuple[int, ...]], layout: Layout, settings: Config) -> tuple[int, int]:
+    """C of the first convolution and K of the output's, by their place in our network."""
+    ours = {mine: shapes[theirs] for theirs, mine in layout.to_ours(shapes, settings).items()}
+    try:
+        first = next(ours[key] for key in layout.first if key in ours)
+        last = next(ours[key] for key in layout.last if key in ours)
+    except StopIteration:
+        raise CheckpointError(
+            f"no input or output convolution in the layout {layout.name}",
+            expected="every key of it",
+            hint=nearest_layout(shapes),
+        ) from None
+    if len(first) < 2 or len(last) < 1:
+        raise CheckpointError(
+            f"an input convolution of shape {first} and an output convolution of shape {last}",
+            expected="(channels, C, ...) and (K, channels, ...)",
+            hint=nearest_layout(shapes),
+        )
+    return first[1], last[0]
+
+
+def _default_spec(record: Network, settings: Config, in_channels: int, outputs: int) -> ModelSpec:
+    patch = record.patch_for(settings)
+    with torch.device("meta"):
+        stride = construct(record, settings, in_channels, outputs).stride
+    names = ("background", *(f"class_{index}" for index in range(1, max(outputs, 2))))
+    return ModelSpec(
+        network=record.name,
+        in_channels=in_channels,
+        labels=names,
+        patch=patch,
+        stride=stride,
+        intensity=record.intensity,
+        axes=record.axes,
+        outputs=outputs,
+        config=settings,
+    )
+
+
+def _fill(
+    path: Path,
+    network: SegmentationNetwork,
+    state: Mapping[str, Tensor],
+    names: Mapping[str, str],
+    layout: Layout | None = None,
+    surplus: list[str] | None = None,
+) -> None:
+    """Load strictly; `names` maps our keys to the file's. Old files without num_batches_tracked are complete too."""
+    own = network.state_dict()
+    missing = [names[key] for key in own if names[key] not in state and not key.endswith("num_batches_tracked")]
+    known = set(names.values())
+    extra = surplus if surplus is not None else [key for key in state if key not in known]
+    wrong = [
+        f"{names[key]} is {tuple(state[names[key]].shape)}, not {tuple(value.shape)}"
+        for key, value in own.items()
+        if names[key] in state and state[names[key]].shape != value.shape
+    ]
+    wrong += [f"{key} is no plain array of numbers" for key in sorted(known & set(state)) if not _is_plain(state[key])]
+    if missing or extra or wrong:
+        raise CheckpointError(
+            f"{path.name} does not fit the layout {layout.name if layout else _OWN}: "
+            + describe_difference(missing, extra, wrong),
+            expected="exactly its keys and shapes",
+            hint="load it with the code that trained it and save its state_dict again",
+        )
+    values = {key: state[names[key]].to(value.dtype) for key, value in own.items() if names[key] in state}
+    infinite = [names[key] for key, value in values.items() if not torch.isfinite(value).all()]
+    if infinite:
+        raise CheckpointError(
+            f"{path.name} has values that are not finite in {infinite[0]}",
+            expected="finite weights",
+            hint="take a checkpoint from before the training diverged",
+        )
+    network.load_state_dict({**own, **values})
+
+
+def _is_plain(value: Tensor) -> bool:
+    stored = value.device.type == "cpu" and value.layout == torch.strided
+    return stored and not (value.is_complex() or value.is_quantized)
