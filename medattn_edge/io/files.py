@@ -1,0 +1,130 @@
+"""Files to volumes and back, whatever the format."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from medattn_edge.errors import MissingDependency, ScanError, UsageError
+from medattn_edge.io.format import Format
+from medattn_edge.registry import records
+from medattn_edge.volume import Volume
+
+
+def formats() -> tuple[Format, ...]:
+    """Every FORMAT record, ordered by name."""
+    return records("medattn_edge.io", "FORMAT")
+
+
+def format_of(path: Path) -> Format:
+    """The format that a file's name asks for; raises UsageError, naming the known suffixes, for any other."""
+    owners = {suffix: form for form in formats() if form.default for suffix in form.suffixes}
+    fitting = [suffix for suffix in owners if Path(path).name.lower().endswith(suffix)]
+    if not fitting:
+        raise UsageError(
+            f"{Path(path).name!r} has no suffix that is known",
+            expected=f"one of {', '.join(sorted(owners))}",
+            hint=f"{Path(path).name.split('.')[0] or 'scan'}.nii.gz",
+        )
+    return owners[max(fitting, key=len)]
+
+
+def read_volume(path: Path) -> Volume:
+    """The scan in a file, on the grid that the file stores: voxels (D, H, W) or (C, D, H, W), affine to LPS mm.
+
+    Values are the file's own, scaled as its header says, and may be NaN. Raises UsageError for an unknown suffix,
+    ScanError and GeometryError for a file that cannot be used, MissingDependency.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ScanError(f"{path} is a folder", expected="one file", hint=f"ls '{path}'")
+    form = format_of(path)
+    if not path.is_file():
+        raise ScanError(f"{path} does not exist", expected="a scan", hint=_nearest(path))
+    _require(form)
+    return form.read(path)
+
+
+def read_labels(path: Path) -> Volume:
+    """The labels (D, H, W) in a file, as the smallest unsigned type that holds them.
+
+    Raises ScanError when a value is not a whole number from 0 up, and whatever `read_volume` raises.
+    """
+    return _as_labels(read_volume(path), str(path))
+
+
+def write_labels(path: Path, volume: Volume, names: Sequence[str]) -> None:
+    """Write labels (D, H, W) on their own grid; names[value] is the name of a label value.
+
+    The file appears whole or not at all. Raises UsageError when the format cannot hold these labels, ScanError when
+    they are no labels, OutputError, MissingDependency.
+    """
+    form = format_of(path)
+    labels = _as_labels(volume, "the volume")
+    _require(form)
+    form.write_labels(Path(path), labels, names)
+
+
+def write_maps(path: Path, volume: Volume, names: Sequence[str]) -> None:
+    """Write maps (C, D, H, W), probabilities or attention, as float32 on their own grid; one name per channel.
+
+    The file appears whole or not at all. Raises UsageError when the format has no place for maps or the names do not
+    fit, OutputError, MissingDependency.
+    """
+    form = format_of(path)
+    if form.write_maps is None:
+        able = [suffix for other in formats() if other.write_maps for suffix in other.suffixes]
+        raise UsageError(
+            f"{Path(path).name!r} cannot hold maps", expected=f"one of {', '.join(able)}", hint="end the output in .npz"
+        )
+    if volume.voxels.ndim != 4 or len(names) != volume.channels:
+        raise UsageError(
+            f"{len(names)} names for maps of shape {volume.voxels.shape}",
+            expected="(C, D, H, W) and C names",
+            hint="give one name per channel",
+        )
+    _require(form)
+    form.write_maps(Path(path), volume.with_voxels(volume.voxels.astype(np.float32)), names)
+
+
+def _as_labels(volume: Volume, where: str) -> Volume:
+    """The same volume as the smallest unsigned type; raises ScanError when the values are no labels."""
+    values = volume.voxels
+    if values.ndim != 3:
+        raise ScanError(
+            f"{where} has {volume.channels} channels",
+            expected="labels of one channel, the value of a voxel being its label",
+            hint="save a label map, not a picture of one: grey values 0, 1, 2, ...",
+        )
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.floor(values)).all()):
+        raise ScanError(
+            f"{where} has values that are not whole numbers",
+            expected="labels 0, 1, 2, ...",
+            hint="give a label map, not a scan; resample labels with nearest neighbour",
+        )
+    low, high = (int(values.min()), int(values.max()))
+    if low < 0 or high > np.iinfo(np.uint32).max:
+        raise ScanError(
+            f"{where} has values {low}..{high}", expected="labels 0, 1, 2, ...", hint="give a label map, not a scan"
+        )
+    return volume.with_voxels(values.astype(np.min_scalar_type(high)))
+
+
+def _nearest(path: Path) -> str:
+    """The file that was probably meant, or where to look."""
+    if not path.parent.is_dir():
+        return f"the folder {path.parent} does not exist either"
+    near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    return str(path.with_name(near[0])) if near else f"ls '{path.parent}'"
+
+
+def _require(form: Format) -> None:
+    for package in form.packages:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise MissingDependency.of_extra(package, form.extra) from error

@@ -1,0 +1,60 @@
+"""Format: the record that every file format's module has one of, named FORMAT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medattn_edge.errors import ScanError, UsageError
+from medattn_edge.volume import Volume
+
+# A picture's pixels as if it were an axial slice: D steps to the head, H to the back, W to the left, one unit each.
+PICTURE_AFFINE = np.array([[0.0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+
+Write = Callable[[Path, Volume, Sequence[str]], None]
+
+
+@dataclass(frozen=True)
+class Format:
+    """How one kind of file becomes a Volume and back.
+
+    suffixes: lower case, with the dot; of all formats the longest suffix that ends the file's name wins.
+    extra: the extra of pyproject.toml that installs `packages` (import names), "" when numpy is enough.
+    read: the voxels as the file stores them, no reorientation; raises ScanError and GeometryError.
+    write_labels: (path, labels (D, H, W) of an unsigned type, names with index = label value).
+    write_maps: (path, float32 (C, D, H, W), one name per channel), or None when the format has no place for them.
+    The two writers put the file in place whole or not at all, and raise OutputError and UsageError.
+    default: whether it owns its suffixes when another format has them too.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    extra: str
+    packages: tuple[str, ...]
+    read: Callable[[Path], Volume]
+    write_labels: Write
+    write_maps: Write | None
+    default: bool = True
+
+
+def unreadable(path: Path, kind: str, error: BaseException) -> ScanError:
+    """The error for a file that its own library cannot read: cut off, damaged, or of another kind."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ScanError(
+        f"{path} cannot be read: {reason[:200]}",
+        expected=f"a whole {kind} file",
+        hint="copy or export the file again; it may be cut off, or of another kind than its suffix says",
+    )
+
+
+def check_calibrated(path: Path, volume: Volume) -> None:
+    """Raise UsageError for a grid without millimetres: a patient format would have to make them up."""
+    if not volume.calibrated:
+        raise UsageError(
+            f"{path.name} stores positions in mm, and the scan has none",
+            expected="a format without positions for what came from a picture",
+            hint="end the output in .npz, or .png for labels",
+        )

@@ -1,0 +1,186 @@
+"""NRRD, through pynrrd, and 3D Slicer's segmentations (.seg.nrrd). Header axes run from the fastest to the slowest."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medattn_edge.atomic import replacing
+from medattn_edge.errors import GeometryError, ScanError
+from medattn_edge.io.colours import label_colour
+from medattn_edge.io.format import Format, check_calibrated, unreadable
+from medattn_edge.volume import Array, Volume
+
+_TO_LPS = {
+    ("left-posterior-superior", "lps"): (1, 1, 1),
+    ("right-anterior-superior", "ras"): (-1, -1, 1),
+    ("left-anterior-superior", "las"): (1, -1, 1),
+}
+_SIGNS = {spelling: signs for spellings, signs in _TO_LPS.items() for spelling in spellings}
+_MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 0.001}
+
+
+def read(path: Path) -> Volume:
+    """One scan on three spatial axes; an axis without a direction is the channel axis of (C, D, H, W).
+
+    Raises ScanError for data in another file, overlapping segments and time series; GeometryError when the header
+    does not say where the patient's left is.
+    """
+    import nrrd
+
+    try:
+        with path.open("rb") as file:
+            header = nrrd.read_header(file)
+            _check(path, header)
+            voxels = nrrd.read_data(header, file, str(path), index_order="C")
+        directions = _directions(header)
+        channel = _channel_axis(path, header, directions)
+        affine = _affine(path, header, directions)
+    except (nrrd.NRRDError, OSError, EOFError, zlib.error, MemoryError, StopIteration) as error:
+        raise unreadable(path, "NRRD", error) from error
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError) as error:
+        raise unreadable(path, "NRRD", error) from error
+    if channel is not None:
+        voxels = np.moveaxis(voxels, voxels.ndim - 1 - channel, 0)
+    return Volume(voxels.astype(voxels.dtype.newbyteorder("="), copy=False), affine)
+
+
+def write_labels(path: Path, volume: Volume, names: Sequence[str]) -> None:
+    """Labels; a name that ends in .seg.nrrd also gets the names and colours that 3D Slicer shows."""
+    segments = _segments(volume.voxels, names) if path.name.lower().endswith(".seg.nrrd") else {}
+    _write(path, volume, segments)
+
+
+def write_maps(path: Path, volume: Volume, names: Sequence[str]) -> None:
+    """(C, D, H, W) with the channels as the slowest axis, a list; their names are the key `names`."""
+    _write(path, volume, {"names": "|".join(map(_one_line, names))})
+
+
+def _check(path: Path, header: Mapping[str, Any]) -> None:
+    """Refuse what cannot be one scan before its voxels are read."""
+    if "data file" in header or "datafile" in header:
+        raise ScanError(
+            f"{path} keeps its voxels in another file",
+            expected="header and voxels in one file",
+            hint="save it from 3D Slicer as .nrrd",
+        )
+    kinds = {kind.lower() for kind in header.get("kinds", ())}
+    if kinds & {"time", "complex"}:
+        raise ScanError(
+            f"{path} has an axis of the kind {', '.join(sorted(kinds & {'time', 'complex'}))}",
+            expected="one 3-D scan, or its channels as a list axis",
+            hint="export one time point",
+        )
+    layers = {value for key, value in header.items() if re.fullmatch(r"Segment\d+_Layer", key)}
+    if len(layers) > 1 or (header["dimension"] > 3 and any(key.startswith("Segment0_") for key in header)):
+        raise ScanError(
+            f"{path} has segments that overlap, in {max(len(layers), 1)} layers",
+            expected="one label per voxel",
+            hint="in 3D Slicer: Segmentations, Export to new labelmap, and save that as .nrrd",
+        )
+
+
+def _directions(header: Mapping[str, Any]) -> Array:
+    """(axes, 3): the step of every header axis, fastest first; a row of NaN where it has none."""
+    rows = header.get("space directions")
+    rows = () if rows is None else rows
+    return np.array([(np.nan,) * 3 if row is None else row for row in rows], dtype=np.float64).reshape(-1, 3)
+
+
+def _channel_axis(path: Path, header: Mapping[str, Any], directions: Array) -> int | None:
+    """The header axis that is not in space, or None."""
+    without = [axis for axis, row in enumerate(directions) if np.isnan(row).all()]
+    if len(directions) and (len(directions) - len(without) != 3 or len(without) > 1):
+        raise ScanError(
+            f"{path} has {len(directions)} axes of sizes {list(header['sizes'])}, {len(without)} of them not in space",
+            expected="three axes in space, and at most one of channels",
+            hint="export one 3-D scan",
+        )
+    return without[0] if without else None
+
+
+def _affine(path: Path, header: Mapping[str, Any], directions: Array) -> Array:
+    """(d, h, w) to LPS mm."""
+    space = str(header.get("space", "")).lower()
+    units = [unit.lower() for unit in header.get("space units", ("mm",) * 3)]
+    if space not in _SIGNS or not len(directions) or "space origin" not in header or set(units) - set(_MM):
+        fields = [f"{key}: {header[key]}" for key in ("space", "space units", "spacings") if key in header]
+        raise GeometryError(
+            f"{path} does not say where the patient's left is ({', '.join(fields) or 'no space'})",
+            expected="the fields space (LPS, RAS or LAS), space directions and space origin, in mm",
+            hint="load it in 3D Slicer, check which side is left, and save it as .nrrd",
+        )
+    affine = np.eye(4)
+    affine[:3, :3] = directions[~np.isnan(directions).all(axis=1)][::-1].T
+    affine[:3, 3] = header["space origin"]
+    affine[:3] *= np.multiply(_SIGNS[space], [_MM[unit] for unit in units])[:, None]
+    return affine
+
+
+def _segments(labels: Array, names: Sequence[str]) -> dict[str, str]:
+    """3D Slicer's fields, for every named label and every label in use but the background."""
+    fields = {
+        "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
+        "Segmentation_MasterRepresentation": "Binary labelmap",
+        "Segmentation_ReferenceImageExtentOffset": "0 0 0",
+    }
+    values = sorted({*range(1, len(names)), *np.unique(labels).tolist()} - {0})
+    for number, value in enumerate(values):
+        segment = {
+            "ID": f"Segment_{value}",
+            "Name": _one_line(names[value]) if value < len(names) else f"label_{value}",
+            "LabelValue": str(value),
+            "Layer": "0",
+            "Extent": _extent(labels == value),
+            "Color": " ".join(f"{channel / 255:.6g}" for channel in label_colour(value)),
+        }
+        fields |= {f"Segment{number}_{key}": text for key, text in segment.items()}
+    return fields
+
+
+def _extent(mask: Array) -> str:
+    """First and last index of i, j, k that the mask touches; last before first when it is empty."""
+    ends = []
+    for axis in (2, 1, 0):
+        touched = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        ends += [touched[0], touched[-1]] if len(touched) else [0, -1]
+    return " ".join(map(str, ends))
+
+
+def _one_line(name: str) -> str:
+    """A name that cannot end its header line."""
+    return " ".join(name.split())
+
+
+def _write(path: Path, volume: Volume, pairs: Mapping[str, str]) -> None:
+    """Written here, not by pynrrd: its header holds the time of writing and only ASCII names."""
+    check_calibrated(path, volume)
+    voxels = np.ascontiguousarray(volume.voxels, dtype=volume.voxels.dtype.newbyteorder("<"))
+    vectors = ["(" + ",".join(f"{value:.17g}" for value in column) + ")" for column in volume.affine[:3].T]
+    channels = voxels.ndim - 3
+    fields = {
+        "type": {"f": "float", "u": f"uint{8 * voxels.itemsize}"}[voxels.dtype.kind],
+        "dimension": voxels.ndim,
+        "space": "left-posterior-superior",
+        "sizes": " ".join(map(str, voxels.shape[::-1])),
+        "space directions": " ".join(vectors[2::-1] + ["none"] * channels),
+        "kinds": " ".join(["domain"] * 3 + ["list"] * channels),
+        "endian": "little",
+        "encoding": "gzip",
+        "space origin": vectors[3],
+    }
+    lines = ["NRRD0005", *(f"{key}: {value}" for key, value in fields.items())]
+    lines += [f"{key}:={value}" for key, value in pairs.items()]
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(("\n".join(lines) + "\n\n").encode())
+        with gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
+            packed.write(voxels.data)
+
+
+FORMAT = Format("nrrd", (".nrrd", ".seg.nrrd"), "nrrd", ("nrrd",), read, write_labels, write_maps)

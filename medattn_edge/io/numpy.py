@@ -1,0 +1,70 @@
+"""NumPy archives: `voxels` (H, W), (D, H, W) or (C, D, H, W), and `affine` 4x4 from (d, h, w) to LPS mm."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medattn_edge.atomic import replacing
+from medattn_edge.errors import ScanError
+from medattn_edge.io.format import PICTURE_AFFINE, Format, unreadable
+from medattn_edge.volume import Array, Volume
+
+_FAILURES = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+_HINT = "numpy.savez('scan.npz', voxels=voxels, affine=affine)"
+
+
+def read(path: Path) -> Volume:
+    """The volume of an archive; without `affine` it is uncalibrated. Nothing in the file is ever executed."""
+    voxels, affine = _arrays(path)
+    if voxels is None or voxels.dtype.kind not in "biuf" or voxels.ndim not in (2, 3, 4):
+        found = "has no array `voxels`" if voxels is None else f"has voxels {voxels.dtype} of shape {voxels.shape}"
+        raise ScanError(
+            f"{path} {found}", expected="real numbers of shape (H, W), (D, H, W) or (C, D, H, W)", hint=_HINT
+        )
+    voxels = voxels[None] if voxels.ndim == 2 else voxels
+    if affine is None:
+        return Volume(voxels, PICTURE_AFFINE, calibrated=False)
+    if affine.dtype.kind not in "iuf":
+        raise ScanError(f"{path} has an affine of type {affine.dtype}", expected="4x4 real numbers", hint=_HINT)
+    return Volume(voxels, affine)
+
+
+def write_labels(path: Path, volume: Volume, names: Sequence[str]) -> None:
+    """`voxels`, `affine` unless uncalibrated, and `names`."""
+    _write(path, volume, names)
+
+
+def write_maps(path: Path, volume: Volume, names: Sequence[str]) -> None:
+    """`voxels` (C, D, H, W), `affine` unless uncalibrated, and `names`."""
+    _write(path, volume, names)
+
+
+def _arrays(path: Path) -> tuple[Array | None, Array | None]:
+    try:
+        # An open file, because numpy leaves the one that it opens itself open when it is no archive.
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("a single array, not an archive of named arrays")
+            with archive:
+                return archive.get("voxels"), archive.get("affine")
+    except _FAILURES as error:
+        raise unreadable(path, "NumPy .npz", error) from error
+
+
+def _write(path: Path, volume: Volume, names: Sequence[str]) -> None:
+    arrays: dict[str, Any] = {"voxels": volume.voxels, "names": np.array(names, dtype=np.str_)}
+    if volume.calibrated:
+        arrays["affine"] = volume.affine
+    # An open file, because numpy appends .npz to a name that ends in .NPZ.
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+FORMAT = Format("numpy", (".npz",), "", (), read, write_labels, write_maps)

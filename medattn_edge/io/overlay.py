@@ -1,0 +1,178 @@
+"""A picture of labels on their scan: what a reader looks at before trusting anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medattn_edge.atomic import replacing
+from medattn_edge.errors import GeometryError
+from medattn_edge.io.colours import heat_colours, label_colour
+from medattn_edge.io.page import Panel, Row, compose
+from medattn_edge.volume import Array, Volume
+
+_FILL, _HEAT, _DIMMED = 0.14, 0.75, 0.8
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """One cut in the radiological convention: what lies left, right, up and down, and below and above zero."""
+
+    name: str
+    axis: int
+    edges: str
+    ends: str
+
+
+_PLANES = (_Plane("axial", 0, "RLAP", "FH"), _Plane("coronal", 1, "RLHF", "AP"), _Plane("sagittal", 2, "APHF", "RL"))
+
+
+def write_overlay(
+    path: Path,
+    scan: Volume,
+    labels: Volume,
+    names: Sequence[str],
+    *,
+    window: tuple[float, float] | None = None,
+    attention: Array | None = None,
+    attention_name: str = "",
+) -> None:
+    """Write a PNG: the cuts with the most labelled voxels, in true proportions, the patient's left on the right.
+
+    scan (D, H, W) or (C, D, H, W), of which the first channel is shown, or all three of a colour picture. labels
+    (D, H, W) on the same grid; names[value] names a label. window: the values that become black and white, by default
+    the 1st and 99th percentile of the values above the smallest. attention (D, H, W) on the same grid is a second row,
+    as heat from its least to its largest value. Raises GeometryError when the grids differ, OutputError.
+    """
+    if labels.shape != scan.shape or not np.allclose(labels.affine, scan.affine, rtol=0, atol=1e-2):
+        raise GeometryError(
+            f"labels on a grid of {labels.shape}", expected=f"the scan's grid of {scan.shape}", hint="labels.like(scan)"
+        )
+    turned = scan.with_voxels(_shown(scan, window)).to_lps()
+    drawn = labels.to_lps().voxels
+    scale = _pixels_per_mm(turned)
+    cuts = [(plane, _busiest(drawn, plane.axis)) for plane in (_PLANES if turned.shape[0] > 1 else _PLANES[:1])]
+    rows = [Row([_label_panel(turned, drawn, cut, scale) for cut in cuts])]
+    if attention is not None:
+        finite = np.nan_to_num(attention.astype(np.float32))
+        low, high = float(finite.min()), float(finite.max())
+        heat = scan.with_voxels((finite - low) / max(high - low, 1e-9)).to_lps().voxels
+        panels = [_heat_panel(turned, drawn, heat, cut, scale) for cut in cuts]
+        rows.append(Row(panels, f"{attention_name or 'attention'}   {low:.2f}", f"{high:.2f}"))
+    picture = compose(rows, _legend(labels, names), scale if scan.calibrated else 0.0)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        picture.save(file, format="PNG")
+
+
+def _shown(scan: Volume, window: tuple[float, float] | None) -> Array:
+    """(3, D, H, W) in 0..1: the grey values in their window, three times, or the colours of a picture."""
+    colour = scan.channels == 3 and not scan.calibrated
+    values = np.nan_to_num((scan.voxels if colour else scan.voxels.reshape(-1, *scan.shape)[:1]).astype(np.float32))
+    low, high = window or ((0.0, 255.0) if colour else _percentiles(values))
+    shown: Array = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
+    return shown if colour else np.repeat(shown, 3, axis=0)
+
+
+def _percentiles(values: Array) -> tuple[float, float]:
+    """The 1st and 99th, without the smallest value: it is the padding around a CT or the air around a head."""
+    inside = values[values > values.min()]
+    low, high = np.percentile(inside if inside.size else values, (1, 99))
+    return float(low), float(high)
+
+
+def _pixels_per_mm(volume: Volume) -> float:
+    """One scale for all panels, so that they can be compared."""
+    sizes = [size * step for size, step in zip(volume.shape, volume.spacing, strict=True)]
+    return 460 / max(sizes) if volume.shape[0] > 1 else 620 / max(sizes[1:])
+
+
+def _busiest(labels: Array, axis: int) -> int:
+    """The cut with the most labelled voxels; the middle one when there is none."""
+    counts = np.count_nonzero(labels, axis=tuple({0, 1, 2} - {axis}))
+    return int(counts.argmax()) if counts.any() else len(counts) // 2
+
+
+def _cut(array: Array, plane: _Plane, index: int) -> Array:
+    """(..., rows, columns) of (..., D, H, W), the head up."""
+    flat = np.take(array, index, axis=plane.axis - 3)
+    return flat if plane.axis == 0 else np.flip(flat, axis=-2)
+
+
+def _size(volume: Volume, plane: _Plane, scale: float) -> tuple[int, int]:
+    """(columns, rows) of a panel in pixels."""
+    rows, columns = (round(volume.shape[a] * volume.spacing[a] * scale) for a in range(3) if a != plane.axis)
+    return max(columns, 8), max(rows, 8)
+
+
+def _smooth(flat: Array, size: tuple[int, int]) -> Array:
+    """(rows, columns) by linear interpolation."""
+    from PIL import Image
+
+    picture = Image.fromarray(np.ascontiguousarray(flat, dtype=np.float32))
+    return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+
+
+def _grey(volume: Volume, cut: tuple[_Plane, int], scale: float) -> Array:
+    """The scan under a panel, float (rows, columns, 3) in 0..255."""
+    size = _size(volume, cut[0], scale)
+    return 255 * np.stack([_smooth(channel, size) for channel in _cut(volume.voxels, *cut)], axis=-1)
+
+
+def _label_panel(volume: Volume, labels: Array, cut: tuple[_Plane, int], scale: float) -> Panel:
+    """Every label as a light fill and an outline of two pixels just inside its border."""
+    pixels = _grey(volume, cut, scale)
+    _draw_labels(pixels, _cut(labels, *cut), _FILL, 2)
+    return _panel(pixels, volume, cut)
+
+
+def _draw_labels(pixels: Array, flat: Array, fill: float, width: int) -> None:
+    """Draw labels (rows, columns) of the scan's own grid, as blocks, onto the finer pixels."""
+    rows, columns = ((np.arange(n) * m) // n for n, m in zip(pixels.shape, flat.shape, strict=False))
+    flat = flat[np.ix_(rows, columns)]
+    for value in np.unique(flat[flat > 0]).tolist():
+        mask, colour = flat == value, np.array(label_colour(value))
+        pixels[mask] += fill * (colour - pixels[mask])
+        pixels[_outline(mask, width)] = colour
+
+
+def _outline(mask: Array, width: int) -> Array:
+    """The outermost pixels of a mask; the edge of the panel is a border too."""
+    inner = mask
+    for _ in range(width):
+        p = np.pad(inner, 1)
+        inner = p[1:-1, 1:-1] & p[:-2, 1:-1] & p[2:, 1:-1] & p[1:-1, :-2] & p[1:-1, 2:]
+    return mask & ~inner
+
+
+def _heat_panel(volume: Volume, labels: Array, heat: Array, cut: tuple[_Plane, int], scale: float) -> Panel:
+    """The attention as heat over the dimmed scan, which shows through where there is little; thin outlines."""
+    pixels = _DIMMED * _grey(volume, cut, scale)
+    share = np.clip(_smooth(_cut(heat, *cut), (pixels.shape[1], pixels.shape[0])), 0, 1)
+    pixels += _HEAT * share[..., None] * (heat_colours(share) - pixels)
+    _draw_labels(pixels, _cut(labels, *cut), 0.0, 1)
+    return _panel(pixels, volume, cut)
+
+
+def _panel(pixels: Array, volume: Volume, cut: tuple[_Plane, int]) -> Panel:
+    plane, index = cut
+    pixels = np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
+    if not volume.calibrated:
+        return Panel(pixels, "", f"{volume.shape[2]} x {volume.shape[1]} pixels")
+    # The position of the panel's middle along its own patient axis: L for sagittal, P for coronal, H for axial.
+    middle: list[float] = [(size - 1) / 2 for size in volume.shape]
+    middle[plane.axis] = index
+    mm = float(volume.point(*middle)[2 - plane.axis])
+    return Panel(pixels, plane.edges, f"{plane.name}   {plane.ends[mm > 0]} {abs(mm):.0f} mm")
+
+
+def _legend(labels: Volume, names: Sequence[str]) -> list[tuple[int, str]]:
+    """(value, name and amount) of every label that is there."""
+    entries = []
+    for value, count in zip(*np.unique(labels.voxels[labels.voxels > 0], return_counts=True), strict=True):
+        name = names[value] if value < len(names) else f"label {value}"
+        amount = f"{count * labels.voxel_ml:,.1f} ml" if labels.calibrated else f"{count:,} pixels"
+        entries.append((int(value), f"{name}   {amount}"))
+    return entries
