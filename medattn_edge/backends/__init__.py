@@ -1,0 +1,75 @@
+"""Artifact -> session. One file per backend, each with its BACKEND record."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from medattn_edge.backends.session import Backend, Options, Session
+from medattn_edge.errors import MissingDependency, UsageError
+from medattn_edge.registry import records
+from medattn_edge.spec import ModelSpec
+
+
+def backends() -> dict[str, Backend]:
+    """Every backend by name, installed or not."""
+    return {record.name: record for record in records("medattn_edge.backends", "BACKEND")}
+
+
+def missing_packages(backend: Backend) -> list[str]:
+    """The packages that this backend needs and this host lacks."""
+    return [package for package in backend.packages if find_spec(package) is None]
+
+
+def backend_of(path: Path, name: str | None = None) -> Backend:
+    """The backend that opens a file: the named one, or the default of the file's suffix.
+
+    Raises UsageError for a name or a suffix that is not known, MissingDependency for one that is not installed.
+    """
+    known = backends()
+    suffix = Path(path).suffix.lower()
+    if name is not None and name not in known:
+        raise UsageError(
+            f"the backend {name!r} is not known",
+            expected=f"one of {', '.join(known)}",
+            hint=f"--backend {next(iter(known))}",
+        )
+    fitting = [one for one in known.values() if suffix in one.suffixes and (one.default or one.name == name)]
+    chosen = [one for one in fitting if name in (None, one.name)]
+    if not chosen:
+        suffixes = sorted({s for one in known.values() if name in (None, one.name) for s in one.suffixes})
+        raise UsageError(
+            f"{Path(path).name} is no model file of {name or 'any backend'}",
+            expected=f"a file that ends in {', '.join(suffixes)}",
+            hint="medattn-edge export CHECKPOINT -o NAME.onnx",
+        )
+    missing = missing_packages(chosen[0])
+    if missing:
+        raise MissingDependency.of_extra(missing[0], chosen[0].extra)
+    return chosen[0]
+
+
+def open_session(
+    path: Path | str,
+    *,
+    backend: str | None = None,
+    device: str = "cpu",
+    threads: int = 0,
+    spec: ModelSpec | None = None,
+) -> Session:
+    """A session that is ready to run; close it, or use it as a context manager.
+
+    backend: a name of `backends()`, by default what the file's suffix says. device: `cpu` or `cuda:INDEX`; a device
+    that is not there is an error, never a fallback. threads: of the CPU, 0 leaves it to the runtime. spec: of a
+    checkpoint, instead of its own or its network's default.
+    Raises UsageError, MissingDependency, InputError, IntegrityError or BackendError.
+    """
+    path = Path(path)
+    if device != "cpu" and not (device.startswith("cuda:") and device[5:].isdigit()):
+        raise UsageError(f"the device {device!r} is not known", expected="cpu or cuda:INDEX", hint="--device cpu")
+    if threads < 0:
+        raise UsageError(f"{threads} threads", expected="0 or more", hint="--threads 2")
+    return backend_of(path, backend).open(path, Options(device, threads, spec))
+
+
+__all__ = ["Backend", "Options", "Session", "backend_of", "backends", "missing_packages", "open_session"]

@@ -1,0 +1,97 @@
+"""ONNX artifacts in ONNX Runtime: on the CPU, or on CUDA where its provider is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medattn_edge.artifact import Artifact
+from medattn_edge.backends.session import Backend, Options, Patches, Session
+from medattn_edge.errors import BackendError, EnvironmentProblem
+
+
+class OnnxRuntimeSession(Session):
+    """`image` in, `logits` (and `attention`) out."""
+
+    def __init__(self, artifact: Artifact, options: Options) -> None:
+        import onnxruntime as ort
+
+        providers = _providers(ort, options.device)
+        settings = ort.SessionOptions()
+        settings.log_severity_level = 3
+        if options.threads:
+            settings.intra_op_num_threads = options.threads
+        try:
+            self._session = ort.InferenceSession(str(artifact.path), settings, providers=providers)
+        except Exception as error:
+            raise _translated(error, f"cannot open {artifact.path.name}") from error
+        _check_provider(self._session.get_providers(), options.device)
+        super().__init__(
+            artifact.spec,
+            batch=artifact.manifest.batch,
+            attention_names=artifact.manifest.attention_maps,
+            facts={
+                "backend": "onnxruntime",
+                "device": options.device,
+                "threads": options.threads,
+                "providers": self._session.get_providers(),
+                "onnxruntime": ort.__version__,
+            },
+        )
+
+    def _run(self, patches: Patches) -> Patches:
+        return self._answers(["logits"], patches)[0]
+
+    def _run_with_attention(self, patches: Patches) -> tuple[Patches, Patches]:
+        logits, maps = self._answers(["logits", "attention"], patches)
+        return logits, maps
+
+    def _answers(self, names: list[str], patches: Patches) -> list[Patches]:
+        try:
+            return [np.asarray(answer) for answer in self._session.run(names, {"image": patches})]
+        except Exception as error:
+            raise _translated(error, "failed while running") from error
+
+    def close(self) -> None:
+        """Free the model's memory and threads."""
+        del self._session
+
+
+def _providers(ort: Any, device: str) -> list[Any]:
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise EnvironmentProblem(
+            f"this ONNX Runtime has {', '.join(ort.get_available_providers())}, not {device}",
+            expected="CUDAExecutionProvider",
+            hint="--device cpu, or pip uninstall onnxruntime && pip install onnxruntime-gpu",
+        )
+    # FP32 means FP32: TF32 would be 10 bits of mantissa under the same name.
+    return [("CUDAExecutionProvider", {"device_id": int(device.split(":")[1]), "use_tf32": 0}), "CPUExecutionProvider"]
+
+
+def _check_provider(active: list[str], device: str) -> None:
+    """ONNX Runtime falls back to the CPU with a warning; we do not."""
+    if device != "cpu" and "CUDAExecutionProvider" not in active:
+        raise EnvironmentProblem(
+            f"ONNX Runtime could not start CUDA and runs on {', '.join(active)}",
+            expected=device,
+            hint="check the driver with nvidia-smi, or --device cpu",
+        )
+
+
+def _translated(error: Exception, what: str) -> BackendError:
+    return BackendError(
+        f"ONNX Runtime {what}: {str(error).strip().splitlines()[0]}",
+        expected="a valid run",
+        hint="compare the artifact with its checkpoint: medattn-edge compare",
+    )
+
+
+def _open(path: Path, options: Options) -> Session:
+    return OnnxRuntimeSession(Artifact.read(path), options)
+
+
+BACKEND = Backend(name="onnxruntime", suffixes=(".onnx",), extra="onnxruntime", packages=("onnxruntime",), open=_open)

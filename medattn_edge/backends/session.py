@@ -1,0 +1,152 @@
+"""Session: a loaded artifact. Everything above it knows only this class."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from medattn_edge.errors import BackendError, ShapeError, UsageError
+from medattn_edge.spec import ModelSpec, check_patch
+
+Patches = npt.NDArray[np.float32]
+
+
+class Session(ABC):
+    """A network that is ready to run once it is constructed; close it, or use it as a context manager.
+
+    spec: what the network expects. batch: the fixed number of patches of one run, or None for any.
+    fixed_patch: True when every patch must have the size spec.patch; False when any multiple of spec.stride will do.
+    attention_names: the names of the attention maps it can return, empty when it has none.
+    facts: what ran where (backend, device, threads, versions), for reports.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        batch: int | None = None,
+        fixed_patch: bool = True,
+        attention_names: tuple[str, ...] = (),
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.spec, self.batch, self.fixed_patch = spec, batch, fixed_patch
+        self.attention_names = attention_names
+        self.facts = dict(facts or {})
+
+    def run(self, patches: Patches) -> Patches:
+        """Logits float32 (N, K, *patch) of patches float32 (N, C, *patch).
+
+        The device has finished when this returns, and the result belongs to the caller.
+        Raises ShapeError for patches that the network cannot take, BackendError when the runtime fails.
+        """
+        self._check(patches)
+        logits = self._run(np.ascontiguousarray(patches))
+        self._check_answer(logits, patches, self.spec.outputs)
+        return logits
+
+    def run_with_attention(self, patches: Patches) -> tuple[Patches, Patches]:
+        """Logits as `run` gives them, and attention maps float32 (N, A, *patch) in the order of attention_names.
+
+        Raises UsageError when the session has no attention maps.
+        """
+        if not self.attention_names:
+            raise UsageError(
+                "this artifact has no attention output",
+                expected="one exported with attention maps",
+                hint="medattn-edge export CHECKPOINT -o NAME.onnx --attention",
+            )
+        self._check(patches)
+        logits, maps = self._run_with_attention(np.ascontiguousarray(patches))
+        self._check_answer(logits, patches, self.spec.outputs)
+        self._check_answer(maps, patches, len(self.attention_names))
+        return logits, maps
+
+    @abstractmethod
+    def _run(self, patches: Patches) -> Patches:
+        """`run` without its checks; patches are C-contiguous."""
+
+    def _run_with_attention(self, patches: Patches) -> tuple[Patches, Patches]:
+        """`run_with_attention` without its checks; a session with attention_names overrides it."""
+        raise BackendError("this session names attention maps that it cannot compute", hint="please report this bug")
+
+    def close(self) -> None:
+        """Give back what the runtime holds; a session that holds nothing needs not override it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check(self, patches: Patches) -> None:
+        spec = self.spec
+        if patches.dtype != np.float32 or patches.ndim != 2 + spec.dims or patches.shape[1] != spec.in_channels:
+            raise ShapeError(
+                f"patches of shape {patches.shape}, {patches.dtype}",
+                expected=f"float32 (N, {spec.in_channels}, {', '.join(map(str, spec.patch))})",
+                hint="give the network what its spec says: medattn-edge inspect FILE",
+            )
+        if (self.batch is not None and patches.shape[0] != self.batch) or patches.shape[0] < 1:
+            raise ShapeError(
+                f"{patches.shape[0]} patches in one run",
+                expected=f"{self.batch or 'at least one'}",
+                hint="export with --batch dynamic to run any number",
+            )
+        if self.fixed_patch and patches.shape[2:] != spec.patch:
+            raise ShapeError(
+                f"patches of {patches.shape[2:]}",
+                expected=f"exactly {spec.patch}",
+                hint="export with --patch " + "x".join(map(str, patches.shape[2:])),
+            )
+        try:
+            check_patch(patches.shape[2:], spec.stride)
+        except UsageError as error:
+            raise ShapeError(error.found, expected=error.expected, hint=error.hint) from error
+
+    def _check_answer(self, answer: Patches, patches: Patches, channels: int) -> None:
+        expected = (patches.shape[0], channels, *patches.shape[2:])
+        if answer.shape != expected or answer.dtype != np.float32:
+            raise BackendError(
+                f"the runtime answered {answer.dtype} {answer.shape}",
+                expected=f"float32 {expected}",
+                hint="compare the artifact with its checkpoint: medattn-edge compare",
+            )
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to open a session.
+
+    device: cpu or cuda:INDEX. threads: of the CPU, 0 leaves it to the runtime. spec: what to hold a checkpoint to
+    instead of its own, or its network's default, spec; an artifact has its own and takes no other.
+    """
+
+    device: str = "cpu"
+    threads: int = 0
+    spec: ModelSpec | None = None
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The record of a backend file.
+
+    name: as --backend takes it. suffixes: of the files it opens; default: it opens them when nobody says which.
+    extra: of pyproject.toml, that installs it. packages: what must be importable. open: path, options -> Session.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    extra: str
+    packages: tuple[str, ...]
+    open: Callable[[Path, Options], Session]
+    default: bool = True
+    notes: str = field(default="", compare=False)

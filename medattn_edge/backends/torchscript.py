@@ -1,0 +1,55 @@
+"""TorchScript artifacts, run by torch without our network code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from medattn_edge.artifact import Artifact
+from medattn_edge.backends.session import Backend, Options, Session
+from medattn_edge.backends.torch_session import TorchSession, prepare_torch
+from medattn_edge.errors import BackendError
+
+SUFFIX = ".torchscript"
+
+
+class TorchScriptSession(TorchSession):
+    """The artifact's module answers (logits, maps) when its manifest names attention maps, logits otherwise."""
+
+    def __init__(self, artifact: Artifact, options: Options) -> None:
+        facts = {"backend": "torchscript", **prepare_torch(options)}
+        module = _load(artifact.path, options.device)
+        names = artifact.manifest.attention_maps
+        super().__init__(
+            artifact.spec,
+            options.device,
+            (lambda x: module(x)[0]) if names else module,
+            module if names else None,
+            batch=artifact.manifest.batch,
+            fixed_patch=False,
+            attention_names=names,
+            facts=facts,
+        )
+
+
+def _load(path: Path, device: str) -> Any:
+    import torch
+
+    from medattn_edge.deprecations import torchscript_is_deprecated
+
+    try:
+        with torchscript_is_deprecated():
+            return torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        raise BackendError(
+            f"torch {torch.__version__} cannot load {path.name}: {str(error).strip().splitlines()[0]}",
+            expected="a TorchScript archive",
+            hint="export the checkpoint again with this torch",
+        ) from error
+
+
+def _open(path: Path, options: Options) -> Session:
+    return TorchScriptSession(Artifact.read(path), options)
+
+
+BACKEND = Backend(name="torchscript", suffixes=(SUFFIX,), extra="torch", packages=("torch",), open=_open)
