@@ -1,0 +1,184 @@
+"""From a scan to network input: orientation, intensity, spacing, axis order."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medattn_edge.errors import ScanError
+from medattn_edge.inference.resample import Floats, Positions, positions, resample
+from medattn_edge.spec import Intensity, ModelSpec
+from medattn_edge.volume import Array, Volume
+
+SAME_SPACING = 1e-3  # spacings closer than this fraction are equal: headers round
+MOST_VOXELS = 2**31  # 8 GB of float32: a larger resampled scan has a wrong spacing
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Network input made from a scan, and the way back.
+
+    image: float32 (C, *three axes), the scan's axes in the network's order, on the network's spacing.
+    scan: what came in. lps: the same voxels in the order (S, P, L). order: image axis 1 + i is axis order[i] of lps.
+    steps: per image axis, the network's voxel in voxels of lps; exactly 1 where the axis was not resampled.
+    """
+
+    image: Floats
+    scan: Volume
+    lps: Volume
+    order: tuple[int, int, int]
+    steps: tuple[float, float, float]
+
+    @property
+    def way_back(self) -> dict[int, Positions]:
+        """For each resampled image axis 0, 1, 2 (D-like first): where the scan's voxels lie on it, in its voxels."""
+        return {
+            axis: positions(self.image.shape[1 + axis], self.lps.shape[self.order[axis]], 1 / step)
+            for axis, step in enumerate(self.steps)
+            if step != 1
+        }
+
+    def in_network_order(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A view of an array (..., D, H, W) on the grid of lps with its axes in the network's order."""
+        return network_view(array, self.order)
+
+    def on_scan(self, voxels: Array) -> Volume:
+        """Voxels (D, H, W) or (C, D, H, W) on the grid of lps as a volume on the scan's own grid: a view, no copy."""
+        return replace(self.lps, voxels=voxels).like(self.scan)
+
+
+def prepare(volume: Volume, spec: ModelSpec) -> Prepared:
+    """What the network of `spec` wants to see of a scan; raises ScanError for a scan that it cannot judge.
+
+    Oriented to LPS; intensities normalised per channel with the statistics of the original voxels (population standard
+    deviation); then resampled linearly to spec.spacing on a grid with the same centre and field of view; then in the
+    axis order of spec.axes. A 2-D network sees axial slices: D is neither resampled nor moved. A slice without any
+    contrast becomes zeros under a statistic per slice.
+    """
+    _check(volume, spec)
+    lps = volume.to_lps()
+    axes = spec.axes if spec.dims == 3 else "DHW"
+    d, h, w = ("DHW".index(axis) for axis in axes)
+    order, steps = (d, h, w), [1.0, 1.0, 1.0]
+    if spec.spacing is not None:
+        wanted = spec.spacing if spec.dims == 3 else (lps.spacing[0], *spec.spacing)
+        ratios = [wanted[axis] / lps.spacing[axis] for axis in order]
+        steps = [1.0 if abs(ratio - 1) <= SAME_SPACING else ratio for ratio in ratios]
+    image = np.empty((lps.channels, *(lps.shape[axis] for axis in order)), np.float32)
+    _normalise(lps, spec.intensity, network_view(image, tuple(np.argsort(order).tolist())))
+    image = resample(image, _forward(image.shape[1:], steps))
+    return Prepared(image, volume, lps, order, (steps[0], steps[1], steps[2]))
+
+
+def network_view(array: npt.NDArray[Any], order: tuple[int, ...]) -> npt.NDArray[Any]:
+    """A view whose last three axes are the array's last three in `order`."""
+    lead = array.ndim - 3
+    return array.transpose(*range(lead), *(lead + axis for axis in order))
+
+
+def _forward(sizes: tuple[int, ...], steps: list[float]) -> dict[int, Positions]:
+    outs = [max(1, round(size / step)) for size, step in zip(sizes, steps, strict=True)]
+    if math.prod(outs) > MOST_VOXELS:
+        raise ScanError(
+            f"the scan would have {'x'.join(map(str, outs))} voxels at the network's spacing",
+            expected=f"at most {MOST_VOXELS}",
+            hint="check the spacing in the scan's header",
+        )
+    grids = enumerate(zip(sizes, outs, steps, strict=True))
+    return {1 + axis: positions(size, out, step) for axis, (size, out, step) in grids if step != 1}
+
+
+def _check(volume: Volume, spec: ModelSpec) -> None:
+    voxels = volume.voxels
+    if volume.channels != spec.in_channels:
+        what = "is an RGB picture (3 channels)" if volume.channels == 3 else f"has {volume.channels} channel(s)"
+        raise ScanError(
+            f"the scan {what}",
+            expected=f"{spec.in_channels} channel(s)",
+            hint="convert the picture to grey"
+            if volume.channels == 3
+            else "give the scans that the network was trained on",
+        )
+    if voxels.dtype.kind not in "biuf":
+        raise ScanError(f"voxels of type {voxels.dtype}", expected="real numbers", hint="convert the scan to int16")
+    if spec.spacing is not None and not volume.calibrated:
+        raise ScanError(
+            "the scan has no voxel spacing",
+            expected=f"millimetres, to bring it to the network's spacing {'x'.join(f'{mm:g}' for mm in spec.spacing)}",
+            hint="--pixel-spacing 0.7x0.7",
+        )
+    if voxels.dtype.kind == "f":
+        _check_finite(voxels)
+
+
+def _check_finite(voxels: Array) -> None:
+    bad, largest = 0, np.finfo(np.float32).max
+    first: tuple[int, ...] = ()
+    for start, part in enumerate(voxels):  # part by part: a whole scan of truth values is not needed
+        wrong = ~(np.abs(part) <= largest)  # also what float32 cannot hold
+        if wrong.any():
+            bad += int(wrong.sum())
+            first = first or (start, *(int(index) for index in np.argwhere(wrong)[0]))
+    if bad:
+        axes = "(c, d, h, w)" if voxels.ndim == 4 else "(d, h, w)"
+        raise ScanError(
+            f"{bad} voxel(s) that are not finite, the first at {axes} = {first}: {voxels[first]}",
+            expected="finite float32 values",
+            hint="repair the scan, or convert it again from DICOM",
+        )
+
+
+def _normalise(lps: Volume, intensity: Intensity, out: npt.NDArray[Any]) -> None:
+    """Write the normalised voxels into `out`, float32 (C, D, H, W)."""
+    per_slice = intensity.scope == "slice" and intensity.kind in ("zscore", "minmax")
+    channels = lps.voxels[None] if lps.voxels.ndim == 3 else lps.voxels
+    for source, target in zip(channels, out, strict=True):
+        low, high = float(source.min()), float(source.max())
+        if intensity.kind != "none":
+            _check_contrast(low, high, intensity)
+        whole = None if per_slice else _statistic(source, intensity)
+        for plane, into in zip(source, target, strict=True):
+            offset, scale = whole or _statistic(plane[None], intensity)
+            values = plane.astype(np.float64)  # double: a large offset must not cost the contrast its digits
+            if intensity.kind == "window":
+                values = values.clip(intensity.low, intensity.high)
+            into[...] = (values - offset) / scale if scale > 0 else 0.0
+
+
+def _check_contrast(low: float, high: float, intensity: Intensity) -> None:
+    if low == high:
+        raise ScanError(
+            f"every voxel of the scan is {low:g}",
+            expected="a scan with contrast",
+            hint="look whether the export is empty",
+        )
+    if intensity.kind == "window" and (high <= intensity.low or low >= intensity.high):
+        raise ScanError(
+            f"the scan's values {low:g}..{high:g} all lie outside the window {intensity.low:g}..{intensity.high:g}",
+            expected="values inside the window, in HU for CT",
+            hint="give a scan with its rescale slope and intercept applied",
+        )
+
+
+def _statistic(planes: Array, intensity: Intensity) -> tuple[float, float]:
+    """What to subtract and what to divide by; 0 when there is nothing to divide by."""
+    if intensity.kind == "window":
+        return intensity.low, intensity.high - intensity.low
+    if intensity.kind == "minmax":
+        low = float(planes.min())
+        return low, float(planes.max()) - low
+    if intensity.kind == "zscore":
+        if planes.min() == planes.max():
+            return 0.0, 0.0  # rounding in the mean would leave a deviation that is noise
+        mean = float(planes.mean(dtype=np.float64))
+        # Plane by plane: np.std would hold the whole scan in double precision.
+        return mean, math.sqrt(sum(float(((plane - mean) ** 2).sum()) for plane in map(_double, planes)) / planes.size)
+    return 0.0, 1.0
+
+
+def _double(plane: Array) -> npt.NDArray[np.float64]:
+    return plane.astype(np.float64)

@@ -1,0 +1,129 @@
+"""Segment: a session and a scan become labels on the scan's own grid."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medattn_edge.backends.session import Session
+from medattn_edge.errors import BackendError, OutputError
+from medattn_edge.inference.preprocess import Prepared, prepare
+from medattn_edge.inference.resample import Floats
+from medattn_edge.inference.restore import restore
+from medattn_edge.inference.sliding_window import Progress, Slab, slabs
+from medattn_edge.labels import label_type, labels_of, probabilities_of
+from medattn_edge.volume import Array, Volume
+
+IN_MEMORY_BYTES = 256 * 2**20  # larger probabilities and attention maps go to a scratch file
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to walk a scan, and what to return beside the labels.
+
+    overlap: of neighbouring windows, 0 <= overlap < 1. batch: windows per run, where the session leaves the choice.
+    scratch: the folder for maps above IN_MEMORY_BYTES, None for the system's temporary folder.
+    """
+
+    overlap: float = 0.5
+    batch: int = 4
+    probabilities: bool = False
+    attention: bool = False
+    scratch: Path | None = None
+
+
+STANDARD = Settings()
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """What a network saw in a scan, on the scan's own grid and orientation.
+
+    labels: (D, H, W), uint8 or, above 256 labels, uint16; an index into names, 0 the background.
+    probabilities: float32 (len(names), D, H, W). attention: float32 (A, D, H, W), in the order of attention_names.
+    """
+
+    labels: Volume
+    names: tuple[str, ...]
+    probabilities: Volume | None = None
+    attention: Volume | None = None
+    attention_names: tuple[str, ...] = ()
+
+    @property
+    def volumes_ml(self) -> dict[str, float]:
+        """Millilitres of every label but the background; empty when the scan has no spacing in millimetres."""
+        if not self.labels.calibrated:
+            return {}
+        counts = np.zeros(len(self.names), np.int64)
+        for plane in self.labels.voxels:  # bincount widens what it counts to eight bytes a voxel
+            counts += np.bincount(plane.ravel(), minlength=len(self.names))
+        millilitres = counts * self.labels.voxel_ml
+        return {name: float(millilitres[value]) for value, name in enumerate(self.names) if value > 0}
+
+
+def segment(
+    session: Session, volume: Volume, *, settings: Settings = STANDARD, progress: Progress | None = None
+) -> Segmentation:
+    """Labels of a scan (D, H, W), or (C, D, H, W) for a network of several channels.
+
+    Raises ScanError for a scan that the network cannot judge, UsageError for settings that the session cannot follow,
+    BackendError when the runtime fails or answers with logits that are not finite, OutputError without scratch space.
+    """
+    names, spec = session.spec.labels, session.spec
+    prepared = prepare(volume, spec)
+    grid = prepared.lps.shape
+    labels = np.zeros(grid, label_type(len(names)))
+    chances = _maps((len(names), *grid), settings.scratch) if settings.probabilities else None
+    attention = _maps((len(session.attention_names), *grid), settings.scratch) if settings.attention else None
+    stream = slabs(session, prepared.image, settings.overlap, settings.batch, settings.attention, progress)
+    for slab in restore(stream, prepared):
+        _check_finite(slab)
+        _put(prepared, labels, slab.start, labels_of(slab.logits))
+        if chances is not None:
+            _put(prepared, chances, slab.start, probabilities_of(slab.logits))
+        if attention is not None and slab.attention is not None:
+            _put(prepared, attention, slab.start, slab.attention)
+    return Segmentation(
+        prepared.on_scan(labels),
+        names,
+        None if chances is None else prepared.on_scan(chances),
+        None if attention is None else prepared.on_scan(attention),
+        session.attention_names if settings.attention else (),
+    )
+
+
+def _put(prepared: Prepared, whole: Array, start: int, rows: Array) -> None:
+    view = prepared.in_network_order(whole)
+    view[..., start : start + rows.shape[-3], :, :] = rows
+
+
+def _check_finite(slab: Slab) -> None:
+    # A NaN survives both min and max, so no array of truth values is needed.
+    if not (np.isfinite(slab.logits.min()) and np.isfinite(slab.logits.max())):
+        raise BackendError(
+            f"the network's logits are not finite from row {slab.start} of the scan on",
+            expected="finite numbers",
+            hint="an fp16 artifact may overflow: medattn-edge compare it with its checkpoint, or use --precision fp32",
+        )
+
+
+def _maps(shape: tuple[int, ...], scratch: Path | None) -> Floats:
+    """Room for float32 maps: in memory or, above IN_MEMORY_BYTES, in a file without a name that goes with the array."""
+    size = 4 * math.prod(shape)
+    if size <= IN_MEMORY_BYTES:
+        return np.zeros(shape, np.float32)
+    try:
+        with tempfile.TemporaryFile(dir=scratch) as file:
+            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, not a crash in the middle
+            return np.memmap(file, np.float32, "r+", shape=shape)
+    except OSError as error:
+        raise OutputError(
+            f"no scratch space in {scratch or tempfile.gettempdir()}: {error.strerror or error}",
+            expected=f"{size / 2**20:.0f} MiB of free space and permission to write",
+            hint="--scratch FOLDER on a larger disk",
+        ) from error
