@@ -1,0 +1,67 @@
+"""The command line: one file per command, each with its Typer function `command`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from medattn_edge.errors import MedattnError
+
+from . import console
+
+_COMMANDS = ("demo", "train", "export", "inspect", "infer", "compare")
+
+app = typer.Typer(
+    name="medattn-edge",
+    help="Attention networks for medical image segmentation: from a checkpoint to a verified artifact.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        console.say(f"medattn-edge {version('medattn-edge')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors and results only.")] = False,
+) -> None:
+    console.verbosity = 2 if verbose else 0 if quiet else 1
+
+
+for _name in _COMMANDS:
+    # The modules import heavy libraries inside their functions, so that --help stays instant.
+    app.command(_name, no_args_is_help=_name != "demo")(importlib.import_module(f".{_name}", __name__).command)
+
+
+def main() -> None:
+    """Run a command and turn its outcome into the exit code of the conventions; a bug keeps its traceback."""
+    try:
+        code = app(standalone_mode=False)
+    except MedattnError as error:
+        console.report(error.code, error.message, error.hint)
+        code = error.exit_code
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        usage = f"{context.command_path} --help" if context is not None else "medattn-edge --help"
+        console.report("usage", error.format_message(), usage)
+        code = 2
+    except (KeyboardInterrupt, click.Abort):
+        console.report("interrupted", "interrupted", "")
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,154 @@
+"""export: checkpoint -> artifact that agrees with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from medattn_edge.errors import MissingDependency, UsageError
+from medattn_edge.spec import Intensity, ModelSpec
+
+from . import console
+from .options import parse_settings, parse_sizes, parse_spacing
+
+if TYPE_CHECKING:
+    from medattn_edge.artifact import Artifact
+    from medattn_edge.backends.session import Patches
+    from medattn_edge.models.checkpoint import Checkpoint
+
+Option = typer.Option
+
+
+def command(  # noqa: PLR0913
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint: ours, or any published layout.")],
+    output: Annotated[
+        Path, Option("--output", "-o", help="NAME.onnx or NAME.torchscript; its manifest is NAME.*.json.")
+    ],
+    patch: Annotated[str, Option("--patch", metavar="[DX]HXW", help="Input size; the spec's by default.")] = "",
+    batch: Annotated[str, Option("--batch", metavar="N|dynamic", help="Patches per run.")] = "1",
+    opset: Annotated[int, Option("--opset", min=18, max=24, help="ONNX operator set.")] = 18,
+    attention: Annotated[bool, Option("--attention", help="Add the attention maps as a second output.")] = False,
+    scan: Annotated[list[Path] | None, Option("--scan", help="Real input for the check; repeat it.")] = None,
+    samples: Annotated[int, Option("--samples", min=1, help="Patches per scan for the check.")] = 2,
+    network: Annotated[str, Option("--network", help="Insist on this network.")] = "",
+    set_: Annotated[
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Foreign checkpoint: align_corners=true, ...")
+    ] = None,
+    labels: Annotated[str, Option("--labels", help="Foreign checkpoint: names, background first, with commas.")] = "",
+    intensity: Annotated[
+        str, Option("--intensity", help="Foreign checkpoint: window:LOW:HIGH, zscore[:slice], minmax[:slice], none.")
+    ] = "",
+    spacing: Annotated[str, Option("--spacing", metavar="[ZX]YXX", help="Foreign checkpoint: mm of its input.")] = "",
+    axes: Annotated[str, Option("--axes", help="Foreign checkpoint: axis order of its input, such as WHD.")] = "",
+    json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Export a checkpoint to ONNX or TorchScript.
+
+    BatchNorms are folded first. Nothing is written unless the exported network agrees with the eager one on real and
+    random input: --scan, or the CT that slicerio ships.
+    """
+    try:
+        from medattn_edge import export
+        from medattn_edge.fusion.batch_norm import fold_batch_norms
+        from medattn_edge.models import checkpoint as checkpoints
+    except ImportError as error:
+        raise MissingDependency.of_extra(str(error.name), "export") from error
+    export.exporter_of(output)
+    with console.timed("loaded"):
+        loaded = checkpoints.load(checkpoint, network=network or None, config=parse_settings(set_ or []))
+    told = {"--labels": labels, "--intensity": intensity, "--spacing": spacing, "--axes": axes}
+    spec = _spec(loaded, patch, {name: value for name, value in told.items() if value})
+    loaded.network.check_shape(spec.patch)
+    loaded = loaded.with_spec(spec)
+    settings = export.ExportSettings(_batch(batch), opset, attention)
+    inputs = {**_real(spec, scan or [], samples), "random": export.random_patches(spec, 2)}
+    console.note(f"exporting {spec.network} for {'x'.join(map(str, spec.patch))}")
+    with console.timed("exported and checked"):
+        artifact = export.export_network(
+            loaded, output, inputs, deployed=fold_batch_norms(loaded.network), settings=settings
+        )
+    if json:
+        console.print_json({"artifact": str(output), **artifact.manifest.to_json()})
+    else:
+        _tell(artifact)
+
+
+def _spec(loaded: Checkpoint, patch: str, told: dict[str, str]) -> ModelSpec:
+    """The checkpoint's spec with what the user said; only a foreign one may be told more than the patch."""
+    if told and not loaded.foreign:
+        raise UsageError(
+            f"{', '.join(told)} for a checkpoint that carries its own spec",
+            expected="these options only for foreign checkpoints",
+            hint="medattn-edge inspect CHECKPOINT",
+        )
+    changes: dict[str, Any] = {}
+    if patch:
+        changes["patch"] = parse_sizes(patch)
+    if "--labels" in told:
+        changes["labels"] = tuple(told["--labels"].split(","))
+    if "--intensity" in told:
+        changes["intensity"] = Intensity.parse(told["--intensity"])
+    if "--spacing" in told:
+        changes["spacing"] = parse_spacing(told["--spacing"])
+    if "--axes" in told:
+        changes["axes"] = told["--axes"].upper()
+    spec = replace(loaded.spec, **changes)
+    if loaded.foreign:
+        assumed = {
+            "--labels": ",".join(spec.labels),
+            "--intensity": spec.intensity.kind,
+            "--axes": spec.axes,
+            "--spacing": "none: as scanned",
+        }
+        guesses = [f"{name} {value}" for name, value in assumed.items() if name not in told]
+        console.note(f"the checkpoint ({loaded.layout}) says nothing of its input; assumed: {'; '.join(guesses)}")
+    return spec
+
+
+def _batch(text: str) -> int | None:
+    if text == "dynamic":
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise UsageError(f"the batch {text!r}", expected="a number of at least 1, or dynamic", hint="--batch dynamic")
+    return int(text)
+
+
+def _real(spec: ModelSpec, scans: list[Path], count: int) -> dict[str, Patches]:
+    """Real patches by file name. A sample scan of one channel is repeated for networks that want more."""
+    import numpy as np
+
+    from medattn_edge.data.samples import sample_scan
+    from medattn_edge.inference import sample_patches
+    from medattn_edge.io import read_volume
+
+    if scans:
+        return {path.name: sample_patches(read_volume(path), spec, count) for path in scans}
+    path = sample_scan()
+    volume = read_volume(path)
+    if spec.in_channels > 1:
+        volume = replace(volume, voxels=np.stack([volume.voxels] * spec.in_channels))
+    return {path.name: sample_patches(volume, spec, count)}
+
+
+def _tell(artifact: Artifact) -> None:
+    from rich.table import Table
+
+    manifest = artifact.manifest
+    size = artifact.path.stat().st_size / 1e6
+    console.say(
+        f"{artifact.path}: {size:.1f} MB, {manifest.parameters:,} parameters, {manifest.gflop:.2f} GFLOP a patch"
+    )
+    table = Table("checked on", "patches", "SQNR dB", "largest difference", "label match", title="exported = eager")
+    for case in manifest.agreement:
+        table.add_row(
+            case["input"],
+            str(case["patches"]),
+            f"{case['sqnr_db']:.1f}",
+            f"{case['max_abs']:.2g}",
+            f"{case['label_match']:.6f}",
+        )
+    console.show(table)
+    console.note(f"next: medattn-edge infer {artifact.path} SCAN -o labels.nii.gz")

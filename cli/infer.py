@@ -1,0 +1,139 @@
+"""infer: artifact + scan -> labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medattn_edge.errors import UsageError
+
+from . import console
+from .options import parse_spacing
+
+if TYPE_CHECKING:
+    from medattn_edge.inference import Segmentation
+    from medattn_edge.volume import Volume
+
+Option = typer.Option
+
+
+def command(  # noqa: PLR0913
+    artifact: Annotated[Path, typer.Argument(help="An artifact, or a checkpoint to run in eager PyTorch.")],
+    scan: Annotated[Path, typer.Argument(help="NIfTI, NRRD, .npz, PNG or JPEG.")],
+    output: Annotated[Path, Option("--output", "-o", help="The labels, on the scan's own grid: labels.nii.gz, ...")],
+    probabilities: Annotated[Path | None, Option("--probabilities", help="Also write one map per label.")] = None,
+    overlay: Annotated[Path | None, Option("--overlay", help="Also draw a picture: overlay.png.")] = None,
+    attention: Annotated[Path | None, Option("--attention", help="Also write the attention maps.")] = None,
+    backend: Annotated[str, Option("--backend", help="Instead of the suffix's default.")] = "",
+    device: Annotated[str, Option("--device", help="cpu or cuda:INDEX.")] = "cpu",
+    threads: Annotated[int, Option("--threads", min=0, help="Of the CPU; 0 leaves it to the runtime.")] = 0,
+    overlap: Annotated[float, Option("--overlap", help="Of neighbouring windows, 0 to below 1.")] = 0.5,
+    batch: Annotated[int, Option("--batch", min=1, help="Windows per run, where the artifact leaves the choice.")] = 4,
+    pixel_spacing: Annotated[
+        str, Option("--pixel-spacing", metavar="YXX", help="mm of a picture, which has none of its own.")
+    ] = "",
+    scratch: Annotated[Path | None, Option("--scratch", help="Folder for maps that do not fit in memory.")] = None,
+    json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Segment a scan; print the volume of every label in ml."""
+    from medattn_edge.backends import open_session
+    from medattn_edge.inference import Settings, segment
+    from medattn_edge.io import format_of, read_volume, write_labels, write_maps
+
+    for path in (output, probabilities, attention):
+        if path is not None:
+            format_of(path)  # an unknown suffix is said before the work, not after it
+    _check_outputs([path for path in (output, probabilities, attention, overlay) if path is not None], scan)
+    volume = _calibrated(read_volume(scan), pixel_spacing)
+    with (
+        console.timed("inference"),
+        open_session(artifact, backend=backend or None, device=device, threads=threads) as session,
+        console.progress("segmenting") as progress,
+    ):
+        # The picture shows attention where the artifact has it; the file is an order, and fails where it has not.
+        wanted = attention is not None or (overlay is not None and bool(session.attention_names))
+        settings = Settings(overlap, batch, probabilities is not None, wanted, scratch)
+        found = segment(session, volume, settings=settings, progress=progress)
+        facts = session.facts
+    write_labels(output, found.labels, found.names)
+    written = {"labels": str(output)}
+    if probabilities is not None and found.probabilities is not None:
+        write_maps(probabilities, found.probabilities, found.names)
+        written["probabilities"] = str(probabilities)
+    if attention is not None and found.attention is not None:
+        write_maps(attention, found.attention, found.attention_names)
+        written["attention"] = str(attention)
+    if overlay is not None:
+        _draw(overlay, volume, found)
+        written["overlay"] = str(overlay)
+    if json:
+        document = {
+            "scan": str(scan),
+            "artifact": str(artifact),
+            "written": written,
+            "volumes_ml": found.volumes_ml,
+            "voxels": _voxels(found),
+            "session": facts,
+        }
+        console.print_json(document)
+    else:
+        _tell(found, written)
+
+
+def _check_outputs(paths: list[Path], scan: Path) -> None:
+    for path in paths:
+        if path.resolve() == scan.resolve():
+            raise UsageError(f"{path} is the scan itself", expected="another file to write to", hint="-o labels.nii.gz")
+    if len({path.resolve() for path in paths}) != len(paths):
+        raise UsageError("two outputs have the same name", expected="one file each", hint="-o labels.nii.gz")
+
+
+def _calibrated(volume: Volume, pixel_spacing: str) -> Volume:
+    """A picture with the spacing that the user knows."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    if not pixel_spacing:
+        return volume
+    if volume.calibrated:
+        raise UsageError(
+            "the scan has its own spacing",
+            expected="--pixel-spacing only for pictures",
+            hint="leave --pixel-spacing out",
+        )
+    spacing = parse_spacing(pixel_spacing)
+    steps = (1.0, *spacing) if len(spacing) == 2 else spacing
+    return replace(volume, affine=volume.affine @ np.diag([*steps, 1.0]), calibrated=True)
+
+
+def _draw(path: Path, volume: Volume, found: Segmentation) -> None:
+    from medattn_edge.io.overlay import write_overlay
+
+    if found.attention is None:
+        write_overlay(path, volume, found.labels, found.names)
+        return
+    # The last map is the finest gate, or the guided response of the coarsest scale: what the network ends with.
+    names = found.attention_names
+    index = names.index("guided_1") if "guided_1" in names else len(names) - 1
+    write_overlay(
+        path, volume, found.labels, found.names, attention=found.attention.voxels[index], attention_name=names[index]
+    )
+
+
+def _voxels(found: Segmentation) -> dict[str, int]:
+    return {name: int((found.labels.voxels == value).sum()) for value, name in enumerate(found.names) if value}
+
+
+def _tell(found: Segmentation, written: dict[str, str]) -> None:
+    from rich.table import Table
+
+    table = Table("label", "name", "voxels", "ml")
+    millilitres, voxels = found.volumes_ml, _voxels(found)
+    for value, name in enumerate(found.names[1:], start=1):
+        table.add_row(str(value), name, f"{voxels[name]:,}", f"{millilitres[name]:,.1f}" if millilitres else "-")
+    console.show(table)
+    for what, path in written.items():
+        console.say(f"{what}: {path}")

@@ -1,0 +1,114 @@
+"""inspect: what a checkpoint or an artifact is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medattn_edge.errors import InputError
+
+from . import console
+
+
+def command(
+    path: Annotated[Path, typer.Argument(help="A checkpoint or an artifact.")],
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Print spec, lineage, inputs, outputs, operators, parameters and FLOPs."""
+    from medattn_edge.backends import backend_of
+
+    if not path.is_file():
+        raise InputError(f"{path} does not exist", expected="a checkpoint or an artifact", hint=f"ls '{path.parent}'")
+    facts = _checkpoint(path) if backend_of(path).name == "eager" else _artifact(path)
+    if json:
+        console.print_json(facts)
+    else:
+        _tell(path, facts)
+
+
+def _artifact(path: Path) -> dict[str, Any]:
+    from medattn_edge.artifact import Artifact
+
+    return Artifact.read(path).manifest.to_json()
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    from collections import Counter
+
+    from medattn_edge.artifact import SCHEMA
+    from medattn_edge.export.flops import gflop
+    from medattn_edge.models import checkpoint
+
+    loaded = checkpoint.load(path)
+    spec, network = loaded.spec, loaded.network
+    leaves = [type(module).__name__ for module in network.modules() if not list(module.children())]
+    return {
+        "schema": SCHEMA,
+        "spec": spec.to_json(),
+        "precision": "fp32",
+        "sha256": loaded.sha256,
+        "parent_sha256": None,
+        "layout": loaded.layout,
+        "foreign": loaded.foreign,
+        "batch": None,
+        "inputs": {"image": [-1, spec.in_channels, *spec.patch]},
+        "outputs": {"logits": [-1, spec.outputs, *spec.patch]},
+        "operators": dict(sorted(Counter(leaves).items())),
+        "parameters": sum(value.numel() for value in network.parameters()),
+        "gflop": gflop(network, spec),
+        "attention_maps": list(network.attention_names),
+        "notes": dict(loaded.notes),
+    }
+
+
+def _tell(path: Path, facts: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table(title=str(path), show_header=False)
+    spec = facts["spec"]
+    rows = {
+        "network": f"{spec['network']} {spec['config']}",
+        "labels": ", ".join(f"{value} {name}" for value, name in enumerate(spec["labels"])),
+        "patch": f"{_times(spec['patch'])}, multiples of {_times(spec['stride'])}, axes {spec['axes']}",
+        "spacing": f"{_times(spec['spacing'])} mm" if spec["spacing"] else "as scanned",
+        "intensity": _intensity(spec["intensity"]),
+        "precision": facts["precision"],
+        "sha256": facts["sha256"],
+        "made from": facts["parent_sha256"] or f"a checkpoint in the layout {facts.get('layout')}",
+        "inputs": _shapes(facts["inputs"]),
+        "outputs": _shapes(facts["outputs"]),
+        "attention maps": ", ".join(facts["attention_maps"]) or "none",
+        "operators": ", ".join(f"{count} {kind}" for kind, count in facts["operators"].items()),
+        "parameters": f"{facts['parameters']:,}",
+        "GFLOP a patch": f"{facts['gflop']:.2f}",
+    }
+    if facts.get("agreement"):
+        rows["agreement"] = "; ".join(
+            f"{case['input']}: SQNR {case['sqnr_db']:.1f} dB, label match {case['label_match']:.6f}"
+            for case in facts["agreement"]
+        )
+    if facts.get("tools"):
+        rows["made with"] = ", ".join(f"{name} {version}" for name, version in facts["tools"].items())
+    if facts.get("foreign"):
+        rows["caution"] = "foreign checkpoint: labels, spacing, intensity, axes and patch are assumed"
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.show(table)
+
+
+def _intensity(values: dict[str, Any]) -> str:
+    if values["kind"] == "window":
+        return f"window {values['low']:g}..{values['high']:g}"
+    return values["kind"] + (" per slice" if values["scope"] == "slice" else "")
+
+
+def _shapes(shapes: dict[str, list[int]]) -> str:
+    return "; ".join(
+        f"{name} ({', '.join('N' if size < 0 else str(size) for size in shape)})" for name, shape in shapes.items()
+    )
+
+
+def _times(sizes: list[float]) -> str:
+    return "x".join(f"{size:g}" for size in sizes)
