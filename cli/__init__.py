@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from medattn_edge.errors import MedattnError
@@ -49,6 +49,10 @@ for _name in _COMMANDS:
     app.command(_name, no_args_is_help=_name != "demo")(importlib.import_module(f".{_name}", __name__).command)
 
 
+# Typer carries its own copy of click, or uses the one installed: its public exceptions lead to the base of either.
+_ClickException = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+
 def main() -> None:
     """Run a command and turn its outcome into the exit code of the conventions; a bug keeps its traceback."""
     try:
@@ -56,12 +60,24 @@ def main() -> None:
     except MedattnError as error:
         console.report(error.code, error.message, error.hint)
         code = error.exit_code
-    except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        usage = f"{context.command_path} --help" if context is not None else "medattn-edge --help"
-        console.report("usage", error.format_message(), usage)
+    except _ClickException as error:
+        console.report("usage", *_usage(error))
         code = 2
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         console.report("interrupted", "interrupted", "")
         code = 130
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: Any) -> tuple[str, str]:
+    """What is wrong with the words that were typed, with the nearest option, and where they are explained."""
+    context = getattr(error, "ctx", None)
+    message: str = error.format_message()
+    wrong = getattr(error, "option_name", None)
+    if context is None:
+        return message, "medattn-edge --help"
+    known = [option for parameter in context.command.params for option in parameter.opts if option.startswith("--")]
+    near = difflib.get_close_matches(wrong, known, n=1) if wrong else []
+    if near and near[0] not in message:
+        message = f"{message.rstrip('.')} Did you mean {near[0]}?"
+    return message, f"{context.command_path} --help"

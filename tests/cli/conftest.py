@@ -1,0 +1,101 @@
+"""The installed command, and small files to give it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from medattn_edge.cli import main
+from medattn_edge.io import write_labels
+from medattn_edge.spec import Intensity, ModelSpec
+from medattn_edge.volume import Volume
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture(scope="session")
+def medattn() -> Run:
+    """Runs `medattn-edge` with the words given, in this process: a bug's traceback is the test's own."""
+
+    def run(*words: Any) -> Done:
+        with pytest.MonkeyPatch.context() as patch, io.StringIO() as out, io.StringIO() as err:
+            patch.setenv("COLUMNS", "200")
+            patch.setattr(sys, "argv", ["medattn-edge", *map(str, words)])
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as left:
+                main()
+            assert isinstance(left.value.code, int)
+            return Done(left.value.code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, randomised: Callable[[Any], Any]) -> Path:
+    """A small 2-D Attention U-Net with statistics away from their start; two organs by chance."""
+    import torch
+
+    from medattn_edge.models import build
+    from medattn_edge.models.checkpoint import save
+
+    spec = ModelSpec(
+        network="attention-unet-2d",
+        in_channels=1,
+        labels=("background", "right_lung", "left_lung"),
+        patch=(32, 32),
+        stride=(16, 16),
+        spacing=(3.0, 3.0),
+        intensity=Intensity("window", -1000.0, 400.0),
+        config={"width": 4},
+    )
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
+    network = randomised(build(spec))
+    with torch.no_grad():  # no class wins everywhere: a comparison of empty labels would prove nothing
+        network.head.bias -= network(torch.rand(8, 1, 32, 32)).mean((0, 2, 3))
+    save(path, network, spec, {"command": "made for a test"})
+    return path
+
+
+@pytest.fixture(scope="session")
+def artifact(checkpoint: Path, medattn: Run) -> Path:
+    """Its ONNX artifact with attention maps."""
+    path = checkpoint.with_name("small.onnx")
+    done = medattn("export", checkpoint, "-o", path, "--batch", "dynamic", "--attention")
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture(scope="session")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A NIfTI of HU-like values, 5 x 40 x 48, oblique spacing, stored from right to left."""
+    rng = np.random.default_rng(11)
+    voxels = (rng.random((5, 40, 48)) * 1400 - 1000).astype(np.float32)
+    affine = np.array([[0, 0, -2.5, 60], [0, 2.5, 0, -40], [8.0, 0, 0, 5], [0, 0, 0, 1]])
+    path = tmp_path_factory.mktemp("scan") / "scan.nii.gz"
+    write_labels(path.with_name("truth.nii.gz"), Volume((voxels > 0).astype(np.uint8), affine), ("background", "x"))
+    _write_scan(path, voxels, affine)
+    return path
+
+
+def _write_scan(path: Path, voxels: np.ndarray[Any, Any], affine: np.ndarray[Any, Any]) -> None:
+    import nibabel
+
+    ras = np.diag([-1.0, -1, 1, 1]) @ affine[:, [2, 1, 0, 3]]
+    image = nibabel.Nifti1Image(voxels.transpose(2, 1, 0), ras)
+    nibabel.save(image, path)
