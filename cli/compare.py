@@ -192,45 +192,30 @@ def _values(texts: list[str]) -> dict[str, list[int]]:
 
 
 def _tell(document: dict[str, Any]) -> None:
+    for row in document["candidates"]:
+        for case in row["cases"]:
+            _tell_case(f"{row['artifact']} ({row['backend']}) on {Path(case['scan']).name}", case)
+    asked = ", ".join(f"{name} {value:g}" for name, value in document["thresholds"].items())
+    console.say(f"verdict against {document['reference']}: {document['verdict'].upper()} ({asked})")
+
+
+def _tell_case(title: str, case: dict[str, Any]) -> None:
     from rich.table import Table
 
-    table = Table(title=f"against {document['reference']}")
-    for heading in (
-        "candidate",
-        "backend",
-        "scan",
-        "SQNR dB",
-        "label match",
-        "Dice",
-        "volume change %",
-        "flips",
-        "verdict",
-    ):
-        table.add_column(heading)
-    for row in document["candidates"]:
-        for case in row["cases"]:
-            worst = min(case["dice"].values())
-            change = max(
-                (abs(value) for value in case["volume_change_percent"].values() if value is not None), default=0.0
-            )
-            table.add_row(
-                row["artifact"],
-                row["backend"],
-                Path(case["scan"]).name,
-                _number(case["sqnr_db"], ".1f"),
-                f"{case['label_match']:.6f}",
-                f"{worst:.6f}",
-                f"{change:.3f}",
-                f"{case['flips']} ({case['boundary_flips']} on a boundary)",
-                case["verdict"].upper(),
-            )
+    console.say(title)
+    console.say(
+        f"  SQNR {_number(case['sqnr_db'], '.1f')} dB, largest difference {_number(case['max_abs'], '.2g')}, "
+        f"label match {case['label_match']:.6f}, {case['flips']} flips ({case['boundary_flips']} on a boundary)"
+    )
+    columns = {"Dice": case["dice"], "volume change %": case["volume_change_percent"]}
+    columns |= {"true Dice, reference": case["reference_dice"]} if "reference_dice" in case else {}
+    columns |= {"true Dice, candidate": case["candidate_dice"]} if "candidate_dice" in case else {}
+    table = Table("label", *columns)
+    for label in case["dice"]:
+        table.add_row(label, *(_number(values[label], ".6f") for values in columns.values()))
     console.show(table)
-    for row in document["candidates"]:
-        for case in row["cases"]:
-            for failure in case["failures"]:
-                console.note(f"{row['artifact']} on {Path(case['scan']).name}: {failure}", level=0)
-    asked = ", ".join(f"{name} {value:g}" for name, value in document["thresholds"].items())
-    console.say(f"verdict: {document['verdict']} ({asked})")
+    for failure in case["failures"]:
+        console.say(f"  FAIL: {failure}")
 
 
 def _number(value: float | None, form: str) -> str:
