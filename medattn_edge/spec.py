@@ -128,7 +128,8 @@ class ModelSpec:
             raise UsageError(
                 f"{self.outputs} network outputs for the {len(self.labels)} labels {list(self.labels)}",
                 expected="one label name per output, the background first",
-                hint="--labels " + ",".join(["background", *(f"class_{k}" for k in range(1, max(self.outputs, 2)))]),
+                hint="--labels "
+                + ",".join(["background", *(f"class_{k}" for k in range(1, min(max(self.outputs, 2), 9)))]),
             )
         check_patch(self.patch, self.stride)
 

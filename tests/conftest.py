@@ -27,7 +27,8 @@ def vectors() -> Any:
 def randomised() -> Callable[[Any], Any]:
     """Moves gamma, BatchNorm statistics and PReLU slopes away from where a fresh network has them.
 
-    gamma starts at 0 and BatchNorm at the identity, so that an equivalence on a fresh network would prove nothing.
+    gamma starts at 0 and BatchNorm at the identity, so that an equivalence on a fresh network would prove nothing. Nor
+    would it where the image does not reach the logits: the convolutions get He's scale, which torch's own is far below.
     """
     import torch
 
@@ -41,10 +42,14 @@ def randomised() -> Callable[[Any], Any]:
             for name, parameter in network.named_parameters():
                 if name.endswith("gamma"):
                     parameter.copy_(uniform(parameter, 0.3, 0.7))
-            for module in network.modules():
+            for name, module in network.named_modules():
                 if getattr(module, "running_mean", None) is not None:
                     module.running_mean.copy_(uniform(module.running_mean, -0.2, 0.2))
                     module.running_var.copy_(uniform(module.running_var, 0.6, 1.4))
+                if isinstance(module, torch.nn.Conv2d | torch.nn.Conv3d):
+                    gain = 0.6 if name.startswith(("down.", "fuse.", "step")) else 1.0  # products would explode
+                    scale = gain * (2 / module.weight[0].numel()) ** 0.5
+                    module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * scale)
                 if isinstance(module, torch.nn.PReLU):
                     module.weight.copy_(uniform(module.weight, 0.1, 0.4))
         return network.eval()
@@ -65,22 +70,22 @@ class Form(NamedTuple):
 
 FORMS = {
     "attention-unet-2d": Form("attention-unet-2d", {"width": 8}, 3, 1, (64, 64), (48, 80)),
-    "attention-unet-3d-multi": Form("attention-unet-3d", {"width": 4}, 1, 3, (32, 32, 32), (16, 48, 32)),
+    "attention-unet-3d-multi": Form("attention-unet-3d", {"width": 4}, 1, 3, (16, 32, 16), (32, 16, 32)),
     "attention-unet-3d-single": Form(
-        "attention-unet-3d", {"width": 4, "gates": "single"}, 2, 3, (32, 32, 32), (48, 16, 32)
+        "attention-unet-3d", {"width": 4, "gates": "single"}, 2, 3, (16, 32, 16), (32, 16, 32)
     ),
     "attention-unet-3d-none": Form(
-        "attention-unet-3d", {"width": 4, "gates": "none"}, 1, 3, (32, 32, 32), (16, 48, 32)
+        "attention-unet-3d", {"width": 4, "gates": "none"}, 1, 3, (16, 32, 16), (32, 16, 32)
     ),
     "attention-unet-3d-article": Form(
         "attention-unet-3d",
         {"width": 4, "strided_theta": False, "align_corners": True},
         1,
         2,
-        (32, 32, 32),
+        (32, 16, 16),
         (16, 32, 48),
     ),
-    "attention-unet-grid": Form("attention-unet-grid", {"width": 4}, 1, 3, (32, 32, 6), (48, 32, 9)),
+    "attention-unet-grid": Form("attention-unet-grid", {"width": 4}, 1, 3, (32, 16, 6), (16, 32, 9)),
     "attention-unet-monai-2d": Form(
         "attention-unet-monai", {"dims": 2, "channels": [8, 16, 32]}, 1, 2, (32, 32), (48, 64)
     ),
@@ -93,7 +98,7 @@ FORMS = {
     "self-guided-article": Form(
         "self-guided",
         {
-            "backbone": "resnext50_32x4d",
+            "backbone": "resnet18",
             "width": 16,
             "backbone_width": 16,
             "channel_energy": "direct",

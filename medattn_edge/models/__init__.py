@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ def networks() -> dict[str, Network]:
 def network_record(name: str) -> Network:
     """The record of a network; raises UsageError for a name that is not known."""
     known = networks()
-    if name not in known:
+    if name not in list(known):  # whatever a file says, also what has no hash
         raise UsageError(
             f"the network {name!r} is not known",
             expected=f"one of {', '.join(known)}",
@@ -52,7 +53,13 @@ def construct(record: Network, settings: Mapping[str, Any], in_channels: int, ou
         for name, value in [*settings.items(), ("in_channels", in_channels), ("outputs", outputs)]:
             if not _fits(value, record.settings.get(name, 1)):
                 raise ValueError(f"{name} is {value!r}")
-        return record.build(dict(settings), in_channels, outputs)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Initializing zero-element", category=UserWarning)
+            network = record.build(dict(settings), in_channels, outputs)
+        empty = [key for key, value in network.state_dict().items() if value.numel() == 0]
+        if empty:
+            raise ValueError(f"{empty[0]} would have no channels")
+        return network
     except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(
             f"the settings {dict(settings)} cannot be built: {error}",

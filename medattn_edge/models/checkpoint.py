@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import pickle
-import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,34 +15,17 @@ from medattn_edge.artifact import sha256, tool_versions
 from medattn_edge.atomic import replacing
 from medattn_edge.errors import CheckpointError, IntegrityError
 from medattn_edge.models import build, construct, network_record, networks
+from medattn_edge.models.checkpoint_file import read_file
 from medattn_edge.models.nearest import describe_difference, nearest_layout
 from medattn_edge.models.network import Config, Layout, Network, SegmentationNetwork
 from medattn_edge.spec import ModelSpec
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl", ".ckpt", ".tar", ".model")
 _SCHEMA = 1
 _METADATA = "medattn_edge"
 _NESTS = ("state_dict", "model_state_dict", "network_weights", "model", "net", "network", "weights", "params")
 _PREFIXES = ("module", "model", "net", "network", "_orig_mod")
 _OWN = "medattn_edge"
 _DEPTH = 8
-# torch words every failure of its restricted unpickler alike; only these are about code and not about damage.
-_CODE = re.compile(r"GLOBAL \S+|unrecognized function|Can only (create|build)")
-_CONVERT = (
-    "m = torch.load('{0}', weights_only=False); "
-    "torch.save(m.state_dict() if hasattr(m, 'state_dict') else m['state_dict'], '{1}')"
-)
-_DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
-_SCALAR = np.float64(0.0).__reduce__()[0]
-# What trainers put beside the weights: numbers, names and options, none of which runs code when it is unpickled. The
-# scalar's constructor has two names, as NumPy 2 moved it.
-_HARMLESS: list[Any] = [
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-    (_SCALAR, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    argparse.Namespace,
-    *(type(np.dtype(kind)) for kind in _DTYPES),
-]
 
 
 @dataclass(frozen=True)
@@ -82,7 +60,7 @@ def load(path: Path, *, network: str | None = None, config: Mapping[str, Any] | 
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise CheckpointError(f"{path} {what}", expected="a checkpoint", hint=f"ls '{path.parent}'")
-    state, metadata = _read(path)
+    state, metadata = read_file(path)
     if _METADATA in metadata:
         found = _own(path, state, metadata[_METADATA], config or {})
     else:
@@ -110,47 +88,6 @@ def save(path: Path, network: SegmentationNetwork, spec: ModelSpec, notes: Mappi
             raise OSError(str(error)) from error
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """The file's content and the metadata that only safetensors has."""
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors import safe_open
-
-            with safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*(pickle protocol|TorchScript archive)", category=UserWarning)
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if _CODE.search(str(error)) is None:
-            raise _damaged(path, error) from error
-        command = _CONVERT.format(path, path.with_name(f"{path.stem}.state.pth"))
-        raise CheckpointError(
-            f"{path.name} holds pickled Python objects, which run code when they are loaded",
-            expected="a state_dict",
-            hint=f'where you trust the file and have its code: python -c "import torch; {command}"',
-        ) from error
-    except Exception as error:
-        raise _damaged(path, error) from error
-    if not isinstance(content, Mapping):
-        raise CheckpointError(
-            f"{path.name} holds a {type(content).__name__}",
-            expected="a state_dict, or a dictionary with one",
-            hint="save network.state_dict()",
-        )
-    return dict(content), {}
-
-
-def _damaged(path: Path, error: Exception) -> CheckpointError:
-    telling = isinstance(error, RuntimeError | OSError) or type(error).__name__ == "SafetensorError"
-    reason = str(error).strip().splitlines()[0] if telling and str(error).strip() else "it is cut short or no such file"
-    return CheckpointError(
-        f"{path.name} cannot be read: {reason}",
-        expected="a whole safetensors or torch file, its suffix saying which",
-        hint="copy the file again and compare its size with the original's",
-    )
-
-
 def _own(path: Path, state: dict[str, Tensor], metadata: str, config: Mapping[str, Any]) -> Checkpoint:
     try:
         facts = json.loads(metadata)
@@ -168,7 +105,7 @@ def _own(path: Path, state: dict[str, Tensor], metadata: str, config: Mapping[st
             hint="pip install --upgrade medattn-edge",
         )
     spec = ModelSpec.from_json(written)
-    network = build(spec)
+    network = _outline(spec)
     record = network_record(spec.network)
     carried = {**record.settings, **spec.config}
     if {**carried, **_checked(record, config)} != carried:
@@ -203,13 +140,20 @@ def _foreign(path: Path, content: dict[str, Any], config: Mapping[str, Any]) -> 
             expected="every key of it",
             hint=nearest_layout(shapes),
         ) from error
+    channels = _channels(shapes, layout, settings)
     settings |= _checked(record, config)
-    spec = _default_spec(record, settings, *_channels(shapes, layout, settings))
-    network = build(spec)
+    spec = _default_spec(record, settings, *channels)
+    network = _outline(spec)
     published = layout.published(network.state_dict(), settings)
     surplus = [key for key in state if key not in layout.to_ours([key], settings) and not layout.is_dead(key)]
     _fill(path, network, state, published, layout, surplus)
     return Checkpoint(network, spec, sha256(path), layout.name, foreign=True, notes={})
+
+
+def _outline(spec: ModelSpec) -> SegmentationNetwork:
+    """The network of a spec without numbers: a file that claims a huge network must not make us allocate one."""
+    with torch.device("meta"):
+        return build(spec)
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Network, Layout] | None:
@@ -318,7 +262,9 @@ def _fill(
             expected="finite weights",
             hint="take a checkpoint from before the training diverged",
         )
-    network.load_state_dict({**own, **values})
+    # What old files lack counts batches, and starts at 0.
+    lacking = {key: torch.zeros_like(value, device="cpu") for key, value in own.items() if key not in values}
+    network.load_state_dict({**lacking, **values}, assign=True)
 
 
 def _is_plain(value: Tensor) -> bool:
