@@ -10,12 +10,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from medattn_edge.models.blocks import conv, conv_norm, double_conv, max_pool, resize_like, stack_maps
+from medattn_edge.models.blocks import conv, conv_norm, double_conv, max_pool, resize_like
 from medattn_edge.models.network import (
     Config,
+    GatedNetwork,
     Layout,
     Network,
-    SegmentationNetwork,
     Shapes,
     TrainingOutputs,
 )
@@ -76,7 +76,7 @@ class OpenGate(nn.Module):
         return skip, maps
 
 
-class AttentionUNet3d(SegmentationNetwork):
+class AttentionUNet3d(GatedNetwork):
     """Five levels; levels 4, 3 and 2 gated by the centre, the level-4 and the level-3 decoder map."""
 
     gates_per_level: ClassVar[dict[str, int]] = {"none": 0, "single": 1, "multi": 2}
@@ -112,22 +112,16 @@ class AttentionUNet3d(SegmentationNetwork):
         self.head1 = conv(3, f[0], outputs, 1)
         self.final = conv(3, 4 * outputs, outputs, 1)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """(N, C, D, H, W) -> logits (N, K, D, H, W)."""
-        sides, _ = self._decode(image)
-        return self.final(torch.cat(sides, 1))  # type: ignore[no-any-return]
-
-    def forward_attention(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The same logits and the gates' coefficients, the deepest level first."""
-        sides, maps = self._decode(image)
-        return self.final(torch.cat(sides, 1)), stack_maps(maps, image)
-
     def training_outputs(self, image: Tensor) -> TrainingOutputs:
         """The logits and the four deep-supervision heads."""
-        sides, _ = self._decode(image)
+        sides, _ = self._sides(image)
         return TrainingOutputs(self.final(torch.cat(sides, 1)), tuple(sides))
 
-    def _decode(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def _decode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        sides, maps = self._sides(image)
+        return self.final(torch.cat(sides, 1)), maps
+
+    def _sides(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The four heads' logits at full resolution, level 1 first, and the gates' coefficients."""
         x = image
         skips: list[Tensor] = []

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from medattn_edge.models.attention_unet_3d import GridGate, encoder_modules, gate_modules
-from medattn_edge.models.blocks import conv, conv_norm, double_conv, max_pool, stack_maps
-from medattn_edge.models.network import Config, Layout, Network, SegmentationNetwork, Shapes
+from medattn_edge.models.blocks import conv, conv_norm, double_conv, max_pool
+from medattn_edge.models.network import Config, GatedNetwork, Layout, Network, Shapes
 from medattn_edge.spec import Intensity
 
 _SCALES = (1, 2, 4, 8, 16)
 _KERNEL = (3, 3, 1)
 
 
-class GridAttentionUNet(SegmentationNetwork):
+class GridAttentionUNet(GatedNetwork):
     """Five levels; levels 4, 3 and 2 gated by one signal from the centre."""
 
     def __init__(self, config: Config, in_channels: int, outputs: int) -> None:
@@ -37,15 +37,6 @@ class GridAttentionUNet(SegmentationNetwork):
             double_conv(3, f[level] + f[level + 1], f[level], _KERNEL) for level in (3, 2, 1, 0)
         )
         self.final = conv(3, f[0], outputs, 1)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(N, C, W, H, D) -> logits (N, K, W, H, D)."""
-        return self._decode(image)[0]
-
-    def forward_attention(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The same logits and the gates' coefficients, the deepest level first."""
-        logits, maps = self._decode(image)
-        return logits, stack_maps(maps, image)
 
     def _decode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         x = image

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from medattn_edge.models.blocks import conv_norm, stack_maps
-from medattn_edge.models.network import SegmentationNetwork
+from medattn_edge.models.blocks import conv_norm
+from medattn_edge.models.network import GatedNetwork
 
 
 class AdditiveGate(nn.Module):
@@ -42,22 +42,13 @@ class DecoderLevel(nn.Module):
         return self.merge(torch.cat((gated, up), 1)), coefficients
 
 
-class GatedUNet(SegmentationNetwork):
+class GatedUNet(GatedNetwork):
     """encoder: from the image downwards, each with its own downsampling. decoder: from the bottom upwards."""
 
     def __init__(self, dims: int, encoder: list[nn.Module], decoder: list[DecoderLevel], head: nn.Module) -> None:
         levels = range(len(decoder), 0, -1)
         super().__init__((2 ** len(decoder),) * dims, tuple(f"gate_{level}" for level in levels))
         self.encoder, self.decoder, self.head = nn.ModuleList(encoder), nn.ModuleList(decoder), head
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(N, C, *spatial) -> logits (N, K, *spatial)."""
-        return self._decode(image)[0]
-
-    def forward_attention(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The same logits and the gates' coefficients, the deepest first."""
-        logits, maps = self._decode(image)
-        return logits, stack_maps(maps, image)
 
     def _decode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         x = image

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from medattn_edge.errors import ShapeError
+from medattn_edge.models.blocks import stack_maps
 from medattn_edge.spec import Intensity
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -81,6 +82,23 @@ class SegmentationNetwork(nn.Module, ABC):
             expected=f"multiples of {'x'.join(map(str, self.stride))}, at least {'x'.join(map(str, self.minimum))}",
             hint="the nearest is " + "x".join(map(str, nearest)),
         )
+
+
+class GatedNetwork(SegmentationNetwork):
+    """A network whose attention maps are its gates' coefficients: one walk gives them and the logits."""
+
+    @abstractmethod
+    def _decode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits (N, K, *spatial) and the gates' coefficients (N, 1, *smaller), the deepest level first."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (N, K, *spatial)."""
+        return self._decode(image)[0]
+
+    def forward_attention(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The same logits and the gates' coefficients (N, A, *spatial), the deepest level first."""
+        logits, maps = self._decode(image)
+        return logits, stack_maps(maps, image)
 
 
 class WithAttention(nn.Module):
