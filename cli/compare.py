@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medattn_edge.agreement import Thresholds
 from medattn_edge.errors import ScanError, UsageError
 
 from . import console
 
 if TYPE_CHECKING:
+    from medattn_edge.agreement import Thresholds
     from medattn_edge.backends.session import Session
     from medattn_edge.inference import Settings
     from medattn_edge.volume import Volume
@@ -42,6 +42,7 @@ def command(  # noqa: PLR0913
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Compare candidates with the reference on scans; exit code 1 when a threshold is not reached."""
+    from medattn_edge.agreement import Thresholds
     from medattn_edge.backends import open_session
     from medattn_edge.inference import Settings
 

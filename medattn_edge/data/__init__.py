@@ -1,0 +1,15 @@
+"""Data that comes with the package: two small checkpoints to try everything with. README.md says how they were made.
+
+They are engineering examples, trained on one subject, and not for clinical use.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+
+def shipped_checkpoints() -> dict[str, Path]:
+    """Name without suffix -> file, one per network family, ordered by name."""
+    folder = Path(str(files(__name__)))
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}

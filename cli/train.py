@@ -1,0 +1,139 @@
+"""train: scans + labels -> checkpoint."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medattn_edge.errors import MissingDependency, UsageError
+from medattn_edge.spec import Intensity
+
+from . import console
+from .options import parse_settings, parse_sizes, parse_spacing
+
+if TYPE_CHECKING:
+    from medattn_edge.training import Epoch, Result
+
+Option = typer.Option
+
+
+def command(  # noqa: PLR0913
+    pairs: Annotated[list[Path], typer.Argument(metavar="SCAN LABELS ...", help="Scans, each with its labels.")],
+    output: Annotated[Path, Option("--output", "-o", help="The checkpoint to write: NAME.safetensors.")],
+    network: Annotated[str, Option("--network", help="For example attention-unet-2d, attention-unet-3d, self-guided.")],
+    label: Annotated[
+        list[str], Option("--label", metavar="INDEX=NAME[:VALUE[,VALUE...]]", help="What to learn; repeat it.")
+    ],
+    set_: Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="A setting of the network.")] = None,
+    patch: Annotated[str, Option("--patch", metavar="[Dx]HxW", help="Voxels; the network's usual by default.")] = "",
+    spacing: Annotated[
+        str, Option("--spacing", metavar="[Zx]YxX", help="mm, or none: as scanned; the scans' median by default.")
+    ] = "",
+    intensity: Annotated[
+        str, Option("--intensity", help="window:LOW:HIGH, zscore[:slice], minmax[:slice] or none.")
+    ] = "",
+    epochs: Annotated[int, Option("--epochs", help="Each ends with the held-out Dice.")] = 40,
+    steps: Annotated[int, Option("--steps", help="Per epoch.")] = 25,
+    batch: Annotated[int, Option("--batch", help="Patches per step.")] = 8,
+    learning_rate: Annotated[float, Option("--learning-rate", help="Of the first step; decays to a hundredth.")] = 1e-3,
+    holdout: Annotated[float, Option("--holdout", help="The fraction of slices or scans to judge with.")] = 0.2,
+    blocks: Annotated[int, Option("--blocks", help="Blocks of slices that a scan is cut into.")] = 10,
+    seed: Annotated[int, Option("--seed", help="Of weights, patches and augmentation.")] = 0,
+    threads: Annotated[int, Option("--threads", min=0, help="Of the CPU; 0 leaves it to torch.")] = 0,
+    resume: Annotated[bool, Option("--resume", help="Go on after an interruption.")] = False,
+    backbone_weights: Annotated[
+        Path | None, Option("--backbone-weights", help="A torchvision checkpoint to start the backbone from.")
+    ] = None,
+    json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Train a network on scans and their labels; the best checkpoint by held-out Dice is written.
+
+    Slices in blocks, or whole scans when there are 5 or more, are held out. An existing file at -o is replaced when the
+    first epoch is done. After Ctrl-C, the same command with --resume goes on.
+    """
+    # What can be judged without torch is judged at once.
+    files, config = _pairs(pairs, output), parse_settings(set_ or [])
+    sizes = parse_sizes(patch) if patch else None
+    mm = () if spacing == "none" else parse_spacing(spacing) if spacing else None
+    how = Intensity.parse(intensity) if intensity else None
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingDependency.of_extra("torch", "train") from error
+    from medattn_edge import training
+
+    settings = training.TrainingSettings(epochs, steps, batch, learning_rate, holdout, blocks, seed)
+    labels = training.check_labels([training.Label.parse(text) for text in label])
+    if threads:
+        torch.set_num_threads(threads)
+    cases = training.read_cases(files, labels)
+    spec, remarks = training.choose_spec(cases, labels, training.Wishes(network, config, sizes, mm, how))
+    for remark in remarks:
+        console.note(remark)
+    first = training.initial_network(spec, seed, backbone_weights)
+    named = [*pairs, output, *([backbone_weights] if backbone_weights else [])]
+    target = training.Output(output, {"command": _typed(sys.argv[1:], named)}, resume)
+    try:
+        with console.progress("training") as progress:
+            result = training.fit(first, cases, spec, settings, target, training.Watch(progress, _tell))
+    except KeyboardInterrupt:
+        if training.resume_path(output).is_file():
+            console.note(f"{output} is the best so far; the same command with --resume goes on", level=0)
+        else:
+            console.note("nothing to resume yet: the same command starts afresh", level=0)
+        raise
+    if json:
+        console.print_json({"checkpoint": str(output), "notes": dict(result.notes)})
+    else:
+        _show(result)
+
+
+def _pairs(paths: list[Path], output: Path) -> list[tuple[Path, Path]]:
+    if len(paths) % 2:
+        raise UsageError(
+            f"{len(paths)} files: {paths[-1]} has no labels",
+            expected="a labels file after every scan",
+            hint="medattn-edge train SCAN LABELS SCAN LABELS ... -o NAME.safetensors",
+        )
+    if output.suffix != ".safetensors":
+        raise UsageError(
+            f"the output {output}", expected="a file named NAME.safetensors", hint=f"-o {output.stem}.safetensors"
+        )
+    return list(zip(paths[::2], paths[1::2], strict=True))
+
+
+def _typed(arguments: Sequence[str], files: list[Path]) -> str:
+    """The command for the checkpoint's notes: files without their folders, which may name people, and no --resume."""
+
+    def bare(argument: str) -> str:
+        for prefix in ("", "-o", "--output=", "--backbone-weights="):
+            value = argument.removeprefix(prefix)
+            if argument.startswith(prefix) and Path(value) in files:
+                return prefix + Path(value).name
+        return argument
+
+    return shlex.join(["medattn-edge", *(bare(argument) for argument in arguments if argument != "--resume")])
+
+
+def _tell(epoch: Epoch) -> None:
+    dice = ", ".join(f"{name} {value:.4f}" for name, value in epoch.score.held_out.items())
+    best = "  best so far" if epoch.best else ""
+    console.note(f"epoch {epoch.number}: loss {epoch.loss:.4f}, held-out Dice {dice}{best}")
+
+
+def _show(result: Result) -> None:
+    from rich.table import Table
+
+    score = result.score
+    table = Table("label", "held-out Dice", "training Dice", "ml", title=f"epoch {result.notes['best_epoch']}")
+    for name, dice in score.held_out.items():
+        volume = score.millilitres.get(name)
+        table.add_row(name, f"{dice:.4f}", f"{score.training[name]:.4f}", "-" if volume is None else f"{volume:.1f}")
+    console.show(table)
+    console.say(f"{result.path}: {result.notes['subjects']} subject(s), {result.notes['seconds']:.0f} s")
+    console.note(f"next: medattn-edge export {result.path} -o {result.path.stem}.onnx")

@@ -1,0 +1,33 @@
+"""Scans with labels become a checkpoint."""
+
+from medattn_edge.training.cases import Case, Label, check_labels, read_cases
+from medattn_edge.training.choice import Wishes, choose_spec
+from medattn_edge.training.evaluate import Score, evaluate
+from medattn_edge.training.fit import fit
+from medattn_edge.training.losses import training_loss
+from medattn_edge.training.resume import resume_path
+from medattn_edge.training.settings import Epoch, Output, Result, TrainingSettings, Watch
+from medattn_edge.training.split import Part, split_cases
+from medattn_edge.training.start import initial_network
+
+__all__ = [
+    "Case",
+    "Epoch",
+    "Label",
+    "Output",
+    "Part",
+    "Result",
+    "Score",
+    "TrainingSettings",
+    "Watch",
+    "Wishes",
+    "check_labels",
+    "choose_spec",
+    "evaluate",
+    "fit",
+    "initial_network",
+    "read_cases",
+    "resume_path",
+    "split_cases",
+    "training_loss",
+]

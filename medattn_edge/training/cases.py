@@ -1,0 +1,120 @@
+"""Cases: scans with their labels, as training needs them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medattn_edge.errors import ScanError, UsageError
+from medattn_edge.io import read_labels, read_volume
+from medattn_edge.volume import Volume
+
+_LABEL = re.compile(r"(\d+)=([^:=,\s]+)(?::(\d+(?:,\d+)*))?")
+
+
+@dataclass(frozen=True)
+class Label:
+    """One label to learn. index: its value in the network's answer, from 1. sources: its values in the labels files."""
+
+    index: int
+    name: str
+    sources: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Label:
+        """From the command line's form INDEX=NAME[:VALUE[,VALUE...]]; without values the files use INDEX itself."""
+        found = _LABEL.fullmatch(text)
+        if found is None:
+            raise UsageError(
+                f"the label {text!r} cannot be read",
+                expected="INDEX=NAME or INDEX=NAME:VALUE[,VALUE...], a name without blanks",
+                hint="--label 1=right_lung:5",
+            )
+        index, name, values = found.groups()
+        return cls(int(index), name, tuple(map(int, (values or index).split(","))))
+
+
+def check_labels(labels: Sequence[Label]) -> tuple[Label, ...]:
+    """The labels ordered by index; raises UsageError unless they are 1, 2, ... with names and values of their own."""
+    ordered = tuple(sorted(labels, key=lambda label: label.index))
+    names = ["background", *(label.name for label in ordered)]
+    sources = [value for label in ordered for value in label.sources]
+    if not ordered or [label.index for label in ordered] != list(range(1, len(ordered) + 1)):
+        raise UsageError(
+            f"the label indices {[label.index for label in ordered]}",
+            expected="1, 2, ... without a gap; 0 is the background",
+            hint="--label 1=right_lung:5 --label 2=left_lung:6",
+        )
+    if len(set(names)) != len(names) or len(set(sources)) != len(sources) or 0 in sources:
+        raise UsageError(
+            f"the labels {names[1:]} of the values {sources}",
+            expected="every name and every value once; the name background and the value 0 are taken",
+            hint="--label 1=right_lung:5 --label 2=left_lung:6, or one label of two values: --label 1=lungs:5,6",
+        )
+    return ordered
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A scan and its labels on the scan's own grid. labels: (D, H, W), 0 the background, else a Label's index.
+
+    name: the scan's file name, without its folder, which may name people.
+    """
+
+    name: str
+    scan: Volume
+    labels: Volume
+
+    @property
+    def sha256(self) -> str:
+        """Of voxels, labels and grid: two cases with the same one train alike."""
+        digest = hashlib.sha256()
+        for volume in (self.scan, self.labels):
+            digest.update(f"{volume.voxels.dtype} {volume.voxels.shape}".encode())
+            digest.update(np.ascontiguousarray(volume.voxels).data)
+            digest.update(volume.affine.tobytes())
+        return digest.hexdigest()
+
+
+def read_cases(pairs: Sequence[tuple[Path, Path]], labels: Sequence[Label]) -> list[Case]:
+    """Read (scan, labels) files.
+
+    Raises GeometryError when labels are not on their scan's grid, ScanError when a label's value is in none of the
+    files or the scans differ in their channels, and what `read_volume` and `read_labels` raise.
+    """
+    labels = check_labels(labels)
+    cases, seen = [], set[int]()
+    for scan_path, labels_path in pairs:
+        scan = read_volume(scan_path)
+        stored = read_labels(labels_path).like(scan)
+        seen |= set(np.unique(stored.voxels).tolist())
+        cases.append(Case(Path(scan_path).name, scan, remapped(stored, labels)))
+    for label in labels:
+        missing = sorted(set(label.sources) - seen)
+        if missing:
+            raise ScanError(
+                f"no voxel has the value {missing[0]} of the label {label.name}",
+                expected=f"one of the values that the labels have: {', '.join(map(str, sorted(seen - {0}))) or 'none'}",
+                hint=f"--label {label.index}={label.name}:VALUE",
+            )
+    channels = sorted({case.scan.channels for case in cases})
+    if len(channels) > 1:
+        raise ScanError(
+            f"scans of {' and '.join(map(str, channels))} channels",
+            expected="the same channels in every scan",
+            hint="train on scans of one kind",
+        )
+    return cases
+
+
+def remapped(stored: Volume, labels: Sequence[Label]) -> Volume:
+    """Labels with the files' values as labels with our indices; any other value becomes background."""
+    ours = np.zeros(stored.shape, np.uint8 if len(labels) < 256 else np.uint16)
+    for label in labels:
+        ours[np.isin(stored.voxels, label.sources)] = label.index
+    return stored.with_voxels(ours)

@@ -1,0 +1,198 @@
+"""Fit: epochs of augmented patches, judged on held-out slices, the best checkpoint kept, interruptible."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+
+from medattn_edge.errors import EnvironmentProblem, OutputError, ScanError, UsageError
+from medattn_edge.models import checkpoint
+from medattn_edge.models.network import SegmentationNetwork
+from medattn_edge.spec import ModelSpec
+from medattn_edge.training.augment import Plane, augment
+from medattn_edge.training.cases import Case
+from medattn_edge.training.evaluate import Score, evaluate
+from medattn_edge.training.losses import training_loss
+from medattn_edge.training.resume import Progressed, read_resume, resume_path, weights_sha256, write_resume
+from medattn_edge.training.sampling import Sampler, training_stretches
+from medattn_edge.training.settings import UNWATCHED, Epoch, Output, Result, TrainingSettings, Watch
+from medattn_edge.training.split import Part, describe, split_cases
+
+BETAS = (0.9, 0.99)  # Adam, as Sinha & Dolz 2020 (arXiv:1906.02849)
+FINAL_RATE = 0.01  # of the first learning rate: 1e-3 decays to 1e-5
+
+
+def fit(
+    network: SegmentationNetwork,
+    cases: Sequence[Case],
+    spec: ModelSpec,
+    settings: TrainingSettings,
+    output: Output,
+    watch: Watch = UNWATCHED,
+) -> Result:
+    """Train a network, whose weights are the first ones, and write its best state by mean held-out Dice.
+
+    After every epoch `output.path`.resume is replaced, so that an interruption (KeyboardInterrupt, or the power) costs
+    less than an epoch; resuming gives bit for bit the weights of an uninterrupted training on the same host with the
+    same number of threads. It is deleted when the training is complete. All scans are held in memory.
+    Raises UsageError for a training that diverges (the best checkpoint stays), for a resume file that is missing, of
+    other settings, or in the way; ScanError for scans that cannot be split; OutputError.
+    """
+    parts = split_cases(cases, settings.holdout, settings.blocks)
+    run = _Run(network, cases, parts, spec, settings, output)
+    progressed = run.begin()
+    for epoch in range(progressed.epochs, settings.epochs):
+        progressed = run.epoch(epoch, progressed, watch)
+    return run.finish(progressed)
+
+
+def learning_rate(step: int, total: int, first: float) -> float:
+    """Cosine decay from `first` to FINAL_RATE * first over `total` steps."""
+    last = FINAL_RATE * first
+    return last + (first - last) * (1 + math.cos(math.pi * step / total)) / 2
+
+
+class _Run:
+    """One training: what stays the same from epoch to epoch, and the network that does not."""
+
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        cases: Sequence[Case],
+        parts: Sequence[Part],
+        spec: ModelSpec,
+        settings: TrainingSettings,
+        output: Output,
+    ) -> None:
+        self.network, self.cases, self.parts, self.spec = network, cases, parts, spec
+        self.settings, self.output, self.resume = settings, output, resume_path(output.path)
+        self.optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, betas=BETAS)
+        pairs = zip(cases, parts, strict=True)
+        stretches = list(chain.from_iterable(training_stretches(case, part, spec) for case, part in pairs))
+        if not stretches:
+            raise ScanError(
+                "no training slice is left at the network's spacing",
+                expected="neighbouring training slices",
+                hint="fewer and thicker blocks, for example --blocks 5, or --spacing nearer to the scans'",
+            )
+        self.sampler = Sampler(stretches, spec.patch)
+        self.plane = _plane(spec)
+        self.identity = {
+            **{f"spec.{key}": value for key, value in spec.to_json().items()},
+            **{f"settings.{key}": value for key, value in asdict(settings).items()},
+            "scans": [f"{case.name} {case.sha256[:16]}" for case in cases],
+            "first weights": weights_sha256(network.state_dict())[:16],
+        }
+
+    def begin(self) -> Progressed:
+        """Nothing done yet, or what the resume file says."""
+        if not self.resume.parent.is_dir():  # now, not after an epoch
+            raise OutputError(
+                f"the folder {self.resume.parent} does not exist",
+                expected="an existing folder to write to",
+                hint=f"mkdir -p '{self.resume.parent}'",
+            )
+        if self.output.resume:
+            return read_resume(self.resume, self.network, self.optimiser, self.identity)
+        if self.resume.exists():
+            raise UsageError(
+                f"{self.resume.name} is there, of a training that was interrupted",
+                expected="--resume to go on with it",
+                hint=f"the same command with --resume, or rm '{self.resume}' to start afresh",
+            )
+        return Progressed(0, {"seconds": 0.0})
+
+    def epoch(self, epoch: int, before: Progressed, watch: Watch) -> Progressed:
+        """One epoch, its judgement, and both files."""
+        started = time.perf_counter()
+        loss = self._train(epoch, watch)
+        score = evaluate(self.network, self.spec, self.cases, self.parts, everything=False)
+        best = score.mean > before.facts.get("mean_held_out_dice", -1.0)
+        facts = {**before.facts, "seconds": before.facts["seconds"] + time.perf_counter() - started}
+        if best:
+            facts |= {"best_epoch": epoch + 1, "mean_held_out_dice": score.mean}
+            self._save(facts, score)
+        progressed = Progressed(epoch + 1, facts)
+        # The checkpoint first: if the power fails between the two, the epoch is repeated and finds itself the best.
+        write_resume(self.resume, self.network, self.optimiser, progressed, self.identity)
+        watch.epoch(Epoch(epoch + 1, loss, score, best))
+        return progressed
+
+    def finish(self, progressed: Progressed) -> Result:
+        """The best checkpoint again, with the Dice of all scans and the whole time in its notes."""
+        with torch.random.fork_rng(devices=[]):  # building a network draws weights, even if only to overwrite them
+            self.network.load_state_dict(checkpoint.load(self.output.path).network.state_dict())
+        score = evaluate(self.network, self.spec, self.cases, self.parts, everything=True)
+        notes = self._save(progressed.facts, score)
+        self.resume.unlink(missing_ok=True)
+        return Result(self.output.path, notes, score)
+
+    def _train(self, epoch: int, watch: Watch) -> float:
+        """The epoch's steps; returns their mean loss."""
+        settings = self.settings
+        rng = np.random.default_rng((settings.seed, epoch))
+        total, losses = settings.epochs * settings.steps, []
+        self.network.train()
+        for step in range(epoch * settings.steps, (epoch + 1) * settings.steps):
+            for group in self.optimiser.param_groups:
+                group["lr"] = learning_rate(step, total, settings.learning_rate)
+            images, labels = self.sampler.batch(rng, settings.batch)
+            losses.append(self._step(*augment(torch.from_numpy(images), torch.from_numpy(labels), rng, self.plane)))
+            if not math.isfinite(losses[-1]):
+                # Going on from the last epoch would diverge at the same step again.
+                self.resume.unlink(missing_ok=True)
+                raise UsageError(
+                    f"the loss is {losses[-1]} in step {step + 1} of {total}: the training diverged",
+                    expected=f"a finite loss; the best checkpoint of the {epoch} epochs before, if any, stays",
+                    hint=f"--learning-rate {settings.learning_rate / 10:g}",
+                )
+            watch.progress(step + 1, total)
+        return sum(losses) / len(losses)
+
+    def _step(self, images: torch.Tensor, labels: torch.Tensor) -> float:
+        try:
+            self.optimiser.zero_grad(set_to_none=True)
+            loss = training_loss(self.network.training_outputs(images), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimiser.step()
+        except ValueError as error:  # BatchNorm's, about one value per channel
+            raise UsageError(
+                f"a batch of {len(images)} patches of {'x'.join(map(str, self.spec.patch))} is too small: {error}",
+                expected="more than one value per channel at the network's bottom",
+                hint=f"--batch {2 * len(images)}, or a larger --patch",
+            ) from error
+        except RuntimeError as error:
+            if "memory" not in str(error):
+                raise
+            raise EnvironmentProblem(
+                f"not enough memory for {len(images)} patches of {'x'.join(map(str, self.spec.patch))}",
+                expected="room for one step",
+                hint=f"--batch {max(1, len(images) // 2)}, or a smaller --patch",
+            ) from error
+        return float(loss.detach())
+
+    def _save(self, facts: Mapping[str, Any], score: Score) -> dict[str, Any]:
+        notes = {
+            **self.output.notes,
+            "subjects": len(self.cases),
+            "split": describe(self.cases, self.parts),
+            "settings": asdict(self.settings),
+            **facts,
+            "held_out_dice": score.held_out,
+            "training_dice": score.training,
+            "threads": torch.get_num_threads(),
+        }
+        checkpoint.save(self.output.path, self.network, self.spec, notes)
+        return notes
+
+
+def _plane(spec: ModelSpec) -> Plane:
+    axes = (spec.axes.index("H"), spec.axes.index("W"))
+    return Plane(axes) if spec.spacing is None else Plane(axes, (spec.spacing[-2], spec.spacing[-1]))
