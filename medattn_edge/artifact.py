@@ -20,6 +20,13 @@ from medattn_edge.errors import InputError, IntegrityError, MedattnError
 from medattn_edge.spec import ModelSpec
 
 SCHEMA = 1
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("precision", "sha256", "parent_sha256", "exporter"), str),
+    **dict.fromkeys(("inputs", "outputs", "operators", "tools"), Mapping),
+    "batch": int | None,
+    "parameters": int,
+    "gflop": int | float,
+}
 _TOOLS = ("medattn-edge", "numpy", "torch", "onnx", "onnxruntime", "onnxscript")
 
 
@@ -50,6 +57,13 @@ class Manifest:
     agreement: tuple[Mapping[str, Any], ...] = ()
     tools: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        wrong = [name for name, kind in _KINDS.items() if not isinstance(getattr(self, name), kind)]
+        wrong += [] if all(isinstance(name, str) for name in self.attention_maps) else ["attention_maps"]
+        wrong += [] if all(isinstance(case, Mapping) for case in self.agreement) else ["agreement"]
+        if wrong:
+            raise TypeError(f"{wrong[0]} is {getattr(self, wrong[0])!r}")
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values with the schema's version; `from_json` is its inverse."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
@@ -59,7 +73,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Manifest:
-        """From `to_json`; raises IntegrityError for a newer schema or for fields that are missing."""
+        """From `to_json`; raises IntegrityError for a newer schema, and for fields that are missing or wrong."""
         if not isinstance(values, Mapping) or not isinstance(values.get("schema"), int):
             raise IntegrityError(
                 "a manifest without a schema number",
@@ -82,7 +96,7 @@ class Manifest:
                     "agreement": tuple(rest.get("agreement", ())),
                 }
             )
-        except (KeyError, TypeError, MedattnError) as error:
+        except (KeyError, TypeError, ValueError, MedattnError) as error:
             raise IntegrityError(
                 f"a manifest that cannot be read: {error}",
                 expected=f"the fields of schema {SCHEMA}",
@@ -123,7 +137,7 @@ class Artifact:
             )
         try:
             values = json.loads(sidecar.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
+        except (ValueError, RecursionError, OSError) as error:
             raise IntegrityError(
                 f"{sidecar} cannot be read: {error}",
                 expected="a JSON manifest",

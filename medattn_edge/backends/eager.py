@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 
 
 class EagerSession(TorchSession):
-    """A session around a network in memory; it takes any size that is a multiple of the spec's stride."""
+    """A session around a network in memory, which it moves to its device and puts in evaluation mode.
+
+    It takes any size that is a multiple of the spec's stride.
+    """
 
     def __init__(self, network: SegmentationNetwork, spec: ModelSpec, options: Options | None = None) -> None:
         options = options or Options()
         facts = {"backend": "eager", **prepare_torch(options)}
-        network = network.to(options.device)
+        network = network.to(options.device).eval()
         super().__init__(
             spec,
             options.device,

@@ -24,7 +24,7 @@ class OnnxRuntimeSession(Session):
         if options.threads:
             settings.intra_op_num_threads = options.threads
         try:
-            self._session = ort.InferenceSession(str(artifact.path), settings, providers=providers)
+            self._session: Any = ort.InferenceSession(str(artifact.path), settings, providers=providers)
         except Exception as error:
             raise _translated(error, f"cannot open {artifact.path.name}") from error
         _check_provider(self._session.get_providers(), options.device)
@@ -49,6 +49,8 @@ class OnnxRuntimeSession(Session):
         return logits, maps
 
     def _answers(self, names: list[str], patches: Patches) -> list[Patches]:
+        if self._session is None:
+            raise BackendError("this session is closed", expected="an open one", hint="open the artifact again")
         try:
             return [np.asarray(answer) for answer in self._session.run(names, {"image": patches})]
         except Exception as error:
@@ -56,7 +58,7 @@ class OnnxRuntimeSession(Session):
 
     def close(self) -> None:
         """Free the model's memory and threads."""
-        del self._session
+        self._session = None
 
 
 def _providers(ort: Any, device: str) -> list[Any]:
@@ -83,8 +85,9 @@ def _check_provider(active: list[str], device: str) -> None:
 
 
 def _translated(error: Exception, what: str) -> BackendError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
     return BackendError(
-        f"ONNX Runtime {what}: {str(error).strip().splitlines()[0]}",
+        f"ONNX Runtime {what}: {lines[0]}",
         expected="a valid run",
         hint="compare the artifact with its checkpoint: medattn-edge compare",
     )

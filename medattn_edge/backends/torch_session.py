@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from medattn_edge.backends.session import Options, Patches, Session
 from medattn_edge.errors import BackendError, EnvironmentProblem
 from medattn_edge.spec import ModelSpec
@@ -41,13 +43,15 @@ class TorchSession(Session):
 
         try:
             with torch.inference_mode():
-                answer = function(torch.from_numpy(patches).to(self._device))
+                # A tensor over memory that must not be written to is a warning in torch: that memory is copied.
+                image = torch.from_numpy(np.require(patches, requirements=["W"]))
+                answer = function(image.to(self._device))
                 if self._device != "cpu":
                     torch.cuda.synchronize(self._device)
                 return answer
         except RuntimeError as error:
             raise BackendError(
-                f"torch failed on {self._device}: {str(error).strip().splitlines()[0]}",
+                f"torch failed on {self._device}: {_reason(error)}",
                 expected="a run of the network",
                 hint="a smaller --batch, or --device cpu",
             ) from error
@@ -56,6 +60,13 @@ class TorchSession(Session):
     def _numpy(tensor: torch.Tensor) -> Patches:
         answer: Patches = tensor.float().cpu().numpy()
         return answer
+
+
+def _reason(error: RuntimeError) -> str:
+    """The line that says why: the first, or, after the trace of a TorchScript network, the last."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    inner = [line for line in lines if line.startswith("RuntimeError: ")]
+    return inner[-1].removeprefix("RuntimeError: ") if inner else lines[0]
 
 
 def prepare_torch(options: Options) -> dict[str, Any]:

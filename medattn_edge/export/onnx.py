@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
-from medattn_edge.errors import BackendError
+from medattn_edge.errors import BackendError, UsageError
 from medattn_edge.export.exporter import Exporter, ExportSettings, Written
 from medattn_edge.export.onnx_tidy import tidy
 from medattn_edge.spec import ModelSpec
@@ -43,9 +43,21 @@ def write(module: nn.Module, spec: ModelSpec, settings: ExportSettings, path: Pa
     if program is None:
         raise BackendError("torch exported nothing", expected="an ONNX program", hint="please report this bug")
     model = tidy(program.model_proto)
+    _check_opset(model, settings.opset)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
     return Written(operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())))
+
+
+def _check_opset(model: Any, asked: int) -> None:
+    """torch's exporter keeps its own opset, with a message, when it cannot convert to another; we do not."""
+    found = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if found != asked:
+        raise UsageError(
+            f"this network cannot be written in opset {asked}",
+            expected=f"an opset near {found}",
+            hint=f"--opset {found}",
+        )
 
 
 @contextlib.contextmanager

@@ -30,7 +30,8 @@ def tidy(model: Any) -> Any:
             hint="export with a fixed --batch, and please report this",
         )
     _name_modules(model.graph)
-    del model.metadata_props[:]
+    for holder in (model, model.graph, *model.graph.value_info, *model.graph.input, *model.graph.output):
+        del holder.metadata_props[:]
     model.doc_string = ""
     model.producer_name, model.producer_version = "medattn-edge", ""
     return model
@@ -43,7 +44,9 @@ def _constant_scales(graph: Any) -> None:
     for node in graph.node:
         if node.op_type != "Resize" or len(node.input) < 4 or not node.input[3]:
             continue
-        size, target = shapes[node.input[0]][2:], shapes[node.output[0]][2:]
+        size, target = shapes.get(node.input[0], [])[2:], shapes.get(node.output[0], [])[2:]
+        if not size or len(size) != len(target) or min(*size, *target) < 1:
+            continue  # sizes that are not constants of the network: what computes them is found below
         scales = np.array([1.0, 1.0, *map(_scale, size, target)], np.float32)
         name = f"{node.output[0]}_scales"
         graph.initializer.append(numpy_helper.from_array(scales, name))
@@ -53,9 +56,12 @@ def _constant_scales(graph: Any) -> None:
 
 
 def _scale(size: int, target: int) -> np.float32:
-    """The float32 whose product with `size` has the floor `target`, as the operator computes its output size."""
+    """The smallest float32 whose product with `size` is not below `target`: the operator's output size is its floor.
+
+    The exact product counts, as runtimes take it in float32 and onnx's checker in float64.
+    """
     scale = np.float32(target / size)
-    return scale if int(np.floor(np.float32(size) * scale)) == target else np.nextafter(scale, np.float32(np.inf))
+    return scale if float(scale) * size >= target else np.nextafter(scale, np.float32(np.inf))
 
 
 def _shapes(graph: Any) -> dict[str, list[int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -18,9 +20,22 @@ def write(module: nn.Module, spec: ModelSpec, settings: ExportSettings, path: Pa
     """Script, freeze and save a module in evaluation mode; any batch size will do."""
     with torchscript_is_deprecated():
         frozen = torch.jit.freeze(torch.jit.script(module))
-        frozen.save(str(path))
+        archive = io.BytesIO()
+        torch.jit.save(frozen, archive)
+    _write_without_sources(archive, path)
     kinds = Counter(node.kind() for node in frozen.inlined_graph.nodes() if node.kind().startswith("aten::"))
     return Written(operators=dict(sorted(kinds.items())))
+
+
+def _write_without_sources(archive: io.BytesIO, path: Path) -> None:
+    """Leave out the debug records, which hold the paths and the sources of this machine, and the id made from them.
+
+    Python writes the file, so that a full disk is an OSError and not torch's own.
+    """
+    with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(path, "w") as kept:
+        for record in whole.infolist():
+            if not record.filename.endswith((".debug_pkl", ".data/serialization_id")):
+                kept.writestr(zipfile.ZipInfo(record.filename), whole.read(record))
 
 
 EXPORTER = Exporter(

@@ -1,0 +1,155 @@
+"""A scanner host runs with numpy and one runtime; imports point down; the library never prints."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FORBIDDEN = ("torch", "safetensors", "onnx", "onnxscript", "scipy", "slicerio")
+WITHOUT = f"""
+import sys
+
+class Forbidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {FORBIDDEN}:
+            raise ImportError(f"{{name}} is not on this host", name=name)
+
+sys.meta_path.insert(0, Forbidden())
+"""
+
+
+def run(code: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """Python code in a fresh process, warnings being errors."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+    )
+
+
+@pytest.mark.parametrize(
+    "module", ["inference", "io", "backends", "artifact", "agreement", "labels", "timing", "volume", "spec", "cli"]
+)
+def test_it_imports_on_a_host_without_torch(module):
+    done = run(WITHOUT + f"import medattn_edge.{module}\nimport medattn_edge; dir(medattn_edge)")
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_backend_is_known_on_a_host_without_torch():
+    done = run(WITHOUT + "from medattn_edge.backends import backends; sys.stdout.write(' '.join(backends()))")
+    assert done.stdout.split() == ["eager", "onnxruntime", "torchscript"], done.stderr
+
+
+@pytest.fixture(scope="module")
+def artifact(randomised, tmp_path_factory):
+    """A small ONNX artifact."""
+    import torch
+
+    from medattn_edge.export import ExportSettings, export_network, random_patches
+    from medattn_edge.models import build
+    from medattn_edge.models.checkpoint import Checkpoint
+    from medattn_edge.spec import ModelSpec
+
+    spec = ModelSpec(
+        "attention-unet-monai",
+        1,
+        ("background", "organ"),
+        (32, 32),
+        (4, 4),
+        config={"dims": 2, "channels": [4, 8, 16]},
+    )
+    torch.manual_seed(4)
+    network = randomised(build(spec))
+    with torch.no_grad():
+        list(network.parameters())[-1].sub_(network(torch.rand(4, 1, 32, 32)).mean((0, 2, 3)))
+    path = tmp_path_factory.mktemp("artifact") / "network.onnx"
+    checkpoint = Checkpoint(network, spec, "c" * 64, "medattn_edge", foreign=False, notes={})
+    export_network(checkpoint, path, {"random": random_patches(spec, 1)}, settings=ExportSettings(batch=None))
+    return path
+
+
+def test_a_host_without_torch_segments_a_scan(artifact, tmp_path):
+    import nibabel
+
+    from medattn_edge.io import read_labels, read_volume
+
+    voxels = np.random.default_rng(3).random((40, 36, 5)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-1.5, -1.5, 4, 1])), tmp_path / "scan.nii.gz")
+    command = "sys.argv[0] = 'medattn-edge'\nfrom medattn_edge.cli import main\nmain()"
+    done = run(WITHOUT + command, "infer", artifact, tmp_path / "scan.nii.gz", "-o", tmp_path / "labels.nii.gz")
+    assert done.returncode == 0, done.stderr
+    assert "organ" in done.stdout
+    labels, scan = read_labels(tmp_path / "labels.nii.gz"), read_volume(tmp_path / "scan.nii.gz")
+    assert labels.voxels.shape == (5, 36, 40)
+    assert set(np.unique(labels.voxels)) == {0, 1}
+    np.testing.assert_allclose(labels.affine, scan.affine, atol=1e-4)
+
+
+def test_a_host_without_torch_is_told_what_to_install(tmp_path):
+    (tmp_path / "network.safetensors").write_bytes(b"")
+    command = "sys.argv[0] = 'medattn-edge'\nfrom medattn_edge.cli import main\nmain()"
+    done = run(WITHOUT + command, "export", tmp_path / "network.safetensors", "-o", tmp_path / "network.onnx")
+    assert done.returncode == 3, done.stderr
+    assert "pip install 'medattn-edge[export]'" in done.stderr
+
+
+def test_help_imports_nothing_heavy():
+    heavy = {"torch", "onnxruntime", "onnx", "onnxscript", "safetensors", "nibabel", "scipy", "PIL", "nrrd"}
+    code = f"""
+import sys
+sys.argv = ["medattn-edge", "--help"]
+from medattn_edge.cli import main
+try:
+    main()
+except SystemExit as left:
+    sys.stderr.write(f"{{left.code}} {{sorted({heavy} & set(sys.modules))}}")
+"""
+    done = run(code)
+    assert done.stdout.count("\n") > 5
+    assert done.stderr == "0 []"
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    done = run("import sys, medattn_edge; sys.stdout.write(str({'torch', 'numpy', 'onnxruntime'} & set(sys.modules)))")
+    assert done.stdout == "set()", done.stderr
+
+
+def test_imports_point_down():
+    linter = Path(sys.executable).with_name("lint-imports")
+    if not linter.exists():
+        pytest.skip("import-linter is not installed")
+    done = subprocess.run([linter, "--no-logo", "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def sources() -> list[Path]:
+    return sorted([*ROOT.glob("medattn_edge/**/*.py"), *ROOT.glob("cli/*.py")])
+
+
+def test_no_module_is_a_drawer_for_odds_and_ends():
+    assert [path for path in sources() if path.stem in {"utils", "util", "helpers", "helper", "common", "misc"}] == []
+
+
+def test_the_library_never_prints_or_exits():
+    for path in sources():
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"^\s*print\(", text, re.MULTILINE), path
+        if "cli" not in path.relative_to(ROOT).parts:
+            assert not re.search(r"\bsys\.(exit|argv)\b|\bargparse\.ArgumentParser\b", text), path
+
+
+def test_every_folder_of_the_library_is_in_the_wheel():
+    import tomllib
+
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {".".join(path.parent.relative_to(ROOT).parts) for path in ROOT.glob("medattn_edge/**/__init__.py")}
+    assert set(packages) == folders | {"medattn_edge.cli"}

@@ -1,0 +1,86 @@
+"""Timings are raw samples, taken in turn, so that a machine whose speed drifts is unfair to nobody."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medattn_edge.timing import Latency, interleaved
+
+SAMPLES = st.lists(st.floats(0.01, 1e4), min_size=1, max_size=200).map(np.array)
+
+
+def test_percentiles_are_samples_that_were_taken():
+    latency = Latency(np.array([5.0, 1.0, 4.0, 2.0, 3.0, 10.0, 7.0, 8.0, 9.0, 6.0]))
+    assert (latency.p90_ms, latency.p99_ms, latency.max_ms) == (9.0, 10.0, 10.0)
+    assert latency.p50_ms == 5.5
+    assert latency.percentile(0) == 1.0
+
+
+def test_one_sample_is_every_percentile():
+    latency = Latency(np.array([3.0]))
+    assert {latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.max_ms} == {3.0}
+
+
+@given(SAMPLES)
+def test_the_percentiles_are_in_order_and_cover_their_share(samples):
+    latency = Latency(samples)
+    assert samples.min() <= latency.p50_ms <= latency.max_ms == samples.max()
+    assert latency.p90_ms <= latency.p99_ms <= latency.max_ms
+    for share, value in ((90, latency.p90_ms), (99, latency.p99_ms)):
+        assert value in samples
+        assert (samples <= value).mean() >= share / 100
+
+
+def test_a_ratio_is_paired_by_round():
+    drifting = np.array([1.0, 10.0, 2.0, 40.0, 3.0])
+    middle, (low, high) = Latency(drifting / 4).ratio_of(Latency(drifting))
+    assert (low, middle, high) == pytest.approx((4.0, 4.0, 4.0))
+    reference, candidate = Latency(np.array([8.0, 8.0, 8.0, 8.0, 8.0])), Latency(np.array([8.0, 4.0, 2.0, 1.0, 0.5]))
+    assert candidate.ratio_of(reference) == (4.0, (2.0, 8.0))
+
+
+@given(SAMPLES)
+def test_the_ratio_of_a_thing_to_itself_is_1(samples):
+    assert Latency(samples).ratio_of(Latency(samples)) == (1.0, (1.0, 1.0))
+
+
+@pytest.mark.parametrize("rounds", [1, 4, 5])
+def test_calls_take_turns_and_every_other_round_is_reversed(rounds):
+    said: list[str] = []
+    calls = {name: lambda name=name: said.append(name) for name in "abc"}
+    found = interleaved(calls, rounds=rounds, warm_up_s=0.0)
+    assert said[:6] == ["a", "a", "b", "b", "c", "c"]
+    assert "".join(said[6:]) == "".join("abc" if turn % 2 == 0 else "cba" for turn in range(rounds))
+    assert {name: len(one.samples_ms) for name, one in found.items()} == dict.fromkeys("abc", rounds)
+    assert list(found) == ["a", "b", "c"]
+
+
+def test_the_warm_up_lasts_as_long_as_asked_and_is_not_measured():
+    counts: Counter[str] = Counter()
+
+    def call() -> None:
+        counts["call"] += 1
+        time.sleep(0.001 if counts["call"] > 3 else 0.05)
+
+    start = time.perf_counter()
+    found = interleaved({"call": call}, rounds=2, warm_up_s=0.2)
+    assert time.perf_counter() - start >= 0.2
+    assert counts["call"] > 2 + 2
+    assert len(found["call"].samples_ms) == 2
+
+
+def test_a_slow_call_is_slower_than_a_fast_one():
+    found = interleaved({"slow": lambda: time.sleep(0.02), "fast": lambda: time.sleep(0.001)}, rounds=5, warm_up_s=0)
+    assert found["slow"].samples_ms.min() >= 20
+    assert found["fast"].ratio_of(found["slow"])[0] > 1
+
+
+def test_a_call_that_fails_is_not_swallowed():
+    with pytest.raises(ZeroDivisionError):
+        interleaved({"broken": lambda: 1 / 0}, rounds=1, warm_up_s=0)
