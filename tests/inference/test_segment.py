@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from medattn_edge.errors import BackendError, OutputError, UsageError
 from medattn_edge.inference import Settings, prepare, segment
 from medattn_edge.inference.resample import resample
-from medattn_edge.labels import labels_of, probabilities_of
 from medattn_edge.inference.sliding_window import slabs
+from medattn_edge.labels import labels_of, probabilities_of
 from medattn_edge.volume import Volume
 
 Make = Callable[..., Any]

@@ -1,0 +1,126 @@
+"""The wheel holds the package and nothing else, and works where it is installed."""
+
+from __future__ import annotations
+
+import email
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = ("medattn_edge", "cli", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
+
+
+def run(*words: object, cwd: Path) -> str:
+    """The stdout of a command that must succeed, run where the source tree is not in the way."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    done = subprocess.run(
+        [str(word) for word in words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**environment, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "NO_COLOR": "1", "COLUMNS": "200"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Built from a copy of the sources."""
+    pytest.importorskip("build", reason="build is not installed")
+    folder = tmp_path_factory.mktemp("wheel")
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / "source" / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+        else:
+            shutil.copy(source, folder / "source" / name)
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, folder / "source", cwd=folder)
+    [built] = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """A fresh environment with the wheel, which borrows the dependencies of this one."""
+    folder = tmp_path_factory.mktemp("environment") / "venv"
+    venv.create(folder, with_pip=False, symlinks=True)
+    python = folder / "bin" / "python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=folder)
+    # Appended to sys.path, so that the wheel comes first; a nested .pth, such as an editable install's, is not read.
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
+    borrowed = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    (site / "borrowed.pth").write_text("".join(f"{path}\n" for path in borrowed))
+    return folder
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    tops = {name.split("/")[0] for name in names}
+    [info] = [top for top in tops if top.endswith(".dist-info")]
+    assert tops == {"medattn_edge", info}
+    expected = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("medattn_edge/**/*.py")}
+    expected |= {f"medattn_edge/{path.relative_to(ROOT).as_posix()}" for path in ROOT.glob("cli/*.py")}
+    expected |= {f"medattn_edge/data/{path.name}" for path in (ROOT / "medattn_edge" / "data").glob("*.safetensors")}
+    assert {name for name in names if not name.startswith(info)} >= expected | {"medattn_edge/py.typed"}
+    assert {Path(name).suffix for name in names if not name.startswith(info)} <= {
+        ".py",
+        ".typed",
+        ".safetensors",
+        ".md",
+        ".json",
+    }
+    assert {f"{info}/licenses/LICENSE", f"{info}/licenses/NOTICE"} <= names
+
+
+def test_the_wheel_says_what_it_needs(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        metadata = email.message_from_string(archive.read(name).decode())
+    assert metadata["Name"] == "medattn-edge"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    always = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
+    assert {line.split(">")[0] for line in always} == {"numpy", "typer", "rich"}
+    assert {"torch", "export", "onnxruntime", "nifti", "demo"} <= set(metadata.get_all("Provides-Extra", []))
+
+
+def test_the_installed_command_exports_a_checkpoint(installed, randomised, tmp_path):
+    import torch
+
+    from medattn_edge.artifact import Artifact
+    from medattn_edge.artifact import sha256 as hash_of
+    from medattn_edge.models import build
+    from medattn_edge.models.checkpoint import save
+    from medattn_edge.spec import ModelSpec
+
+    where = run(installed / "bin" / "python", "-c", "import medattn_edge; print(medattn_edge.__file__)", cwd=tmp_path)
+    assert Path(where.strip()).is_relative_to(installed)
+    command = installed / "bin" / "medattn-edge"
+    assert run(command, "--version", cwd=tmp_path).startswith("medattn-edge ")
+
+    spec = ModelSpec(
+        "attention-unet-monai",
+        1,
+        ("background", "organ"),
+        (32, 32),
+        (4, 4),
+        config={"dims": 2, "channels": [4, 8, 16]},
+    )
+    torch.manual_seed(4)
+    save(tmp_path / "small.safetensors", randomised(build(spec)), spec)
+    run(command, "export", "small.safetensors", "-o", "small.onnx", "--attention", cwd=tmp_path)
+    artifact = Artifact.read(tmp_path / "small.onnx")
+    assert artifact.manifest.parent_sha256 == hash_of(tmp_path / "small.safetensors")
+    assert artifact.manifest.attention_maps
+    assert {case["input"] for case in artifact.manifest.agreement} > {"random"}
+    assert all(case["sqnr_db"] >= 90 for case in artifact.manifest.agreement)
