@@ -103,7 +103,7 @@ def test_a_host_without_torch_is_told_what_to_install(tmp_path):
 
 
 def test_help_imports_nothing_heavy():
-    heavy = {"torch", "onnxruntime", "onnx", "onnxscript", "safetensors", "nibabel", "scipy", "PIL", "nrrd"}
+    heavy = {"torch", "numpy", "onnxruntime", "onnx", "onnxscript", "safetensors", "nibabel", "scipy", "PIL", "nrrd"}
     code = f"""
 import sys
 sys.argv = ["medattn-edge", "--help"]
