@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medattn_edge.errors import UsageError
+from medattn_edge.errors import OutputError, UsageError
 
 from . import console
 from .options import parse_spacing
@@ -44,8 +44,10 @@ def command(  # noqa: PLR0913
 
     for path in (output, probabilities, attention):
         if path is not None:
-            format_of(path)  # an unknown suffix is said before the work, not after it
+            format_of(path)
     _check_outputs([path for path in (output, probabilities, attention, overlay) if path is not None], scan)
+    if overlay is not None and overlay.suffix.lower() != ".png":
+        raise UsageError(f"the picture {overlay.name}", expected="a .png", hint=f"--overlay {overlay.stem}.png")
     volume = _calibrated(read_volume(scan), pixel_spacing)
     with (
         console.timed("inference"),
@@ -83,7 +85,14 @@ def command(  # noqa: PLR0913
 
 
 def _check_outputs(paths: list[Path], scan: Path) -> None:
+    """What cannot be written is said before the work, not after it."""
     for path in paths:
+        if not path.parent.is_dir():
+            raise OutputError(
+                f"the folder {path.parent} does not exist",
+                expected="a folder to write to",
+                hint=f"mkdir -p '{path.parent}'",
+            )
         if path.resolve() == scan.resolve():
             raise UsageError(f"{path} is the scan itself", expected="another file to write to", hint="-o labels.nii.gz")
     if len({path.resolve() for path in paths}) != len(paths):

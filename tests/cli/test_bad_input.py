@@ -132,6 +132,10 @@ def test_an_output_of_an_unknown_kind_is_refused_before_the_work(
     refused(medattn("infer", artifact, scan, "-o", tmp_path / "labels.doc"), 2, ".nii.gz")
     refused(medattn("export", checkpoint, "-o", tmp_path / "n.engine"), 2, ".onnx")
     refused(medattn("infer", artifact, scan, "-o", scan), 2)
+    words = ["infer", artifact, scan, "-o", tmp_path / "labels.npz", "--overlay"]
+    refused(medattn(*words, tmp_path / "picture.txt"), 2, "--overlay picture.png")
+    refused(medattn(*words, tmp_path / "no" / "picture.png"), 3, "mkdir")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_channels(medattn: Run, artifact: Path, tmp_path: Path) -> None:
