@@ -13,6 +13,7 @@ from medattn_edge.errors import MedattnError
 
 from . import console
 
+_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 _COMMANDS = ("demo", "train", "export", "inspect", "infer", "compare")
 
 app = typer.Typer(
@@ -57,6 +58,8 @@ def main() -> None:
     """Run a command and turn its outcome into the exit code of the conventions; a bug keeps its traceback."""
     try:
         code = app(standalone_mode=False)
+        if code == _INTERRUPTED:  # Typer's own answer to Ctrl-C
+            console.report("interrupted", "interrupted", "")
     except MedattnError as error:
         console.report(error.code, error.message, error.hint)
         code = error.exit_code
@@ -65,7 +68,7 @@ def main() -> None:
         code = 2
     except (KeyboardInterrupt, typer.Abort):
         console.report("interrupted", "interrupted", "")
-        code = 130
+        code = _INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -11,6 +11,7 @@ from medattn_edge.errors import BackendError
 
 MODULE = "module"  # the node metadata that names the PyTorch module a node came from
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_WRAPPER = "network."  # where the module that adds the attention output holds the network
 
 
 def tidy(model: Any) -> Any:
@@ -30,6 +31,7 @@ def tidy(model: Any) -> Any:
             hint="export with a fixed --batch, and please report this",
         )
     _name_modules(model.graph)
+    _name_weights(model.graph)
     for holder in (model, model.graph, *model.graph.value_info, *model.graph.input, *model.graph.output):
         del holder.metadata_props[:]
     model.doc_string = ""
@@ -101,10 +103,19 @@ def _name_modules(graph: Any) -> None:
         node.doc_string = ""
 
 
+def _name_weights(graph: Any) -> None:
+    """A weight has one name, its path in the network, with the attention output and without."""
+    names = {tensor.name: tensor.name.removeprefix(_WRAPPER) for tensor in graph.initializer}
+    for tensor in graph.initializer:
+        tensor.name = names[tensor.name]
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+
+
 def _module_path(node: Any) -> str | None:
     """The innermost module's path, without the wrapper that adds the attention output."""
     scopes = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), None)
     if scopes is None:
         return None
     path = str(["", *ast.literal_eval(scopes)[:-1]][-1])
-    return "" if path == "network" else path.removeprefix("network.")
+    return "" if path == "network" else path.removeprefix(_WRAPPER)

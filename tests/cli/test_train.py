@@ -103,8 +103,9 @@ def test_ctrl_c_loses_less_than_an_epoch(folder: Path, tmp_path: Path) -> None:
             assert line, said
             said += line
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=120)
+        stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
+    assert json.loads(stdout)["error"]["code"] == "interrupted"
     assert "--resume goes on" in stderr
     assert checkpoint.load(output).notes["best_epoch"] >= 1
     assert resume_path(output).is_file()

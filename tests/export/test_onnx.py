@@ -70,6 +70,7 @@ def check_graph(exported: Any) -> None:
     onnx.checker.check_model(model, full_check=True)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", settings.opset)]
     assert [value.name for value in model.graph.input] == ["image"]
+    assert not [tensor.name for tensor in model.graph.initializer if tensor.name.startswith("network.")]
     assert [value.name for value in model.graph.output] == ["logits", "attention"][: 1 + settings.attention]
     batch = [settings.batch or "N"]
     sizes = {value.name: _sizes(value) for value in (*model.graph.input, *model.graph.output)}
