@@ -1,0 +1,20 @@
+"""The benchmarks can be found and name what they measure; how fast they are is not a test's business."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from cases import CASES
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_every_case_is_collected() -> None:
+    command = [sys.executable, "-m", "pytest", "benchmarks", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    for case in CASES:
+        assert f"[{case.name}]" in done.stdout
+        assert "unet" in case.name or "self-guided" in case.name
