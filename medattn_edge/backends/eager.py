@@ -37,7 +37,8 @@ class EagerSession(TorchSession):
 def _open(path: Path, options: Options) -> Session:
     from medattn_edge.models import checkpoint
 
-    loaded = checkpoint.load(path)
+    # A foreign file cannot tell all settings; the spec of what was exported from it can.
+    loaded = checkpoint.load(path, config=options.spec.config if options.spec else None)
     return EagerSession(loaded.network, options.spec or loaded.spec, options)
 
 

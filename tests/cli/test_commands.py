@@ -143,6 +143,20 @@ def test_compare_judges_the_true_dice_too(medattn: Run, checkpoint: Path, artifa
     assert case["reference_dice"]["right_lung"] == pytest.approx(case["candidate_dice"]["right_lung"], abs=1e-4)
 
 
+def test_compare_gives_the_reference_the_settings_of_the_export(
+    medattn: Run, scan: Path, tmp_path: Path, vectors: Any
+) -> None:
+    import torch
+
+    state = {key: torch.from_numpy(np.array(value)) for key, value in vectors.state_dict("agn_dsv").items()}
+    torch.save(state, tmp_path / "official.pth")
+    words = ["--patch", "16x16x16", "--set", "align_corners=true", "--labels", "background,a,b,c"]
+    export = medattn("export", tmp_path / "official.pth", "-o", tmp_path / "n.torchscript", *words)
+    assert export.returncode == 0, export.stderr
+    done = medattn("compare", tmp_path / "official.pth", tmp_path / "n.torchscript", scan, "--min-sqnr-db", 90)
+    assert done.returncode == 0, done.stdout
+
+
 def test_compare_takes_the_patch_that_the_artifact_was_exported_for(
     medattn: Run, checkpoint: Path, scan: Path, tmp_path: Path
 ) -> None:
