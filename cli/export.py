@@ -99,7 +99,7 @@ def _spec(loaded: Checkpoint, patch: str, told: dict[str, str]) -> ModelSpec:
     if loaded.foreign:
         assumed = {
             "--labels": ",".join(spec.labels),
-            "--intensity": spec.intensity.kind,
+            "--intensity": str(spec.intensity),
             "--axes": spec.axes,
             "--spacing": "none: as scanned",
         }

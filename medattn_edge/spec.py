@@ -61,6 +61,12 @@ class Intensity:
             )
         return cls(kind, scope=rest[0] if rest else "volume")
 
+    def __str__(self) -> str:
+        """The command line's form, which `parse` reads."""
+        if self.kind == "window":
+            return f"window:{self.low:g}:{self.high:g}"
+        return self.kind + (":slice" if self.scope == "slice" else "")
+
 
 @dataclass(frozen=True)
 class ModelSpec:

@@ -47,7 +47,7 @@ def choose_spec(cases: Sequence[Case], labels: Sequence[Label], wishes: Wishes) 
     intensity = wishes.intensity
     if intensity is None:
         intensity, why = _intensity(record, cases)
-        remarks.append(f"intensity {describe(intensity)}: {why}")
+        remarks.append(f"intensity {intensity}: {why}")
     spacing = wishes.spacing or None
     if wishes.spacing is None:
         spacing = _median_spacing(cases, len(blank.stride))
@@ -71,13 +71,6 @@ def choose_spec(cases: Sequence[Case], labels: Sequence[Label], wishes: Wishes) 
         remarks.append(f"patch {'x'.join(map(str, spec.patch))}: the network's usual one, within the scans")
     blank.check_shape(spec.patch)
     return spec, remarks
-
-
-def describe(intensity: Intensity) -> str:
-    """In the command line's form, which `Intensity.parse` reads."""
-    if intensity.kind == "window":
-        return f"window:{intensity.low:g}:{intensity.high:g}"
-    return intensity.kind + (":slice" if intensity.scope == "slice" else "")
 
 
 def _settings(record: Network, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import torch
 from medattn_edge.errors import CheckpointError, ShapeError, UsageError
 from medattn_edge.spec import Intensity
 from medattn_edge.training import Case, Label, Wishes, choose_spec, initial_network
-from medattn_edge.training.choice import describe
 from medattn_edge.volume import Volume
 
 LABELS = (Label(1, "large", (1,)), Label(2, "small", (2,)))
@@ -40,7 +39,7 @@ def test_a_ct_gets_a_window_and_anything_else_a_z_score(case_of: Callable[..., C
 
 @pytest.mark.parametrize("text", ["window:-1000:400", "zscore", "minmax:slice", "none"])
 def test_an_intensity_is_said_as_it_is_typed(text: str) -> None:
-    assert describe(Intensity.parse(text)) == text
+    assert str(Intensity.parse(text)) == text
 
 
 def test_the_spacing_is_the_median_and_the_patch_fits_into_the_scans(case_of: Callable[..., Case]) -> None:
