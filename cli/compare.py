@@ -167,12 +167,13 @@ def _split(files: list[Path]) -> tuple[list[Path], list[Path]]:
 
 def _spec_for(reference: Path, path: Path, candidate: Session) -> Any:
     """The candidate's spec when it was made from the reference: the checkpoint may say less, or another patch."""
-    from medattn_edge.artifact import Artifact, manifest_path, sha256
+    from medattn_edge.artifact import sha256
     from medattn_edge.backends import backend_of
 
-    if backend_of(reference).name != "eager" or not manifest_path(path).is_file():
+    parent = candidate.facts.get("parent_sha256")
+    if backend_of(reference).name != "eager" or parent is None:
         return None
-    if Artifact.read(path).manifest.parent_sha256 != sha256(reference):
+    if parent != sha256(reference):
         console.note(f"{path.name} was not made from {reference.name}")
         return None
     return candidate.spec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,7 +24,7 @@ class Session(ABC):
     spec: what the network expects. batch: the fixed number of patches of one run, or None for any.
     fixed_patch: True when every patch must have the size spec.patch; False when any multiple of spec.stride will do.
     attention_names: the names of the attention maps it can return, empty when it has none.
-    facts: what ran where (backend, device, threads, versions), for reports.
+    facts: what ran where (backend, device, threads, versions), and an artifact's parent_sha256, for reports.
     """
 
     def __init__(
@@ -149,4 +149,3 @@ class Backend:
     packages: tuple[str, ...]
     open: Callable[[Path, Options], Session]
     default: bool = True
-    notes: str = field(default="", compare=False)

@@ -18,7 +18,8 @@ class TorchScriptSession(TorchSession):
     """The artifact's module answers (logits, maps) when it was exported with attention maps, logits otherwise."""
 
     def __init__(self, artifact: Artifact, options: Options) -> None:
-        facts = {"backend": "torchscript", **prepare_torch(options)}
+        parent = artifact.manifest.parent_sha256
+        facts = {"backend": "torchscript", "parent_sha256": parent, **prepare_torch(options)}
         module = _load(artifact.path, options.device)
         names = artifact.manifest.attention_maps
 

@@ -74,15 +74,11 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _open(artifact: Any, options: Any) -> OnnxRuntimeSession:
-    return OnnxRuntimeSession(artifact, options)
-
-
 EXPORTER = Exporter(
     name="onnx",
     suffixes=(".onnx",),
     extra="export",
     packages=("torch", "onnx", "onnxscript", "onnxruntime"),
     write=write,
-    session=_open,
+    session=OnnxRuntimeSession,
 )
