@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
+# The networks are too small for a second thread to help, and on a busy machine it hurts; read when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 VECTORS = Path(__file__).parent / "models" / "vectors"
 
