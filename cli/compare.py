@@ -170,10 +170,10 @@ def _spec_for(reference: Path, path: Path, candidate: Session) -> Any:
     from medattn_edge.artifact import sha256
     from medattn_edge.backends import backend_of
 
-    parent = candidate.facts.get("parent_sha256")
-    if backend_of(reference).name != "eager" or parent is None:
+    lineage = candidate.facts.get("lineage")
+    if backend_of(reference).name != "eager" or lineage is None:
         return None
-    if parent != sha256(reference):
+    if sha256(reference) not in lineage:
         console.note(f"{path.name} was not made from {reference.name}")
         return None
     return candidate.spec

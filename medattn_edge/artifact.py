@@ -1,6 +1,7 @@
 """Artifact: a model file and the sidecar manifest that says what it is.
 
-`NAME.onnx` travels with `NAME.onnx.json`. The file is opened only when its SHA-256 is the manifest's.
+`NAME.onnx` travels with `NAME.onnx.json`. The file is opened only when its SHA-256 is the manifest's, and so is that of
+every companion, such as the weights `NAME.bin` of `NAME.xml`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,12 @@ from medattn_edge.spec import ModelSpec
 SCHEMA = 1
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(("precision", "sha256", "parent_sha256", "exporter"), str),
-    **dict.fromkeys(("inputs", "outputs", "operators", "tools"), Mapping),
+    **dict.fromkeys(("inputs", "outputs", "operators", "tools", "recipe", "target", "companions"), Mapping),
     "batch": int | None,
     "parameters": int,
     "gflop": int | float,
 }
-_TOOLS = ("medattn-edge", "numpy", "torch", "onnx", "onnxruntime", "onnxscript")
+_TOOLS = ("medattn-edge", "numpy", "torch", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class Manifest:
     gflop: 2 x multiply-adds of convolutions and matrix products of one patch, in 1e9.
     attention_maps: the names of the maps of its `attention` output, if it has one.
     agreement: the figures of the check that allowed it to be written. tools: the versions that made it.
+    lineage: the SHA-256 of every ancestor, the checkpoint first and the parent last.
+    recipe: how an fp16 or int8 graph was made: what stayed in FP32, on which scans it was calibrated and judged.
+    target: of a compiled artifact: the compiler, what it was compiled for, and what may run it.
+    companions: suffix -> SHA-256 of files that belong to the model file: `.bin` of NAME.xml is NAME.bin.
     """
 
     spec: ModelSpec
@@ -56,20 +61,38 @@ class Manifest:
     attention_maps: tuple[str, ...] = ()
     agreement: tuple[Mapping[str, Any], ...] = ()
     tools: Mapping[str, str] = field(default_factory=dict)
+    lineage: tuple[str, ...] = ()
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    target: Mapping[str, Any] = field(default_factory=dict)
+    companions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         wrong = [name for name, kind in _KINDS.items() if not isinstance(getattr(self, name), kind)]
-        wrong += [] if all(isinstance(name, str) for name in self.attention_maps) else ["attention_maps"]
+        for name in ("attention_maps", "lineage"):
+            wrong += [] if all(isinstance(text, str) for text in getattr(self, name)) else [name]
         wrong += [] if all(isinstance(case, Mapping) for case in self.agreement) else ["agreement"]
+        wrong += (
+            []
+            if all(_is_suffix(key) and isinstance(self.companions[key], str) for key in self.companions)
+            else ["companions"]
+        )
         if wrong:
             raise TypeError(f"{wrong[0]} is {getattr(self, wrong[0])!r}")
+        if not self.lineage:  # what an export writes, and what older manifests say
+            object.__setattr__(self, "lineage", (self.parent_sha256,))
+
+    def child(self, **changes: Any) -> Manifest:
+        """The manifest of what is made from this artifact: its lineage, and `changes`; nothing of it is checked yet."""
+        made = {"parent_sha256": self.sha256, "lineage": (*self.lineage, self.sha256), "tools": tool_versions()}
+        return replace(self, **{"agreement": (), "companions": {}, **made, **changes})
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values with the schema's version; `from_json` is its inverse."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         plain = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
         plain["agreement"] = [dict(case) for case in self.agreement]
-        return {"schema": SCHEMA, **plain, "spec": self.spec.to_json(), "attention_maps": list(self.attention_maps)}
+        lists = {name: list(getattr(self, name)) for name in ("attention_maps", "lineage")}
+        return {"schema": SCHEMA, **plain, "spec": self.spec.to_json(), **lists}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Manifest:
@@ -93,6 +116,7 @@ class Manifest:
                     **rest,
                     "spec": ModelSpec.from_json(values["spec"]),
                     "attention_maps": tuple(rest.get("attention_maps", ())),
+                    "lineage": tuple(rest.get("lineage", ())),
                     "agreement": tuple(rest.get("agreement", ())),
                 }
             )
@@ -115,6 +139,13 @@ class Artifact:
     def spec(self) -> ModelSpec:
         """What its network expects."""
         return self.manifest.spec
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a session repeats of the manifest, for reports: precision, parent_sha256, lineage."""
+        manifest = self.manifest
+        lineage = list(manifest.lineage)
+        return {"precision": manifest.precision, "parent_sha256": manifest.parent_sha256, "lineage": lineage}
 
     @classmethod
     def read(cls, path: Path) -> Artifact:
@@ -144,14 +175,25 @@ class Artifact:
                 hint="copy the manifest again, or export the checkpoint again",
             ) from error
         manifest = Manifest.from_json(values)
-        found = sha256(path)
-        if found != manifest.sha256:
-            raise IntegrityError(
-                f"{path.name} has the SHA-256 {found[:16]}...",
-                expected=f"{manifest.sha256[:16]}... as its manifest says",
-                hint="copy both files again, or export the checkpoint again",
-            )
+        _check_hash(path, manifest.sha256)
+        for suffix, digest in manifest.companions.items():
+            _check_hash(path.with_suffix(suffix), digest)
         return cls(path, manifest)
+
+
+def _check_hash(path: Path, expected: str) -> None:
+    found = sha256(path) if path.is_file() else "no such file"
+    if found != expected:
+        raise IntegrityError(
+            f"{path.name} has the SHA-256 {found[:16]}..." if path.is_file() else f"{path.name} does not exist",
+            expected=f"{expected[:16]}... as its manifest says",
+            hint="copy all its files again, or make the artifact again",
+        )
+
+
+def _is_suffix(text: str) -> bool:
+    """A suffix and nothing else: a manifest must not lead to other folders."""
+    return len(text) > 1 and text[0] == "." and text[1:].isalnum()
 
 
 @contextmanager

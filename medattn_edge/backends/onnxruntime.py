@@ -34,7 +34,7 @@ class OnnxRuntimeSession(Session):
             attention_names=artifact.manifest.attention_maps,
             facts={
                 "backend": "onnxruntime",
-                "parent_sha256": artifact.manifest.parent_sha256,
+                **artifact.origin,
                 "device": options.device,
                 "threads": options.threads,
                 "providers": self._session.get_providers(),

@@ -18,8 +18,7 @@ class TorchScriptSession(TorchSession):
     """The artifact's module answers (logits, maps) when it was exported with attention maps, logits otherwise."""
 
     def __init__(self, artifact: Artifact, options: Options) -> None:
-        parent = artifact.manifest.parent_sha256
-        facts = {"backend": "torchscript", "parent_sha256": parent, **prepare_torch(options)}
+        facts = {"backend": "torchscript", **artifact.origin, **prepare_torch(options)}
         module = _load(artifact.path, options.device)
         names = artifact.manifest.attention_maps
 

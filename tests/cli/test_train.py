@@ -89,12 +89,22 @@ def test_a_checkpoint_is_written_with_a_table_and_the_next_step(folder: Path, tm
     assert str(tmp_path) not in json.dumps(dict(loaded.notes))
 
 
+def _interruptible() -> None:
+    """A shell starts background jobs deaf to Ctrl-C, and a child inherits that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_ctrl_c_loses_less_than_an_epoch(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "ball.safetensors"
     words = ["scan.npz", "labels.npz", "-o", str(output), *NETWORK, "--label", "1=ball:7", "--steps", "4"]
     words += ["--epochs", "6", "--json"]
     with subprocess.Popen(
-        [SCRIPT, "train", *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [SCRIPT, "train", *words],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_interruptible,
     ) as process:
         assert process.stderr is not None
         said = ""
