@@ -130,7 +130,7 @@ def test_a_missing_file_is_bad_input_with_the_command_that_makes_it(tmp_path):
 def test_one_other_byte_is_refused(tmp_path, change):
     path = write(tmp_path)
     path.write_bytes(change)
-    with pytest.raises(IntegrityError, match=r"SHA-256(.|\n)*copy both") as refused:
+    with pytest.raises(IntegrityError, match=r"SHA-256(.|\n)*copy all") as refused:
         Artifact.read(path)
     assert refused.value.exit_code == 5
 

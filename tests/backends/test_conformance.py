@@ -304,7 +304,7 @@ def test_a_changed_file_is_refused_before_the_runtime_opens_it(backend, artifact
     content = bytearray(artifact.read_bytes())
     content[len(content) // 2] ^= 1
     artifact.write_bytes(content)
-    with pytest.raises(IntegrityError, match=r"SHA-256(.|\n)*copy both files"):
+    with pytest.raises(IntegrityError, match=r"SHA-256(.|\n)*copy all"):
         open_session(artifact, backend=backend.name)
     artifact.write_bytes(b"this would not open at all")
     with pytest.raises(IntegrityError, match="SHA-256"):

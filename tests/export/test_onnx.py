@@ -150,7 +150,7 @@ def test_the_manifest_says_what_the_artifact_is(exported):
     assert manifest.sha256 == sha256(artifact.path)
     assert manifest.parent_sha256 == checkpoint.sha256
     assert manifest.attention_maps == (checkpoint.network.attention_names if settings.attention else ())
-    assert {"python", "medattn-edge", "numpy", "torch", "onnx", "onnxruntime", "onnxscript"} == set(manifest.tools)
+    assert {"python", "medattn-edge", "numpy", "torch", "onnx", "onnxruntime", "onnxscript"} <= set(manifest.tools)
     [case] = manifest.agreement
     assert (case["input"], case["patches"]) == ("random", 3)
     assert case["thresholds"] == {"min_sqnr_db": 90.0, "min_label_match": 0.9999}
