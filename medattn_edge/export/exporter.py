@@ -8,18 +8,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import nn
 
-from medattn_edge.agreement import LogitsDistance, Thresholds, of_labels
+from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact, Manifest, sha256, tool_versions, writing
+from medattn_edge.backends.check import check
 from medattn_edge.backends.eager import EagerSession
 from medattn_edge.backends.session import Options, Patches, Session
-from medattn_edge.errors import AgreementError, MissingDependency, UsageError
+from medattn_edge.errors import MissingDependency, UsageError
 from medattn_edge.export.flops import gflop
-from medattn_edge.labels import labels_of
 from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.models.network import SegmentationNetwork, WithAttention
 from medattn_edge.registry import records
@@ -107,8 +106,6 @@ def export_network(
     """
     settings = settings or ExportSettings()
     exporter, spec = exporter_of(path), checkpoint.spec
-    if not samples or any(len(patches) == 0 for patches in samples.values()):
-        raise UsageError("no sample to check the export with", expected="real and random input", hint="--scan SCAN")
     network = copy.deepcopy(deployed if deployed is not None else checkpoint.network).eval()
     network.check_shape(spec.patch)
     if settings.attention and not network.attention_names:
@@ -122,7 +119,7 @@ def export_network(
         written = exporter.write(module, spec, settings, model)
         manifest = _manifest(checkpoint, network, exporter, settings, written, sha256(model))
         with exporter.session(Artifact(model, manifest), Options()) as candidate:
-            cases = _check(EagerSession(checkpoint.network, spec), candidate, samples, gate)
+            cases = check(EagerSession(checkpoint.network, spec), candidate, samples, gate)
         manifest = replace(manifest, agreement=tuple(cases))
         sidecar.write_text(json.dumps(manifest.to_json(), indent=2) + "\n", encoding="utf-8")
     return Artifact(Path(path), manifest)
@@ -162,36 +159,3 @@ def random_patches(spec: ModelSpec, count: int, seed: int = 0) -> Patches:
     """Noise in [0, 1), float32 (count, C, *patch): a smoke test beside real input, not instead of it."""
     rng = np.random.default_rng(seed)
     return rng.random((count, spec.in_channels, *spec.patch), dtype=np.float32)
-
-
-def _check(reference: Session, candidate: Session, samples: Mapping[str, Patches], gate: Thresholds) -> list[Any]:
-    """One JSON-ready case per sample; raises AgreementError with every reason when one fails."""
-    cases, failures = [], []
-    for name, patches in samples.items():
-        agreement = _agreement(reference, candidate, patches)
-        failures += [f"on {name} input {reason}" for reason in gate.failures(agreement)]
-        cases.append({"input": name, "patches": len(patches), "thresholds": gate.to_json(), **agreement.to_json()})
-    if failures:
-        raise AgreementError(
-            "the exported network does not agree with eager: " + "; ".join(failures),
-            expected=", ".join(f"{key} {value:g}" for key, value in gate.to_json().items()),
-            hint="nothing was written; another --opset or exporter may do better",
-        )
-    return cases
-
-
-def _agreement(reference: Session, candidate: Session, patches: Patches) -> Any:
-    distance, expected_labels, found_labels = LogitsDistance(), [], []
-    step = candidate.batch or len(patches)
-    for start in range(0, len(patches), step):
-        part = patches[start : start + step]
-        fed = (
-            part
-            if len(part) == step
-            else np.concatenate([part, np.zeros_like(part, shape=(step - len(part), *part.shape[1:]))])
-        )
-        expected, found = reference.run(part), candidate.run(fed)[: len(part)]
-        distance.add(expected, found)
-        expected_labels += [labels_of(one) for one in expected]
-        found_labels += [labels_of(one) for one in found]
-    return of_labels(np.stack(expected_labels), np.stack(found_labels), reference.spec.labels, distance)

@@ -371,7 +371,7 @@ def test_a_backend_that_nobody_knows_is_refused(tmp_path):
         open_session(tmp_path / "a.onnx", backend="tensorrt-2")
 
 
-@pytest.mark.parametrize("name", ["a.engine", "a", "a.onnx.json"])
+@pytest.mark.parametrize("name", ["a.model", "a", "a.onnx.json"])
 def test_a_file_that_no_backend_opens_is_refused(name, tmp_path):
     with pytest.raises(UsageError, match=r"ends in .*\.onnx"):
         open_session(tmp_path / name)

@@ -1,0 +1,64 @@
+"""Two sessions on the same patches: what every step that makes an artifact is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from medattn_edge.agreement import Agreement, LogitsDistance, Thresholds, of_labels
+from medattn_edge.backends.session import Patches, Session
+from medattn_edge.errors import AgreementError, UsageError
+from medattn_edge.labels import labels_of
+
+
+def on_patches(reference: Session, candidate: Session, patches: Patches) -> Agreement:
+    """The agreement of two sessions on patches float32 (n, C, *patch), whatever their batches."""
+    distance, expected_labels, found_labels = LogitsDistance(), [], []
+    step = candidate.batch or reference.batch or len(patches)
+    for start in range(0, len(patches), step):
+        part = patches[start : start + step]
+        expected, found = _answer(reference, part), _answer(candidate, part)
+        distance.add(expected, found)
+        expected_labels += [labels_of(one) for one in expected]
+        found_labels += [labels_of(one) for one in found]
+    return of_labels(np.stack(expected_labels), np.stack(found_labels), reference.spec.labels, distance)
+
+
+def _answer(session: Session, part: Patches) -> Patches:
+    """Logits of at most a run's patches: a fixed batch is filled up with zeros, or taken in several runs."""
+    step = session.batch or len(part)
+    answers = []
+    for start in range(0, len(part), step):
+        given = part[start : start + step]
+        missing = step - len(given)
+        full = np.concatenate([given, np.zeros_like(part, shape=(missing, *part.shape[1:]))]) if missing else given
+        answers.append(session.run(full)[: len(given)])
+    return np.concatenate(answers)
+
+
+def check(
+    reference: Session, candidate: Session, samples: Mapping[str, Patches], gates: Thresholds | Mapping[str, Thresholds]
+) -> list[dict[str, Any]]:
+    """One JSON-ready case per sample (name -> patches); gates: for all, or by the sample's name.
+
+    Raises AgreementError with every reason when a sample does not reach its gate, UsageError without a sample.
+    """
+    if not samples or any(len(patches) == 0 for patches in samples.values()):
+        raise UsageError("no sample to check with", expected="real and random input", hint="--scan SCAN")
+    cases, failures, asked = [], [], []
+    for name, patches in samples.items():
+        gate = gates if isinstance(gates, Thresholds) else gates[name]
+        agreement = on_patches(reference, candidate, patches)
+        failures += [f"on {name} input {reason}" for reason in gate.failures(agreement)]
+        asked += [text for text in (f"{key} {value:g}" for key, value in gate.to_json().items()) if text not in asked]
+        cases.append({"input": name, "patches": len(patches), "thresholds": gate.to_json(), **agreement.to_json()})
+    if failures:
+        raise AgreementError(
+            f"the {candidate.facts.get('backend', 'new')} network does not agree with "
+            f"{reference.facts.get('backend', 'its reference')}: " + "; ".join(failures),
+            expected=", ".join(asked),
+            hint="nothing was written; medattn-edge compare shows where they part",
+        )
+    return cases
