@@ -14,7 +14,7 @@ from medattn_edge.errors import MedattnError
 from . import console
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells say it
-_COMMANDS = ("demo", "train", "export", "inspect", "infer", "compare")
+_COMMANDS = ("demo", "train", "export", "inspect", "infer", "compare", "lint", "doctor")
 
 app = typer.Typer(
     name="medattn-edge",
@@ -47,7 +47,8 @@ def _options(
 
 for _name in _COMMANDS:
     # The modules import heavy libraries inside their functions, so that --help stays instant.
-    app.command(_name, no_args_is_help=_name != "demo")(importlib.import_module(f".{_name}", __name__).command)
+    _command = importlib.import_module(f".{_name}", __name__).command
+    app.command(_name, no_args_is_help=_name not in ("demo", "doctor"))(_command)
 
 
 # Typer carries its own copy of click, or uses the one installed: its public exceptions lead to the base of either.

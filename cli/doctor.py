@@ -1,0 +1,119 @@
+"""doctor: what this host can run, in which precision it would really compute, and what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import console
+
+if TYPE_CHECKING:
+    from medattn_edge.diagnosis import Host
+
+_NOTHING_RUNS = 3  # as an EnvironmentProblem
+
+
+def command(json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False) -> None:
+    """Explain the combination: CPU, GPU, runtimes, what runs here in which precision, and how to install the rest."""
+    from medattn_edge import diagnosis
+    from medattn_edge.backends import backends
+    from medattn_edge.backends.compiler import compilers
+
+    with console.timed("asking the runtimes"):
+        host = diagnosis.read_host()
+    rows = [row for backend in backends().values() for row in diagnosis.backend_rows(backend, host)]
+    document = {
+        "cpu": asdict(host.cpu),
+        "gpus": [asdict(gpu) for gpu in host.gpus],
+        "packages": {name: host.versions.get(name) for name in diagnosis.DISTRIBUTIONS},
+        "runtimes": {name: asdict(answer) for name, answer in host.answers.items()},
+        "backends": [asdict(row) for row in rows],
+        "compilers": [asdict(diagnosis.compiler_row(one, host)) for one in compilers().values()],
+        "problems": [asdict(problem) for problem in diagnosis.problems(host)],
+    }
+    if json:
+        console.print_json(document)
+    else:
+        _tell(document, host)
+    raise typer.Exit(0 if any(row.runs for row in rows) else _NOTHING_RUNS)
+
+
+def _tell(document: dict[str, Any], host: Host) -> None:
+    _show("this host", ("what", "found", "install"), _environment(host))
+    backends = [
+        (
+            *(row["name"], row["device"], "yes" if row["runs"] else "no"),
+            *(row["precisions"][name] if row["runs"] else "-" for name in ("fp32", "fp16", "int8")),
+            _advice(row),
+        )
+        for row in document["backends"]
+    ]
+    _show("backends: what an artifact is really computed in", _BACKENDS, backends)
+    compilers = [
+        (row["name"], ", ".join(row["suffixes"]), "yes" if row["runs"] else "no", _advice(row))
+        for row in document["compilers"]
+    ]
+    if compilers:
+        _show("compilers", ("compiler", "writes", "runs", "remarks"), compilers)
+    for problem in document["problems"]:
+        console.say(f"problem: {problem['found']}\n  next: {problem['hint']}")
+    if not any(row["runs"] for row in document["backends"]):
+        console.say("no backend runs here: install one of the lines above")
+
+
+_BACKENDS = ("backend", "device", "runs", "fp32", "fp16", "int8", "remarks")
+
+
+def _environment(host: Host) -> list[tuple[str, str, str]]:
+    from medattn_edge.diagnosis import install_line
+    from medattn_edge.hardware import isa
+
+    cpu = host.cpu
+    cores = f"{cpu.physical_cores} cores, {cpu.logical_cores} threads"
+    flags = f"{', '.join(cpu.isa) or 'not known'} (INT8 as {isa(cpu)})"
+    rows = [("CPU", f"{cpu.model}, {cpu.architecture}, {cores}", ""), ("CPU instructions", flags, "")]
+    for gpu in host.gpus:
+        text = f"{gpu.name}, {gpu.compute_capability}, {gpu.memory_mib} MiB, driver {gpu.driver}, CUDA {gpu.cuda}"
+        rows.append((f"GPU {gpu.index}", text, ""))
+    if not host.gpus:
+        rows.append(("GPU", "none, or no NVIDIA driver", ""))
+    runtimes = ("torch", "torch-tensorrt", "tensorrt", "tensorrt-rtx", "onnxruntime", "openvino", "nncf")
+    for name in runtimes:
+        version = host.versions.get(name) or (host.versions.get("onnxruntime-gpu") if name == "onnxruntime" else None)
+        rows.append((name, _runtime(name, version, host), "" if version else install_line(name)))
+    return rows
+
+
+def _runtime(name: str, version: str | None, host: Host) -> str:
+    """A runtime's version with what it says of itself."""
+    answer = host.answers.get(name.replace("-", "_"))
+    if version is None or answer is None:
+        return version or "not installed"
+    if answer.error:
+        return f"{version}, broken: {answer.error}"
+    facts = answer.facts
+    told = {
+        "torch": f"CUDA {facts.get('cuda') or 'none'}",
+        "onnxruntime": ", ".join(facts.get("providers", ())),
+        "openvino": f"would compute FP32 in {facts.get('default_inference_precision')} by default; we set f32",
+    }
+    return f"{version}, {told[name]}" if name in told else version
+
+
+def _advice(row: dict[str, Any]) -> str:
+    return "\n".join(text for text in (row["why"], row["install"]) if text)
+
+
+def _show(title: str, headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(value) for value in row))
+    console.show(table)

@@ -1,0 +1,189 @@
+"""doctor: what runs here, in which precision, and what installs the rest."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medattn_edge.backends import backends
+from medattn_edge.backends.compiler import Compiler
+from medattn_edge.backends.session import Backend
+from medattn_edge.diagnosis import Host, backend_rows, compiler_row, conflicts, extra_of, problems
+from medattn_edge.executed_precision import executed
+from medattn_edge.hardware import Cpu, Gpu
+from medattn_edge.probe import Answer, ask
+
+Run = Callable[..., Any]
+
+VNNI = Cpu("a Xeon", "x86_64", ("avx2", "avx512_vnni"), 2, 4)
+PLAIN = Cpu("an old Xeon", "x86_64", ("avx2",), 2, 4)
+ARM = Cpu("a Neoverse", "aarch64", ("asimd", "dotprod"), 4, 4)
+OLD_ARM = Cpu("a Cortex", "aarch64", ("asimd",), 4, 4)
+GPU = Gpu(0, "a GPU", "sm86", 24000, "580.65.06", "13.0")
+CPU_ORT = Answer(facts={"providers": ["CPUExecutionProvider"]})
+GPU_ORT = Answer(facts={"providers": ["CUDAExecutionProvider", "CPUExecutionProvider"]})
+
+
+def host(**changes: Any) -> Host:
+    return Host(**{"cpu": VNNI, "gpus": (), "versions": {}, "answers": {}, **changes})
+
+
+def backend(package: str) -> Backend:
+    """A record of a runtime that is not asked to open anything."""
+
+    def refuse(path: Any, options: Any) -> Any:
+        raise AssertionError
+
+    return Backend(name=f"the-{package}", suffixes=(".x",), extra="some", packages=(package,), open=refuse)
+
+
+def compiler(package: str) -> Compiler:
+    def refuse(*words: Any) -> Any:
+        raise AssertionError
+
+    return Compiler(f"the-{package}", (".engine",), (".onnx",), "some", (package,), "tensorrt", refuse)
+
+
+def test_doctor_explains_this_host_in_json_quickly(medattn: Run) -> None:
+    start = time.monotonic()
+    done = medattn("doctor", "--json")
+    assert time.monotonic() - start < 10
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert {"cpu", "gpus", "packages", "backends", "compilers", "problems"} <= set(told)
+    assert set(backends()) == {row["name"] for row in told["backends"]}
+    for row in told["backends"]:
+        assert {"name", "runs", "device", "precisions", "why", "install"} <= set(row)
+        assert set(row["precisions"]) == {"fp32", "fp16", "int8"}
+        assert row["runs"] == (not row["why"])
+    assert {"eager", "onnxruntime"} <= {row["name"] for row in told["backends"] if row["runs"]}
+    assert told["packages"]["numpy"]
+    assert "onnxruntime-gpu" in told["packages"]
+
+
+def test_doctor_tells_a_broken_package_and_goes_on(
+    medattn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime" / "__init__.py").write_text("raise ImportError('libsomething.so.1: no such [file]')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = medattn("doctor")
+    assert done.returncode == 0, done.stderr
+    assert "problem: onnxruntime is installed and broken: ImportError: libsomething.so.1: no such [file]" in done.stdout
+    assert "pip install --force-reinstall onnxruntime" in done.stdout
+
+
+def test_a_package_that_kills_its_process_is_told_and_one_that_hangs_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "crashing.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)\n")
+    (tmp_path / "hanging.py").write_text("import time; time.sleep(60)\n")
+    (tmp_path / "talking.py").write_text("print('hello'); print('{}', end='')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    told = ask(["crashing", "hanging", "talking"], seconds=1.5)
+    assert "signal 11" in told["crashing"].error
+    assert "1.5 s" in told["hanging"].error
+    assert told["talking"] == Answer()
+
+
+def test_a_missing_backend_says_the_line_that_installs_it() -> None:
+    (row,) = backend_rows(backend("openvino"), host(missing=frozenset({"openvino"})))
+    assert (row.runs, row.why, row.install) == (
+        False,
+        "openvino is not installed",
+        "pip install 'medattn-edge[some]'",
+    )
+
+
+def test_a_backend_for_gpus_alone_does_not_run_without_one() -> None:
+    (row,) = backend_rows(backend("tensorrt"), host(answers={"tensorrt": Answer()}))
+    assert (row.runs, row.device, row.install) == (False, "cuda:0", None)
+    assert "GPU" in row.why
+    (found,) = backend_rows(backend("tensorrt"), host(gpus=(GPU,), answers={"tensorrt": Answer()}))
+    assert found.runs
+    old = Gpu(0, "an old GPU", "sm61", 8000, "", "")
+    (refused,) = backend_rows(backend("tensorrt"), host(gpus=(old,), answers={"tensorrt": Answer()}))
+    assert "sm61" in refused.why
+
+
+def test_a_backend_for_both_has_a_row_for_each_device_that_is_there() -> None:
+    record = backend("onnxruntime")
+    assert [row.device for row in backend_rows(record, host(answers={"onnxruntime": CPU_ORT}))] == ["cpu"]
+    rows = backend_rows(record, host(gpus=(GPU,), answers={"onnxruntime": CPU_ORT}))
+    assert [(row.device, row.runs) for row in rows] == [("cpu", True), ("cuda:0", False)]
+    rows = backend_rows(record, host(gpus=(GPU,), answers={"onnxruntime": GPU_ORT}))
+    assert [row.runs for row in rows] == [True, True]
+    assert rows[1].precisions["int8"].startswith("Q/DQ computed in fp32")
+
+
+def test_a_broken_backend_does_not_run() -> None:
+    (row,) = backend_rows(backend("torch"), host(answers={"torch": Answer("OSError: no libgomp")}))
+    assert row.why == "torch is broken: OSError: no libgomp"
+    assert row.install is not None
+
+
+def test_a_backend_that_nothing_is_known_of_is_not_guessed_at() -> None:
+    (row,) = backend_rows(backend("newcomer"), host())
+    assert (row.runs, set(row.precisions.values())) == (True, {"not known"})
+
+
+def test_tensorrt_rtx_compiles_without_a_gpu_and_tensorrt_does_not() -> None:
+    rtx = compiler_row(compiler("tensorrt_rtx"), host())
+    assert rtx.runs
+    assert "running needs one" in rtx.why
+    assert not compiler_row(compiler("tensorrt"), host()).runs
+    assert compiler_row(compiler("tensorrt"), host(gpus=(GPU,))).runs
+    assert compiler_row(compiler("openvino"), host()).why == ""
+
+
+@pytest.mark.parametrize(
+    ("cpu", "words"), [(VNNI, "U8S8, VNNI"), (PLAIN, "7-bit"), (ARM, "S8S8, dot product"), (OLD_ARM, "slower")]
+)
+def test_the_cpu_decides_how_onnx_runtime_computes_int8(cpu: Cpu, words: str) -> None:
+    found = executed("onnxruntime", "cpu", cpu)
+    assert words in found["int8"]
+    assert found["fp16"] == "stored fp16, computed in fp32"
+
+
+def test_openvinos_own_precision_is_told_where_it_is_another() -> None:
+    assert "default here is bf16" in executed("openvino", "cpu", VNNI, {"default_inference_precision": "bf16"})["fp32"]
+    assert executed("openvino", "cpu", VNNI, {"default_inference_precision": "f32"})["fp32"] == "fp32"
+    amx = Cpu("a newer Xeon", "x86_64", ("amx_int8",), 1, 1)
+    assert executed("openvino", "cpu", amx)["int8"] == "int8 (AMX)"
+
+
+@pytest.mark.parametrize(
+    ("versions", "words"),
+    [
+        ({"torch": "2.13.0+cu130", "torch-tensorrt": "2.12.1"}, "pins torch"),
+        ({"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.32.0"}, "both installed"),
+        ({"onnxruntime-gpu": "1.26.0", "tensorrt": "11.0.0.1"}, "1.27"),
+        ({"torch": "2.13.0", "torch-tensorrt": "2.13.1"}, None),
+        ({"onnxruntime-gpu": "1.26.0", "tensorrt": "10.9.0"}, None),
+        ({"onnxruntime-gpu": "1.27.0", "tensorrt": "11.0.0"}, None),
+        ({}, None),
+    ],
+)
+def test_versions_that_do_not_go_together(versions: dict[str, str], words: str | None) -> None:
+    found = conflicts(versions)
+    assert len(found) == (words is not None)
+    assert all(words is not None and words in problem.found and problem.hint for problem in found)
+
+
+def test_a_torch_that_cannot_use_the_gpu_is_a_problem() -> None:
+    torch = Answer(facts={"cuda": None, "cuda_available": False})
+    (found,) = problems(host(gpus=(GPU,), answers={"torch": torch}))
+    assert "cannot use it" in found.found
+    assert problems(host(answers={"torch": torch})) == ()
+
+
+def test_an_extra_is_found_in_what_the_package_requires() -> None:
+    lines = ["numpy>=1.26", 'NNCF>=3.4; extra == "int8"', 'tensorrt_rtx>=1.7; python_version > "3" and extra == "rtx"']
+    assert extra_of("nncf", lines) == "int8"
+    assert extra_of("tensorrt-rtx", lines) == "rtx"
+    assert extra_of("numpy", lines) is None
