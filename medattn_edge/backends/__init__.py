@@ -56,12 +56,15 @@ def open_session(
     device: str = "cpu",
     threads: int = 0,
     spec: ModelSpec | None = None,
+    optimise: bool = True,
+    provider: str = "",
 ) -> Session:
     """A session that is ready to run; close it, or use it as a context manager.
 
     backend: a name of `backends()`, by default what the file's suffix says. device: `cpu` or `cuda:INDEX`; a device
     that is not there is an error, never a fallback. threads: of the CPU, 0 leaves it to the runtime. spec: of a
-    checkpoint, instead of its own or its network's default.
+    checkpoint, instead of its own or its network's default. optimise: off, ONNX Runtime runs the graph as it was
+    written. provider: of ONNX Runtime on a GPU: cuda or tensorrt.
     Raises UsageError, MissingDependency, InputError, IntegrityError or BackendError.
     """
     path = Path(path)
@@ -69,7 +72,14 @@ def open_session(
         raise UsageError(f"the device {device!r} is not known", expected="cpu or cuda:INDEX", hint="--device cpu")
     if threads < 0:
         raise UsageError(f"{threads} threads", expected="0 or more", hint="--threads 2")
-    return backend_of(path, backend).open(path, Options(device, threads, spec))
+    chosen = backend_of(path, backend)
+    if chosen.name != "onnxruntime" and (provider or not optimise):
+        raise UsageError(
+            f"a provider, or no optimisation, for the backend {chosen.name}",
+            expected="these only for onnxruntime",
+            hint="leave --provider out",
+        )
+    return chosen.open(path, Options(device, threads, spec, optimise, provider))
 
 
 __all__ = ["Backend", "Options", "Session", "backend_of", "backends", "missing_packages", "open_session"]

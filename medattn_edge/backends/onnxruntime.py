@@ -9,7 +9,7 @@ import numpy as np
 
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.session import Backend, Options, Patches, Session
-from medattn_edge.errors import BackendError, EnvironmentProblem
+from medattn_edge.errors import BackendError, EnvironmentProblem, UsageError
 
 
 class OnnxRuntimeSession(Session):
@@ -18,8 +18,10 @@ class OnnxRuntimeSession(Session):
     def __init__(self, artifact: Artifact, options: Options) -> None:
         import onnxruntime as ort
 
-        providers = _providers(ort, options.device)
+        providers = _providers(ort, options)
         settings = ort.SessionOptions()
+        if not options.optimise:
+            settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         settings.log_severity_level = 3
         if options.threads:
             settings.intra_op_num_threads = options.threads
@@ -27,13 +29,13 @@ class OnnxRuntimeSession(Session):
             self._session: Any = ort.InferenceSession(str(artifact.path), settings, providers=providers)
         except Exception as error:
             raise _translated(error, f"cannot open {artifact.path.name}") from error
-        _check_provider(self._session.get_providers(), options.device)
+        _check_provider(self._session.get_providers(), providers, options.device)
         super().__init__(
             artifact.spec,
             batch=artifact.manifest.batch,
             attention_names=artifact.manifest.attention_maps,
             facts={
-                "backend": "onnxruntime",
+                "backend": "onnxruntime" if options.optimise else "onnxruntime-unoptimised",
                 **artifact.origin,
                 "device": options.device,
                 "threads": options.threads,
@@ -62,24 +64,42 @@ class OnnxRuntimeSession(Session):
         self._session = None
 
 
-def _providers(ort: Any, device: str) -> list[Any]:
-    if device == "cpu":
+def _providers(ort: Any, options: Options) -> list[Any]:
+    if options.device == "cpu":
+        if options.provider:
+            raise UsageError(
+                f"the provider {options.provider} on the CPU",
+                expected="cuda or tensorrt on a GPU",
+                hint=f"--device cuda:0 --provider {options.provider}",
+            )
         return ["CPUExecutionProvider"]
-    if "CUDAExecutionProvider" not in ort.get_available_providers():
+    index = int(options.device.split(":")[1])
+    # FP32 means FP32: TF32 would be 10 bits of mantissa under the same name.
+    cuda = ("CUDAExecutionProvider", {"device_id": index, "use_tf32": 0})
+    offered: dict[str, list[Any]] = {
+        "cuda": [cuda],
+        "tensorrt": [("TensorrtExecutionProvider", {"device_id": index}), cuda],
+    }
+    wanted = offered.get(options.provider or "cuda")
+    if wanted is None:
+        raise UsageError(
+            f"the provider {options.provider!r} is not known", expected="cuda or tensorrt", hint="--provider cuda"
+        )
+    if wanted[0][0] not in ort.get_available_providers():
         raise EnvironmentProblem(
-            f"this ONNX Runtime has {', '.join(ort.get_available_providers())}, not {device}",
-            expected="CUDAExecutionProvider",
+            f"this ONNX Runtime has {', '.join(ort.get_available_providers())}, not {options.device}",
+            expected=wanted[0][0],
             hint="--device cpu, or pip uninstall onnxruntime && pip install onnxruntime-gpu",
         )
-    # FP32 means FP32: TF32 would be 10 bits of mantissa under the same name.
-    return [("CUDAExecutionProvider", {"device_id": int(device.split(":")[1]), "use_tf32": 0}), "CPUExecutionProvider"]
+    return [*wanted, "CPUExecutionProvider"]
 
 
-def _check_provider(active: list[str], device: str) -> None:
+def _check_provider(active: list[str], wanted: list[Any], device: str) -> None:
     """ONNX Runtime falls back to the CPU with a warning; we do not."""
-    if device != "cpu" and "CUDAExecutionProvider" not in active:
+    first = wanted[0] if isinstance(wanted[0], str) else wanted[0][0]
+    if first not in active:
         raise EnvironmentProblem(
-            f"ONNX Runtime could not start CUDA and runs on {', '.join(active)}",
+            f"ONNX Runtime could not start {first} and runs on {', '.join(active)}",
             expected=device,
             hint="check the driver with nvidia-smi, or --device cpu",
         )

@@ -127,12 +127,16 @@ class Options:
     """How to open a session.
 
     device: cpu or cuda:INDEX. threads: of the CPU, 0 leaves it to the runtime. spec: what to hold a checkpoint to
-    instead of its own, or its network's default, spec; an artifact has its own and takes no other.
+    instead of its own, or its network's default, spec; an artifact has its own and takes no other. optimise: let the
+    runtime rewrite the graph (ONNX Runtime only): off, it is run as it was written. provider: of ONNX Runtime on a GPU,
+    cuda or tensorrt; elsewhere it must be empty.
     """
 
     device: str = "cpu"
     threads: int = 0
     spec: ModelSpec | None = None
+    optimise: bool = True
+    provider: str = ""
 
 
 @dataclass(frozen=True)
