@@ -1,0 +1,238 @@
+"""What needs an NVIDIA GPU: engines build, run, agree with the reference, and say how long a run takes.
+
+make test-gpu runs it; a target whose package is not installed is skipped with that reason.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medattn_edge.agreement import LogitsDistance
+from medattn_edge.artifact import Artifact, manifest_path, sha256, writing
+from medattn_edge.backends import Session, open_session
+from medattn_edge.backends.compiler import CompileSettings, Source, compilers
+from medattn_edge.backends.tensorrt_library import has_gpu
+from medattn_edge.errors import BackendError, EnvironmentProblem, MedattnError, UsageError
+from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.fusion.batch_norm import fold_batch_norms
+from medattn_edge.models import build, checkpoint
+from medattn_edge.spec import ModelSpec
+from medattn_edge.timing import interleaved
+
+pytestmark = pytest.mark.gpu
+
+SPEC = ModelSpec(
+    "attention-unet-monai", 1, ("background", "organ"), (64, 64), (4, 4), config={"dims": 2, "channels": [16, 32, 64]}
+)
+# FP16 rounds at 2^-11: 40 dB is what the conversion itself is held to.
+LEAST_DB = {"fp32": 90.0, "fp16": 40.0}
+TARGETS = {"tensorrt": ".engine", "tensorrt-rtx": ".rtx", "torch-tensorrt": ".ts"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _gpu():
+    if not has_gpu():
+        pytest.skip("this host has no NVIDIA GPU with a driver")
+
+
+def need(*packages: str) -> None:
+    """Skip, saying what is missing."""
+    for package in packages:
+        if find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+
+
+@pytest.fixture(scope="module")
+def trained(randomised, tmp_path_factory) -> Path:
+    """A checkpoint."""
+    import torch
+
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("checkpoint") / "network.safetensors"
+    checkpoint.save(path, randomised(build(SPEC)), SPEC)
+    return path
+
+
+@pytest.fixture(scope="module")
+def graphs(trained, tmp_path_factory) -> dict[str, Artifact]:
+    """Precision -> ONNX artifact of any batch with maps."""
+    from medattn_edge.precision import fp16
+
+    folder, loaded = tmp_path_factory.mktemp("graphs"), checkpoint.load(trained)
+    samples = {"random": random_patches(SPEC, 4)}
+    settings = ExportSettings(batch=None, attention=True)
+    deployed = fold_batch_norms(loaded.network)
+    full = export_network(loaded, folder / "fp32.onnx", samples, deployed=deployed, settings=settings)
+    half = fp16.convert(full, folder / "fp16.onnx", samples, random_patches(SPEC, 2, seed=5))
+    return {"fp32": full, "fp16": half}
+
+
+@pytest.fixture(scope="module")
+def engine_of(graphs, trained, tmp_path_factory) -> Any:
+    """Compiles for this host's GPU, once for each target and precision."""
+    made: dict[tuple[str, str], Path] = {}
+
+    def make(target: str, precision: str) -> Path:
+        compiler = compilers()[target]
+        need(*compiler.packages, *(() if target == "torch-tensorrt" else ("cuda",)))
+        if (target, precision) not in made:
+            parent = graphs[precision]
+            path = tmp_path_factory.mktemp(target) / f"network{TARGETS[target]}"
+            source = Source(trained if trained.suffix in compiler.sources else parent.path, parent.manifest)
+            with writing(path) as (model, sidecar):
+                told = compiler.compile(source, {path.suffix: model}, CompileSettings(), None)
+                manifest = parent.manifest.child(target=told, sha256=sha256(model))
+                sidecar.write_text(json.dumps(manifest.to_json()))
+            made[target, precision] = path
+        return made[target, precision]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def reference(trained) -> Session:
+    """Eager on the CPU."""
+    return open_session(trained)
+
+
+def sqnr(expected: np.ndarray, found: np.ndarray) -> float:
+    distance = LogitsDistance()
+    distance.add(expected, found)
+    return distance.sqnr_db
+
+
+@pytest.fixture
+def measured(reference, capsys) -> Callable[[Session, float, str], None]:
+    """Holds a session's logits and maps to the reference and shows its latency, captured or not."""
+
+    def measure(session: Session, least: float, label: str) -> None:
+        found = agreement(session, reference, least)
+        patch = random_patches(SPEC, 1)
+        latency = interleaved({label: lambda: session.run(patch)}, rounds=50)[label]
+        with capsys.disabled():
+            sys.stdout.write(
+                f"\n{label}: {found:.1f} dB, 1 patch p50 {latency.p50_ms:.3f} ms, p99 {latency.p99_ms:.3f} ms\n"
+            )
+
+    return measure
+
+
+def agreement(session: Session, reference: Session, least: float) -> float:
+    """The SQNR of the logits in dB; 19 patches are more than an engine takes at once."""
+    patches = random_patches(SPEC, 19, seed=3)
+    expected, expected_maps = reference.run_with_attention(patches)
+    logits, maps = session.run_with_attention(patches)
+    found = sqnr(expected, logits)
+    assert found >= least
+    assert sqnr(expected_maps, maps) >= least
+    np.testing.assert_array_equal(session.run(patches), logits)
+    for count in (1, 8, 9):
+        assert sqnr(expected[:count], session.run(patches[:count])) >= least
+    return found
+
+
+@pytest.mark.parametrize("precision", list(LEAST_DB))
+@pytest.mark.parametrize("target", ["tensorrt", "tensorrt-rtx"])
+def test_an_engine_agrees_with_the_reference(target, precision, engine_of, measured):
+    with open_session(engine_of(target, precision), device="cuda:0") as session:
+        assert session.facts["backend"] == target
+        assert session.facts["device"] == "cuda:0"
+        assert json.loads(json.dumps(session.facts)) == session.facts
+        measured(session, LEAST_DB[precision], f"{target} {precision}")
+
+
+@pytest.mark.parametrize("target", list(TARGETS))
+def test_the_answer_belongs_to_the_caller(target, engine_of):
+    patches = random_patches(SPEC, 3, seed=4)
+    with open_session(engine_of(target, "fp32"), device="cuda:0") as session:
+        first = session.run(patches)
+        kept = first.copy()
+        session.run(patches * 2)
+        np.testing.assert_array_equal(first, kept)
+        with open_session(engine_of(target, "fp32"), device="cuda:0") as second:
+            np.testing.assert_array_equal(second.run(patches), kept)
+        np.testing.assert_array_equal(session.run(patches), kept)
+    session.close()
+    if target != "torch-tensorrt":
+        with pytest.raises(BackendError, match="closed"):
+            session.run(patches)
+
+
+def test_torch_tensorrt_agrees_with_the_reference(engine_of, measured):
+    with open_session(engine_of("torch-tensorrt", "fp32"), device="cuda:0") as session:
+        measured(session, LEAST_DB["fp32"], "torch-tensorrt fp32")
+
+
+@pytest.mark.parametrize("precision", list(LEAST_DB))
+def test_onnxruntime_on_cuda_agrees_with_the_reference(precision, graphs, measured):
+    need("onnxruntime")
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has no CUDAExecutionProvider: onnxruntime-gpu is not installed")
+    with open_session(graphs[precision].path, device="cuda:0") as session:
+        measured(session, LEAST_DB[precision], f"onnxruntime {precision}")
+
+
+def test_the_second_session_finds_the_kernels_of_the_first(engine_of):
+    path, patches = engine_of("tensorrt-rtx", "fp32"), random_patches(SPEC, 1)
+    with open_session(path, device="cuda:0") as session:
+        session.run(patches)
+    assert path.with_name(path.name + ".cache").stat().st_size > 0
+    with open_session(path, device="cuda:0") as session:
+        session.run(patches)
+        assert session.facts["kernel_cache"] == "unchanged"
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "tensorrt-rtx"])
+def test_a_cut_engine_with_the_right_hash_is_the_runtimes_error(target, engine_of, tmp_path):
+    path = engine_of(target, "fp32")
+    cut, content = tmp_path / path.name, path.read_bytes()
+    values = json.loads(manifest_path(path).read_text())
+    for length in (0, 10, len(content) // 2):
+        cut.write_bytes(content[:length])
+        manifest_path(cut).write_text(json.dumps({**values, "sha256": sha256(cut)}))
+        with pytest.raises(MedattnError) as refused:
+            open_session(cut, device="cuda:0")
+        assert cut.name in refused.value.found
+        assert refused.value.hint
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "tensorrt-rtx"])
+def test_another_gpu_than_there_is_or_than_it_was_built_for_is_refused(target, engine_of, tmp_path):
+    path = engine_of(target, "fp32")
+    with pytest.raises(EnvironmentProblem, match="not cuda:63"):
+        open_session(path, device="cuda:63")
+    values = json.loads(manifest_path(path).read_text())
+    values["target"]["runs_on"]["compute_capabilities"] = ["sm53"]
+    copied = tmp_path / path.name
+    copied.write_bytes(path.read_bytes())
+    manifest_path(copied).write_text(json.dumps(values))
+    with pytest.raises(EnvironmentProblem, match="built for sm53"):
+        open_session(copied, device="cuda:0")
+
+
+def test_tensorrt_keeps_its_timings_and_refuses_those_of_nobody(graphs, tmp_path):
+    compiler = compilers()["tensorrt"]
+    need(*compiler.packages)
+    source = Source(graphs["fp32"].path, graphs["fp32"].manifest)
+    settings = CompileSettings(timing_cache=tmp_path / "timings.cache", workspace_mib=256)
+    told: list[int] = []
+    compiler.compile(source, {".engine": tmp_path / "a.engine"}, settings, lambda done, of: told.append(done))
+    assert told == sorted(told)
+    assert told[-1] == 100
+    kept = settings.timing_cache.read_bytes()
+    assert kept
+    compiler.compile(source, {".engine": tmp_path / "b.engine"}, settings, None)
+    assert len(settings.timing_cache.read_bytes()) >= len(kept)
+    with pytest.raises(UsageError, match="not for sm53"):
+        compiler.compile(source, {}, replace(settings, compute_capabilities=("sm53",)), None)
