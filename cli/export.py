@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +31,7 @@ def command(  # noqa: PLR0913
     patch: Annotated[str, Option("--patch", metavar="[DX]HXW", help="Input size; the spec's by default.")] = "",
     batch: Annotated[str, Option("--batch", metavar="N|dynamic", help="Patches per run.")] = "1",
     opset: Annotated[int, Option("--opset", min=18, max=24, help="ONNX operator set.")] = 18,
+    precision: Annotated[str, Option("--precision", help="fp32, or fp16 with FP32 islands; ONNX only.")] = "fp32",
     attention: Annotated[bool, Option("--attention", help="Add the attention maps as a second output.")] = False,
     scan: Annotated[list[Path] | None, Option("--scan", help="Real input for the check; repeat it.")] = None,
     samples: Annotated[int, Option("--samples", min=1, help="Patches per scan for the check.")] = 2,
@@ -64,12 +66,20 @@ def command(  # noqa: PLR0913
     loaded.network.check_shape(spec.patch)
     loaded = loaded.with_spec(spec)
     settings = export.ExportSettings(_batch(batch), opset, attention)
-    inputs = {**_real(spec, scan or [], samples), "random": export.random_patches(spec, 2)}
-    console.note(f"exporting {spec.network} for {'x'.join(map(str, spec.patch))}")
-    with console.timed("exported and checked"):
+    _check_precision(precision, output)
+    # Half precision is judged by Dice as well, which takes more than a glance.
+    count = samples if precision == "fp32" else max(samples, 8)
+    real, random = _real(spec, scan or [], count), export.random_patches(spec, 2)
+    console.note(f"exporting {spec.network} for {'x'.join(map(str, spec.patch))} in {precision}")
+    with console.timed("exported and checked"), tempfile.TemporaryDirectory() as folder:
+        first = output if precision == "fp32" else Path(folder) / "fp32.onnx"
         artifact = export.export_network(
-            loaded, output, inputs, deployed=fold_batch_norms(loaded.network), settings=settings
+            loaded, first, {**real, "random": random}, deployed=fold_batch_norms(loaded.network), settings=settings
         )
+        if precision == "fp16":
+            from medattn_edge.precision import fp16
+
+            artifact = fp16.convert(artifact, output, real, random)
     if json:
         console.print_json({"artifact": str(output), **artifact.manifest.to_json()})
     else:
@@ -108,6 +118,17 @@ def _spec(loaded: Checkpoint, patch: str, told: dict[str, str]) -> ModelSpec:
     return spec
 
 
+def _check_precision(precision: str, output: Path) -> None:
+    if precision not in ("fp32", "fp16") or (precision == "fp16" and output.suffix.lower() != ".onnx"):
+        raise UsageError(
+            f"the precision {precision} for {output.name}",
+            expected="fp32, or fp16 for a name that ends in .onnx",
+            hint="medattn-edge calibrate NET.onnx SCAN -o NET.int8.onnx"
+            if precision == "int8"
+            else f"--precision fp16 -o {output.stem}.onnx",
+        )
+
+
 def _batch(text: str) -> int | None:
     if text == "dynamic":
         return None
@@ -141,7 +162,10 @@ def _tell(artifact: Artifact) -> None:
     console.say(
         f"{artifact.path}: {size:.1f} MB, {manifest.parameters:,} parameters, {manifest.gflop:.2f} GFLOP a patch"
     )
-    table = Table("checked on", "patches", "SQNR dB", "largest difference", "label match", title="exported = eager")
+    if manifest.recipe.get("islands"):
+        console.say(f"{len(manifest.recipe['islands'])} of its nodes stay FP32: medattn-edge inspect {artifact.path}")
+    title = "exported = eager" if manifest.precision == "fp32" else f"{manifest.precision} against fp32"
+    table = Table("checked on", "patches", "SQNR dB", "largest difference", "label match", title=title)
     for case in manifest.agreement:
         table.add_row(
             case["input"],

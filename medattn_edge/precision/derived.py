@@ -1,0 +1,60 @@
+"""An ONNX artifact becomes another in fewer bits: written, checked against its parent, and only then there."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from medattn_edge.agreement import Thresholds
+from medattn_edge.artifact import Artifact, sha256, writing
+from medattn_edge.backends.check import check
+from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
+from medattn_edge.backends.session import Options, Patches
+from medattn_edge.errors import UsageError
+
+
+def fp32_graph(artifact: Artifact, wanted: str) -> None:
+    """Raise UsageError unless an artifact is an FP32 ONNX graph, from which every other precision is made."""
+    if artifact.path.suffix.lower() != ".onnx" or artifact.manifest.precision != "fp32":
+        raise UsageError(
+            f"{artifact.path.name} is an artifact in {artifact.manifest.precision}",
+            expected=f"an FP32 ONNX artifact to make {wanted} from",
+            hint="medattn-edge export CHECKPOINT -o NAME.onnx",
+        )
+
+
+def write_derived(
+    parent: Artifact,
+    path: Path,
+    model: Any,
+    *,
+    precision: str,
+    recipe: Mapping[str, Any],
+    samples: Mapping[str, Patches],
+    gates: Mapping[str, Thresholds],
+) -> Artifact:
+    """Write a ModelProto made from `parent`, if it agrees with it on the samples (name -> patches).
+
+    Raises AgreementError, and writes nothing, when a sample does not reach its gate.
+    """
+    import onnx
+
+    with writing(path) as (file, sidecar):
+        onnx.save(model, str(file))
+        manifest = parent.manifest.child(
+            precision=precision,
+            sha256=sha256(file),
+            operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
+            recipe=dict(recipe),
+        )
+        with (
+            OnnxRuntimeSession(parent, Options()) as reference,
+            OnnxRuntimeSession(Artifact(file, manifest), Options()) as candidate,
+        ):
+            manifest = replace(manifest, agreement=tuple(check(reference, candidate, samples, gates)))
+        sidecar.write_text(json.dumps(manifest.to_json(), indent=2) + "\n", encoding="utf-8")
+    return Artifact(Path(path), manifest)

@@ -1,0 +1,52 @@
+"""Which nodes of an FP32 graph may become INT8, and which never do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from medattn_edge.precision.onnx_graph import Graph, module_of
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm")
+SMALL_CHANNELS = 16  # below, INT8 on a GPU is no faster than FP16 and loses more
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node with weights. node: its name. module: the PyTorch module it came from. channels: in and out."""
+
+    node: str
+    module: str
+    operator: str
+    channels: tuple[int, int]
+
+
+def layers(model: Any) -> tuple[Layer, ...]:
+    """The convolutions and linear layers of an FP32 graph, in its order."""
+    graph = Graph(model)
+    return tuple(
+        Layer(node.name, module_of(node), node.op_type, _channels(node, graph.weights[node.input[1]].dims))
+        for node in graph.nodes
+        if node.op_type in WEIGHTED and node.input[1] in graph.weights
+    )
+
+
+def _channels(node: Any, dims: Any) -> tuple[int, int]:
+    first, second = int(dims[0]), int(dims[1])
+    return (first, second) if node.op_type == "ConvTranspose" else (second, first)
+
+
+def attention_products(model: Any) -> tuple[str, ...]:
+    """MatMul, Softmax and what stands between them: rows of a softmax over thousands of positions do not fit 8 bits."""
+    graph = Graph(model)
+    kept = {node.name for node in graph.nodes if node.op_type in ("MatMul", "Softmax")}
+    for node in graph.nodes:
+        if node.op_type != "Softmax":
+            continue
+        waiting = graph.inputs(node)
+        while waiting:
+            one = waiting.pop()
+            if one.op_type not in WEIGHTED and one.op_type != "MatMul":
+                kept.add(one.name)
+                waiting += graph.inputs(one)
+    return tuple(node.name for node in graph.nodes if node.name in kept)

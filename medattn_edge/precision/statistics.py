@@ -1,0 +1,87 @@
+"""Quantisation ranges of activations, gathered patch by patch: memory does not grow with the number of patches."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sized
+from pathlib import Path
+from typing import Any
+
+from medattn_edge.atomic import replacing
+from medattn_edge.errors import MedattnError, UsageError
+from medattn_edge.precision.observe import Patches, Progress, activations, ranges
+
+METHODS = ("minmax", "percentile", "entropy")
+PERCENTILE = 99.999  # of the absolute values: what lies beyond is clipped
+_BINS = {"percentile": 2048, "entropy": 128}
+_QUANTISED_BINS = 128
+
+Ranges = Mapping[str, tuple[float, float]]
+
+
+def check_method(method: str) -> None:
+    """Raise UsageError for a calibration method that is not known."""
+    if method not in METHODS:
+        raise UsageError(
+            f"the method {method!r} is not known", expected=f"one of {', '.join(METHODS)}", hint="--method minmax"
+        )
+
+
+def activation_ranges(
+    model: Any,
+    names: Iterable[str],
+    patches: Iterable[Patches],
+    method: str = "minmax",
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, tuple[float, float]]:
+    """Tensor -> the smallest and largest value to represent.
+
+    minmax: all that was seen. percentile: PERCENTILE of the absolute values. entropy: the threshold with the least
+    Kullback-Leibler divergence between the values and their quantised form. The histograms are ONNX Runtime's; unlike
+    its calibrators, which keep every activation until the end, each patch is forgotten once it is counted.
+    """
+    check_method(method)
+    known = list(names)
+    counted = _counted(patches, progress)
+    if method == "minmax":
+        return ranges(model, known, counted, threads)
+    from onnxruntime.quantization.calibrate import HistogramCollector
+
+    collector = HistogramCollector(method, method == "percentile", _BINS[method], _QUANTISED_BINS, PERCENTILE, "same")
+    with contextlib.redirect_stdout(io.StringIO()):  # the collector prints every call
+        for part in activations(model, known, counted, threads):
+            collector.collect(dict(part))
+        found = collector.compute_collection_result()
+    return {name: (float(values[0]), float(values[1])) for name, values in found.items()}
+
+
+def _counted(patches: Iterable[Patches], progress: Progress | None) -> Iterable[Patches]:
+    total = len(patches) if isinstance(patches, Sized) else 0
+    for index, patch in enumerate(patches):
+        yield patch
+        if progress is not None:
+            progress(index + 1, total)
+
+
+def load(path: Path) -> dict[str, tuple[float, float]] | None:
+    """Ranges from a cache file; None when there is none that can be read."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): (float(low), float(high)) for name, (low, high) in values["ranges"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def save(path: Path, found: Ranges, about: Mapping[str, Any]) -> bool:
+    """Keep ranges for the next time, with what they are of; False when the folder cannot be written."""
+    document = {"about": dict(about), "ranges": {name: list(pair) for name, pair in found.items()}}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            file.write_text(json.dumps(document) + "\n", encoding="utf-8")
+    except (OSError, MedattnError):
+        return False
+    return True
