@@ -84,6 +84,8 @@ _FACTS: dict[str, Callable[[Any], dict[str, Any]]] = {
 
 def tell(name: str) -> None:
     """Import a package and write what it says of itself; called in a process of its own, see `ask`."""
+    # openvino and nncf report to a web service through this package when they are imported: see openvino_library.py.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
         found = _FACTS.get(name, _nothing)(importlib.import_module(name))
         answer = Answer(facts=found)

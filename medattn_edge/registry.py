@@ -31,6 +31,11 @@ def check(found: list[Any]) -> None:
         raise ValueError(f"duplicate record names: {names}")
     for suffix in sorted({suffix for record in found for suffix in getattr(record, "suffixes", ())}):
         owners = [record for record in found if suffix in record.suffixes]
-        defaults = [record.name for record in owners if record.default]
+        defaults = [record.name for record in owners if is_default(record, suffix)]
         if len(defaults) != 1:
             raise ValueError(f"{suffix}: one default record is needed, found {defaults} of {[r.name for r in owners]}")
+
+
+def is_default(record: Any, suffix: str) -> bool:
+    """Whether a record stands for one of its suffixes when nobody names a record."""
+    return bool(record.default) and suffix not in getattr(record, "on_request", ())

@@ -14,7 +14,7 @@ from medattn_edge.backends import backend_of, backends
 from medattn_edge.errors import UsageError
 from medattn_edge.export import exporters
 from medattn_edge.models import network_record, networks
-from medattn_edge.registry import check, records
+from medattn_edge.registry import check, is_default, records
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,6 +24,7 @@ class Record:
     name: str
     suffixes: tuple[str, ...] = ()
     default: bool = True
+    on_request: tuple[str, ...] = ()
 
 
 def test_different_names_and_suffixes_pass():
@@ -41,6 +42,14 @@ def test_a_suffix_has_exactly_one_default():
         check([Record("a", (".x",)), Record("b", (".x",))])
     with pytest.raises(ValueError, match=r"\.x: one default .* found \[\]"):
         check([Record("a", (".x",), default=False)])
+
+
+def test_a_record_may_leave_the_default_of_some_suffixes_to_others():
+    shared = Record("a", (".x", ".y"), on_request=(".y",))
+    check([shared, Record("b", (".y",))])
+    assert (is_default(shared, ".x"), is_default(shared, ".y")) == (True, False)
+    with pytest.raises(ValueError, match=r"\.y: one default .* found \[\]"):
+        check([shared])
 
 
 def test_records_are_found_by_looking_into_the_folder_and_ordered_by_name(tmp_path, monkeypatch):
@@ -81,7 +90,9 @@ def test_every_record_has_an_extra_that_installs_its_packages(registry):
 
     for record in registry().values():
         assert record.extra in extras, record.name
-        assert set(record.packages) <= installs(record.extra) | always, record.name
+        # A wheel's name has a dash where the module that it installs has an underscore.
+        packages = {package.replace("_", "-") for package in record.packages}
+        assert packages <= installs(record.extra) | always, record.name
 
 
 @pytest.mark.parametrize("registry", [backends, exporters])
@@ -89,7 +100,7 @@ def test_every_suffix_has_one_default(registry):
     found = registry().values()
     for suffix in {suffix for record in found for suffix in record.suffixes}:
         assert suffix == suffix.lower()
-        assert sum(record.default for record in found if suffix in record.suffixes) == 1
+        assert sum(is_default(record, suffix) for record in found if suffix in record.suffixes) == 1
 
 
 def test_what_an_exporter_writes_a_backend_opens():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medattn_edge.backends.session import Backend, Options, Session
 from medattn_edge.errors import MissingDependency, UsageError
-from medattn_edge.registry import records
+from medattn_edge.registry import is_default, records
 from medattn_edge.spec import ModelSpec
 
 
@@ -34,8 +34,8 @@ def backend_of(path: Path, name: str | None = None) -> Backend:
             expected=f"one of {', '.join(known)}",
             hint=f"--backend {next(iter(known))}",
         )
-    fitting = [one for one in known.values() if suffix in one.suffixes and (one.default or one.name == name)]
-    chosen = [one for one in fitting if name in (None, one.name)]
+    fitting = [one for one in known.values() if suffix in one.suffixes]
+    chosen = [one for one in fitting if one.name == name or (name is None and is_default(one, suffix))]
     if not chosen:
         suffixes = sorted({s for one in known.values() if name in (None, one.name) for s in one.suffixes})
         raise UsageError(

@@ -47,11 +47,12 @@ class Compiler:
     """The record (COMPILER) of a backend file that compiles.
 
     name: of the target. suffixes: of the files it writes; default: it writes them when nobody says which.
-    sources: suffixes of the files it reads. companions: suffixes of files it writes beside the model.
+    sources: suffixes of the files it reads. companions: suffixes of files it may write beside the model.
     extra: of pyproject.toml. packages: what must be importable. profile: of the lint rules to hold the graph to.
     settings: names of the CompileSettings fields that it follows.
     compile: source, suffix -> temporary path for the model and every companion, settings, progress -> the manifest's
-    `target`, JSON values: `runs_on` says what the file needs (versions, GPU), and a session refuses what does not fit.
+    `target`, JSON values: `runs_on` says what the file needs (versions, CPU, GPU), and a session refuses what does not
+    fit; `precision` is that of the artifact, where it is not the source's.
     """
 
     name: str

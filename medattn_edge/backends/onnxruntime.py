@@ -1,15 +1,24 @@
-"""ONNX artifacts in ONNX Runtime: on the CPU, or on CUDA where its provider is installed."""
+"""ONNX artifacts in ONNX Runtime: on the CPU, or on CUDA where its provider is installed.
+
+NAME.ort is such a graph after ONNX Runtime's optimisations for this CPU: it opens without doing them again.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medattn_edge.artifact import Artifact
+from medattn_edge.backends.compiler import Compiler, CompileSettings, Progress, Source
+from medattn_edge.backends.cpu_target import check_runs_on, runs_on
 from medattn_edge.backends.session import Backend, Options, Patches, Session
 from medattn_edge.errors import BackendError, EnvironmentProblem, UsageError
+
+_NAME, _ORT = "onnxruntime", ".ort"
+_NO_WARNINGS = 3  # it warns that the file is for this CPU alone, which the manifest says and a session checks
 
 
 class OnnxRuntimeSession(Session):
@@ -18,13 +27,13 @@ class OnnxRuntimeSession(Session):
     def __init__(self, artifact: Artifact, options: Options) -> None:
         import onnxruntime as ort
 
+        optimised = artifact.path.suffix.lower() == _ORT
+        if optimised:
+            _check_optimised(artifact, options, ort.__version__)
         providers = _providers(ort, options)
-        settings = ort.SessionOptions()
-        if not options.optimise:
+        settings = _settings(ort, options.threads)
+        if optimised or not options.optimise:
             settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        settings.log_severity_level = 3
-        if options.threads:
-            settings.intra_op_num_threads = options.threads
         try:
             self._session: Any = ort.InferenceSession(str(artifact.path), settings, providers=providers)
         except Exception as error:
@@ -62,6 +71,31 @@ class OnnxRuntimeSession(Session):
     def close(self) -> None:
         """Free the model's memory and threads."""
         self._session = None
+
+
+def _settings(ort: Any, threads: int) -> Any:
+    settings = ort.SessionOptions()
+    settings.log_severity_level = _NO_WARNINGS
+    if threads:
+        settings.intra_op_num_threads = threads
+    return settings
+
+
+def _check_optimised(artifact: Artifact, options: Options, version: str) -> None:
+    name = artifact.path.name
+    if options.device != "cpu":
+        raise EnvironmentProblem(
+            f"{name} was optimised for a CPU, and the device is {options.device} (CUDA)",
+            expected="the CPU that it was compiled on",
+            hint="--device cpu, or run the ONNX file it was made from",
+        )
+    if not options.optimise:
+        raise UsageError(
+            f"{name} without optimisations: they are in the file",
+            expected="an ONNX file",
+            hint="run the ONNX file it was made from",
+        )
+    check_runs_on(artifact.path, artifact.manifest.target, package=_NAME, version=version)
 
 
 def _providers(ort: Any, options: Options) -> list[Any]:
@@ -114,8 +148,42 @@ def _translated(error: Exception, what: str) -> BackendError:
     )
 
 
+def _compile(
+    source: Source, paths: Mapping[str, Path], settings: CompileSettings, progress: Progress | None
+) -> dict[str, Any]:
+    import onnxruntime as ort
+
+    report = progress or (lambda done, of: None)
+    chosen = _settings(ort, settings.threads)
+    # What a session of the ONNX file does by itself when it is opened: the answers are the same bits.
+    chosen.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    chosen.optimized_model_filepath = str(paths[_ORT])
+    chosen.add_session_config_entry("session.save_model_format", "ORT")
+    report(0, 1)
+    try:
+        ort.InferenceSession(str(source.path), chosen, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise _translated(error, f"cannot compile {source.path.name}") from error
+    report(1, 1)
+    return {
+        "compiler": _NAME,
+        "runs_on": runs_on(_NAME, ort.__version__),
+        "settings": {"optimisation": "all, as ONNX Runtime does when it opens the ONNX file"},
+    }
+
+
 def _open(path: Path, options: Options) -> Session:
     return OnnxRuntimeSession(Artifact.read(path), options)
 
 
-BACKEND = Backend(name="onnxruntime", suffixes=(".onnx",), extra="onnxruntime", packages=("onnxruntime",), open=_open)
+BACKEND = Backend(name=_NAME, suffixes=(".onnx", _ORT), extra=_NAME, packages=(_NAME,), open=_open)
+COMPILER = Compiler(
+    name=_NAME,
+    suffixes=(_ORT,),
+    sources=(".onnx",),
+    extra=_NAME,
+    packages=(_NAME,),
+    profile="cpu",
+    compile=_compile,
+    settings=("threads",),
+)

@@ -143,7 +143,8 @@ class Options:
 class Backend:
     """The record of a backend file.
 
-    name: as --backend takes it. suffixes: of the files it opens; default: it opens them when nobody says which.
+    name: as --backend takes it. suffixes: of the files it opens; default: it opens them when nobody says which, but
+    for those `on_request`, which it opens only when it is named.
     extra: of pyproject.toml, that installs it. packages: what must be importable. open: path, options -> Session.
     """
 
@@ -153,3 +154,4 @@ class Backend:
     packages: tuple[str, ...]
     open: Callable[[Path, Options], Session]
     default: bool = True
+    on_request: tuple[str, ...] = ()

@@ -90,7 +90,7 @@ def _check_parser(parser: Any, parsed: bool, warned: list[str], source: Source) 
         raise BackendError(
             f"the parser would compute something else: {_unsigned(source.path)}{changed[0]}",
             expected="symmetric INT8: every zero point int8 and 0",
-            hint="quantise for this target: medattn-edge quantize --profile tensorrt",
+            hint="quantise for this target: medattn-edge calibrate NET.onnx SCAN -o NET.int8.onnx --profile tensorrt",
         )
 
 

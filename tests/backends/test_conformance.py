@@ -1,4 +1,7 @@
-"""What every backend promises, for every backend there is: its record is all that it takes to be tested."""
+"""What every backend promises, for every file that each opens: its record is all that it takes to be tested.
+
+The files are made by an exporter, or by a compiler from what an exporter made.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,11 @@ import pytest
 import torch
 
 from medattn_edge.agreement import LogitsDistance
-from medattn_edge.artifact import manifest_path, sha256
+from medattn_edge.artifact import Artifact, manifest_path, sha256
 from medattn_edge.backends import Session, backends, missing_packages, open_session
+from medattn_edge.backends.compiler import CompileSettings, compilers
 from medattn_edge.backends.torch_session import TorchSession
+from medattn_edge.compilation import compile_artifact
 from medattn_edge.errors import (
     BackendError,
     EnvironmentProblem,
@@ -31,6 +36,13 @@ from medattn_edge.models import checkpoint as checkpoints
 from medattn_edge.spec import ModelSpec
 
 BACKENDS = backends()
+CHECKPOINT = ".safetensors"
+# Of the suffixes of checkpoints one is enough: the reading of all of them is tested with the networks.
+OPENED = [
+    (name, suffix)
+    for name, record in BACKENDS.items()
+    for suffix in ([CHECKPOINT] if CHECKPOINT in record.suffixes else record.suffixes)
+]
 SPEC = ModelSpec(
     "attention-unet-monai",
     2,
@@ -72,58 +84,70 @@ def checkpoint(randomised, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def file_of(checkpoint, tmp_path_factory) -> Callable[..., Path]:
-    """The file that a backend opens: the checkpoint, or what an exporter makes of it."""
+    """The file with a suffix: the checkpoint, what an exporter makes of it, or what a compiler makes of that."""
     made: dict[Any, Path] = {}
 
-    def make(backend: Any, settings: ExportSettings) -> Path:
-        if checkpoint.suffix in backend.suffixes:
+    def make(suffix: str, settings: ExportSettings) -> Path:
+        if suffix == CHECKPOINT:
             return checkpoint
-        writes = [one for one in exporters().values() if set(one.suffixes) & set(backend.suffixes)]
-        if not writes:
-            pytest.skip(f"nothing writes {backend.suffixes} yet")
-        key = (writes[0].name, settings)
-        if key not in made:
-            made[key] = tmp_path_factory.mktemp(writes[0].name) / f"network{writes[0].suffixes[0]}"
-            loaded = checkpoints.load(checkpoint)
-            export_network(loaded, made[key], {"random": random_patches(SPEC, 2)}, settings=settings)
-        return made[key]
+        if (suffix, settings) not in made:
+            path = tmp_path_factory.mktemp("made") / f"network{suffix}"
+            made[suffix, settings] = path
+            if any(suffix in one.suffixes for one in exporters().values()):
+                loaded = checkpoints.load(checkpoint)
+                export_network(loaded, path, {"random": random_patches(SPEC, 2)}, settings=settings)
+            else:
+                compile_artifact(
+                    make(".onnx", settings), path, None, CompileSettings(threads=1), {"more": random_patches(SPEC, 2)}
+                )
+        return made[suffix, settings]
 
     return make
 
 
-@pytest.fixture(params=list(BACKENDS))
-def backend(request):
-    """Every backend in turn."""
-    record = BACKENDS[request.param]
-    missing = missing_packages(record)
+@pytest.fixture(params=OPENED, ids=["".join(one) for one in OPENED])
+def opened(request):
+    """Every backend with every suffix in turn."""
+    name, suffix = request.param
+    missing = missing_packages(BACKENDS[name])
     if missing:
         pytest.skip(f"{missing[0]} is not installed")
-    return record
+    if any(suffix in one.suffixes and "compute_capabilities" in one.settings for one in compilers().values()):
+        pytest.skip(f"{suffix} is compiled for a GPU and runs on nothing else")
+    return BACKENDS[name], suffix
 
 
 @pytest.fixture
-def file(backend, file_of):
+def backend(opened):
+    """The record of the backend."""
+    return opened[0]
+
+
+@pytest.fixture
+def file(opened, file_of):
     """Its file: any batch, with attention maps."""
-    return file_of(backend, ExportSettings(batch=None, attention=True))
+    return file_of(opened[1], ExportSettings(batch=None, attention=True))
 
 
 @pytest.fixture
-def artifact(backend, file, tmp_path):
+def artifact(file, tmp_path):
     """A copy of its artifact that a test may break."""
     if not manifest_path(file).is_file():
-        pytest.skip(f"{backend.name} opens checkpoints, which have no manifest")
+        pytest.skip("a checkpoint has no manifest")
+    for suffix in ("", *Artifact.read(file).manifest.companions):
+        source = file.with_suffix(suffix) if suffix else file
+        (tmp_path / source.name).write_bytes(source.read_bytes())
     copied = tmp_path / file.name
-    copied.write_bytes(file.read_bytes())
     manifest_path(copied).write_bytes(manifest_path(file).read_bytes())
     return copied
 
 
 @pytest.fixture
-def fixed_artifact(backend, file_of):
+def fixed_artifact(opened, file_of):
     """Its artifact of batch 2 without attention maps."""
-    path = file_of(backend, ExportSettings(batch=2))
+    path = file_of(opened[1], ExportSettings(batch=2))
     if not manifest_path(path).is_file():
-        pytest.skip(f"{backend.name} opens checkpoints, which take any batch and have maps")
+        pytest.skip("a checkpoint takes any batch and has maps")
     return path
 
 
@@ -295,9 +319,25 @@ def test_a_gpu_that_is_not_there_is_an_error_and_never_the_cpu(backend, file):
     assert refused.value.exit_code == 3
 
 
-def test_a_missing_file_is_bad_input(backend, tmp_path):
+def test_a_missing_file_is_bad_input(opened, tmp_path):
+    backend, suffix = opened
     with pytest.raises(InputError, match="does not exist"):
-        open_session(tmp_path / f"nowhere{backend.suffixes[0]}", backend=backend.name)
+        open_session(tmp_path / f"nowhere{suffix}", backend=backend.name)
+
+
+def test_a_changed_companion_is_refused_too(backend, artifact):
+    companions = Artifact.read(artifact).manifest.companions
+    if not companions:
+        pytest.skip("this artifact is one file")
+    for suffix in companions:
+        content = bytearray(artifact.with_suffix(suffix).read_bytes())
+        content[-1] ^= 1
+        artifact.with_suffix(suffix).write_bytes(content)
+        with pytest.raises(IntegrityError, match=f"{suffix} has the SHA-256"):
+            open_session(artifact, backend=backend.name)
+        artifact.with_suffix(suffix).unlink()
+        with pytest.raises(IntegrityError, match=f"{suffix} does not exist"):
+            open_session(artifact, backend=backend.name)
 
 
 def test_a_changed_file_is_refused_before_the_runtime_opens_it(backend, artifact):
@@ -334,7 +374,7 @@ def test_a_manifest_of_a_newer_schema_is_refused(backend, artifact):
         open_session(artifact, backend=backend.name)
 
 
-@pytest.mark.parametrize("field", ["schema", "spec", "batch", "attention_maps"])
+@pytest.mark.parametrize("field", ["schema", "spec", "batch", "attention_maps", "companions", "target"])
 def test_a_manifest_with_garbage_in_a_field_never_ends_in_a_bug(backend, artifact, patches, field):
     def outcome(value: Any) -> str:
         change_manifest(artifact, **{field: value})
@@ -371,7 +411,7 @@ def test_a_backend_that_nobody_knows_is_refused(tmp_path):
         open_session(tmp_path / "a.onnx", backend="tensorrt-2")
 
 
-@pytest.mark.parametrize("name", ["a.model", "a", "a.onnx.json"])
+@pytest.mark.parametrize("name", ["a.weights", "a", "a.onnx.json"])
 def test_a_file_that_no_backend_opens_is_refused(name, tmp_path):
     with pytest.raises(UsageError, match=r"ends in .*\.onnx"):
         open_session(tmp_path / name)
@@ -418,6 +458,8 @@ def test_the_reason_of_a_torch_failure_is_one_line(patches, text, said):
 def gpu_session(backend, file):
     if not torch.cuda.is_available():
         pytest.skip("torch sees no CUDA device")
+    if backend.name == "openvino" or file.suffix == ".ort":
+        pytest.skip("it runs on the CPU alone")
     if backend.name == "onnxruntime":
         import onnxruntime
 
