@@ -17,6 +17,7 @@ from rich.table import Table
 verbosity = 1
 
 Callback = Callable[[int, int], None]
+Stages = Callable[[str, int, int], None]
 
 
 def say(text: str) -> None:
@@ -59,8 +60,22 @@ def report(code: str, message: str, hint: str) -> None:
 @contextmanager
 def progress(description: str) -> Iterator[Callback]:
     """A callback (done, total) that draws a bar with elapsed time on stderr, when that is a terminal."""
+    with _bar() as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def stages() -> Iterator[Stages]:
+    """A callback (what is going on, done, total) for work of several kinds: one bar that names what it is at."""
+    with _bar() as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+
+def _bar() -> Progress:
     stderr = Console(stderr=True)
-    bar = Progress(
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed}/{task.total}"),
@@ -70,9 +85,6 @@ def progress(description: str) -> Iterator[Callback]:
         transient=True,
         disable=not stderr.is_terminal or verbosity == 0,
     )
-    with bar:
-        task = bar.add_task(description, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextmanager

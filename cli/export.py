@@ -14,10 +14,10 @@ from medattn_edge.spec import Intensity, ModelSpec
 
 from . import console
 from .options import parse_settings, parse_sizes, parse_spacing
+from .samples import real_patches
 
 if TYPE_CHECKING:
     from medattn_edge.artifact import Artifact
-    from medattn_edge.backends.session import Patches
     from medattn_edge.models.checkpoint import Checkpoint
 
 Option = typer.Option
@@ -34,7 +34,9 @@ def command(  # noqa: PLR0913
     precision: Annotated[str, Option("--precision", help="fp32, or fp16 with FP32 islands; ONNX only.")] = "fp32",
     attention: Annotated[bool, Option("--attention", help="Add the attention maps as a second output.")] = False,
     scan: Annotated[list[Path] | None, Option("--scan", help="Real input for the check; repeat it.")] = None,
-    samples: Annotated[int, Option("--samples", min=1, help="Patches per scan for the check.")] = 2,
+    samples: Annotated[
+        int | None, Option("--samples", min=1, help="Patches per scan for the check; 2, or 8 with --precision fp16.")
+    ] = None,
     network: Annotated[str, Option("--network", help="Insist on this network.")] = "",
     set_: Annotated[
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="Foreign checkpoint: align_corners=true, ...")
@@ -50,7 +52,8 @@ def command(  # noqa: PLR0913
     """Export a checkpoint to ONNX or TorchScript.
 
     BatchNorms are folded first. Nothing is written unless the exported network agrees with the eager one on real and
-    random input: --scan, or the CT that slicerio ships.
+    random input: --scan, or the CT that slicerio ships. With --precision fp16 that input also says which tensors come
+    near the end of half precision: they stay FP32.
     """
     try:
         from medattn_edge import export
@@ -59,6 +62,7 @@ def command(  # noqa: PLR0913
     except ImportError as error:
         raise MissingDependency.of_extra(str(error.name), "export") from error
     export.exporter_of(output)
+    _check_precision(precision, output)
     with console.timed("loaded"):
         loaded = checkpoints.load(checkpoint, network=network or None, config=parse_settings(set_ or []))
     told = {"--labels": labels, "--intensity": intensity, "--spacing": spacing, "--axes": axes}
@@ -66,10 +70,9 @@ def command(  # noqa: PLR0913
     loaded.network.check_shape(spec.patch)
     loaded = loaded.with_spec(spec)
     settings = export.ExportSettings(_batch(batch), opset, attention)
-    _check_precision(precision, output)
-    # Half precision is judged by Dice as well, which takes more than a glance.
-    count = samples if precision == "fp32" else max(samples, 8)
-    real, random = _real(spec, scan or [], count), export.random_patches(spec, 2)
+    # Half precision is judged by Dice as well, and by its largest magnitudes, which takes more than a glance.
+    count = samples or (2 if precision == "fp32" else 8)
+    real, random = real_patches(spec, scan or [], count), export.random_patches(spec, 2)
     console.note(f"exporting {spec.network} for {'x'.join(map(str, spec.patch))} in {precision}")
     with console.timed("exported and checked"), tempfile.TemporaryDirectory() as folder:
         first = output if precision == "fp32" else Path(folder) / "fp32.onnx"
@@ -137,23 +140,6 @@ def _batch(text: str) -> int | None:
     return int(text)
 
 
-def _real(spec: ModelSpec, scans: list[Path], count: int) -> dict[str, Patches]:
-    """Real patches by file name. A sample scan of one channel is repeated for networks that want more."""
-    import numpy as np
-
-    from medattn_edge.data.samples import sample_scan
-    from medattn_edge.inference import sample_patches
-    from medattn_edge.io import read_volume
-
-    if scans:
-        return {path.name: sample_patches(read_volume(path), spec, count) for path in scans}
-    path = sample_scan()
-    volume = read_volume(path)
-    if spec.in_channels > 1:
-        volume = replace(volume, voxels=np.stack([volume.voxels] * spec.in_channels))
-    return {path.name: sample_patches(volume, spec, count)}
-
-
 def _tell(artifact: Artifact) -> None:
     from rich.table import Table
 
@@ -165,14 +151,16 @@ def _tell(artifact: Artifact) -> None:
     if manifest.recipe.get("islands"):
         console.say(f"{len(manifest.recipe['islands'])} of its nodes stay FP32: medattn-edge inspect {artifact.path}")
     title = "exported = eager" if manifest.precision == "fp32" else f"{manifest.precision} against fp32"
-    table = Table("checked on", "patches", "SQNR dB", "largest difference", "label match", title=title)
-    for case in manifest.agreement:
+    table = Table("checked on", "patches", "SQNR dB", "largest difference", "label match", "least Dice", title=title)
+    emulated = [{**case, "input": f"{case['input']}, emulated"} for case in manifest.recipe.get("emulated", ())]
+    for case in (*manifest.agreement, *emulated):
         table.add_row(
             case["input"],
             str(case["patches"]),
             f"{case['sqnr_db']:.1f}",
             f"{case['max_abs']:.2g}",
             f"{case['label_match']:.6f}",
+            f"{min(case['dice'].values(), default=1.0):.6f}",
         )
     console.show(table)
     console.note(f"next: medattn-edge infer {artifact.path} SCAN -o labels.nii.gz")

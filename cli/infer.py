@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,6 +28,9 @@ def command(  # noqa: PLR0913
     attention: Annotated[Path | None, Option("--attention", help="Also write the attention maps.")] = None,
     backend: Annotated[str, Option("--backend", help="Instead of the suffix's default.")] = "",
     device: Annotated[str, Option("--device", help="cpu or cuda:INDEX.")] = "cpu",
+    provider: Annotated[
+        Literal["cuda", "tensorrt"] | None, Option(help="Of ONNX Runtime on a GPU; cuda by default.")
+    ] = None,
     threads: Annotated[int, Option("--threads", min=0, help="Of the CPU; 0 leaves it to the runtime.")] = 0,
     overlap: Annotated[float, Option("--overlap", help="Of neighbouring windows, 0 to below 1.")] = 0.5,
     batch: Annotated[int, Option("--batch", min=1, help="Windows per run, where the artifact leaves the choice.")] = 4,
@@ -51,7 +54,9 @@ def command(  # noqa: PLR0913
     volume = _calibrated(read_volume(scan), pixel_spacing)
     with (
         console.timed("inference"),
-        open_session(artifact, backend=backend or None, device=device, threads=threads) as session,
+        open_session(
+            artifact, backend=backend or None, device=device, threads=threads, provider=provider or ""
+        ) as session,
         console.progress("segmenting") as progress,
     ):
         # The picture shows attention where the artifact has it; the file is an order, and fails where it has not.

@@ -1,5 +1,12 @@
 """Network -> portable artifact, written only when it agrees with the eager network. One EXPORTER record per file."""
 
-from medattn_edge.export.exporter import ExportSettings, export_network, exporter_of, exporters, random_patches
+from medattn_edge.export.exporter import (
+    ExportSettings,
+    export_network,
+    exporter_of,
+    exporters,
+    manifest_of,
+    random_patches,
+)
 
-__all__ = ["ExportSettings", "export_network", "exporter_of", "exporters", "random_patches"]
+__all__ = ["ExportSettings", "export_network", "exporter_of", "exporters", "manifest_of", "random_patches"]

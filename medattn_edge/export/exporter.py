@@ -117,7 +117,8 @@ def export_network(
     with writing(path) as (model, sidecar):
         module = WithAttention(network).eval() if settings.attention else network
         written = exporter.write(module, spec, settings, model)
-        manifest = _manifest(checkpoint, network, exporter, settings, written, sha256(model))
+        manifest = manifest_of(checkpoint, network, exporter.name, settings)
+        manifest = replace(manifest, operators=dict(written.operators), sha256=sha256(model))
         with exporter.session(Artifact(model, manifest), Options()) as candidate:
             cases = check(EagerSession(checkpoint.network, spec), candidate, samples, gate)
         manifest = replace(manifest, agreement=tuple(cases))
@@ -125,14 +126,13 @@ def export_network(
     return Artifact(Path(path), manifest)
 
 
-def _manifest(
-    checkpoint: Checkpoint,
-    network: SegmentationNetwork,
-    exporter: Exporter,
-    settings: ExportSettings,
-    written: Written,
-    digest: str,
+def manifest_of(
+    checkpoint: Checkpoint, network: SegmentationNetwork, made_by: str, settings: ExportSettings
 ) -> Manifest:
+    """The manifest of a file that is yet to be made from a checkpoint: without its hash and its operators.
+
+    network: what is deployed, the checkpoint's own or a cheaper form of it. made_by: the record that makes the file.
+    """
     spec, free = checkpoint.spec, settings.batch or -1
     names = network.attention_names if settings.attention else ()
     outputs = {"logits": [free, spec.outputs, *spec.patch]}
@@ -141,13 +141,13 @@ def _manifest(
     return Manifest(
         spec=spec,
         precision="fp32",
-        sha256=digest,
+        sha256="",
         parent_sha256=checkpoint.sha256,
-        exporter=exporter.name,
+        exporter=made_by,
         batch=settings.batch,
         inputs={"image": [free, spec.in_channels, *spec.patch]},
         outputs=outputs,
-        operators=dict(written.operators),
+        operators={},
         parameters=sum(value.numel() for value in network.parameters()),
         gflop=gflop(network, spec),
         attention_maps=names,

@@ -1,0 +1,188 @@
+"""IsolatedSession: a session whose runtime lives in a process of its own, where it may crash, hang or leak."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from medattn_edge import errors
+from medattn_edge.backends.isolated_channel import Channel, Message
+from medattn_edge.backends.session import Options, Patches, Session
+from medattn_edge.errors import BackendError, EnvironmentProblem, MedattnError
+from medattn_edge.spec import ModelSpec
+
+SECONDS = 600.0  # the time limit of opening, and of one run
+_OPENER = "medattn_edge.backends:open_session"
+_LOOK_SECONDS = 1.0
+_STDERR = 2
+# A fresh interpreter rather than a fork, which would copy the locks of threads that are not there; and rather than
+# multiprocessing's spawn, which runs the main script once more.
+_CHILD = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from medattn_edge.backends.isolated_worker import main; main(int(sys.argv[2]))"
+)
+
+
+class IsolatedSession(Session):
+    """The session that `open_session` would open, in a child process that ends with this one.
+
+    A child that dies or does not answer in time is a BackendError that says why, now and for every later run; an error
+    that was raised in the child is raised here as it was. The child writes to stderr only. facts: those of the
+    session, and the child's `pid`. Several threads may call it: one run is done after the other.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        backend: str | None = None,
+        options: Options | None = None,
+        seconds: float = SECONDS,
+        opener: str = _OPENER,
+    ) -> None:
+        """seconds: the time limit of opening, and of each run. opener: `module:function`, imported in the child and
+        called as `open_session` is.
+        """
+        self._name, self._seconds = Path(path).name, seconds
+        self._ending: tuple[str, str] | None = None  # why there is no child any more, and what to do
+        self._deadline = 0.0
+        self._lock = threading.RLock()
+        self._process, end = _start()
+        self._channel = Channel(end, self._look)
+        self._end = weakref.finalize(self, _end, self._process, end)
+        try:
+            told, _ = self._ask(_request(path, backend, options or Options(), opener))
+        except BaseException:
+            self.close()
+            raise
+        super().__init__(
+            ModelSpec.from_json(told["spec"]),
+            batch=told["batch"],
+            fixed_patch=told["fixed_patch"],
+            attention_names=tuple(told["attention_names"]),
+            facts={**told["facts"], "pid": self._process.pid},
+        )
+
+    @property
+    def alive(self) -> bool:
+        """Whether the child can still be asked."""
+        return self._ending is None and self._process.poll() is None
+
+    def close(self) -> None:
+        """End the child at once, also while another thread waits for its answer."""
+        if self._ending is None:
+            self._ending = ("this session is closed", "open the artifact again")
+        self._process.kill()
+        with self._lock:
+            self._end()
+
+    def _run(self, patches: Patches) -> Patches:
+        return self._ask({"do": "run"}, [patches])[1][0]
+
+    def _run_with_attention(self, patches: Patches) -> tuple[Patches, Patches]:
+        logits, maps = self._ask({"do": "attention"}, [patches])[1]
+        return logits, maps
+
+    def _ask(self, message: Message, arrays: Sequence[Patches] = ()) -> tuple[dict[str, Any], list[Patches]]:
+        with self._lock:
+            if self._ending is None:
+                self._deadline = time.monotonic() + self._seconds
+                try:
+                    self._channel.send(message, arrays)
+                    answer, answers = self._channel.receive()
+                except EOFError:
+                    self._ending = self._ending or _cause(self._process)
+                except TimeoutError:
+                    self._ending = (f"the runtime gave no answer within {self._seconds:g} s", _HANGS)
+                    self._process.kill()
+                except BaseException:  # an interrupted call: its answer must not be taken for the next one's
+                    self.close()
+                    raise
+            if self._ending is not None:
+                found, hint = self._ending
+                raise BackendError(found, expected=f"an answer from {self._name}", hint=hint)
+        _raise(answer)
+        return answer, answers
+
+    def _look(self) -> None:
+        """Called every second of waiting."""
+        if self._process.poll() is not None:
+            raise EOFError
+        if time.monotonic() > self._deadline:
+            raise TimeoutError
+
+
+_CRASHED = "open it again; if that crashes too, another --backend"
+_HANGS = "a smaller --batch, or another --backend"
+_KILLED = "a smaller --batch: the kernel kills with SIGKILL when memory runs out, and dmesg tells it"
+
+
+def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """A child, and our end of the connection to it."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        words = [sys.executable, "-P", "-c", _CHILD, json.dumps(sys.path), str(theirs.fileno())]
+        try:
+            child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=_STDERR, pass_fds=[theirs.fileno()])
+        except OSError as error:
+            ours.close()
+            raise EnvironmentProblem(
+                f"no process can be started: {error.strerror or error}",
+                expected="room for one more process",
+                hint="end other programs, or raise ulimit -u",
+            ) from error
+    ours.settimeout(_LOOK_SECONDS)
+    return child, ours
+
+
+def _request(path: Path | str, backend: str | None, options: Options, opener: str) -> dict[str, Any]:
+    values = {
+        "device": options.device,
+        "threads": options.threads,
+        "spec": None if options.spec is None else options.spec.to_json(),
+        "optimise": options.optimise,
+        "provider": options.provider,
+    }
+    return {"path": str(path), "backend": backend, "options": values, "opener": opener}
+
+
+def _cause(process: subprocess.Popen[bytes]) -> tuple[str, str]:
+    """What ended a child, and what to do about it."""
+    try:
+        code = process.wait(_LOOK_SECONDS)
+    except subprocess.TimeoutExpired:  # it has closed its end and computes on: nothing will come any more
+        process.kill()
+        return "the runtime closed the connection to its session", _CRASHED
+    if code >= 0:
+        return f"the runtime ended its process with exit code {code}", _CRASHED
+    return f"the runtime crashed: {_signal_name(-code)}", _KILLED if -code == signal.SIGKILL else _CRASHED
+
+
+def _signal_name(number: int) -> str:
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+
+
+def _raise(answer: Message) -> None:
+    """Raise the error that an answer carries, if it does: of its own type, or of the nearest one known here."""
+    if "bug" in answer:
+        raise RuntimeError(f"in the process of the session:\n{answer['bug']}")
+    if "error" in answer:
+        told = answer["error"]
+        kind = next((getattr(errors, name) for name in told["kinds"] if hasattr(errors, name)), MedattnError)
+        raise kind(told["found"], expected=told["expected"], hint=told["hint"])
+
+
+def _end(process: subprocess.Popen[bytes], end: socket.socket) -> None:
+    """Without the session itself, which an abandoned one no longer is."""
+    process.kill()
+    process.wait()
+    end.close()

@@ -1,0 +1,108 @@
+"""The child of an IsolatedSession: it opens one artifact and answers for it until its parent is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import resource
+import select
+import signal
+import socket
+import threading
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medattn_edge.backends.isolated_channel import Channel, Message
+from medattn_edge.backends.session import Patches, Session
+from medattn_edge.errors import BackendError, MedattnError
+from medattn_edge.spec import ModelSpec
+
+_LOOK_MS = 1000
+_OOM_SCORE = "500"  # of -1000 to 1000; 0 is any other process
+
+
+def main(descriptor: int) -> None:
+    """Serve the session at the other end of a socket, given by its file descriptor; it never returns."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer, which then ends this process
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold a patient's scan
+    with contextlib.suppress(OSError):  # if memory runs out, it should be the runtime that ends, not its parent
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
+    os.set_inheritable(descriptor, False)
+    threading.Thread(target=_end_with_parent, args=(descriptor, os.getppid()), daemon=True).start()
+    with socket.socket(fileno=descriptor) as end, contextlib.suppress(EOFError):
+        _serve(Channel(end))
+    os._exit(0)  # a runtime that crashes while it is taken down has nothing left to say
+
+
+def _end_with_parent(descriptor: int, parent: int) -> None:
+    """Ends this process when the other end is closed, even while the runtime computes.
+
+    A process forked by the parent may hold the other end open: then the parent's own end is noticed a second later.
+    """
+    poll = select.poll()
+    poll.register(descriptor, 0)  # POLLHUP, which is always reported
+    while not poll.poll(_LOOK_MS) and os.getppid() == parent:
+        pass
+    os._exit(0)
+
+
+def _serve(channel: Channel) -> None:
+    session: Session | None = None
+    while True:
+        asked, patches = channel.receive()
+        try:
+            if session is None:
+                session = _opened(asked)
+                answer, arrays = _described(session), list[Patches]()
+            else:
+                answer, arrays = {}, _answers(session, asked["do"], patches)
+        except MedattnError as error:
+            answer, arrays = _refusal(error), []
+        except MemoryError:
+            answer, arrays = _refusal(_out_of_memory()), []
+        except Exception:  # noqa: BLE001 - a bug, which the parent raises with this traceback
+            answer, arrays = {"bug": traceback.format_exc()}, []
+        channel.send(answer, arrays)
+
+
+def _opened(asked: Message) -> Session:
+    module, name = asked["opener"].split(":")
+    opener = getattr(importlib.import_module(module), name)
+    options = dict(asked["options"])
+    spec = options.pop("spec")
+    opened: Session = opener(
+        Path(asked["path"]),
+        backend=asked["backend"],
+        spec=None if spec is None else ModelSpec.from_json(spec),
+        **options,
+    )
+    return opened
+
+
+def _described(session: Session) -> dict[str, Any]:
+    return {
+        "spec": session.spec.to_json(),
+        "batch": session.batch,
+        "fixed_patch": session.fixed_patch,
+        "attention_names": session.attention_names,
+        "facts": session.facts,
+    }
+
+
+def _answers(session: Session, name: str, patches: Sequence[Patches]) -> list[Patches]:
+    answers = (session.run(*patches),) if name == "run" else session.run_with_attention(*patches)
+    return [np.ascontiguousarray(answer) for answer in answers]  # it is sent as it lies in memory
+
+
+def _refusal(error: MedattnError) -> dict[str, Any]:
+    kinds = [kind.__name__ for kind in type(error).__mro__]
+    return {"error": {"kinds": kinds, "found": error.found, "expected": error.expected, "hint": error.hint}}
+
+
+def _out_of_memory() -> BackendError:
+    return BackendError("memory ran out", expected="room for the patches and their logits", hint="a smaller --batch")
