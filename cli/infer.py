@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from medattn_edge.errors import OutputError, UsageError
+from medattn_edge.atomic import check_folder
+from medattn_edge.errors import UsageError
 
 from . import console
 from .options import parse_spacing
@@ -92,12 +93,7 @@ def command(  # noqa: PLR0913
 def _check_outputs(paths: list[Path], scan: Path) -> None:
     """What cannot be written is said before the work, not after it."""
     for path in paths:
-        if not path.parent.is_dir():
-            raise OutputError(
-                f"the folder {path.parent} does not exist",
-                expected="a folder to write to",
-                hint=f"mkdir -p '{path.parent}'",
-            )
+        check_folder(path)
         if path.resolve() == scan.resolve():
             raise UsageError(f"{path} is the scan itself", expected="another file to write to", hint="-o labels.nii.gz")
     if len({path.resolve() for path in paths}) != len(paths):

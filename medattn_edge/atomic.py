@@ -19,12 +19,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises OutputError when the folder cannot be written or the write fails.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise OutputError(
-            f"the folder {path.parent} does not exist",
-            expected="an existing folder to write to",
-            hint=f"mkdir -p '{path.parent}'",
-        )
+    check_folder(path)
     temporary: Path | None = None
     try:
         # The name ends in the target's own name, so that writers which look at the suffix still work.
@@ -48,6 +43,16 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def check_folder(path: Path) -> None:
+    """Raise OutputError when the folder to write to does not exist; worth saying before the work."""
+    if not Path(path).parent.is_dir():
+        raise OutputError(
+            f"the folder {Path(path).parent} does not exist",
+            expected="an existing folder to write to",
+            hint=f"mkdir -p '{Path(path).parent}'",
+        )
 
 
 def _umask() -> int:
