@@ -74,6 +74,19 @@ def prepare(volume: Volume, spec: ModelSpec) -> Prepared:
     return Prepared(image, volume, lps, order, (steps[0], steps[1], steps[2]))
 
 
+def labels_on_image(labels: Volume, prepared: Prepared) -> Array:
+    """Labels (D, H, W) of the scan's grid on the grid of prepared.image: at each of its voxels the nearest label.
+
+    Raises GeometryError for labels that are not on the scan's grid.
+    """
+    found = prepared.in_network_order(labels.like(prepared.scan).to_lps().voxels)
+    for axis, step in enumerate(prepared.steps):
+        if step != 1:
+            where = positions(found.shape[axis], prepared.image.shape[1 + axis], step)
+            found = np.take(found, np.rint(where).astype(np.intp), axis)
+    return found
+
+
 def network_view(array: npt.NDArray[Any], order: tuple[int, ...]) -> npt.NDArray[Any]:
     """A view whose last three axes are the array's last three in `order`."""
     lead = array.ndim - 3

@@ -105,3 +105,22 @@ def name_new_nodes(model: Any) -> None:
         near = [*graph.inputs(node), *graph.followers(node)]
         named = [one for one in near if any(entry.key == MODULE for entry in one.metadata_props)]
         set_module(node, module_of(named[0]) if named else "")
+
+
+def in_order(model: Any) -> None:
+    """Put the nodes in the order of their data, as ONNX wants them: converters append theirs at the end."""
+    ready = {value.name for value in model.graph.input} | {tensor.name for tensor in model.graph.initializer} | {""}
+    waiting, ordered = list(model.graph.node), list[Any]()
+    while waiting:
+        late = []
+        for node in waiting:
+            if ready.issuperset(node.input):
+                ordered.append(node)
+                ready.update(node.output)
+            else:
+                late.append(node)
+        if len(late) == len(waiting):
+            raise ValueError(f"the graph has a cycle at {late[0].name}")
+        waiting = late
+    del model.graph.node[:]
+    model.graph.node.extend(ordered)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from collections.abc import Iterable, Mapping, Sized
-from pathlib import Path
 from typing import Any
 
-from medattn_edge.atomic import replacing
-from medattn_edge.errors import MedattnError, UsageError
+from medattn_edge.errors import UsageError
 from medattn_edge.precision.observe import Patches, Progress, activations, ranges
 
 METHODS = ("minmax", "percentile", "entropy")
@@ -64,24 +61,3 @@ def _counted(patches: Iterable[Patches], progress: Progress | None) -> Iterable[
         yield patch
         if progress is not None:
             progress(index + 1, total)
-
-
-def load(path: Path) -> dict[str, tuple[float, float]] | None:
-    """Ranges from a cache file; None when there is none that can be read."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return {str(name): (float(low), float(high)) for name, (low, high) in values["ranges"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def save(path: Path, found: Ranges, about: Mapping[str, Any]) -> bool:
-    """Keep ranges for the next time, with what they are of; False when the folder cannot be written."""
-    document = {"about": dict(about), "ranges": {name: list(pair) for name, pair in found.items()}}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            file.write_text(json.dumps(document) + "\n", encoding="utf-8")
-    except (OSError, MedattnError):
-        return False
-    return True

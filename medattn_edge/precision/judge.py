@@ -1,0 +1,92 @@
+"""Judge: what an INT8 candidate says on held-out windows, beside what the FP32 network says there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medattn_edge.agreement import Agreement, LogitsDistance, Thresholds, dice_per_label, of_labels
+from medattn_edge.backends.session import Session
+from medattn_edge.labels import labels_of
+from medattn_edge.precision.windows import Windows, answers
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """agreement: with the FP32 network. reference_dice, candidate_dice: with the true labels, empty where there are
+    none. failures: one sentence per label that is below the gate; empty when it holds.
+    """
+
+    agreement: Agreement
+    reference_dice: dict[str, float]
+    candidate_dice: dict[str, float]
+    failures: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the gate holds."""
+        return not self.failures
+
+    @property
+    def dice(self) -> float:
+        """What the gate looks at: the smallest Dice, or the smallest share of the reference's true Dice."""
+        if not self.candidate_dice:
+            return min(self.agreement.dice.values(), default=1.0) if self.agreement.finite else 0.0
+        return min(_share(self.candidate_dice[name], self.reference_dice[name]) for name in self.candidate_dice)
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Larger is better: first the Dice, then the SQNR."""
+        return self.dice, self.agreement.sqnr_db
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        truth = {"reference_dice": self.reference_dice, "candidate_dice": self.candidate_dice}
+        return {**self.agreement.to_json(), **(truth if self.candidate_dice else {}), "failures": list(self.failures)}
+
+
+class Judge:
+    """Holds candidates to a gate on held-out windows.
+
+    gate: the least Dice of every label with the FP32 network's labels; with true labels, the least share of the FP32
+    network's own Dice (MLPerf's rule for 3D-UNet: 0.999 is its high accuracy, 0.99 its default).
+    The FP32 logits are kept: 4 x K x patch bytes a window.
+    """
+
+    def __init__(self, reference: Session, windows: Windows, gate: float) -> None:
+        self.windows, self.gate, self._spec = windows, gate, reference.spec
+        self._logits = list(answers(reference, iter(windows)))
+
+    def judge(self, candidate: Session, indices: tuple[int, ...] | None = None) -> Verdict:
+        """The verdict on all windows, or on those of `indices`; raises BackendError when the runtime fails."""
+        chosen = range(len(self.windows)) if indices is None else indices
+        distance, expected, found, truth = LogitsDistance(), [], [], []
+        for index, logits in zip(chosen, answers(candidate, self._patches(chosen)), strict=True):
+            distance.add(self._logits[index], logits)
+            expected.append(labels_of(self._logits[index]))
+            found.append(labels_of(logits))
+            if self.windows.has_truth:
+                truth.append(self.windows.truth(index))
+        names = self._spec.labels
+        agreement = of_labels(np.stack(expected), np.stack(found), names, distance)
+        if not truth:
+            return Verdict(agreement, {}, {}, tuple(Thresholds(min_dice=self.gate).failures(agreement)))
+        right = np.stack(truth)
+        before, after = (dice_per_label(right, np.stack(labels), names) for labels in (expected, found))
+        said = [] if agreement.finite else ["the candidate's logits are not finite"]
+        said += [
+            f"true Dice of {name} is {after[name]:.6f}, below {self.gate:g} of the reference's {before[name]:.6f}"
+            for name in before
+            if not _share(after[name], before[name]) >= self.gate
+        ]
+        return Verdict(agreement, before, after, tuple(said))
+
+    def _patches(self, chosen: Any) -> Iterator[Any]:
+        return (self.windows[index] for index in chosen)
+
+
+def _share(after: float, before: float) -> float:
+    return after / before if before else 1.0

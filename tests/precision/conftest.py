@@ -1,0 +1,59 @@
+"""A shipped network as an FP32 artifact: what INT8 loses of a network that never learnt anything says nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medattn_edge.artifact import Artifact
+from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
+from medattn_edge.backends.session import Options
+from medattn_edge.data import shipped_checkpoints
+from medattn_edge.data.samples import sample_scan
+from medattn_edge.export import export_network, random_patches
+from medattn_edge.fusion.batch_norm import fold_batch_norms
+from medattn_edge.models import checkpoint as checkpoints
+from medattn_edge.precision import windows
+from medattn_edge.precision.windows import Scan, Windows
+
+
+def exported(name: str, folder: Path) -> Artifact:
+    loaded = checkpoints.load(shipped_checkpoints()[name])
+    samples = {"random": random_patches(loaded.spec, 1)}
+    return export_network(loaded, folder / f"{name}.onnx", samples, deployed=fold_batch_norms(loaded.network))
+
+
+@pytest.fixture(scope="session")
+def lungs(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The shipped 2-D Attention U-Net in FP32 ONNX."""
+    return exported("lungs-attention-unet-2d", tmp_path_factory.mktemp("lungs"))
+
+
+@pytest.fixture(scope="session")
+def guided(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The shipped self-guided network in FP32 ONNX."""
+    return exported("lungs-self-guided", tmp_path_factory.mktemp("guided"))
+
+
+@pytest.fixture(scope="session")
+def chest() -> Scan:
+    """The packaged chest CT."""
+    return Scan.of_file(sample_scan())
+
+
+@pytest.fixture(scope="session")
+def halves(lungs: Artifact, chest: Scan) -> tuple[Windows, Windows]:
+    """Eight windows of it to calibrate on and six to judge on."""
+    some, others = windows.split([chest], [], lungs.spec)
+    with OnnxRuntimeSession(lungs, Options(threads=1)) as session:
+        return windows.balanced(some, session, 8), windows.balanced(others, session, 6)
+
+
+@pytest.fixture(scope="session")
+def lungs_model(lungs: Artifact) -> Any:
+    """Its ModelProto."""
+    import onnx
+
+    return onnx.load(str(lungs.path))

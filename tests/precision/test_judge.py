@@ -1,0 +1,86 @@
+"""The judge: the gate on held-out windows, with true labels and without."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from medattn_edge.backends.session import Session
+from medattn_edge.precision.judge import Judge
+from medattn_edge.precision.windows import Scan, Windows, every_window
+from medattn_edge.spec import ModelSpec
+from medattn_edge.volume import Volume
+
+SPEC = ModelSpec("attention-unet-2d", 1, ("background", "organ"), (16, 16), (16, 16), config={"width": 4})
+LPS = np.eye(4)[[2, 1, 0, 3]]
+
+
+class Threshold(Session):
+    """Foreground is what is brighter than a level."""
+
+    def __init__(self, level: float, batch: int | None = None) -> None:
+        super().__init__(SPEC, batch=batch)
+        self.level = np.float32(level)
+
+    def _run(self, patches: np.ndarray) -> np.ndarray:
+        return np.concatenate([self.level - patches, patches - self.level], axis=1)
+
+
+@pytest.fixture(scope="module")
+def windows() -> Windows:
+    ramp = np.tile(np.linspace(0, 1, 1600, dtype=np.float32).reshape(1, 40, 40), (3, 1, 1))
+    volume = Volume(ramp, LPS)
+    return every_window([Scan("ramp", "r", lambda: volume)], SPEC)
+
+
+def with_truth(windows: Windows, level: float) -> Windows:
+    (scan,) = windows.scans
+    labels = Volume((scan.read().voxels > level).astype(np.uint8), LPS)
+    return every_window([replace(scan, truth=lambda _: labels)], SPEC)
+
+
+def test_the_same_answer_holds_any_gate(windows: Windows) -> None:
+    verdict = Judge(Threshold(0.5), windows, 1.0).judge(Threshold(0.5))
+    assert verdict.holds
+    assert verdict.dice == 1
+    assert verdict.agreement.sqnr_db == 300
+
+
+def test_another_answer_fails_with_its_figures(windows: Windows) -> None:
+    verdict = Judge(Threshold(0.5), windows, 0.999).judge(Threshold(0.6))
+    assert not verdict.holds
+    assert 0.85 < verdict.dice < 0.92
+    assert "Dice of organ" in verdict.failures[0]
+    assert json.loads(json.dumps(verdict.to_json()))["dice"]["organ"] == pytest.approx(verdict.dice)
+
+
+def test_true_labels_make_the_gate_a_share_of_the_references_own_dice(windows: Windows) -> None:
+    judge = Judge(Threshold(0.5), with_truth(windows, 0.6), 0.999)
+    better, worse = judge.judge(Threshold(0.55)), judge.judge(Threshold(0.45))
+    assert better.holds
+    assert better.dice > 1
+    assert better.agreement.dice["organ"] < 0.96
+    assert not worse.holds
+    assert worse.dice == pytest.approx(worse.candidate_dice["organ"] / worse.reference_dice["organ"])
+    assert "below 0.999 of the reference's" in worse.failures[0]
+
+
+@pytest.mark.parametrize("truth", [False, True])
+def test_logits_that_are_not_finite_fail(windows: Windows, truth: bool) -> None:
+    judge = Judge(Threshold(0.5), with_truth(windows, 0.5) if truth else windows, 0.0)
+    verdict = judge.judge(Threshold(float("nan")))
+    assert not verdict.holds
+    assert verdict.to_json()["sqnr_db"] is None
+
+
+def test_some_windows_are_enough_for_a_quick_look(windows: Windows) -> None:
+    judge = Judge(Threshold(0.5), windows, 0.999)
+    assert judge.judge(Threshold(0.6), (0,)).agreement.flips < judge.judge(Threshold(0.6)).agreement.flips
+
+
+def test_a_fixed_batch_is_judged_alike(windows: Windows) -> None:
+    judge = Judge(Threshold(0.5, batch=2), windows, 0.999)
+    assert judge.judge(Threshold(0.6, batch=3)) == Judge(Threshold(0.5), windows, 0.999).judge(Threshold(0.6))
