@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,14 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the activations looked like. patches: runs of the network's own batch. ranges: of every FP32 tensor."""
+    """What the activations look like.
+
+    patches: runs of the network's own batch. digest: a SHA-256 that says which. ranges: of every FP32 tensor, measured
+    when somebody asks.
+    """
 
     patches: Sequence[Patches]
+    digest: str
     ranges: Callable[[], Ranges]
 
 
@@ -50,19 +55,21 @@ class Calibration:
 class Door:
     """The record (DOOR) of a file.
 
-    suffixes: of what it writes. companions: suffixes of the files beside it. profiles: that it can follow. methods: of
-    ranges that it knows. quantise: parent, its FP32 ModelProto, calibration, recipe, suffix -> path to write.
+    suffixes: of what it writes. companions: suffixes of the files beside it. profiles, isas: that it can follow.
+    methods: of ranges that it knows. quantise: parent, its ModelProto, calibration, recipe, suffix -> path to write.
+    default: of those that write a suffix, the one that is tried first.
     """
 
     name: str
     suffixes: tuple[str, ...]
     profiles: tuple[str, ...]
+    isas: tuple[str, ...]
     methods: tuple[str, ...]
     extra: str
     packages: tuple[str, ...]
     quantise: Callable[[Artifact, Any, Calibration, Recipe, Mapping[str, Path]], None]
     companions: tuple[str, ...] = ()
-    default: bool = field(default=True)
+    default: bool = True
 
 
 def doors() -> dict[str, Door]:
@@ -70,26 +77,33 @@ def doors() -> dict[str, Door]:
     return {record.name: record for record in records("medattn_edge.precision", "DOOR")}
 
 
-def door_of(name: str, path: Path, recipe: Recipe) -> Door:
-    """The door of a name, if it can write the file and follow the recipe; raises UsageError or MissingDependency."""
+def fitting_doors(path: Path, recipe: Recipe, name: str = "") -> tuple[Door, ...]:
+    """The doors that can write a file and follow a recipe; with a name, that one alone.
+
+    Raises UsageError when the name is not known or nothing fits, MissingDependency when what fits is not installed.
+    """
     known = doors()
-    if name not in known:
+    if name and name not in known:
         raise UsageError(
             f"the door {name!r} is not known", expected=f"one of {', '.join(known)}", hint="--door " + next(iter(known))
         )
-    door = known[name]
-    for value, can, option in (
-        (Path(path).suffix.lower(), door.suffixes, "-o"),
-        (recipe.profile, door.profiles, "--profile"),
-        (recipe.method, door.methods, "--method"),
+    asked = [known[name]] if name else sorted(known.values(), key=lambda door: not door.default)
+    for value, option, can in (
+        (Path(path).suffix.lower(), "-o NAME", "suffixes"),
+        (recipe.profile, "--profile ", "profiles"),
+        (recipe.isa, "--isa ", "isas"),
+        (recipe.method, "--method ", "methods"),
     ):
-        if value not in can:
+        offered = list(dict.fromkeys(one for door in asked for one in getattr(door, can)))
+        asked = [door for door in asked if value in getattr(door, can)]
+        if not asked:
             raise UsageError(
-                f"{option} {value or Path(path).name} through the door {name}",
-                expected=f"{option} {' or '.join(can)}",
-                hint="leave --door out, and the one that fits is taken",
+                f"{option}{value} cannot be calibrated{f' through the door {name}' if name else ' that way'}",
+                expected=f"{option}{' or '.join(offered)}",
+                hint=f"{option}{offered[0]}" + (", or leave --door out" if name else ""),
             )
-    missing = [package for package in door.packages if find_spec(package) is None]
-    if missing:
-        raise MissingDependency.of_extra(missing[0], door.extra)
-    return door
+    missing = {door.name: [one for one in door.packages if find_spec(one) is None] for door in asked}
+    here = tuple(door for door in asked if not missing[door.name])
+    if not here:
+        raise MissingDependency.of_extra(missing[asked[0].name][0], asked[0].extra)
+    return here

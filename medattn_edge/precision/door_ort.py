@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from medattn_edge.artifact import Artifact
+from medattn_edge.precision.attention_paths import spare_energies
 from medattn_edge.precision.door import Calibration, Door, Recipe
-from medattn_edge.precision.layers import SMALL_CHANNELS, attention_products, layers
-from medattn_edge.precision.onnx_graph import name_new_nodes, with_shapes
+from medattn_edge.precision.layers import SMALL_CHANNELS, WEIGHTED, attention_products, layers
+from medattn_edge.precision.onnx_graph import in_order, name_new_nodes, with_shapes
 from medattn_edge.precision.statistics import METHODS, Ranges
 
 # ONNX Runtime has INT8 kernels of these beside convolutions; a Q/DQ on another operator costs time and digits.
@@ -43,9 +44,10 @@ def qdq(model: Any, ranges: Ranges, recipe: Recipe, only: tuple[str, ...] | None
     copied = onnx.ModelProto()
     copied.CopyFrom(with_shapes(model))
     if symmetric:
-        types: tuple[str, ...] = ("Conv", "ConvTranspose", "Gemm")
+        types: tuple[str, ...] = WEIGHTED
     else:
-        types = ("Conv", "Gemm", *_CPU_TYPES)
+        # It has no INT8 ConvTranspose; alone, one is quantised to see what that does in a runtime that has.
+        types = ("Conv", "Gemm", *_CPU_TYPES) if only is None else ("Conv", "Gemm", "ConvTranspose")
     chosen = [node.name for node in copied.graph.node if node.op_type in types and node.name not in floating]
     if only is not None:
         chosen = [name for name in chosen if name in only]
@@ -71,6 +73,8 @@ def qdq(model: Any, ranges: Ranges, recipe: Recipe, only: tuple[str, ...] | None
     )
     quantizer.quantize_model()
     made = quantizer.model.model
+    spare_energies(made)
+    in_order(made)
     name_new_nodes(made)
     made.producer_name, made.producer_version = "medattn-edge", ""
     return made
@@ -92,6 +96,7 @@ DOOR = Door(
     name="onnxruntime",
     suffixes=(".onnx",),
     profiles=("cpu", "tensorrt"),
+    isas=("x86-vnni", "x86", "arm"),
     methods=METHODS,
     extra="calibrate",
     packages=("onnx", "onnxruntime"),

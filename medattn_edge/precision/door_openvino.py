@@ -1,0 +1,40 @@
+"""FakeQuantize by NNCF on the OpenVINO model: an IR for OpenVINO alone, the fastest and closest one in 3-D."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medattn_edge.artifact import Artifact
+from medattn_edge.backends.openvino_library import imported
+from medattn_edge.precision.door import Calibration, Door, Recipe
+from medattn_edge.precision.layers import attention_products
+from medattn_edge.precision.nncf_quantise import METHODS, quantised
+
+
+def quantise(parent: Artifact, model: Any, calibration: Calibration, recipe: Recipe, files: Mapping[str, Path]) -> None:
+    """Write the IR of the parent's graph, quantised, to files[".xml"] and files[".bin"], which share one stem."""
+    ov = imported()
+    read = ov.Core().read_model(str(parent.path))
+    made = quantised(read, calibration, recipe, names_in(read, (*attention_products(model), *recipe.floating)))
+    ov.save_model(made, str(files[".xml"]), compress_to_fp16=False)
+
+
+def names_in(model: Any, nodes: tuple[str, ...]) -> list[str]:
+    """The names that ONNX nodes have in an OpenVINO model: a convolution with a bias becomes two operations there."""
+    wanted = {name for node in nodes for name in (node, f"{node}/WithoutBiases")}
+    return [name for name in (op.get_friendly_name() for op in model.get_ordered_ops()) if name in wanted]
+
+
+DOOR = Door(
+    name="nncf-openvino",
+    suffixes=(".xml",),
+    companions=(".bin",),
+    profiles=("cpu",),
+    isas=("x86-vnni", "x86", "arm"),
+    methods=METHODS,
+    extra="calibrate",
+    packages=("onnx", "nncf", "openvino"),
+    quantise=quantise,
+)
