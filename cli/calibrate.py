@@ -70,14 +70,13 @@ def command(  # noqa: PLR0913
     from medattn_edge.backends.session import Options
     from medattn_edge.precision import windows
     from medattn_edge.precision.cache import Cache
-    from medattn_edge.precision.derived import fp32_graph
     from medattn_edge.precision.door import Recipe
-    from medattn_edge.precision.int8 import Settings, calibrate
+    from medattn_edge.precision.int8 import Settings, calibrate, doors_for
 
     parent = Artifact.read(artifact)
-    fp32_graph(parent, "int8")
     recipe = Recipe(profile, isa or hardware.isa(hardware.cpu()), method)
     settings = Settings(recipe, gate, door, runtime or "", max_trials, threads)
+    doors_for(parent, output, settings)  # what stands against it is said before the work
     if not scans and not allow_random:
         raise UsageError(
             "no scan to calibrate on: the ranges of noise are not those of a patient",
