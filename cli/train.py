@@ -44,6 +44,9 @@ def command(  # noqa: PLR0913
     holdout: Annotated[float, Option("--holdout", help="The fraction of slices or scans to judge with.")] = 0.2,
     blocks: Annotated[int, Option("--blocks", help="Blocks of slices that a scan is cut into.")] = 10,
     seed: Annotated[int, Option("--seed", help="Of weights, patches and augmentation.")] = 0,
+    frozen_norms: Annotated[
+        float, Option("--frozen-norms", help="Share of the steps, the last ones, with BatchNorm as it is deployed.")
+    ] = 0.0,
     threads: Annotated[int, Option("--threads", min=0, help="Of the CPU; 0 leaves it to torch.")] = 0,
     resume: Annotated[bool, Option("--resume", help="Go on after an interruption.")] = False,
     backbone_weights: Annotated[
@@ -67,7 +70,7 @@ def command(  # noqa: PLR0913
         raise MissingDependency.of_extra("torch", "train") from error
     from medattn_edge import training
 
-    settings = training.TrainingSettings(epochs, steps, batch, learning_rate, holdout, blocks, seed)
+    settings = training.TrainingSettings(epochs, steps, batch, learning_rate, holdout, blocks, seed, frozen_norms)
     labels = training.check_labels([training.Label.parse(text) for text in label])
     if threads:
         torch.set_num_threads(threads)

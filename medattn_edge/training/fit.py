@@ -143,6 +143,8 @@ class _Run:
         for step in range(epoch * settings.steps, (epoch + 1) * settings.steps):
             for group in self.optimiser.param_groups:
                 group["lr"] = learning_rate(step, total, settings.learning_rate)
+            if step >= total * (1 - settings.frozen_norms):
+                _freeze_norms(self.network)
             images, labels = self.sampler.batch(rng, settings.batch)
             losses.append(self._step(*augment(torch.from_numpy(images), torch.from_numpy(labels), rng, self.plane)))
             if not math.isfinite(losses[-1]):
@@ -191,6 +193,12 @@ class _Run:
         }
         checkpoint.save(self.output.path, self.network, self.spec, notes)
         return notes
+
+
+def _freeze_norms(network: torch.nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def _plane(spec: ModelSpec) -> Plane:

@@ -17,6 +17,8 @@ class TrainingSettings:
     """How to train. steps: per epoch. batch: patches per step. learning_rate: of the first step, Adam.
 
     holdout, blocks: see split_cases. seed: of the first weights, the patches and their augmentation.
+    frozen_norms: the share of the steps, the last ones, in which BatchNorm normalises with what it has gathered. The
+    statistics of one or two 3-D patches are so much their own that weights learn to lean on them; then they unlearn it.
     """
 
     epochs: int = 40
@@ -26,6 +28,7 @@ class TrainingSettings:
     holdout: float = 0.2
     blocks: int = 10
     seed: int = 0
+    frozen_norms: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.steps, self.batch) < 1 or not 0 < self.learning_rate < math.inf or self.seed < 0:
@@ -34,6 +37,10 @@ class TrainingSettings:
                 f"{self.learning_rate:g}, seed {self.seed}",
                 expected="at least 1 of each, a positive learning rate, a seed from 0 up",
                 hint="--epochs 40 --steps 25 --batch 8 --learning-rate 1e-3 --seed 0",
+            )
+        if not 0 <= self.frozen_norms <= 1:
+            raise UsageError(
+                f"frozen norms in {self.frozen_norms:g} of the steps", expected="0 to 1", hint="--frozen-norms 0.5"
             )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medattn_edge.agreement import LogitsDistance
+from medattn_edge.agreement import LogitsDistance, Thresholds
 from medattn_edge.artifact import Artifact, manifest_path, sha256, writing
 from medattn_edge.backends import Session, open_session
 from medattn_edge.backends.compiler import CompileSettings, Source, compilers
@@ -33,8 +33,8 @@ pytestmark = pytest.mark.gpu
 SPEC = ModelSpec(
     "attention-unet-monai", 1, ("background", "organ"), (64, 64), (4, 4), config={"dims": 2, "channels": [16, 32, 64]}
 )
-# FP16 rounds at 2^-11: 40 dB is what the conversion itself is held to.
-LEAST_DB = {"fp32": 90.0, "fp16": 40.0}
+# FP16 rounds at 2^-11: 40 dB is what the conversion itself is held to. INT8 of a network that learnt nothing, on noise.
+LEAST_DB = {"fp32": 90.0, "fp16": 40.0, "int8": 20.0}
 TARGETS = {"tensorrt": ".engine", "tensorrt-rtx": ".rtx", "torch-tensorrt": ".ts"}
 
 
@@ -73,7 +73,28 @@ def graphs(trained, tmp_path_factory) -> dict[str, Artifact]:
     deployed = fold_batch_norms(loaded.network)
     full = export_network(loaded, folder / "fp32.onnx", samples, deployed=deployed, settings=settings)
     half = fp16.convert(full, folder / "fp16.onnx", samples, random_patches(SPEC, 2, seed=5))
-    return {"fp32": full, "fp16": half}
+    return {"fp32": full, "fp16": half, "int8": eight_bits(full, folder / "int8.onnx")}
+
+
+def eight_bits(full: Artifact, path: Path) -> Artifact:
+    """The Q/DQ form for TensorRT, as near to FP32 in ONNX Runtime as the engine will have to be."""
+    from medattn_edge.precision.derived import write_derived
+    from medattn_edge.precision.door import Recipe
+    from medattn_edge.precision.door_ort import qdq
+    from medattn_edge.precision.observe import floating_tensors, ranges
+    from medattn_edge.precision.onnx_graph import read
+
+    model, noise = read(full.path), random_patches(SPEC, 8, seed=6)
+    found = ranges(model, floating_tensors(model), [patch[None] for patch in noise])
+    return write_derived(
+        full,
+        path,
+        qdq(model, found, Recipe("tensorrt")),
+        precision="int8",
+        recipe={},
+        samples={"random": noise},
+        gates={"random": Thresholds(min_sqnr_db=LEAST_DB["int8"])},
+    )
 
 
 @pytest.fixture(scope="module")

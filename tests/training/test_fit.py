@@ -254,6 +254,31 @@ def test_the_learning_rate_falls_to_a_hundredth() -> None:
     assert rates == sorted(rates, reverse=True)
 
 
+def test_frozen_norms_keep_what_they_gathered_while_the_weights_go_on(
+    case_of: Callable[..., Case], tmp_path: Path
+) -> None:
+    def gathered(share: float) -> dict[str, torch.Tensor]:
+        settings = replace(SHORT, epochs=2, frozen_norms=share)
+        states: list[dict[str, torch.Tensor]] = []
+        case = case_of()
+        spec, _ = choose_spec([case], LABELS, FLAT)
+        network = initial_network(spec, settings.seed)
+        watch = Watch(epoch=lambda _: states.append({k: v.clone() for k, v in network.state_dict().items()}))
+        fit(network, [case], spec, settings, Output(tmp_path / f"{share}.safetensors"), watch)
+        moved = {key for key in states[0] if not torch.equal(states[0][key], states[1][key])}
+        assert any(key.endswith("weight") for key in moved)
+        return {key: states[1][key] for key in moved if key.endswith("running_mean")}
+
+    assert gathered(0.0)
+    assert not gathered(0.5)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_of_frozen_norms_is_a_share(share: float) -> None:
+    with pytest.raises(UsageError, match="--frozen-norms"):
+        TrainingSettings(frozen_norms=share)
+
+
 @pytest.mark.parametrize("change", [{"epochs": 0}, {"batch": 0}, {"learning_rate": -1.0}, {"seed": -1}])
 def test_settings_that_cannot_be_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="at least 1"):
