@@ -15,6 +15,7 @@ import numpy as np
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.compiler import Compiler, CompileSettings, Progress, Source
 from medattn_edge.backends.cpu_target import runs_on
+from medattn_edge.backends.openvino_attention import fuse_attention
 from medattn_edge.backends.openvino_layers import counts, deviations, executed_layers
 from medattn_edge.backends.openvino_library import imported
 from medattn_edge.backends.openvino_model import (
@@ -100,6 +101,7 @@ def _compile(
     chosen = configuration(ov, precision, settings.threads)
     report(0, 2)
     model = read(ov, source.path, source.manifest)
+    fused = fuse_attention(model) if source.path.suffix.lower() == ".onnx" else []
     try:
         # An IR is compiled too: what this CPU makes of it is part of the record.
         made = ov.Core().compile_model(model, "CPU", chosen)
@@ -124,6 +126,7 @@ def _compile(
         "precision": name,
         "runs_on": needs,
         "settings": {"inference_precision": precision},
+        "fused_attention": fused,
         "executed": counts(layers),
         "deviations": deviations(layers, name),
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medattn_edge.artifact import Artifact
+from medattn_edge.backends.openvino_attention import fuse_attention
 from medattn_edge.backends.openvino_library import imported
 from medattn_edge.precision.door import Calibration, Door, Recipe
 from medattn_edge.precision.layers import attention_products
@@ -17,7 +18,9 @@ def quantise(parent: Artifact, model: Any, calibration: Calibration, recipe: Rec
     """Write the IR of the parent's graph, quantised, to files[".xml"] and files[".bin"], which share one stem."""
     ov = imported()
     read = ov.Core().read_model(str(parent.path))
-    made = quantised(read, calibration, recipe, names_in(read, (*attention_products(model), *recipe.floating)))
+    fused = fuse_attention(read)
+    floating = names_in(read, (*attention_products(model), *recipe.floating))
+    made = quantised(read, calibration, recipe, [*fused, *floating])
     ov.save_model(made, str(files[".xml"]), compress_to_fp16=False)
 
 
