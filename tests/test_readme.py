@@ -35,7 +35,7 @@ def test_the_two_commands_are_targets_of_the_makefile() -> None:
 
 def test_every_command_of_the_pipeline_exists() -> None:
     commands = set(re.findall(r"`medattn-edge (\w+)", README))
-    assert commands == {"train", "inspect", "export", "infer", "compare"}
+    assert commands == {"train", "inspect", "export", "calibrate", "lint", "compile", "infer", "compare", "doctor"}
     for command in commands:
         done = subprocess.run([PROGRAM, command, "--help"], capture_output=True, text=True, check=False)
         assert done.returncode == 0
@@ -43,7 +43,7 @@ def test_every_command_of_the_pipeline_exists() -> None:
 
 def test_every_extra_and_every_folder_exists() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    for names in re.findall(r"medattn-edge\[([\w,]+)\]", README):
+    for names in re.findall(r"medattn-edge\[([\w,-]+)\]", README):
         for name in names.split(","):
             assert re.search(rf"^{name} = \[", project, re.MULTILINE), name
     tree = next(block for block in blocks("") if block.startswith("medattn_edge/"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import signal
 import socket
 import subprocess
@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,7 @@ SECONDS = 600.0  # the time limit of opening, and of one run
 _OPENER = "medattn_edge.backends:open_session"
 _LOOK_SECONDS = 1.0
 _STDERR = 2
-# A fresh interpreter rather than a fork, which would copy the locks of threads that are not there; and rather than
-# multiprocessing's spawn, which runs the main script once more.
-_CHILD = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from medattn_edge.backends.isolated_worker import main; main(int(sys.argv[2]))"
-)
+_WORKER = "medattn_edge.backends.isolated_worker"
 
 
 class IsolatedSession(Session):
@@ -47,16 +42,17 @@ class IsolatedSession(Session):
         backend: str | None = None,
         options: Options | None = None,
         seconds: float = SECONDS,
+        environment: Mapping[str, str] | None = None,
         opener: str = _OPENER,
     ) -> None:
-        """seconds: the time limit of opening, and of each run. opener: `module:function`, imported in the child and
-        called as `open_session` is.
+        """seconds: the time limit of opening, and of each run. environment: variables to set for the child beside this
+        process's own. opener: `module:function`, imported in the child and called as `open_session` is.
         """
         self._name, self._seconds = Path(path).name, seconds
         self._ending: tuple[str, str] | None = None  # why there is no child any more, and what to do
         self._deadline = 0.0
         self._lock = threading.RLock()
-        self._process, end = _start()
+        self._process, end = _start(environment or {})
         self._channel = Channel(end, self._look)
         self._end = weakref.finalize(self, _end, self._process, end)
         try:
@@ -126,13 +122,21 @@ _HANGS = "a smaller --batch, or another --backend"
 _KILLED = "a smaller --batch: the kernel kills with SIGKILL when memory runs out, and dmesg tells it"
 
 
-def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:
+def _start(environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """A child, and our end of the connection to it."""
     ours, theirs = socket.socketpair()
     with theirs:
-        words = [sys.executable, "-P", "-c", _CHILD, json.dumps(sys.path), str(theirs.fileno())]
+        # A fresh interpreter rather than a fork, which would copy the locks of threads that are not there; and rather
+        # than multiprocessing's spawn, which runs the main script once more.
+        start = f"import sys; sys.path[:] = {sys.path!r}; import {_WORKER} as worker; worker.main({theirs.fileno()})"
         try:
-            child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=_STDERR, pass_fds=[theirs.fileno()])
+            child = subprocess.Popen(
+                [sys.executable, "-P", "-c", start],
+                stdin=subprocess.DEVNULL,
+                stdout=_STDERR,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **environment},
+            )
         except OSError as error:
             ours.close()
             raise EnvironmentProblem(
