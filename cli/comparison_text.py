@@ -1,0 +1,83 @@
+"""What compare tells a person: every graph's runtimes side by side, and who is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from . import console
+
+_FIGURES = {
+    "SQNR dB": ("sqnr_db", ".1f"),
+    "largest difference": ("max_abs", ".2g"),
+    "label match": ("label_match", ".6f"),
+    "flips": ("flips", "d"),
+    "on a boundary": ("boundary_flips", "d"),
+}
+_PER_LABEL = {
+    "Dice": "dice",
+    "volume change %": "volume_change_percent",
+    "true Dice, reference": "reference_dice",
+    "true Dice, candidate": "candidate_dice",
+}
+
+
+def tell(document: dict[str, Any]) -> None:
+    """Print a document of compare, as its --json would have been."""
+    for graph in document["runtimes"]:
+        paths = list(dict.fromkeys(row["artifact"] for row in graph["rows"]))
+        rows = [row for row in document["candidates"] if row["artifact"] in paths]
+        scans = list(dict.fromkeys(case["scan"] for row in rows for case in row["cases"]))
+        for scan in scans:
+            _tell_scan(", ".join(paths), scan, rows)
+        for row in rows:
+            for failure in row["failures"]:
+                console.say(f"  FAIL: {row['artifact']} in {row['backend']}: {failure}")
+        if graph["note"]:
+            console.note(f"{paths[0]}: {graph['note']}", level=1 if len(graph["rows"]) > 1 else 2)
+        for row in graph["rows"]:
+            if row["reason"] and row["verdict"] == "pass":
+                console.note(f"{row['artifact']} in {row['backend']}: {row['reason']}")
+    _tell_left_out(document["left_out"])
+    asked = ", ".join(f"{name} {value:g}" for name, value in document["thresholds"].items())
+    console.say(f"verdict against {document['reference']}: {document['verdict'].upper()} ({asked})")
+    for graph in document["runtimes"]:
+        if graph["refused"]:
+            console.say(f"refused for deployment of {graph['artifact']}: {', '.join(graph['refused'])}")
+            console.say(f"  next: {graph['hint']}")
+
+
+def _tell_left_out(left_out: dict[str, str]) -> None:
+    for why in dict.fromkeys(left_out.values()):
+        names = ", ".join(name for name, reason in left_out.items() if reason == why)
+        console.note(f"not compared: {names} ({why})")
+
+
+def _tell_scan(title: str, scan: str, rows: list[dict[str, Any]]) -> None:
+    """One scan: a column for each candidate and runtime, a line for each figure."""
+    from rich.table import Column, Table
+
+    found = [(row, case) for row in rows for case in row["cases"] if case["scan"] == scan]
+    console.say(f"{title} on {Path(scan).name}")
+    several = len({row["artifact"] for row, _ in found}) > 1
+    table = Table("", *(Column(_heading(row, several), overflow="fold") for row, _ in found))
+    for name, (key, form) in _FIGURES.items():
+        table.add_row(name, *(_number(case[key], form) for _, case in found))
+    for name, key in _PER_LABEL.items():
+        if key not in found[0][1]:
+            continue
+        for label in found[0][1]["dice"]:
+            table.add_row(f"{name}, {label}", *(_number(case[key][label], ".6f") for _, case in found))
+    table.add_row("verdict", *(row["verdict"].upper() for row, _ in found))
+    console.show(table)
+    for row, case in found:
+        for failure in case["failures"]:
+            console.say(f"  FAIL: {row['artifact']} in {row['backend']}: {failure}")
+
+
+def _heading(row: dict[str, Any], several: bool) -> str:
+    return f"{row['backend']}\n{Path(row['artifact']).name}" if several else str(row["backend"])
+
+
+def _number(value: float | None, form: str) -> str:
+    return "not finite" if value is None else format(value, form)

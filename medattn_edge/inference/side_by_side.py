@@ -1,0 +1,127 @@
+"""Side by side: one reference and any number of candidates on one scan, in a single walk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from medattn_edge.agreement import Agreement, LogitsDistance, of_labels
+from medattn_edge.backends.session import Session
+from medattn_edge.errors import BackendError, UsageError
+from medattn_edge.inference.preprocess import Prepared, prepare
+from medattn_edge.inference.restore import restore
+from medattn_edge.inference.segment import STANDARD, Settings
+from medattn_edge.inference.sliding_window import Progress, Slab, slabs
+from medattn_edge.labels import label_type, labels_of
+from medattn_edge.spec import ModelSpec
+from medattn_edge.volume import Array, Volume
+
+
+@dataclass(frozen=True, eq=False)
+class SideBySide:
+    """The reference's labels (D, H, W); name -> agreement and labels of every candidate that reached the end, and
+    name -> error of every one whose runtime failed on the way.
+    """
+
+    labels: Volume
+    found: Mapping[str, tuple[Agreement, Volume]]
+    failed: Mapping[str, BackendError]
+
+
+def side_by_side(
+    reference: Session,
+    candidates: Mapping[str, Session],
+    volume: Volume,
+    settings: Settings = STANDARD,
+    progress: Progress | None = None,
+) -> SideBySide:
+    """What `compare` says of each candidate, with one run of the reference for all of them.
+
+    A candidate that raises BackendError is left behind and the others go on. progress counts the windows of all
+    sessions. Memory: a slab of logits and a label map for each.
+    Raises UsageError when the specs differ in what they see (patch, spacing, intensity, ...) or in their labels, and
+    what `segment` raises. settings.probabilities and settings.attention are not used.
+    """
+    for candidate in candidates.values():
+        _check_alike(reference.spec, candidate.spec)
+    prepared = prepare(volume, reference.spec)
+    count = _Count(1 + len(candidates), progress)
+    expected = _Side(reference, prepared, settings, count)
+    sides = {name: _Side(session, prepared, settings, count) for name, session in candidates.items()}
+    failed: dict[str, BackendError] = {}
+    # The patches are the same, so the slabs are: no stream runs ahead by more than its batch.
+    for slab in expected.stream:
+        expected.take(slab)
+        for name in [name for name in sides if name not in failed]:
+            try:
+                found = next(sides[name].stream)
+            except BackendError as error:
+                failed[name] = error
+                count.leave(sides[name])
+                continue
+            for row in range(slab.logits.shape[1]):  # one at a time: the distance works in double precision
+                sides[name].distance.add(slab.logits[:, row], found.logits[:, row])
+            sides[name].take(found)
+    names = reference.spec.labels
+    done = {name: side for name, side in sides.items() if name not in failed}
+    return SideBySide(
+        prepared.on_scan(expected.labels),
+        {
+            name: (of_labels(expected.labels, side.labels, names, side.distance), prepared.on_scan(side.labels))
+            for name, side in done.items()
+        },
+        failed,
+    )
+
+
+class _Side:
+    """One session on its way through the scan, and its labels so far on the scan's LPS grid."""
+
+    def __init__(self, session: Session, prepared: Prepared, settings: Settings, count: _Count) -> None:
+        self.distance = LogitsDistance()
+        self.labels: Array = np.zeros(prepared.lps.shape, label_type(len(session.spec.labels)))
+        self._view = prepared.in_network_order(self.labels)
+        said = count.of(self)
+        walk = slabs(session, prepared.image, settings.overlap, settings.batch, progress=said)
+        self.stream: Iterator[Slab] = restore(walk, prepared)
+
+    def take(self, slab: Slab) -> None:
+        """Keep the labels of a slab."""
+        self._view[slab.start : slab.start + slab.logits.shape[1]] = labels_of(slab.logits)
+
+
+class _Count:
+    """Windows of several walks, told as one."""
+
+    def __init__(self, walks: int, progress: Progress | None) -> None:
+        self._walks, self._progress = walks, progress
+        self._done: dict[_Side, int] = {}
+        self._total = 0
+
+    def of(self, side: _Side) -> Progress:
+        """The progress of one walk."""
+
+        def say(windows: int, total: int) -> None:
+            self._done[side], self._total = windows, total
+            if self._progress is not None:
+                self._progress(sum(self._done.values()), self._walks * total)
+
+        return say
+
+    def leave(self, side: _Side) -> None:
+        """Count what a walk that failed will not do as done."""
+        self.of(side)(self._total, self._total)
+
+
+def _check_alike(reference: ModelSpec, candidate: ModelSpec) -> None:
+    patch = "x".join(map(str, reference.patch))
+    for name in ("in_channels", "labels", "outputs", "patch", "spacing", "intensity", "axes"):
+        expected, found = getattr(reference, name), getattr(candidate, name)
+        if expected != found:
+            raise UsageError(
+                f"the candidate's {name} is {found}",
+                expected=f"the reference's {expected}",
+                hint=f"--patch {patch}" if name == "patch" else "compare two artifacts of one checkpoint",
+            )
