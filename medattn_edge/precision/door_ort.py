@@ -51,6 +51,8 @@ def qdq(model: Any, ranges: Ranges, recipe: Recipe, only: tuple[str, ...] | None
     chosen = [node.name for node in copied.graph.node if node.op_type in types and node.name not in floating]
     if only is not None:
         chosen = [name for name in chosen if name in only]
+    if not chosen:  # ONNX Runtime takes an empty list for all nodes
+        return copied
     quantizer = QDQQuantizer(
         copied,
         per_channel=True,
