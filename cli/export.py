@@ -126,7 +126,7 @@ def _check_precision(precision: str, output: Path) -> None:
         raise UsageError(
             f"the precision {precision} for {output.name}",
             expected="fp32, or fp16 for a name that ends in .onnx",
-            hint="medattn-edge calibrate NET.onnx SCAN -o NET.int8.onnx"
+            hint="medattn-edge calibrate NET.onnx SCAN -o NET.int8.onnx --profile cpu"
             if precision == "int8"
             else f"--precision fp16 -o {output.stem}.onnx",
         )

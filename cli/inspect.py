@@ -75,6 +75,7 @@ def _tell(path: Path, facts: dict[str, Any]) -> None:
         "spacing": f"{_times(spec['spacing'])} mm" if spec["spacing"] else "as scanned",
         "intensity": _intensity(spec["intensity"]),
         "precision": facts["precision"],
+        **_islands(facts.get("recipe") or {}),
         "sha256": facts["sha256"],
         "made from": facts["parent_sha256"] or f"a checkpoint in the layout {facts.get('layout')}",
         "inputs": _shapes(facts["inputs"]),
@@ -96,6 +97,20 @@ def _tell(path: Path, facts: dict[str, Any]) -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     console.show(table)
+
+
+def _islands(recipe: dict[str, Any]) -> dict[str, str]:
+    """What stayed FP32 in an FP16 graph, and how near its tensors came to the end of half precision."""
+    from collections import Counter
+
+    if "islands" not in recipe:
+        return {}
+    rules = Counter(island["rule"] for island in recipe["islands"])
+    found = {"FP32 islands": f"{rules.total()}: " + ", ".join(f"{count} {rule}" for rule, count in rules.items())}
+    if recipe.get("magnitudes"):
+        name, most = next(iter(recipe["magnitudes"].items()))
+        found["largest value"] = f"{most:g} in {name}, on {', '.join(recipe['measured_on'])}; a half ends at 65504"
+    return found
 
 
 def _intensity(values: dict[str, Any]) -> str:

@@ -12,11 +12,13 @@ from medattn_edge.backends.session import Patches, Session
 from medattn_edge.errors import AgreementError, UsageError
 from medattn_edge.labels import labels_of
 
+TOGETHER = 2  # patches of one run where the batch is free: enough to see that they do not mix, in little memory
+
 
 def on_patches(reference: Session, candidate: Session, patches: Patches) -> Agreement:
     """The agreement of two sessions on patches float32 (n, C, *patch), whatever their batches."""
     distance, expected_labels, found_labels = LogitsDistance(), [], []
-    step = candidate.batch or reference.batch or len(patches)
+    step = candidate.batch or reference.batch or TOGETHER
     for start in range(0, len(patches), step):
         part = patches[start : start + step]
         expected, found = _answer(reference, part), _answer(candidate, part)

@@ -27,6 +27,26 @@ def fp32_graph(artifact: Artifact, wanted: str) -> None:
         )
 
 
+def against_parent(
+    parent: Artifact,
+    made: Artifact,
+    name: str,
+    samples: Mapping[str, Patches],
+    gates: Thresholds | Mapping[str, Thresholds],
+    options: Options | None = None,
+) -> list[dict[str, Any]]:
+    """The cases of an artifact against the one it was made from, both in ONNX Runtime; see `check`.
+
+    name: what an error calls it. options: how to open it.
+    """
+    with (
+        OnnxRuntimeSession(parent, Options()) as reference,
+        OnnxRuntimeSession(made, options or Options()) as candidate,
+    ):
+        reference.facts["backend"], candidate.facts["backend"] = parent.manifest.precision, name
+        return check(reference, candidate, samples, gates)
+
+
 def write_derived(
     parent: Artifact,
     path: Path,
@@ -51,10 +71,7 @@ def write_derived(
             operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
             recipe=dict(recipe),
         )
-        with (
-            OnnxRuntimeSession(parent, Options()) as reference,
-            OnnxRuntimeSession(Artifact(file, manifest), Options()) as candidate,
-        ):
-            manifest = replace(manifest, agreement=tuple(check(reference, candidate, samples, gates)))
+        cases = against_parent(parent, Artifact(file, manifest), precision, samples, gates)
+        manifest = replace(manifest, agreement=tuple(cases))
         sidecar.write_text(json.dumps(manifest.to_json(), indent=2) + "\n", encoding="utf-8")
     return Artifact(Path(path), manifest)

@@ -16,11 +16,9 @@ import numpy as np
 
 from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact
-from medattn_edge.backends.check import check
-from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options, Patches
 from medattn_edge.errors import InputError
-from medattn_edge.precision.derived import fp32_graph, write_derived
+from medattn_edge.precision.derived import against_parent, fp32_graph, write_derived
 from medattn_edge.precision.fp16_graph import Island, rounded, to_fp16
 from medattn_edge.precision.observe import batched, floating_tensors, ranges
 from medattn_edge.precision.onnx_graph import Graph, module_of, read
@@ -29,63 +27,61 @@ LARGEST_HALF = 65504.0
 FP16_GATE = Thresholds(min_dice=0.9995, min_sqnr_db=40.0)  # on real patches
 FP16_SMOKE = Thresholds(min_sqnr_db=40.0)  # on noise, where labels mean nothing
 MARGIN = 8.0  # a tensor whose largest magnitude on the samples exceeds LARGEST_HALF / MARGIN stays FP32
-# Exponentials, sums over many values, and InstanceNorm's statistics; Resize has no FP16 form in every runtime.
-ALWAYS_FP32 = frozenset(
-    {"Softmax", "Sigmoid", "Exp", "InstanceNormalization", "LayerNormalization", "GroupNormalization", "Resize"}
-    | {
-        "ReduceMean",
-        "ReduceSum",
-        "ReduceSumSquare",
-        "ReduceMax",
-        "ReduceMin",
-        "GlobalAveragePool",
-        "Sqrt",
-        "Reciprocal",
-    }
-)
-_HEADS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})  # where walking back from the logits ends
-_VIEWS = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
+# Operator -> rule. Sums over many values, their squares' roots, and exponentials, whatever their range.
+ALWAYS_FP32 = {
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Attention"), "softmax"),
+    "Sigmoid": "gate",
+    **dict.fromkeys(("InstanceNormalization", "LayerNormalization", "GroupNormalization"), "norm"),
+    **dict.fromkeys(("MeanVarianceNormalization", "RMSNormalization"), "norm"),
+    **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceLogSumExp"), "sum"),
+    **dict.fromkeys(("GlobalAveragePool", "Exp", "Sqrt", "Reciprocal"), "sum"),
+}
+_HEADS = ("Conv", "ConvTranspose", "MatMul", "Gemm")  # where walking back from the logits ends
+_VIEWS = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")
+_TOLD = 1000  # magnitudes that the recipe names, the largest first: more than our networks have, but a bound
+
+Ranges = Mapping[str, tuple[float, float]]
 
 
-def islands(model: Any, ranges: Mapping[str, tuple[float, float]], margin: float = MARGIN) -> tuple[Island, ...]:
+class _Choice:
+    """The islands of a graph while they are chosen: the first reason to keep a node is the one that is told."""
+
+    def __init__(self, model: Any) -> None:
+        self.graph = Graph(model)
+        self._why: dict[str, tuple[str, str]] = {}
+
+    def keep(self, node: Any, rule: str, reason: str) -> None:
+        self._why.setdefault(node.name, (rule, reason))
+
+    def islands(self) -> tuple[Island, ...]:
+        kept = [node for node in self.graph.nodes if node.name in self._why]
+        return tuple(Island(node.name, module_of(node), node.op_type, *self._why[node.name]) for node in kept)
+
+
+def islands(model: Any, ranges: Ranges, margin: float = MARGIN) -> tuple[Island, ...]:
     """The nodes that must stay FP32, in the graph's order.
 
     ranges: tensor -> smallest and largest value on real patches; a tensor that is not in it is not judged by range.
     """
-    graph = Graph(model)
-    reasons: dict[str, str] = {}
-
-    def keep(node: Any, reason: str) -> None:
-        reasons.setdefault(node.name, reason)
-
+    choice = _Choice(model)
+    graph = choice.graph
+    sizes = {name: max(map(abs, pair)) for name, pair in ranges.items()}
+    sizes |= {name: _largest(tensor) for name, tensor in graph.weights.items()}
     for node in graph.nodes:
         if node.op_type in ALWAYS_FP32:
-            keep(node, f"{node.op_type} is computed in FP32")
+            choice.keep(node, ALWAYS_FP32[node.op_type], f"{node.op_type} is computed in FP32")
         if node.op_type == "Softmax":
-            _keep_energy(graph, node, keep)
+            _keep_energy(choice, node)
         if node.op_type == "Sigmoid":
             for feeder in graph.inputs(node):
-                keep(feeder, "feeds a gate's sigmoid")
-        reach = [
-            (max(abs(low), abs(high)), name)
-            for name in (*node.input, *node.output)
-            for low, high in _range(ranges, name)
-        ]
-        reach += [(_largest(graph.weights[name]), name) for name in node.input if name in graph.weights]
-        most, name = max(reach, default=(0.0, ""))
-        if not most <= LARGEST_HALF / margin:
-            keep(node, f"{name} reaches {most:.3g}, a half ends at {LARGEST_HALF:g}")
-    for output in graph.outputs:
-        _keep_head(graph, graph.producer[output], keep, f"computes {output}")
-    return tuple(
-        Island(node.name, module_of(node), node.op_type, reasons[node.name])
-        for node in graph.nodes
-        if node.name in reasons
-    )
-
-
-def _range(ranges: Mapping[str, tuple[float, float]], name: str) -> list[tuple[float, float]]:
-    return [ranges[name]] if name in ranges else []
+                choice.keep(feeder, "gate", "feeds a gate's sigmoid")
+    for name in graph.outputs:
+        _keep_head(choice, name)
+    for node in graph.nodes:
+        most, name = max(((sizes.get(name, 0.0), name) for name in (*node.input, *node.output)), default=(0.0, ""))
+        if most > LARGEST_HALF / margin:
+            choice.keep(node, "range", f"{name} reaches {most:.3g}, and a half ends at {LARGEST_HALF:g}")
+    return choice.islands()
 
 
 def _largest(tensor: Any) -> float:
@@ -96,23 +92,20 @@ def _largest(tensor: Any) -> float:
     return float(np.abs(numpy_helper.to_array(tensor)).max(initial=0.0))
 
 
-def _keep_energy(graph: Graph, softmax: Any, keep: Any) -> None:
+def _keep_energy(choice: _Choice, softmax: Any) -> None:
     """Everything between a softmax and the product that makes its energies; the product itself when it is X X^T.
 
     X X^T sums as many squares as the image has voxels: it overflows from a root mean square of 4 on. The product of
     queries and keys sums over a few channels, and is judged by its range.
     """
-    waiting = graph.inputs(softmax)
-    while waiting:
-        node = waiting.pop()
+    graph = choice.graph
+    for node in graph.inputs(softmax):
         if node.op_type == "MatMul":
             if len({_source(graph, name) for name in node.input}) == 1:
-                keep(node, "the energy of channel attention, X X^T, sums the squares of a whole image")
-            continue
-        if node.op_type in _HEADS:
-            continue
-        keep(node, "between an attention's energy and its softmax")
-        waiting += graph.inputs(node)
+                choice.keep(node, "energy", "X X^T of channel attention sums the squares of a whole image")
+        elif node.op_type not in _HEADS:
+            choice.keep(node, "energy", "between an attention's energy and its softmax")
+            _keep_energy(choice, node)
 
 
 def _source(graph: Graph, name: str) -> str:
@@ -122,16 +115,14 @@ def _source(graph: Graph, name: str) -> str:
     return name
 
 
-def _keep_head(graph: Graph, node: Any, keep: Any, reason: str) -> None:
-    waiting, seen = [node], set()
+def _keep_head(choice: _Choice, output: str) -> None:
+    """What computes an output, back to the convolutions, or to what is an island for its own sake."""
+    waiting = [choice.graph.producer[output]]
     while waiting:
         node = waiting.pop()
-        if node.name in seen:
-            continue
-        seen.add(node.name)
-        keep(node, reason)
-        if node.op_type not in _HEADS and node.op_type not in ALWAYS_FP32 - {"Resize"}:
-            waiting += graph.inputs(node)
+        choice.keep(node, "output", f"computes {output}")
+        if node.op_type not in _HEADS and node.op_type not in ALWAYS_FP32:
+            waiting += choice.graph.inputs(node)
 
 
 def convert(
@@ -140,7 +131,8 @@ def convert(
     """Write the FP16 artifact of an FP32 ONNX artifact.
 
     real: name -> patches of real scans, on which the ranges are measured and the result must keep its labels; random:
-    a smoke test. The recipe names every island with its module and reason, and says how far emulated FP16 is from FP32.
+    a smoke test. The recipe names every island with its module and reason, the largest magnitude of every tensor, how
+    far emulated FP16 is from FP32, and how far the FP32 parent was from its own.
     Raises AgreementError, and writes nothing, when real input does not reach FP16_GATE; UsageError for a parent that is
     not FP32 ONNX, InputError for a tensor that is not finite in FP32 already.
     """
@@ -148,26 +140,22 @@ def convert(
     model = read(parent.path)
     seen = [patch[None] for patches in real.values() for patch in patches]
     found = ranges(model, floating_tensors(model), batched(seen, parent.manifest.batch))
-    endless = [name for name, (low, high) in found.items() if not np.isfinite(low + high)]
-    if endless:
-        raise InputError(
-            f"the tensor {endless[0]} is not finite on {', '.join(real)}",
-            expected="finite numbers in FP32",
-            hint="check the checkpoint: medattn-edge compare CHECKPOINT " + parent.path.name,
-        )
+    magnitudes = dict(sorted(((name, max(map(abs, pair))) for name, pair in found.items()), key=lambda one: -one[1]))
+    _check_finite(model, magnitudes, real)
     kept = islands(model, found, margin)
-    largest = max(found, key=lambda name: max(map(abs, found[name])))
+    typed = to_fp16(model, kept)
     recipe = {
         "islands": [asdict(island) for island in kept],
         "margin": margin,
-        "largest": {"tensor": largest, "magnitude": max(map(abs, found[largest]))},
         "measured_on": {name: len(patches) for name, patches in real.items()},
-        "emulated": _emulated(parent, model, kept, real),
+        "magnitudes": {name: float(f"{most:.4g}") for name, most in list(magnitudes.items())[:_TOLD]},
+        "emulated": _emulated(parent, typed, real),
+        "parent_agreement": list(parent.manifest.agreement),
     }
     return write_derived(
         parent,
         path,
-        to_fp16(model, kept),
+        typed,
         precision="fp16",
         recipe=recipe,
         samples={**real, "random": random},
@@ -175,17 +163,25 @@ def convert(
     )
 
 
-def _emulated(
-    parent: Artifact, model: Any, kept: tuple[Island, ...], real: Mapping[str, Patches]
-) -> list[dict[str, Any]]:
+def _check_finite(model: Any, magnitudes: Mapping[str, float], real: Mapping[str, Patches]) -> None:
+    endless = [name for name, most in magnitudes.items() if not np.isfinite(most)]
+    if not endless:
+        return
+    node = Graph(model).producer.get(endless[0])
+    where = f" in {module_of(node)}" if node is not None and module_of(node) else ""
+    raise InputError(
+        f"the tensor {endless[0]}{where} is not finite on {', '.join(real)}, in FP32 already",
+        expected="finite numbers, to choose what half precision can hold",
+        hint="look for weights or voxels that are not finite; medattn-edge export CHECKPOINT -o NAME.onnx stays FP32",
+    )
+
+
+def _emulated(parent: Artifact, typed: Any, real: Mapping[str, Patches]) -> list[dict[str, Any]]:
     """The figures of emulated FP16 against FP32; raises AgreementError when they do not reach FP16_GATE."""
     import onnx
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "emulated.onnx"
-        onnx.save(rounded(model, kept), str(path))
-        with (
-            OnnxRuntimeSession(parent, Options()) as reference,
-            OnnxRuntimeSession(Artifact(path, parent.manifest), Options(optimise=False)) as candidate,
-        ):
-            return check(reference, candidate, real, FP16_GATE)
+        onnx.save(rounded(typed), str(path))
+        made = Artifact(path, parent.manifest)
+        return against_parent(parent, made, "emulated fp16", real, FP16_GATE, Options(optimise=False))

@@ -41,16 +41,23 @@ def activations(
         del watched.graph.output[:]
         for name in part:
             watched.graph.output.add().CopyFrom(onnx.helper.make_tensor_value_info(name, graph.kinds[name], None))
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = threads
-        settings.log_severity_level = 3
-        settings.enable_cpu_mem_arena = False  # the arena would keep the largest part for ever
-        runs.append((part, ort.InferenceSession(watched.SerializeToString(), settings, ["CPUExecutionProvider"])))
+        session = ort.InferenceSession(watched.SerializeToString(), _settings(threads), ["CPUExecutionProvider"])
+        runs.append((part, session))
     for patch in patches:
         if image in names:
             yield {image: patch}
         for part, session in runs:
             yield dict(zip(part, session.run(part, {image: patch}), strict=True))
+
+
+def _settings(threads: int) -> Any:
+    import onnxruntime as ort
+
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.log_severity_level = 3
+    settings.enable_cpu_mem_arena = False  # the arena would keep the largest part for ever
+    return settings
 
 
 def _parts(names: list[str], graph: Graph) -> list[list[str]]:
@@ -69,15 +76,34 @@ def _parts(names: list[str], graph: Graph) -> list[list[str]]:
 def ranges(
     model: Any, names: Iterable[str], patches: Iterable[Patches], threads: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """The smallest and largest value of every tensor over all patches; infinities and NaN make a range infinite."""
+    """The smallest and largest value of every tensor over all patches; infinities and NaN make a range infinite.
+
+    Reductions of the graph's own measure while it runs: no tensor is kept longer than the network needs it.
+    """
+    import onnx
+    import onnxruntime as ort
+
+    known, image = list(names), model.graph.input[0].name
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    del watched.graph.output[:]
+    # The smallest and largest of values with a NaN among them may be numbers; their sum is not.
+    asked = [(f"{name}:{kind}", name, kind) for name in known for kind in ("ReduceMin", "ReduceMax", "ReduceL1")]
+    for answer, name, kind in asked:
+        watched.graph.node.append(onnx.helper.make_node(kind, [name], [answer], answer, keepdims=0))
+        watched.graph.output.append(onnx.helper.make_tensor_value_info(answer, onnx.TensorProto.FLOAT, []))
+    settings = _settings(threads)
+    # As early as they can: in the default order every reduction, and what it reads, waits for the end.
+    settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    session = ort.InferenceSession(watched.SerializeToString(), settings, ["CPUExecutionProvider"])
+    answers = [answer for answer, _, _ in asked]
     found: dict[str, tuple[float, float]] = {}
-    for part in activations(model, list(names), patches, threads):
-        for name, values in part.items():
-            low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-            if not np.isfinite(low) or not np.isfinite(high):
-                low, high = -np.inf, np.inf
-            before = found.get(name, (low, high))
-            found[name] = (min(before[0], low), max(before[1], high))
+    for patch in patches:
+        values = np.array(session.run(answers, {image: patch}), np.float32).reshape(-1, 3)
+        for name, (low, high, total) in zip(known, values.tolist(), strict=True):
+            finite = np.isfinite(low) and np.isfinite(high) and not np.isnan(total)
+            before = found.get(name, (np.inf, -np.inf))
+            found[name] = (min(before[0], low), max(before[1], high)) if finite else (-np.inf, np.inf)
     return found
 
 

@@ -20,7 +20,7 @@ _OPSETS = (17, 18)
 _HALVES = ("FLOAT16", "BFLOAT16")
 _NORMS = ("InstanceNormalization", "LayerNormalization", "GroupNormalization", "MeanVarianceNormalization")
 _SUMS = ("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceLogSumExp", "GlobalAveragePool")
-_ISLANDS = ("Softmax", "LogSoftmax", "Sigmoid", "Exp", *_NORMS, *_SUMS)
+ISLANDS = ("Softmax", "LogSoftmax", "Sigmoid", "Exp", *_NORMS, *_SUMS)
 _CONTROL = ("Shape", "Size", "Loop", "If", "Scan", "NonZero", "SequenceAt", "SequenceConstruct")
 
 
@@ -133,7 +133,7 @@ def half_ports(graph: QdqGraph, isa: str) -> Faults:
 
 def half_islands(graph: QdqGraph, isa: str) -> Faults:
     """What must be computed in FP32 computed in half precision."""
-    for node in graph.select(*_ISLANDS):
+    for node in graph.select(*ISLANDS):
         found = graph.type_of(node.input[0])
         if found in _HALVES:
             yield Fault(node, f"this {node.op_type} is computed in {found}")
