@@ -1,6 +1,7 @@
-"""TensorRT-RTX builds real engines on a host without a GPU: every network, every refusal, and what a session checks.
+"""TensorRT-RTX builds real engines on a host without a GPU: every refusal, and what a session checks.
 
-What is the same for TensorRT, the check of a manifest's target and the errors of CUDA, is tested here too.
+What is the same for TensorRT, the check of a manifest's target and the errors of CUDA, is tested here too; every
+network in every precision is built in tests/precision/test_every_network.py.
 """
 
 from __future__ import annotations
@@ -77,30 +78,6 @@ def compiled(source: Source, folder: Path, settings: CompileSettings = SETTINGS,
     path = folder / "network.rtx"
     target = compiler_of(path).compile(source, {".rtx": path}, settings, progress)
     return target, path.read_bytes()
-
-
-def test_every_network_builds_and_says_what_it_runs_on(form, network, tmp_path):
-    spec = ModelSpec(
-        network=form.name,
-        in_channels=form.channels,
-        labels=("background", *(f"organ_{index}" for index in range(1, max(2, form.classes)))),
-        patch=form.size,
-        stride=network.stride,
-        outputs=form.classes,
-        config=form.settings,
-    )
-    source = exported(network, spec, tmp_path / "network.onnx", ExportSettings())
-    target, content = compiled(source, tmp_path)
-    assert len(content) > 4 * source.manifest.parameters
-    assert target["compiler"] == "tensorrt-rtx"
-    assert target["runs_on"] == {
-        "tensorrt_rtx": trt.__version__,
-        "compute_capabilities": ["sm86", "sm89"],
-        "hardware_compatible": False,
-    }
-    assert target["settings"]["tf32"] is False
-    assert target["warnings"] == []
-    assert json.loads(json.dumps(target)) == target
 
 
 def test_a_free_batch_becomes_a_profile(source, tmp_path):
