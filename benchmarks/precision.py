@@ -2,9 +2,9 @@
 
     python benchmarks/precision.py CHECKPOINT SCAN -o results.json [--patch 32x96x96] [--labels LABELS ...]
 
-Runs the commands that a user would: export in FP32 and FP16, calibrate for each runtime, compare on the whole scan. With
-labels, `true Dice` is MLPerf's rule: the least share that a label keeps of the FP32 network's own Dice. INT8 is judged
-on the part of the scan that it was not calibrated on; the comparison then sees all of it.
+Runs the commands that a user would: export in FP32 and FP16, calibrate for each runtime, compare on the whole scan.
+With labels, `true Dice` is MLPerf's rule: the least share that a label keeps of the FP32 network's own Dice. INT8 is
+judged on the part of the scan that it was not calibrated on; the comparison then sees all of it.
 """
 
 from __future__ import annotations
