@@ -60,4 +60,4 @@ def test_the_demo_leaves_labels_and_pictures_of_both_networks(tmp_path: Path) ->
         for suffix in (".onnx", ".onnx.json", "-labels.nii.gz", "-overlay.png"):
             assert (tmp_path / "demo" / f"{name}{suffix}").is_file()
         assert f"verdict against {name}" in re.sub(r"against \S*/", "against ", done.stdout)
-    assert done.stdout.count("PASS") == 2
+    assert done.stdout.count(": PASS (") == 2

@@ -1,0 +1,7 @@
+"""Network -> the same function, cheaper. One REWRITE record per file."""
+
+from __future__ import annotations
+
+from medattn_edge.fusion.plan import ALWAYS_GOOD, Applied, Fused, fuse, rewrites
+
+__all__ = ["ALWAYS_GOOD", "Applied", "Fused", "fuse", "rewrites"]
