@@ -34,12 +34,13 @@ def main(
     with tempfile.TemporaryDirectory() as name:
         folder, size = Path(name), ["--patch", patch] if patch else []
         run("export", checkpoint, "-o", folder / "fp32.onnx", "--scan", scan, *size)
-        run("export", checkpoint, "-o", folder / "fp16.onnx", "--scan", scan, *size, "--precision", "fp16")
+        half = ("--precision", "fp16", "--gate", gate)
+        run("export", checkpoint, "-o", folder / "fp16.onnx", "--scan", scan, *size, *half)
         recipes = {}
         for file, profile in (("cpu.int8.onnx", "cpu"), ("cpu.int8.xml", "cpu"), ("tensorrt.int8.onnx", "tensorrt")):
             words = ("--profile", profile, "--gate", gate)
             recipes[file] = run("calibrate", folder / "fp32.onnx", scan, "-o", folder / file, *words).get("recipe")
-        files = [folder / file for file in ("fp32.onnx", "fp16.onnx", *(file for file in recipes if recipes[file]))]
+        files = [path for path in (folder / file for file in ("fp32.onnx", "fp16.onnx", *recipes)) if path.is_file()]
         truth = ["--labels", labels, *(word for one in label_value or [] for word in ("--label-value", one))]
         compared = run("compare", checkpoint, *files, scan, "--min-dice", 0, *(truth if labels else []))
     rows = [row(one, recipes.get(Path(one["artifact"]).name)) for one in compared["candidates"]]

@@ -85,12 +85,11 @@ def command(  # noqa: PLR0913
         )
     spec = parent.spec
     sources = [windows.Scan.of_file(_existing(path)) for path in scans or []] or [windows.random_scan(spec, seed)]
-    all_windows = windows.split(sources, _judged(spec, held_out or [], labels or [], label_value or []), spec)
+    held = _judged(spec, held_out or [], labels or [], label_value or [])
     with OnnxRuntimeSession(parent, Options(threads=threads)) as session:
-        counts = (samples, held_out_samples)
-        calibrated, judged = (
-            windows.balanced(some, session, count, seed) for some, count in zip(all_windows, counts, strict=True)
-        )
+        some, others = windows.split(sources, held, spec, session)
+        calibrated = windows.balanced(some, session, samples, seed)
+        judged = windows.balanced(others, session, held_out_samples, seed)
     with console.stages() as progress:
         made = calibrate(
             parent, output, (calibrated, judged), settings, Cache(cache) if cache else Cache.of_user(), progress
@@ -140,6 +139,8 @@ def _tell(made: Artifact) -> None:
     size = made.path.stat().st_size + sum(made.path.with_suffix(one).stat().st_size for one in manifest.companions)
     console.say(f"{made.path}: {size / 1e6:.1f} MB, INT8 through {recipe['door']}, after {recipe['trials']} trials")
     console.say(f"calibrated on {_counts(recipe['calibrated_on'])}; judged on {_counts(recipe['judged_on'])}")
+    if recipe["unseen"]:
+        console.note(f"not judged, because FP32 finds none in the held-out windows: {', '.join(recipe['unseen'])}")
     if recipe["floating"]:
         left = Table("left in floating point", "operator", "Dice alone", "SQNR dB alone", title="what INT8 would lose")
         for damage in recipe["floating"]:

@@ -32,6 +32,9 @@ def command(  # noqa: PLR0913
     batch: Annotated[str, Option("--batch", metavar="N|dynamic", help="Patches per run.")] = "1",
     opset: Annotated[int, Option("--opset", min=18, max=24, help="ONNX operator set.")] = 18,
     precision: Annotated[str, Option("--precision", help="fp32, or fp16 with FP32 islands; ONNX only.")] = "fp32",
+    gate: Annotated[
+        float, Option("--gate", min=0, max=1, help="Least Dice of every label in fp16 with that in fp32.")
+    ] = 0.9995,
     attention: Annotated[bool, Option("--attention", help="Add the attention maps as a second output.")] = False,
     scan: Annotated[list[Path] | None, Option("--scan", help="Real input for the check; repeat it.")] = None,
     samples: Annotated[
@@ -82,7 +85,8 @@ def command(  # noqa: PLR0913
         if precision == "fp16":
             from medattn_edge.precision import fp16
 
-            artifact = fp16.convert(artifact, output, real, random)
+            least = replace(fp16.FP16_GATE, min_dice=gate)
+            artifact = fp16.convert(artifact, output, real, random, gate=least)
     if json:
         console.print_json({"artifact": str(output), **artifact.manifest.to_json()})
     else:

@@ -126,14 +126,19 @@ def _keep_head(choice: _Choice, output: str) -> None:
 
 
 def convert(
-    parent: Artifact, path: Path, real: Mapping[str, Patches], random: Patches, margin: float = MARGIN
+    parent: Artifact,
+    path: Path,
+    real: Mapping[str, Patches],
+    random: Patches,
+    margin: float = MARGIN,
+    gate: Thresholds = FP16_GATE,
 ) -> Artifact:
     """Write the FP16 artifact of an FP32 ONNX artifact.
 
     real: name -> patches of real scans, on which the ranges are measured and the result must keep its labels; random:
     a smoke test. The recipe names every island with its module and reason, the largest magnitude of every tensor, how
     far emulated FP16 is from FP32, and how far the FP32 parent was from its own.
-    Raises AgreementError, and writes nothing, when real input does not reach FP16_GATE; UsageError for a parent that is
+    Raises AgreementError, and writes nothing, when real input does not reach the gate; UsageError for a parent that is
     not FP32 ONNX, InputError for a tensor that is not finite in FP32 already.
     """
     fp32_graph(parent, "fp16")
@@ -149,7 +154,7 @@ def convert(
         "margin": margin,
         "measured_on": {name: len(patches) for name, patches in real.items()},
         "magnitudes": {name: float(f"{most:.4g}") for name, most in list(magnitudes.items())[:_TOLD]},
-        "emulated": _emulated(parent, typed, real),
+        "emulated": _emulated(parent, typed, real, gate),
         "parent_agreement": list(parent.manifest.agreement),
     }
     return write_derived(
@@ -159,7 +164,7 @@ def convert(
         precision="fp16",
         recipe=recipe,
         samples={**real, "random": random},
-        gates={**dict.fromkeys(real, FP16_GATE), "random": FP16_SMOKE},
+        gates={**dict.fromkeys(real, gate), "random": FP16_SMOKE},
     )
 
 
@@ -176,12 +181,12 @@ def _check_finite(model: Any, magnitudes: Mapping[str, float], real: Mapping[str
     )
 
 
-def _emulated(parent: Artifact, typed: Any, real: Mapping[str, Patches]) -> list[dict[str, Any]]:
-    """The figures of emulated FP16 against FP32; raises AgreementError when they do not reach FP16_GATE."""
+def _emulated(parent: Artifact, typed: Any, real: Mapping[str, Patches], gate: Thresholds) -> list[dict[str, Any]]:
+    """The figures of emulated FP16 against FP32; raises AgreementError when they do not reach the gate."""
     import onnx
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "emulated.onnx"
         onnx.save(rounded(typed), str(path))
         made = Artifact(path, parent.manifest)
-        return against_parent(parent, made, "emulated fp16", real, FP16_GATE, Options(optimise=False))
+        return against_parent(parent, made, "emulated fp16", real, gate, Options(optimise=False))

@@ -106,6 +106,7 @@ def calibrate(
                 "calibrated_on": calibrated.report(),
                 "calibration_sha256": calibrated.digest,
                 "judged_on": held_out.report(),
+                "unseen": list(judge.unseen),
                 "speed": asdict(best.speed) if best.speed else None,
                 "lint": _linted(best),
             },

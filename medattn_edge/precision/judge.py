@@ -10,6 +10,7 @@ import numpy as np
 
 from medattn_edge.agreement import Agreement, LogitsDistance, Thresholds, dice_per_label, of_labels
 from medattn_edge.backends.session import Session
+from medattn_edge.errors import UsageError
 from medattn_edge.labels import labels_of
 from medattn_edge.precision.windows import Windows, answers
 
@@ -53,12 +54,21 @@ class Judge:
 
     gate: the least Dice of every label with the FP32 network's labels; with true labels, the least share of the FP32
     network's own Dice (MLPerf's rule for 3D-UNet: 0.999 is its high accuracy, 0.99 its default).
-    The FP32 logits are kept: 4 x K x patch bytes a window.
+    The FP32 logits are kept: 4 x K x patch bytes a window. unseen: labels that FP32 finds in no window, of which the
+    gate says nothing. Raises UsageError when it finds none at all: any gate would hold.
     """
 
     def __init__(self, reference: Session, windows: Windows, gate: float) -> None:
         self.windows, self.gate, self._spec = windows, gate, reference.spec
         self._logits = list(answers(reference, iter(windows)))
+        names, seen = self._spec.labels, {int(one) for logits in self._logits for one in np.unique(labels_of(logits))}
+        self.unseen = tuple(name for value, name in enumerate(names) if value and value not in seen)
+        if len(self.unseen) == len(names) - 1:
+            raise UsageError(
+                f"the FP32 network finds none of {', '.join(names[1:])} in the {len(windows)} held-out windows",
+                expected="windows with something to judge",
+                hint="--held-out SCAN with what the network looks for, or more --held-out-samples",
+            )
 
     def judge(self, candidate: Session, indices: tuple[int, ...] | None = None) -> Verdict:
         """The verdict on all windows, or on those of `indices`; raises BackendError when the runtime fails."""

@@ -15,15 +15,15 @@ from medattn_edge.artifact import sha256
 from medattn_edge.backends.session import Patches, Session
 from medattn_edge.errors import UsageError
 from medattn_edge.inference.preprocess import labels_on_image, prepare
-from medattn_edge.inference.tiling import Tiling, Window
+from medattn_edge.inference.tiling import Tiling, Window, starts
 from medattn_edge.io import read_volume
 from medattn_edge.labels import labels_of
 from medattn_edge.spec import ModelSpec
 from medattn_edge.volume import Volume
 
+_FEW = 8  # windows that tell which labels a part of a scan has
 OVERLAP = 0.5  # of the windows that are chosen from, as in inference
 Labels = npt.NDArray[Any]
-Axis = tuple[int, int, int]  # axis of the image, first and last + 1 of its rows
 
 
 @dataclass(frozen=True)
@@ -117,51 +117,70 @@ class Windows(Sequence[Patches]):
         return self._loaded[1:]
 
 
-def every_window(scans: Sequence[Scan], spec: ModelSpec, rows: Axis | None = None) -> Windows:
-    """All windows of the scans; with `rows`, those that lie within these rows of an axis."""
+def every_window(scans: Sequence[Scan], spec: ModelSpec) -> Windows:
+    """All windows of the scans."""
     chosen = []
     for index, scan in enumerate(scans):
-        shape = prepare(scan.read(), spec).image.shape[1:]
-        tiling = Tiling(shape, spec.patch, OVERLAP)
-        chosen += [(index, window) for window in tiling.windows if rows is None or _within(tiling, window, rows)]
+        tiling = Tiling(prepare(scan.read(), spec).image.shape[1:], spec.patch, OVERLAP)
+        chosen += [(index, window) for window in tiling.windows]
     return Windows(scans, spec, chosen)
 
 
-def _within(tiling: Tiling, window: Window, rows: Axis) -> bool:
-    axis, first, last = rows
-    return first <= window[axis] and window[axis] + tiling.size[axis] <= last
+def divided(scan: Scan, spec: ModelSpec, session: Session) -> tuple[Windows, Windows]:
+    """One scan as (to calibrate on, held out): a third of its longest axis, in patches, is held out.
 
-
-def divided(scan: Scan, spec: ModelSpec) -> tuple[Windows, Windows]:
-    """One scan as (to calibrate on, held out): the middle third of its longest tiled axis is held out.
-
-    No voxel is in both. Raises UsageError for a scan of too few windows: give a second scan.
+    No voxel is in both. Of the three thirds it is the one that leaves most labels on both sides, by what the session
+    finds in a few windows of each; of equals the middle one. Raises UsageError for a scan of too few windows.
     """
     shape = prepare(scan.read(), spec).image.shape[1:]
     tiling = Tiling(shape, spec.patch, OVERLAP)
     axis = max(range(3), key=lambda one: shape[one] / tiling.size[one])
     low, high = shape[axis] // 3, shape[axis] - shape[axis] // 3
-    held = every_window([scan], spec, (axis, low, high))
-    outside = [
-        window
-        for part in ((axis, 0, low), (axis, high, shape[axis]))
-        for window in tiling.windows
-        if _within(tiling, window, part)
+    thirds = [
+        Windows([scan], spec, _rows(tiling, axis, first, last))
+        for first, last in ((0, low), (low, high), (high, shape[axis]))
     ]
-    if not len(held) or not outside:
+    if not all(map(len, thirds)):
         raise UsageError(
             f"{scan.name} is too small to be divided: {'x'.join(map(str, shape))} voxels, "
             f"patches of {'x'.join(map(str, spec.patch))}",
             expected="a second scan to judge on",
             hint="--held-out OTHER_SCAN",
         )
-    return Windows([scan], spec, [(0, window) for window in outside]), held
+    seen = [_labels_in(third, session) for third in thirds]
+
+    def worth(held: int) -> tuple[int, bool]:
+        rest = set[int]().union(*(labels for index, labels in enumerate(seen) if index != held))
+        return min(len(seen[held]), len(rest)), held == 1
+
+    held = max(range(3), key=worth)
+    outside = [place for index, third in enumerate(thirds) if index != held for place in third._chosen]
+    return Windows([scan], spec, outside), thirds[held]
 
 
-def split(scans: Sequence[Scan], held_out: Sequence[Scan], spec: ModelSpec) -> tuple[Windows, Windows]:
+def _labels_in(windows: Windows, session: Session) -> set[int]:
+    """The labels, but the background, that a session finds in a few evenly spread windows."""
+    few = windows.subset(_spread(list(range(len(windows))), min(_FEW, len(windows))))
+    return {int(value) for logits in answers(session, iter(few)) for value in np.unique(labels_of(logits)) if value}
+
+
+def _rows(tiling: Tiling, axis: int, first: int, last: int) -> list[tuple[int, Window]]:
+    """The windows that tile these rows of an axis alone; none when a patch is longer than they are."""
+    size = tiling.size[axis]
+    if last - first < size:
+        return []
+    grid = [first + start for start in starts(last - first, size, OVERLAP)]
+    moved = {(*window[:axis], start, *window[axis + 1 :]) for window in tiling.windows for start in grid}
+    return [(0, (d, h, w)) for d, h, w in sorted(moved)]
+
+
+def split(
+    scans: Sequence[Scan], held_out: Sequence[Scan], spec: ModelSpec, session: Session
+) -> tuple[Windows, Windows]:
     """All windows as (to calibrate on, held out), which have no voxel in common.
 
-    Without scans to hold out it is the last one, or, when there is one alone, a part of it (see `divided`).
+    Without scans to hold out it is the last one, or, when there is one alone, a part of it (see `divided`), which the
+    session helps to choose.
     Raises UsageError when a scan, known by its SHA-256, is in both, and without any.
     """
     if not scans:
@@ -169,7 +188,7 @@ def split(scans: Sequence[Scan], held_out: Sequence[Scan], spec: ModelSpec) -> t
             "no scan to calibrate on", expected="at least one", hint="medattn-edge calibrate NET.onnx SCAN"
         )
     if not held_out and len({scan.digest for scan in scans}) == 1:
-        return divided(scans[0], spec)
+        return divided(scans[0], spec, session)
     calibrated, judged = (scans, held_out) if held_out else (scans[:-1], scans[-1:])
     digests = {scan.digest for scan in calibrated}
     twice = [scan.name for scan in judged if scan.digest in digests]

@@ -46,8 +46,8 @@ def chest() -> Scan:
 @pytest.fixture(scope="session")
 def halves(lungs: Artifact, chest: Scan) -> tuple[Windows, Windows]:
     """Eight windows of it to calibrate on and six to judge on."""
-    some, others = windows.split([chest], [], lungs.spec)
     with OnnxRuntimeSession(lungs, Options(threads=1)) as session:
+        some, others = windows.split([chest], [], lungs.spec, session)
         return windows.balanced(some, session, 8), windows.balanced(others, session, 6)
 
 

@@ -163,8 +163,8 @@ def test_true_labels_are_the_gate_where_they_are_given(
         found = read_labels(sample_labels()).like(scan)
         return found.with_voxels(np.select([found.voxels == 5, found.voxels == 6], [1, 2]).astype(np.uint8))
 
-    some, others = windows.split([replace(chest, truth=truth)], [], lungs.spec)
     with OnnxRuntimeSession(lungs, Options(threads=1)) as session:
+        some, others = windows.split([replace(chest, truth=truth)], [], lungs.spec, session)
         halves = windows.balanced(some, session, 8), windows.balanced(others, session, 6)
     (case,) = calibrate(lungs, tmp_path / "net.onnx", halves, replace(ORT, gate=0.999), kept).manifest.agreement
     assert case["thresholds"] == {"min_dice_ratio": 0.999}

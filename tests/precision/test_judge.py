@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from medattn_edge.backends.session import Session
+from medattn_edge.errors import UsageError
 from medattn_edge.precision.judge import Judge
 from medattn_edge.precision.windows import Scan, Windows, every_window
 from medattn_edge.spec import ModelSpec
@@ -74,6 +75,12 @@ def test_logits_that_are_not_finite_fail(windows: Windows, truth: bool) -> None:
     verdict = judge.judge(Threshold(float("nan")))
     assert not verdict.holds
     assert verdict.to_json()["sqnr_db"] is None
+
+
+def test_windows_with_nothing_to_find_are_refused_and_a_missing_label_is_told(windows: Windows) -> None:
+    with pytest.raises(UsageError, match=r"finds none of organ in the 48 held-out windows(.|\n)*--held-out"):
+        Judge(Threshold(2.0), windows, 0.999)
+    assert Judge(Threshold(0.5), windows, 0.999).unseen == ()
 
 
 def test_some_windows_are_enough_for_a_quick_look(windows: Windows) -> None:

@@ -25,7 +25,7 @@ class Bright(Session):
     """Foreground is what is brighter than a half."""
 
     def _run(self, patches: np.ndarray) -> np.ndarray:
-        return np.concatenate([0.5 - patches, patches - 0.5], axis=1)
+        return np.concatenate([0.5 - patches[:, :1], patches[:, :1] - 0.5], axis=1)
 
 
 def scan(shape: tuple[int, ...] = (12, 32, 24), seed: int = 0, name: str = "scan") -> Scan:
@@ -88,36 +88,50 @@ def test_one_scan_is_held_in_memory_at_a_time() -> None:
     assert read == ["a", "b"]
 
 
-@pytest.mark.parametrize(("spec", "shape"), [(SPEC, (12, 32, 24)), (DEEP, (96, 16, 32)), (DEEP, (16, 24, 120))])
+@pytest.mark.parametrize(
+    ("spec", "shape"), [(SPEC, (12, 32, 24)), (DEEP, (96, 16, 32)), (DEEP, (16, 24, 120)), (DEEP, (50, 17, 20))]
+)
 def test_one_scan_alone_is_divided_without_a_voxel_in_both(spec: ModelSpec, shape: tuple[int, ...]) -> None:
     voxels = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     volume = Volume(voxels, LPS)
-    some, others = split([Scan("a", "a", lambda: volume)], [], spec)
+    some, others = split([Scan("a", "a", lambda: volume)], [], spec, Bright(spec))
     seen, held = (set(np.concatenate([patch.ravel() for patch in windows]).tolist()) for windows in (some, others))
     assert seen
     assert held
     assert not seen & held
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_third_that_is_held_out_has_something_to_judge(place: int) -> None:
+    voxels = np.full((90, 16, 16), 0.1, np.float32)
+    voxels[(place + 1) % 3 * 30 + 5 : (place + 1) % 3 * 30 + 15] = 0.9  # two thirds have foreground, one has none
+    voxels[(place + 2) % 3 * 30 + 5 : (place + 2) % 3 * 30 + 15] = 0.9
+    some, others = split([Scan("a", "a", lambda: Volume(voxels, LPS))], [], SPEC, Bright(SPEC))
+    assert max(patch.max() for patch in others) > 0.5
+    assert max(patch.max() for patch in some) > 0.5
+
+
 def test_a_scan_too_small_to_be_divided_is_refused() -> None:
     with pytest.raises(UsageError, match=r"too small(.|\n)*--held-out"):
-        split([scan((16, 16, 16))], [], DEEP)
+        split([scan((16, 16, 16))], [], DEEP, Bright(DEEP))
 
 
 def test_of_several_scans_the_last_is_held_out() -> None:
-    some, others = split([scan(seed=1, name="a"), scan(seed=2, name="b"), scan(seed=3, name="c")], [], SPEC)
+    some, others = split(
+        [scan(seed=1, name="a"), scan(seed=2, name="b"), scan(seed=3, name="c")], [], SPEC, Bright(SPEC)
+    )
     assert list(some.report()) == ["a", "b"]
     assert list(others.report()) == ["c"]
 
 
 def test_a_scan_is_never_calibrated_and_judged_on() -> None:
     with pytest.raises(UsageError, match=r"again would be both(.|\n)*--held-out"):
-        split([scan(name="a"), scan(seed=1)], [replace(scan(name="a"), name="again")], SPEC)
+        split([scan(name="a"), scan(seed=1)], [replace(scan(name="a"), name="again")], SPEC, Bright(SPEC))
 
 
 def test_no_scan_is_refused() -> None:
     with pytest.raises(UsageError, match="no scan"):
-        split([], [], SPEC)
+        split([], [], SPEC, Bright(SPEC))
 
 
 def test_half_of_the_patches_have_foreground() -> None:
@@ -149,7 +163,7 @@ def test_a_digest_tells_scans_and_places() -> None:
 @pytest.mark.parametrize("spec", [SPEC, replace(SPEC, in_channels=2), replace(DEEP, axes="HWD", spacing=(3, 1, 2))])
 def test_noise_goes_the_way_of_a_scan(spec: ModelSpec) -> None:
     spec = replace(spec, intensity=Intensity("window", -100.0, 300.0))
-    some, others = split([random_scan(spec, 3)], [], spec)
+    some, others = split([random_scan(spec, 3)], [], spec, Bright(spec))
     assert some[0].shape == others[0].shape == (1, spec.in_channels, *spec.patch)
     assert 0.4 < some[0].mean() < 0.6
 
