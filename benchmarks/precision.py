@@ -36,13 +36,16 @@ def main(
         run("export", checkpoint, "-o", folder / "fp32.onnx", "--scan", scan, *size)
         half = ("--precision", "fp16", "--gate", gate)
         run("export", checkpoint, "-o", folder / "fp16.onnx", "--scan", scan, *size, *half)
+        truth = ["--labels", labels, *(word for one in label_value or [] for word in ("--label-value", one))]
+        truth = truth if labels else []
         recipes = {}
         for file, profile in (("cpu.int8.onnx", "cpu"), ("cpu.int8.xml", "cpu"), ("tensorrt.int8.onnx", "tensorrt")):
             words = ("--profile", profile, "--gate", gate)
-            recipes[file] = run("calibrate", folder / "fp32.onnx", scan, "-o", folder / file, *words).get("recipe")
+            recipes[file] = run("calibrate", folder / "fp32.onnx", scan, "-o", folder / file, *words, *truth).get(
+                "recipe"
+            )
         files = [path for path in (folder / file for file in ("fp32.onnx", "fp16.onnx", *recipes)) if path.is_file()]
-        truth = ["--labels", labels, *(word for one in label_value or [] for word in ("--label-value", one))]
-        compared = run("compare", checkpoint, *files, scan, "--min-dice", 0, *(truth if labels else []))
+        compared = run("compare", checkpoint, *files, scan, "--min-dice", 0, *truth)
     rows = [row(one, recipes.get(Path(one["artifact"]).name)) for one in compared["candidates"]]
     document = {"checkpoint": checkpoint.name, "scan": scan.name, "subjects": 1, "rows": rows, "recipes": recipes}
     output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

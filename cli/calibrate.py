@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,8 +17,6 @@ from .truth import parse_values, true_labels
 
 if TYPE_CHECKING:
     from medattn_edge.artifact import Artifact
-    from medattn_edge.precision.windows import Scan
-    from medattn_edge.spec import ModelSpec
     from medattn_edge.volume import Volume
 
 Option = typer.Option
@@ -34,7 +34,8 @@ def command(  # noqa: PLR0913
         Option("--held-out", metavar="SCAN", help="To judge on; repeat it. By default the last scan, or a part."),
     ] = None,
     labels: Annotated[
-        list[Path] | None, Option("--labels", help="True labels of the held-out scans: the gate is then on true Dice.")
+        list[Path] | None,
+        Option("--labels", help="True labels of the scans to judge on: the gate is then on true Dice."),
     ] = None,
     label_value: Annotated[
         list[str] | None, Option("--label-value", metavar="NAME=VALUE", help="A label's value in --labels; repeat it.")
@@ -84,10 +85,13 @@ def command(  # noqa: PLR0913
             hint=f"medattn-edge calibrate {artifact} SCAN -o {output} --profile {profile}; or --allow-random to try",
         )
     spec = parent.spec
-    sources = [windows.Scan.of_file(_existing(path)) for path in scans or []] or [windows.random_scan(spec, seed)]
-    held = _judged(spec, held_out or [], labels or [], label_value or [])
+    truths = _truths(labels or [], len(held_out or scans or []), spec.labels, label_value or [])
+    real = [windows.Scan.of_file(_existing(path)) for path in scans or []]
+    held = [windows.Scan.of_file(_existing(path)) for path in held_out or []]
+    judged_on = [replace(scan, truth=truth) for scan, truth in zip(held or real, truths, strict=True)]
+    sources = (real if held else judged_on) or [windows.random_scan(spec, seed)]
     with OnnxRuntimeSession(parent, Options(threads=threads)) as session:
-        some, others = windows.split(sources, held, spec, session)
+        some, others = windows.split(sources, judged_on if held else [], spec, session)
         calibrated = windows.balanced(some, session, samples, seed)
         judged = windows.balanced(others, session, held_out_samples, seed)
     with console.stages() as progress:
@@ -106,19 +110,18 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _judged(spec: ModelSpec, scans: list[Path], labels: list[Path], label_values: list[str]) -> list[Scan]:
-    """The scans to judge on, with the true labels of each where there are any."""
-    from medattn_edge.precision.windows import Scan
-
-    if labels and len(labels) != len(scans):
+def _truths(
+    labels: list[Path], scans: int, names: tuple[str, ...], label_values: list[str]
+) -> list[Callable[[Volume], Volume] | None]:
+    """Where the true labels of each scan come from; nowhere when there are no labels."""
+    if labels and len(labels) != scans:
         raise UsageError(
-            f"{len(labels)} label files for {len(scans)} held-out scans",
-            expected="one each, in order",
+            f"{len(labels)} label files for {scans} scans to judge on",
+            expected="one each, in order: of the held-out scans, or, without any, of all scans",
             hint="--held-out A.nii.gz --labels A-labels.nii.gz",
         )
     values = parse_values(label_values)
-    truths = [partial(_truth, _existing(path), spec.labels, values) for path in labels] or [None] * len(scans)
-    return [Scan.of_file(_existing(path), truth) for path, truth in zip(scans, truths, strict=True)]
+    return [partial(_truth, _existing(path), names, values) for path in labels] or [None] * scans
 
 
 def _truth(path: Path, names: tuple[str, ...], values: dict[str, list[int]], scan: Volume) -> Volume:

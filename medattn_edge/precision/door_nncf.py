@@ -9,7 +9,7 @@ from typing import Any
 from medattn_edge.artifact import Artifact
 from medattn_edge.precision.attention_paths import spare_energies
 from medattn_edge.precision.door import Calibration, Door, Recipe
-from medattn_edge.precision.layers import attention_products
+from medattn_edge.precision.layers import attention_products, with_idle_nodes
 from medattn_edge.precision.nncf_quantise import METHODS, quantised
 from medattn_edge.precision.onnx_graph import in_order, name_new_nodes
 
@@ -20,7 +20,9 @@ def quantise(parent: Artifact, model: Any, calibration: Calibration, recipe: Rec
 
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
-    made = quantised(copied, calibration, recipe, [*attention_products(model), *recipe.floating])
+    made = quantised(
+        copied, calibration, recipe, [*attention_products(model), *with_idle_nodes(model, recipe.floating)]
+    )
     spare_energies(made)
     in_order(made)
     name_new_nodes(made)

@@ -10,7 +10,7 @@ from medattn_edge.artifact import Artifact
 from medattn_edge.backends.openvino_attention import fuse_attention
 from medattn_edge.backends.openvino_library import imported
 from medattn_edge.precision.door import Calibration, Door, Recipe
-from medattn_edge.precision.layers import attention_products
+from medattn_edge.precision.layers import attention_products, with_idle_nodes
 from medattn_edge.precision.nncf_quantise import METHODS, quantised
 
 
@@ -19,7 +19,7 @@ def quantise(parent: Artifact, model: Any, calibration: Calibration, recipe: Rec
     ov = imported()
     read = ov.Core().read_model(str(parent.path))
     fused = fuse_attention(read)
-    floating = names_in(read, (*attention_products(model), *recipe.floating))
+    floating = names_in(read, (*attention_products(model), *with_idle_nodes(model, recipe.floating)))
     made = quantised(read, calibration, recipe, [*fused, *floating])
     ov.save_model(made, str(files[".xml"]), compress_to_fp16=False)
 

@@ -11,7 +11,7 @@ import numpy as np
 from medattn_edge.artifact import Artifact
 from medattn_edge.precision.attention_paths import spare_energies
 from medattn_edge.precision.door import Calibration, Door, Recipe
-from medattn_edge.precision.layers import SMALL_CHANNELS, WEIGHTED, attention_products, layers
+from medattn_edge.precision.layers import SMALL_CHANNELS, WEIGHTED, attention_products, layers, with_idle_nodes
 from medattn_edge.precision.onnx_graph import in_order, name_new_nodes, with_shapes
 from medattn_edge.precision.statistics import METHODS, Ranges
 
@@ -38,7 +38,7 @@ def qdq(model: Any, ranges: Ranges, recipe: Recipe, only: tuple[str, ...] | None
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     symmetric = recipe.profile == "tensorrt"
-    floating = {*attention_products(model), *recipe.floating}
+    floating = {*attention_products(model), *with_idle_nodes(model, recipe.floating)}
     if symmetric:
         floating |= {layer.node for layer in layers(model) if min(layer.channels) < SMALL_CHANNELS}
     copied = onnx.ModelProto()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,3 +51,22 @@ def attention_products(model: Any) -> tuple[str, ...]:
                 kept.add(one.name)
                 waiting += graph.inputs(one)
     return tuple(node.name for node in graph.nodes if node.name in kept)
+
+
+def with_idle_nodes(model: Any, floating: Container[str]) -> tuple[str, ...]:
+    """Those names of nodes that are in `floating`, and of nodes without weights that feed no quantised layer.
+
+    A pooling or a concatenation between layers in floating point would else be rounded for nobody.
+    """
+    graph = Graph(model)
+    feeding: set[str] = set()
+    for node in reversed(graph.nodes):
+        for user in graph.followers(node):
+            quantised = user.op_type in WEIGHTED and user.name not in floating
+            if quantised or (user.op_type not in WEIGHTED and user.name in feeding):
+                feeding.add(node.name)
+    return tuple(
+        node.name
+        for node in graph.nodes
+        if node.name in floating or (node.op_type not in WEIGHTED and node.name not in feeding)
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from medattn_edge.labels import labels_of
 from medattn_edge.spec import ModelSpec
 from medattn_edge.volume import Volume
 
+_SETS = 3  # of one scan: two are calibrated on, one is held out
 _FEW = 8  # windows that tell which labels a part of a scan has
 OVERLAP = 0.5  # of the windows that are chosen from, as in inference
 Labels = npt.NDArray[Any]
@@ -129,33 +131,33 @@ def every_window(scans: Sequence[Scan], spec: ModelSpec) -> Windows:
 def divided(scan: Scan, spec: ModelSpec, session: Session) -> tuple[Windows, Windows]:
     """One scan as (to calibrate on, held out): a third of its longest axis, in patches, is held out.
 
-    No voxel is in both. Of the three thirds it is the one that leaves most labels on both sides, by what the session
-    finds in a few windows of each; of equals the middle one. Raises UsageError for a scan of too few windows.
+    No voxel is in both. The axis is cut into six parts, or three where six are shorter than a patch; every third part
+    is held out, beginning with the one that leaves most labels on both sides by what the session finds in a few windows
+    of each. Raises UsageError for a scan of too few windows.
     """
     shape = prepare(scan.read(), spec).image.shape[1:]
     tiling = Tiling(shape, spec.patch, OVERLAP)
     axis = max(range(3), key=lambda one: shape[one] / tiling.size[one])
-    low, high = shape[axis] // 3, shape[axis] - shape[axis] // 3
-    thirds = [
-        Windows([scan], spec, _rows(tiling, axis, first, last))
-        for first, last in ((0, low), (low, high), (high, shape[axis]))
-    ]
-    if not all(map(len, thirds)):
+    count = 2 * _SETS if shape[axis] >= 2 * _SETS * tiling.size[axis] else _SETS
+    edges = [shape[axis] * index // count for index in range(count + 1)]
+    parts = [_rows(tiling, axis, first, last) for first, last in itertools.pairwise(edges)]
+    if not all(parts):
         raise UsageError(
             f"{scan.name} is too small to be divided: {'x'.join(map(str, shape))} voxels, "
             f"patches of {'x'.join(map(str, spec.patch))}",
             expected="a second scan to judge on",
             hint="--held-out OTHER_SCAN",
         )
-    seen = [_labels_in(third, session) for third in thirds]
+    sets = [[place for part in parts[index::_SETS] for place in part] for index in range(_SETS)]
+    seen = [_labels_in(Windows([scan], spec, places), session) for places in sets]
 
     def worth(held: int) -> tuple[int, bool]:
         rest = set[int]().union(*(labels for index, labels in enumerate(seen) if index != held))
         return min(len(seen[held]), len(rest)), held == 1
 
-    held = max(range(3), key=worth)
-    outside = [place for index, third in enumerate(thirds) if index != held for place in third._chosen]
-    return Windows([scan], spec, outside), thirds[held]
+    held = max(range(_SETS), key=worth)
+    outside = [place for index, places in enumerate(sets) if index != held for place in places]
+    return Windows([scan], spec, outside), Windows([scan], spec, sets[held])
 
 
 def _labels_in(windows: Windows, session: Session) -> set[int]:

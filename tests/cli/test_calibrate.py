@@ -82,6 +82,17 @@ def test_true_labels_of_a_held_out_scan_are_the_gate(medattn: Run, net: Path, sc
     assert case["reference_dice"]["right_lung"] > 0.9
 
 
+def test_true_labels_of_one_scan_are_the_gate_on_the_part_that_is_held_out(
+    medattn: Run, net: Path, tmp_path: Path
+) -> None:
+    values = ("--labels", sample_labels(), "--label-value", "right_lung=5", "--label-value", "left_lung=6")
+    done = medattn("calibrate", net, sample_scan(), "-o", tmp_path / "net.onnx", *QUICK, *values, "--json")
+    assert done.returncode == 0, done.stderr
+    (case,) = json.loads(done.stdout)["agreement"]
+    assert case["thresholds"] == {"min_dice_ratio": 0.999}
+    assert min(case["reference_dice"].values()) > 0.9
+
+
 def test_a_gate_that_is_not_held_is_exit_code_1_and_no_file(medattn: Run, net: Path, tmp_path: Path) -> None:
     output = tmp_path / "net.onnx"
     words = ("--gate", 1, "--max-trials", 2, "--door", "onnxruntime")
@@ -110,7 +121,7 @@ def test_noise_is_refused_unless_it_is_asked_for(medattn: Run, net: Path, tmp_pa
         (["{net}", "{scan}", "-o", "{out}.engine"], 2, ".onnx or .xml"),
         (["{net}", "{scan}", "-o", "{out}.onnx", "--door", "modelopt"], 2, "nncf-onnx"),
         (["{net}", "{scan}", "-o", "{out}.onnx", "--held-out", "{scan}"], 2, "both calibrated and judged on"),
-        (["{net}", "{scan}", "-o", "{out}.onnx", "--labels", "{scan}"], 2, "1 label files for 0 held-out"),
+        (["{net}", "{scan}", "-o", "{out}.onnx", "--labels", "a", "--labels", "b"], 2, "2 label files for 1 scans"),
         (["{net}", "{scan}", "-o", "nowhere/net.onnx"], 3, "mkdir -p"),
         (["{net}", "{scan}", "-o", "{out}.onnx", "--method", "mean"], 2, "minmax"),
         (["{net}", "{scan}", "-o", "{out}.xml", "--runtime", "onnxruntime"], 2, "leave --runtime out"),

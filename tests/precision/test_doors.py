@@ -169,6 +169,17 @@ def _plain_convolutions(path: Path) -> set[str]:
     }
 
 
+@pytest.mark.parametrize("name", DOORS)
+def test_with_every_layer_in_floating_point_nothing_is_rounded(
+    name: str, lungs: Artifact, lungs_model: Any, calibration: Calibration, halves: Halves, tmp_path: Path
+) -> None:
+    every = tuple(layer.node for layer in layers(lungs_model))
+    path = quantised(DOORS[name], lungs, calibration, Recipe("cpu", floating=every), tmp_path)
+    patch = halves[1][1]
+    run = in_openvino if path.suffix == ".xml" else in_onnxruntime
+    assert sqnr(in_onnxruntime(lungs.path, patch), run(path, patch)) > 100
+
+
 @pytest.mark.parametrize("name", [name for name, door in DOORS.items() if ".onnx" in door.suffixes])
 def test_attention_products_and_softmax_stay_floating_point(
     name: str, guided: Artifact, guided_model: Any, guided_calibration: Calibration, tmp_path: Path
