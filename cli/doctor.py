@@ -47,24 +47,25 @@ def _tell(document: dict[str, Any], host: Host) -> None:
         (
             *(row["name"], row["device"], "yes" if row["runs"] else "no"),
             *(row["precisions"][name] if row["runs"] else "-" for name in ("fp32", "fp16", "int8")),
-            _advice(row),
         )
         for row in document["backends"]
     ]
     _show("backends: what an artifact is really computed in", _BACKENDS, backends)
+    _remark(document["backends"])
     compilers = [
-        (row["name"], ", ".join(row["suffixes"]), "yes" if row["runs"] else "no", _advice(row))
-        for row in document["compilers"]
+        (row["name"], ", ".join(row["suffixes"]), "yes" if row["runs"] else "no") for row in document["compilers"]
     ]
     if compilers:
-        _show("compilers", ("compiler", "writes", "runs", "remarks"), compilers)
+        _show("compilers", ("compiler", "writes", "runs"), compilers)
+        _remark(document["compilers"])
     for problem in document["problems"]:
         console.say(f"problem: {problem['found']}\n  next: {problem['hint']}")
     if not any(row["runs"] for row in document["backends"]):
         console.say("no backend runs here: install one of the lines above")
 
 
-_BACKENDS = ("backend", "device", "runs", "fp32", "fp16", "int8", "remarks")
+_WHOLE = ("backend", "compiler", "device", "runs")  # columns of names, which a break would spoil
+_BACKENDS = ("backend", "device", "runs", "fp32", "fp16", "int8")
 
 
 def _environment(host: Host) -> list[tuple[str, str, str]]:
@@ -103,8 +104,12 @@ def _runtime(name: str, version: str | None, host: Host) -> str:
     return f"{version}, {told[name]}" if name in told else version
 
 
-def _advice(row: dict[str, Any]) -> str:
-    return "\n".join(text for text in (row["why"], row["install"]) if text)
+def _remark(rows: list[dict[str, Any]]) -> None:
+    """Why a row does not run, and the line that helps: below the table, where it can be copied."""
+    for row in rows:
+        if row["why"] or row["install"]:
+            helps = f"\n    {row['install']}" if row["install"] else ""
+            console.say(f"  {row['name']}: {row['why']}{helps}")
 
 
 def _show(title: str, headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
@@ -113,7 +118,7 @@ def _show(title: str, headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]
 
     table = Table(title=title)
     for heading in headings:
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in _WHOLE)
     for row in rows:
         table.add_row(*(escape(value) for value in row))
     console.show(table)
