@@ -1,0 +1,38 @@
+"""What every rewrite is: the record of its file, and how it finds and changes the modules of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import nn
+
+from medattn_edge.models.network import SegmentationNetwork
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """The record of a rewrite file: the same function by other operators.
+
+    name: as `fuse` takes it. title: one line for a report. source: the paper, or the identity it rests on.
+    apply: changes a network in evaluation mode in place, logits and attention maps staying what they are, and returns
+    the paths of the modules it touched (none: nothing to do, as in a network that it was applied to before).
+    needs: what is applied first even when nobody named it. after: what comes first when both are applied.
+    excludes: what cannot be applied beside it.
+    """
+
+    name: str
+    title: str
+    source: str
+    apply: Callable[[SegmentationNetwork], list[str]]
+    needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ()
+
+
+def sites(network: nn.Module, kind: type[Module]) -> list[tuple[str, Module]]:
+    """Path and module of every module that is exactly of this class, each module once."""
+    return [(path, module) for path, module in network.named_modules() if type(module) is kind]
