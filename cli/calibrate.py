@@ -137,7 +137,8 @@ def _tell(made: Artifact) -> None:
     for row in recipe["doors"]:
         ratio = "-" if row["ratio_to_fp32"] is None else f"{row['ratio_to_fp32']:.2f}"
         holds = "holds" if row["holds"] else "fails"
-        table.add_row(row["door"], f"{row['dice']:.6f}", f"{row['sqnr_db']:.1f}", holds, ratio)
+        sqnr = "not finite" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f}"
+        table.add_row(row["door"], f"{row['dice']:.6f}", sqnr, holds, ratio)
     console.show(table)
     size = made.path.stat().st_size + sum(made.path.with_suffix(one).stat().st_size for one in manifest.companions)
     console.say(f"{made.path}: {size / 1e6:.1f} MB, INT8 through {recipe['door']}, after {recipe['trials']} trials")

@@ -12,7 +12,7 @@ from medattn_edge.fusion.linear import merged_outputs
 from medattn_edge.fusion.open_guided import OpenStep, OwnFirst, open_bank, open_network
 from medattn_edge.fusion.rewrite import Rewrite
 from medattn_edge.models.network import SegmentationNetwork
-from medattn_edge.models.self_guided_attention import AttentionLayer, GuidedStep, SelfGuidedAttention
+from medattn_edge.models.self_guided_attention import GuidedStep, SelfGuidedAttention
 
 
 class MergedFirst(nn.Module):
@@ -59,10 +59,11 @@ def apply(network: SegmentationNetwork) -> list[str]:
                 activations.append(nn.ReLU())
             scale.first = MergedFirst(convs, activations)
             for layer in layers:
-                _skip_reduction(layer)
+                layer.reduce = nn.Identity()
             touched.append(f"{name}.scales.{index}")
         if firsts:
             setattr(network, name, OpenStep(step))
+            touched.append(f"{name}.autoencoders")
     return touched
 
 
@@ -76,10 +77,6 @@ def _take_from_autoencoders(step: GuidedStep) -> list[Any]:
     for member in bank.members:
         member.encode1 = member.encode1[2:]  # type: ignore[index]
     return convs
-
-
-def _skip_reduction(layer: AttentionLayer) -> None:
-    layer.reduce = nn.Identity()  # type: ignore[assignment]
 
 
 def _slope(activation: nn.Module, channels: int) -> Tensor:

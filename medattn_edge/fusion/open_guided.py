@@ -36,7 +36,9 @@ class OpenSelfGuided(SelfGuidedAttention):
     def training_outputs(self, image: Tensor) -> TrainingOutputs:
         """Refused: raises UsageError."""
         raise UsageError(
-            "a fused network cannot be trained", expected="the network that it was made from", hint="fuse a copy"
+            "a fused network cannot be trained",
+            expected="the network that it was made from",
+            hint="load the checkpoint again",
         )
 
 

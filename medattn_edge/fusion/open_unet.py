@@ -96,7 +96,9 @@ class JoinedUNet3d(AttentionUNet3d):
     def training_outputs(self, image: Tensor) -> TrainingOutputs:
         """Refused: raises UsageError."""
         raise UsageError(
-            "a fused network cannot be trained", expected="the network that it was made from", hint="fuse a copy"
+            "a fused network cannot be trained",
+            expected="the network that it was made from",
+            hint="load the checkpoint again",
         )
 
     def _decode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -210,7 +210,8 @@ def _with_floating_layers(
         return trials.candidate(best.door, replace(best.recipe, floating=nodes)).verdict
 
     fewest_floating(ranking, floating)
-    made = [best, *trials.made[first:]]
+    # With every layer in floating point any gate holds, and nothing of it is INT8.
+    made = [best, *(one for one in trials.made[first:] if len(one.recipe.floating) < len(found))]
     enough = [one for one in made if one.verdict.holds]
     if enough:
         return min(enough, key=lambda one: len(one.recipe.floating)), ranking

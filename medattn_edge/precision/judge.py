@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,12 @@ class Verdict:
     reference_dice: dict[str, float]
     candidate_dice: dict[str, float]
     failures: tuple[str, ...]
+
+    @classmethod
+    def of_failure(cls, reason: str) -> Verdict:
+        """Of a candidate whose runtime failed: no figure, and no gate that it holds."""
+        lost = Agreement(math.inf, -math.inf, 0.0, {}, {}, 0, 0, finite=False)
+        return cls(lost, {}, {}, (reason,))
 
     @property
     def holds(self) -> bool:

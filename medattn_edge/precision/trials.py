@@ -14,7 +14,9 @@ from typing import Any
 from medattn_edge.artifact import Artifact, Manifest, manifest_path, sha256, writing
 from medattn_edge.atomic import replacing
 from medattn_edge.backends import open_session
-from medattn_edge.backends.session import Patches, Session
+from medattn_edge.backends.isolated import IsolatedSession
+from medattn_edge.backends.session import Options, Patches, Session
+from medattn_edge.errors import BackendError
 from medattn_edge.precision.cache import Cache
 from medattn_edge.precision.door import Calibration, Door, Recipe
 from medattn_edge.precision.door_ort import qdq
@@ -35,8 +37,13 @@ class Runtime:
     threads: int = 0
 
     def open(self, path: Path) -> Session:
-        """A session on an artifact."""
+        """A session on an artifact, in this process: to time it."""
         return open_session(path, backend=self.backend, threads=self.threads, optimise=self.optimise)
+
+    def apart(self, path: Path) -> Session:
+        """A session in a process of its own: to judge what may crash."""
+        options = Options(threads=self.threads, optimise=self.optimise)
+        return IsolatedSession(path, backend=self.backend, options=options)
 
 
 @dataclass(frozen=True)
@@ -103,10 +110,13 @@ class Trials:
         self.count += 1
         door.quantise(self.parent, self.model, self.calibration, recipe, files)
         artifact = _described(self.parent, files[suffix], door)
-        with self.runtime.open(artifact.path) as session:
-            made = Candidate(door, recipe, artifact, self.judge.judge(session))
-        self.made.append(made)
-        return made
+        try:
+            with self.runtime.apart(artifact.path) as session:
+                verdict = self.judge.judge(session)
+        except BackendError as error:  # a crash of a runtime is a verdict on the file
+            verdict = Verdict.of_failure(f"{self.runtime.backend}: {error.found}")
+        self.made.append(Candidate(door, recipe, artifact, verdict))
+        return self.made[-1]
 
     def alone(self, recipe: Recipe, cache: Cache) -> Callable[[tuple[str, ...]], tuple[float, float]]:
         """Tells SQNR in dB and Dice of the parent with some nodes quantised and no others, on a few windows.
@@ -141,23 +151,24 @@ class Trials:
     def timed(self, candidates: Sequence[Candidate], patch: Patches) -> list[Candidate]:
         """The candidates with their speed, all measured in turn with the FP32 parent in the same runtime.
 
-        Not where the graph is computed as it is written: nobody would run it so.
+        Not where the graph is computed as it is written, which nobody would run, and none whose runtime failed.
         """
-        if not self.runtime.optimise:
+        able = [one for one in candidates if one.verdict.agreement.finite and self.runtime.optimise]
+        if not able:
             return list(candidates)
         sessions = {"": self.runtime.open(self.parent.path)}
-        sessions |= {str(one.artifact.path): self.runtime.open(one.artifact.path) for one in candidates}
+        sessions |= {str(one.artifact.path): self.runtime.open(one.artifact.path) for one in able}
         try:
             calls = {name: lambda s=session: s.run(patch) for name, session in sessions.items()}
             latency = interleaved(calls, rounds=ROUNDS, warm_up_s=0.2)
         finally:
             for session in sessions.values():
                 session.close()
-        found = []
-        for one in candidates:
-            ratio, (low, high) = latency[str(one.artifact.path)].ratio_of(latency[""])
-            found.append(replace(one, speed=Speed(self.runtime.backend, ratio, low, high)))
-        return found
+        speeds = {}
+        for name in latency.keys() - {""}:
+            ratio, (low, high) = latency[name].ratio_of(latency[""])
+            speeds[name] = Speed(self.runtime.backend, ratio, low, high)
+        return [replace(one, speed=speeds.get(str(one.artifact.path))) for one in candidates]
 
 
 def _described(parent: Artifact, path: Path, door: Door | None) -> Artifact:

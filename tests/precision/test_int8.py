@@ -198,3 +198,16 @@ def test_the_recipe_is_plain_json(lungs: Artifact, halves: Halves, kept: Cache, 
     made = calibrate(lungs, tmp_path / "net.onnx", halves, EASY, kept)
     assert json.loads(json.dumps(made.manifest.to_json())) == made.manifest.to_json()
     assert manifest_path(made.path).stat().st_size < 200_000
+
+
+def test_a_runtime_that_dies_on_a_candidate_is_a_verdict(
+    lungs: Artifact, halves: Halves, kept: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library that crashes when it is loaded stands in the way of every new process of ONNX Runtime."""
+    (tmp_path / "crash").mkdir()
+    (tmp_path / "crash" / "onnxruntime.py").write_text("import ctypes\nctypes.string_at(0)\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "crash"))  # this process has the real one already
+    with pytest.raises(AgreementError, match=r"onnxruntime: the runtime crashed: SIGSEGV") as said:
+        calibrate(lungs, tmp_path / "net.onnx", halves, replace(EASY, max_trials=1), kept)
+    assert "does not hold the gate" in said.value.found
+    assert not (tmp_path / "net.onnx").exists()
