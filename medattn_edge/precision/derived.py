@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from medattn_edge.backends.check import check
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options, Patches
 from medattn_edge.errors import UsageError
+from medattn_edge.precision.onnx_graph import operators
 
 
 def fp32_graph(artifact: Artifact, wanted: str) -> None:
@@ -68,7 +68,7 @@ def write_derived(
         manifest = parent.manifest.child(
             precision=precision,
             sha256=sha256(file),
-            operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
+            operators=operators(model),
             recipe=dict(recipe),
         )
         cases = against_parent(parent, Artifact(file, manifest), precision, samples, gates)

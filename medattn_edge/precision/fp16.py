@@ -22,8 +22,9 @@ from medattn_edge.precision.derived import against_parent, fp32_graph, write_der
 from medattn_edge.precision.fp16_graph import Island, rounded, to_fp16
 from medattn_edge.precision.observe import batched, floating_tensors, ranges
 from medattn_edge.precision.onnx_graph import Graph, module_of, read
+from medattn_edge.precision.qdq_graph import LAYOUT
+from medattn_edge.precision.qdq_operators import LARGEST_HALF
 
-LARGEST_HALF = 65504.0
 FP16_GATE = Thresholds(min_dice=0.9995, min_sqnr_db=40.0)  # on real patches
 FP16_SMOKE = Thresholds(min_sqnr_db=40.0)  # on noise, where labels mean nothing
 MARGIN = 8.0  # a tensor whose largest magnitude on the samples exceeds LARGEST_HALF / MARGIN stays FP32
@@ -37,7 +38,6 @@ ALWAYS_FP32 = {
     **dict.fromkeys(("GlobalAveragePool", "Exp", "Sqrt", "Reciprocal"), "sum"),
 }
 _HEADS = ("Conv", "ConvTranspose", "MatMul", "Gemm")  # where walking back from the logits ends
-_VIEWS = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 _TOLD = 1000  # magnitudes that the recipe names, the largest first: more than our networks have, but a bound
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -110,7 +110,7 @@ def _keep_energy(choice: _Choice, softmax: Any) -> None:
 
 def _source(graph: Graph, name: str) -> str:
     """The tensor that a view shows."""
-    while name in graph.producer and graph.producer[name].op_type in _VIEWS:
+    while name in graph.producer and graph.producer[name].op_type in LAYOUT:
         name = graph.producer[name].input[0]
     return name
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,11 @@ def name_new_nodes(model: Any) -> None:
         near = [*graph.inputs(node), *graph.followers(node)]
         named = [one for one in near if any(entry.key == MODULE for entry in one.metadata_props)]
         set_module(node, module_of(named[0]) if named else "")
+
+
+def operators(model: Any) -> dict[str, int]:
+    """Operator type -> how many, as a manifest has them."""
+    return dict(sorted(Counter(node.op_type for node in model.graph.node).items()))
 
 
 def in_order(model: Any) -> None:

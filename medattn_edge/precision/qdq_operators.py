@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from medattn_edge.precision.layers import SMALL_CHANNELS
 from medattn_edge.precision.qdq_graph import CONVOLUTIONS, LAYOUT, PRODUCTS, QUANTIZE, Fault, QdqGraph, attribute, sizes
 
 Faults = Iterator[Fault]
-FEW_CHANNELS = 16  # below, an INT8 convolution does not fill a tensor core's tile
 LARGEST_HALF = 65504.0
 _SEVEN_BITS = 64  # what ONNX Runtime's reduce_range gives: two products 255 * 64 still fit the 16-bit sum
 _OPSETS = (17, 18)
@@ -56,7 +56,7 @@ def few_channels(graph: QdqGraph, isa: str) -> Faults:
         group = attribute(node, "group", 1)
         first, second = (shape[0], shape[1] * group)
         before, after = (second, first) if node.op_type == "Conv" else (first, second)
-        if min(before, after) < FEW_CHANNELS:
+        if min(before, after) < SMALL_CHANNELS:
             yield Fault(node, f"this INT8 {node.op_type} has {before} channels in and {after} out")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +20,7 @@ from medattn_edge.precision.cache import Cache
 from medattn_edge.precision.door import Calibration, Door, Recipe
 from medattn_edge.precision.door_ort import qdq
 from medattn_edge.precision.judge import Judge, Verdict
+from medattn_edge.precision.onnx_graph import operators, read
 from medattn_edge.timing import interleaved
 
 ROUNDS = 7  # of a timing: enough for a median to say which of two is faster
@@ -177,7 +177,7 @@ def _described(parent: Artifact, path: Path, door: Door | None) -> Artifact:
     manifest = parent.manifest.child(
         precision="int8",
         sha256=sha256(path),
-        operators=_operators(path) if path.suffix == ".onnx" else dict(parent.manifest.operators),
+        operators=operators(read(path)) if path.suffix == ".onnx" else dict(parent.manifest.operators),
         companions={suffix: sha256(path.with_suffix(suffix)) for suffix in companions},
     )
     manifest_path(path).write_text(_text(manifest), encoding="utf-8")
@@ -198,10 +198,3 @@ def installed(artifact: Artifact, path: Path) -> Artifact:
 
 def _text(manifest: Manifest) -> str:
     return json.dumps(manifest.to_json(), indent=2) + "\n"
-
-
-def _operators(path: Path) -> dict[str, int]:
-    import onnx
-
-    graph = onnx.load(str(path), load_external_data=False).graph
-    return dict(sorted(Counter(node.op_type for node in graph.node).items()))
