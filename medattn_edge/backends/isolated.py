@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -33,6 +34,9 @@ class IsolatedSession(Session):
     A child that dies or does not answer in time is a BackendError that says why, now and for every later run; an error
     that was raised in the child is raised here as it was. The child writes to stderr only. facts: those of the
     session, and the child's `pid`. Several threads may call it: one run is done after the other.
+    opened_s: from the start of the child until its session was open, in s. last_ms: how long the last run took, by the
+    device's clock where the session has one, else measured in the child; the way there and back is not in it.
+    peak_rss_mb: the most memory that the child has held, in 1e6 bytes.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class IsolatedSession(Session):
         self._ending: tuple[str, str] | None = None  # why there is no child any more, and what to do
         self._deadline = 0.0
         self._lock = threading.RLock()
+        self.last_ms, start = math.nan, time.perf_counter()
         self._process, end = _start(environment or {})
         self._channel = Channel(end, self._look)
         self._end = weakref.finalize(self, _end, self._process, end)
@@ -60,6 +65,7 @@ class IsolatedSession(Session):
         except BaseException:
             self.close()
             raise
+        self.opened_s, self.peak_rss_mb = time.perf_counter() - start, float(told["peak_rss_mb"])
         super().__init__(
             ModelSpec.from_json(told["spec"]),
             batch=told["batch"],
@@ -82,11 +88,19 @@ class IsolatedSession(Session):
             self._end()
 
     def _run(self, patches: Patches) -> Patches:
-        return self._ask({"do": "run"}, [patches])[1][0]
+        [logits] = self._timed("run", patches)
+        return logits
 
     def _run_with_attention(self, patches: Patches) -> tuple[Patches, Patches]:
-        logits, maps = self._ask({"do": "attention"}, [patches])[1]
+        logits, maps = self._timed("attention", patches)
         return logits, maps
+
+    def _timed(self, what: str, patches: Patches) -> list[Patches]:
+        self.last_ms, self.device_ms = math.nan, None  # of a run that fails
+        told, answers = self._ask({"do": what}, [patches])
+        self.device_ms, self.peak_rss_mb = told["device_ms"], told["peak_rss_mb"]
+        self.last_ms = told["ms"] if self.device_ms is None else self.device_ms
+        return answers
 
     def _ask(self, message: Message, arrays: Sequence[Patches] = ()) -> tuple[dict[str, Any], list[Patches]]:
         with self._lock:
@@ -106,6 +120,10 @@ class IsolatedSession(Session):
             if self._ending is not None:
                 found, hint = self._ending
                 raise BackendError(found, expected=f"an answer from {self._name}", hint=hint)
+            if "lost" in answer:  # the child ends itself
+                answer["error"]["hint"] = _LOST
+                self._ending = (answer["error"]["found"], _LOST)
+                self._process.kill()
         _raise(answer)
         return answer, answers
 
@@ -119,6 +137,7 @@ class IsolatedSession(Session):
 
 _CRASHED = "open it again; if that crashes too, another --backend"
 _HANGS = "a smaller --batch, or another --backend"
+_LOST = "open it again, in a new process; dmesg | grep NVRM says more when it comes back"
 _KILLED = "a smaller --batch: the kernel kills with SIGKILL when memory runs out, and dmesg tells it"
 
 

@@ -10,6 +10,7 @@ import select
 import signal
 import socket
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from medattn_edge.backends.cuda_memory import GpuLost
 from medattn_edge.backends.isolated_channel import Channel, Message
 from medattn_edge.backends.session import Patches, Session
 from medattn_edge.errors import BackendError, MedattnError
@@ -24,6 +26,8 @@ from medattn_edge.spec import ModelSpec
 
 _LOOK_MS = 1000
 _OOM_SCORE = "500"  # of -1000 to 1000; 0 is any other process
+_STATUS = Path("/proc/self/status")
+_KIB = 1024
 
 
 def main(descriptor: int) -> None:
@@ -60,7 +64,10 @@ def _serve(channel: Channel) -> None:
                 session = _opened(asked)
                 answer, arrays = _described(session), list[Patches]()
             else:
-                answer, arrays = {}, _answers(session, asked["do"], patches)
+                answer, arrays = _answers(session, asked["do"], patches)
+        except GpuLost as error:  # nothing here can use the GPU any more: this process ends, and a new one can
+            channel.send({**_refusal(error), "lost": True})
+            return
         except MedattnError as error:
             answer, arrays = _refusal(error), []
         except MemoryError:
@@ -91,12 +98,29 @@ def _described(session: Session) -> dict[str, Any]:
         "fixed_patch": session.fixed_patch,
         "attention_names": session.attention_names,
         "facts": session.facts,
+        "peak_rss_mb": _peak_rss_mb(),
     }
 
 
-def _answers(session: Session, name: str, patches: Sequence[Patches]) -> list[Patches]:
+def _answers(session: Session, name: str, patches: Sequence[Patches]) -> tuple[dict[str, Any], list[Patches]]:
+    """How long it took here, without the way to the parent, and the answers."""
+    start = time.perf_counter()
     answers = (session.run(*patches),) if name == "run" else session.run_with_attention(*patches)
-    return [np.ascontiguousarray(answer) for answer in answers]  # it is sent as it lies in memory
+    took = {"ms": (time.perf_counter() - start) * 1e3, "device_ms": session.device_ms}
+    took["peak_rss_mb"] = _peak_rss_mb()
+    return took, [np.ascontiguousarray(answer) for answer in answers]  # it is sent as it lies in memory
+
+
+def _peak_rss_mb() -> float:
+    """The most memory that this process has held, in 1e6 bytes.
+
+    Linux counts what the parent held before exec in ru_maxrss; VmHWM is that of this program alone.
+    """
+    if _STATUS.is_file():
+        for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * _KIB / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB / 1e6
 
 
 def _refusal(error: MedattnError) -> dict[str, Any]:

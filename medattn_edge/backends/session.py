@@ -25,7 +25,10 @@ class Session(ABC):
     fixed_patch: True when every patch must have the size spec.patch; False when any multiple of spec.stride will do.
     attention_names: the names of the attention maps it can return, empty when it has none.
     facts: what ran where (backend, device, threads, versions), and an artifact's parent_sha256, for reports.
+    device_ms: how long the last run took on the device by its own clock, in ms; None where it has none, as on a CPU.
     """
+
+    device_ms: float | None = None
 
     def __init__(
         self,

@@ -12,17 +12,17 @@ import numpy as np
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.cuda_memory import CudaStream
 from medattn_edge.backends.session import Options, Patches, Session
+from medattn_edge.backends.tensorrt_execution import IMAGE, Execution
 from medattn_edge.backends.tensorrt_library import Library, Message, gpu_at, imported, log_of, reasons, warnings
 from medattn_edge.errors import BackendError, EnvironmentProblem, IntegrityError, UsageError
-
-_IMAGE = "image"
 
 
 class EngineSession(Session):
     """`image` in, `logits` (and `attention`) out; an engine whose batch is free is run in parts that fit it.
 
     Deserialising an engine is running native code: the artifact's hash has been checked, the manifest's `target` fits
-    this host, and code for the host CPU inside an engine is never allowed.
+    this host, and code for the host CPU inside an engine is never allowed. An engine of a fixed batch is run once when
+    it is opened, and recorded as a CUDA graph. device_ms: as `Execution.run` measures it.
     """
 
     def __init__(self, artifact: Artifact, options: Options, library: Library) -> None:
@@ -47,9 +47,11 @@ class EngineSession(Session):
                 "remarks": _remarks(target, gpu.name),
             },
         )
+        self.device_ms: float | None = None
         self._runtime: Any = None
         self._engine: Any = None
         self._context: Any = None
+        self._execution: Execution | None = None
         self._stream: CudaStream | None = CudaStream(gpu.index, library.name)
         try:
             self._runtime = trt.Runtime(log)
@@ -63,8 +65,9 @@ class EngineSession(Session):
                 raise self._failed(f"cannot open {self._file}", heard)
             self.facts["remarks"] += warnings(heard)
             self._channels = self._outputs(trt)
-            self._limit = manifest.batch or int(self._engine.get_tensor_profile_shape(_IMAGE, 0)[2][0])
-            self._addresses = self._allocate()
+            execution = Execution(self._context, self._stream, self._shapes(), self._listeners, self._run_failed)
+            self._record(execution)
+            self._execution = execution
         except BaseException:
             self.close()
             raise
@@ -83,7 +86,7 @@ class EngineSession(Session):
         channels = {"logits": spec.outputs} | ({"attention": len(self.attention_names)} if self.attention_names else {})
         wanted = {
             name: (trt.DataType.FLOAT, (self.batch or -1, count, *spec.patch))
-            for name, count in {_IMAGE: spec.in_channels, **channels}.items()
+            for name, count in {IMAGE: spec.in_channels, **channels}.items()
         }
         if found != wanted:
             raise BackendError(
@@ -93,13 +96,16 @@ class EngineSession(Session):
             )
         return channels
 
-    def _allocate(self) -> dict[str, int]:
-        stream = self._open_stream()
-        addresses = {}
-        for name, channels in {_IMAGE: self.spec.in_channels, **self._channels}.items():
-            addresses[name] = stream.allocate(4 * self._limit * channels * int(np.prod(self.spec.patch)))
-            self._context.set_tensor_address(name, addresses[name])
-        return addresses
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of a buffer for the most patches that the engine takes at once."""
+        most = self.batch or int(self._engine.get_tensor_profile_shape(IMAGE, 0)[2][0])
+        channels = {IMAGE: self.spec.in_channels, **self._channels}
+        return {name: (most, count, *self.spec.patch) for name, count in channels.items()}
+
+    def _record(self, execution: Execution) -> None:
+        """With a CUDA graph if there can be one; `facts` say so, or why not."""
+        why = execution.record() if self.batch else "the engine takes any batch, and a graph is good for one shape"
+        self.facts |= {"cuda_graph": not why} | ({"cuda_graph_refused": why} if why else {})
 
     def _run(self, patches: Patches) -> Patches:
         return self._answers(["logits"], patches)[0]
@@ -109,27 +115,17 @@ class EngineSession(Session):
         return logits, maps
 
     def _answers(self, names: list[str], patches: Patches) -> list[Patches]:
-        stream = self._open_stream()
         count, patch = len(patches), patches.shape[2:]
-        answers = [np.empty((count, self._channels[name], *patch), np.float32) for name in names]
-        with self._lock:  # one set of buffers
-            stream.use()
-            for start in range(0, count, self._limit):
-                part = slice(start, start + self._limit)
-                self._enqueue(stream, patches[part])
-                for name, answer in zip(names, answers, strict=True):
-                    stream.download(self._addresses[name], answer[part])
-                stream.synchronize()
-        return answers
+        answers = {name: np.empty((count, self._channels[name], *patch), np.float32) for name in names}
+        with self._lock:
+            if self._execution is None:
+                raise BackendError("this session is closed", expected="an open one", hint="open the artifact again")
+            self.device_ms = None  # of a run that fails
+            self.device_ms = self._execution.run(patches, answers)
+        return list(answers.values())
 
-    def _enqueue(self, stream: CudaStream, part: Patches) -> None:
-        stream.upload(part, self._addresses[_IMAGE])
-        with self._listeners.collecting() as heard:
-            started = self._context.set_input_shape(_IMAGE, part.shape)
-            started = started and self._context.execute_async_v3(stream.handle)
-        if not started:
-            stream.synchronize()  # says more when it was the GPU that failed
-            raise self._failed(f"failed while running {self._file}", heard)
+    def _run_failed(self, heard: list[Message]) -> BackendError:
+        return self._failed(f"failed while running {self._file}", heard)
 
     def _failed(self, what: str, heard: list[Message]) -> BackendError:
         return BackendError(
@@ -138,17 +134,12 @@ class EngineSession(Session):
             hint="compile it again on this host: medattn-edge compile",
         )
 
-    def _open_stream(self) -> CudaStream:
-        if self._stream is None:
-            raise BackendError("this session is closed", expected="an open one", hint="open the artifact again")
-        return self._stream
-
     def close(self) -> None:
-        """Free the engine and its memory on the GPU."""
-        self._context = self._engine = self._runtime = None
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        """Free the engine and its memory on the GPU, once no run needs them."""
+        with self._lock:
+            if self._stream is not None:
+                self._stream.close()
+            self._stream = self._execution = self._context = self._engine = self._runtime = None
 
 
 def gpu_index(options: Options, name: str) -> int:

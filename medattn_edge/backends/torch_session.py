@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import numpy as np
 
+from medattn_edge.backends.cuda_memory import cuda_error, lost_by
 from medattn_edge.backends.session import Options, Patches, Session
 from medattn_edge.errors import BackendError, EnvironmentProblem
 from medattn_edge.spec import ModelSpec
-
-if TYPE_CHECKING:
-    import torch
 
 
 class TorchSession(Session):
@@ -28,38 +27,69 @@ class TorchSession(Session):
     ) -> None:
         super().__init__(spec, **session)
         self._device, self._logits, self._attention = device, logits, attention
+        self.device_ms: float | None = None
+
+    def run(self, patches: Patches) -> Patches:
+        """As `Session.run`. device_ms: of the last run on a GPU, from before the copy of the patches to it until after
+        the copy of the answers back, by CUDA events on torch's stream; of all parts, when it is run in several.
+        """
+        self.device_ms = None
+        return super().run(patches)
+
+    def run_with_attention(self, patches: Patches) -> tuple[Patches, Patches]:
+        """As `Session.run_with_attention`; device_ms as in `run`."""
+        self.device_ms = None
+        return super().run_with_attention(patches)
 
     def _run(self, patches: Patches) -> Patches:
-        return self._numpy(self._call(self._logits, patches))
+        [logits] = self._call(self._logits, patches)
+        return logits
 
     def _run_with_attention(self, patches: Patches) -> tuple[Patches, Patches]:
         if self._attention is None:
             return super()._run_with_attention(patches)
         logits, maps = self._call(self._attention, patches)
-        return self._numpy(logits), self._numpy(maps)
+        return logits, maps
 
-    def _call(self, function: Callable[..., Any], patches: Patches) -> Any:
+    def _call(self, function: Callable[..., Any], patches: Patches) -> list[Patches]:
         import torch
 
         try:
             with torch.inference_mode():
-                # A tensor over memory that must not be written to is a warning in torch: that memory is copied.
-                image = torch.from_numpy(np.require(patches, requirements=["W"]))
-                answer = function(image.to(self._device))
-                if self._device != "cpu":
+                if self._device == "cpu":
+                    return self._answers(function, patches)
+                with torch.cuda.device(self._device):
+                    event = partial(torch.cuda.Event, enable_timing=True)
+                    start, end = event(), event()
+                    start.record()
+                    answers = self._answers(function, patches)
+                    end.record()
                     torch.cuda.synchronize(self._device)
-                return answer
+                    self.device_ms = (self.device_ms or 0.0) + start.elapsed_time(end)
+                    return answers
         except RuntimeError as error:
-            raise BackendError(
-                f"torch failed on {self._device}: {_reason(error)}",
-                expected="a run of the network",
-                hint="a smaller --batch, or --device cpu",
-            ) from error
+            raise _translated(error, self._device) from error
 
-    @staticmethod
-    def _numpy(tensor: torch.Tensor) -> Patches:
-        answer: Patches = tensor.float().cpu().numpy()
-        return answer
+    def _answers(self, function: Callable[..., Any], patches: Patches) -> list[Patches]:
+        import torch
+
+        # A tensor over memory that must not be written to is a warning in torch: that memory is copied.
+        image = torch.from_numpy(np.require(patches, requirements=["W"]))
+        answer = function(image.to(self._device))
+        tensors = [answer] if isinstance(answer, torch.Tensor) else answer
+        return [tensor.float().cpu().numpy() for tensor in tensors]
+
+
+def _translated(error: RuntimeError, device: str) -> BackendError:
+    """torch tells the number of an error of CUDA's, and some of these take the GPU from the process."""
+    lost = lost_by(getattr(error, "error_code", None))
+    if lost:
+        return cuda_error("torch", lost)
+    return BackendError(
+        f"torch failed on {device}: {_reason(error)}",
+        expected="a run of the network",
+        hint="a smaller --batch, or --device cpu",
+    )
 
 
 def _reason(error: RuntimeError) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import signal
 import subprocess
@@ -48,6 +49,7 @@ OPENERS = """
 import ctypes, os, sys, time
 import numpy as np
 from medattn_edge.backends import open_session
+from medattn_edge.backends.cuda_memory import GpuLost
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import MissingDependency
 from medattn_edge.spec import ModelSpec
@@ -95,6 +97,11 @@ class Moody(Session):
             os.kill(os.getpid(), 64)
         if mood == 6:
             time.sleep(0.2)
+        if mood == 7:
+            np.ones(25_000_000)
+        if mood == 9:
+            raise GpuLost("the GPU is gone", expected="a GPU", hint="none")
+        self.device_ms = 0.125 if mood == 8 else None
         return np.stack([patches[:, 0], -patches[:, 0]], axis=1)[:, :, ::-1, ::-1]
 
 def moody(path, **options):
@@ -213,6 +220,58 @@ def test_patches_that_do_not_fit_are_refused_as_ever(artifact: Path, openers: Ca
         assert session.alive
     with openers("moody") as session, pytest.raises(UsageError, match="no attention output"):
         session.run_with_attention(patches_of(0))
+
+
+def test_the_child_times_its_runs_so_that_the_way_to_it_is_not_counted(moody: IsolatedSession) -> None:
+    assert math.isnan(moody.last_ms)
+    many = np.zeros((400_000, 1, 4, 4), np.float32)
+    many.flat[0] = 6  # it sleeps for 200 ms
+    start = time.perf_counter()
+    moody.run(many)
+    around = (time.perf_counter() - start) * 1e3
+    assert 200 <= moody.last_ms < around
+    assert moody.device_ms is None
+    moody.run(patches_of(0))
+    assert moody.last_ms < 200
+
+
+def test_a_child_that_lost_its_gpu_ends_and_says_why(moody: IsolatedSession) -> None:
+    for _ in range(2):  # nothing else can be had of it, and it goes on saying so
+        with pytest.raises(BackendError, match="the GPU is gone") as raised:
+            moody.run(patches_of(9))
+        assert "in a new process" in raised.value.hint
+        assert not moody.alive
+
+
+def test_a_device_that_has_a_clock_is_believed(moody: IsolatedSession) -> None:
+    moody.run(patches_of(8))
+    assert (moody.last_ms, moody.device_ms) == (0.125, 0.125)
+    moody.run(patches_of(0))
+    assert moody.device_ms is None
+
+
+def test_a_run_that_fails_took_no_time_that_could_be_told(moody: IsolatedSession) -> None:
+    moody.run(patches_of(0))
+    with pytest.raises(BackendError):
+        moody.run(patches_of(3))
+    assert math.isnan(moody.last_ms)
+
+
+def test_how_long_it_took_to_open_is_told(openers: Callable[..., IsolatedSession]) -> None:
+    start = time.perf_counter()
+    with openers("moody") as session:
+        assert 0 < session.opened_s <= time.perf_counter() - start
+
+
+def test_the_peak_of_memory_is_that_of_the_child_alone(openers: Callable[..., IsolatedSession]) -> None:
+    here = np.ones(50_000_000)  # 400 MB that the child has nothing to do with
+    with openers("moody") as session:
+        session.run(patches_of(0))
+        before = session.peak_rss_mb
+        session.run(patches_of(7))  # 200 MB of its own, which it gives back
+        session.run(patches_of(0))
+        assert 5 < before < 200 <= session.peak_rss_mb < 400
+    assert here.nbytes == 400e6
 
 
 def test_errors_of_opening_arrive_as_they_were_raised(artifact: Path, tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medattn_edge import gpu_clocks
 from medattn_edge.agreement import LogitsDistance, Thresholds
 from medattn_edge.artifact import Artifact, manifest_path, sha256, writing
 from medattn_edge.backends import Session, open_session
@@ -35,6 +38,7 @@ SPEC = ModelSpec(
 )
 # FP16 rounds at 2^-11: 40 dB is what the conversion itself is held to. INT8 of a network that learnt nothing, on noise.
 LEAST_DB = {"fp32": 90.0, "fp16": 40.0, "int8": 20.0}
+FIXED = 2
 TARGETS = {"tensorrt": ".engine", "tensorrt-rtx": ".rtx", "torch-tensorrt": ".ts"}
 
 
@@ -64,7 +68,7 @@ def trained(randomised, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def graphs(trained, tmp_path_factory) -> dict[str, Artifact]:
-    """Precision -> ONNX artifact of any batch with maps."""
+    """Precision -> ONNX artifact of any batch with maps; fixed -> one in FP32 that takes FIXED patches."""
     from medattn_edge.precision import fp16
 
     folder, loaded = tmp_path_factory.mktemp("graphs"), checkpoint.load(trained)
@@ -73,7 +77,9 @@ def graphs(trained, tmp_path_factory) -> dict[str, Artifact]:
     deployed = fold_batch_norms(loaded.network)
     full = export_network(loaded, folder / "fp32.onnx", samples, deployed=deployed, settings=settings)
     half = fp16.convert(full, folder / "fp16.onnx", samples, random_patches(SPEC, 2, seed=5))
-    return {"fp32": full, "fp16": half, "int8": eight_bits(full, folder / "int8.onnx")}
+    settings = ExportSettings(batch=FIXED, attention=True)
+    fixed = export_network(loaded, folder / "fixed.onnx", samples, deployed=deployed, settings=settings)
+    return {"fp32": full, "fp16": half, "int8": eight_bits(full, folder / "int8.onnx"), "fixed": fixed}
 
 
 def eight_bits(full: Artifact, path: Path) -> Artifact:
@@ -137,11 +143,18 @@ def measured(reference, capsys) -> Callable[[Session, float, str], None]:
 
     def measure(session: Session, least: float, label: str) -> None:
         found = agreement(session, reference, least)
-        patch = random_patches(SPEC, 1)
-        latency = interleaved({label: lambda: session.run(patch)}, rounds=50)[label]
+        patch, device = random_patches(SPEC, 1), list[float | None]()
+
+        def run() -> None:
+            session.run(patch)
+            device.append(session.device_ms)
+
+        latency = interleaved({label: run}, rounds=50)[label]
+        told = f"{np.median([one for one in device if one]):.3f} ms" if all(device) else "not told"
         with capsys.disabled():
             sys.stdout.write(
-                f"\n{label}: {found:.1f} dB, 1 patch p50 {latency.p50_ms:.3f} ms, p99 {latency.p99_ms:.3f} ms\n"
+                f"\n{label}: {found:.1f} dB, 1 patch p50 {latency.p50_ms:.3f} ms, p99 {latency.p99_ms:.3f} ms,"
+                f" p50 between CUDA events {told}; {gpu_clocks.record()}\n"
             )
 
     return measure
@@ -186,6 +199,68 @@ def test_the_answer_belongs_to_the_caller(target, engine_of):
     if target != "torch-tensorrt":
         with pytest.raises(BackendError, match="closed"):
             session.run(patches)
+
+
+def timed(session: Session, patches: np.ndarray) -> tuple[np.ndarray, float]:
+    """The logits, and the device's time of them, which lies within the host's."""
+    start = time.perf_counter()
+    logits = session.run(patches)
+    around = (time.perf_counter() - start) * 1e3
+    assert session.device_ms is not None
+    assert 0 < session.device_ms <= around
+    return logits, session.device_ms
+
+
+@pytest.mark.parametrize("target", list(TARGETS))
+def test_the_device_tells_how_long_a_run_of_one_or_many_parts_took(target, engine_of):
+    with open_session(engine_of(target, "fp32"), device="cuda:0") as session:
+        assert session.device_ms is None
+        few, many = random_patches(SPEC, 1), random_patches(SPEC, 64)
+        for patches in (few, many):
+            timed(session, patches)  # what the first run of a shape prepares is not compared
+        pairs = [(timed(session, few)[1], timed(session, many)[1]) for _ in range(10)]
+        assert np.median([longer / shorter for shorter, longer in pairs]) > 1.5
+        session.run_with_attention(few)
+        assert session.device_ms is not None
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "tensorrt-rtx"])
+def test_an_engine_of_a_fixed_batch_runs_as_a_cuda_graph_or_says_why_not(target, engine_of, reference):
+    with open_session(engine_of(target, "fixed"), device="cuda:0") as session:
+        if target == "tensorrt":  # RTX may allocate while it runs, and says so
+            assert session.facts["cuda_graph"] is True
+        assert session.facts["cuda_graph"] == ("cuda_graph_refused" not in session.facts)
+        assert json.loads(json.dumps(session.facts)) == session.facts
+        kept = []
+        for seed in range(4):  # every run reads its own input from where the graph was recorded
+            patches = random_patches(SPEC, FIXED, seed=seed)
+            expected, expected_maps = reference.run_with_attention(patches)
+            logits, maps = session.run_with_attention(patches)
+            assert sqnr(expected, logits) >= LEAST_DB["fp32"]
+            assert sqnr(expected_maps, maps) >= LEAST_DB["fp32"]
+            np.testing.assert_array_equal(timed(session, patches)[0], logits)
+            kept.append((logits, logits.copy()))
+        for logits, copied in kept:
+            np.testing.assert_array_equal(logits, copied)
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "tensorrt-rtx"])
+def test_two_recorded_engines_do_not_disturb_each_other_in_two_threads(target, engine_of):
+    path = engine_of(target, "fixed")
+    patches = [random_patches(SPEC, FIXED, seed=seed) for seed in range(2)]
+    with open_session(path, device="cuda:0") as first, open_session(path, device="cuda:0") as second:
+        expected = [first.run(one) for one in patches]
+        with ThreadPoolExecutor(2) as pool:
+            for _ in range(20):
+                found = list(pool.map(lambda session, one: session.run(one), (first, second), patches))
+                np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "tensorrt-rtx"])
+def test_an_engine_of_any_batch_has_no_cuda_graph_and_says_why(target, engine_of):
+    with open_session(engine_of(target, "fp32"), device="cuda:0") as session:
+        assert session.facts["cuda_graph"] is False
+        assert "one shape" in session.facts["cuda_graph_refused"]
 
 
 def test_torch_tensorrt_agrees_with_the_reference(engine_of, measured):
