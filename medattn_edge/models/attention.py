@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
+# Queries at a time. On AVX-512 the answer is the plain form's, bit for bit, wherever 256 divides the positions, and
+# within 1.2e-7 of its largest value elsewhere. In one thread the plain form takes 1.6 times as long at 2304 positions,
+# 1.9 times at 4096, 1.7 times at 16384; 64 and 128 rows are no faster, and round differently. The products in the other
+# order, weights first, are faster still and never the same bits: they are for what is deployed, not for the reference.
+ROWS = 256
+MOST_AT_ONCE = 1024  # positions; the whole matrix of so few is 4 MiB, and blocks are no faster
+
 
 class PositionAttention(nn.Module):
-    """gamma * softmax over keys(q^T k) v + x, without scaling; q and k have an eighth of the channels."""
+    """gamma * softmax over keys(q^T k) v + x, without scaling; q and k have an eighth of the channels.
+
+    On a CPU, in evaluation and without gradients, ROWS queries are computed at a time: the memory grows with hw instead
+    of its square. What is trained, scripted, traced, exported or compiled is the plain form.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -20,13 +33,42 @@ class PositionAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) -> the same shape."""
         value = self.value(x).flatten(2)
-        mixed = torch.matmul(value, self.weights(x).transpose(1, 2))
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            mixed = torch.matmul(value, self.weights(x).transpose(1, 2))
+        else:
+            mixed = self._mixed(value, x)
         return self.gamma * mixed.reshape(x.shape) + x
 
     def weights(self, x: Tensor) -> Tensor:
         """(N, hw, hw): row i says which positions position i looks at; rows sum to 1."""
         query, key = self.query(x).flatten(2), self.key(x).flatten(2)
         return torch.softmax(torch.matmul(query.transpose(1, 2), key), dim=2)
+
+    def received(self, x: Tensor) -> Tensor:
+        """(N, hw): the attention that each position receives from all others."""
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return self.weights(x).sum(1)
+        else:  # noqa: RET505 - TorchScript leaves out this branch, and only where it is one
+            if self._at_once(x):
+                return self.weights(x).sum(1)
+            first, *others = (block.sum(1) for block in self._blocks(x))
+            return sum(others, first)
+
+    def _mixed(self, value: Tensor, x: Tensor) -> Tensor:
+        if self._at_once(x):
+            return torch.matmul(value, self.weights(x).transpose(1, 2))
+        return torch.cat([torch.matmul(value, block.transpose(1, 2)) for block in self._blocks(x)], 2)
+
+    def _blocks(self, x: Tensor) -> Iterator[Tensor]:
+        """The weights, (N, ROWS, hw) at a time, of which a caller keeps none."""
+        query, key = self.query(x).flatten(2).transpose(1, 2), self.key(x).flatten(2)
+        for start in range(0, query.shape[1], ROWS):
+            yield torch.softmax(torch.matmul(query[:, start : start + ROWS], key), dim=2)
+
+    def _at_once(self, x: Tensor) -> bool:
+        """Whether the whole matrix is made: where a graph or a gradient is recorded, and where blocks gain nothing."""
+        recorded = torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling()  # type: ignore
+        return self.training or recorded or not x.is_cpu or x.shape[2] * x.shape[3] <= MOST_AT_ONCE
 
 
 class ChannelAttention(nn.Module):
