@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -32,9 +35,20 @@ def command(  # noqa: PLR0913
     provider: Annotated[
         Literal["cuda", "tensorrt"] | None, Option(help="Of ONNX Runtime on a GPU; cuda by default.")
     ] = None,
-    threads: Annotated[int, Option("--threads", min=0, help="Of the CPU; 0 leaves it to the runtime.")] = 0,
+    threads: Annotated[int, Option("--threads", min=0, help="Of the CPU; 0 is one for each physical core.")] = 0,
     overlap: Annotated[float, Option("--overlap", help="Of neighbouring windows, 0 to below 1.")] = 0.5,
-    batch: Annotated[int, Option("--batch", min=1, help="Windows per run, where the artifact leaves the choice.")] = 4,
+    batch: Annotated[
+        str, Option("--batch", metavar="N|auto", help="Windows per run, where the artifact leaves the choice.")
+    ] = "4",
+    skip_air: Annotated[
+        bool, Option("--skip-air", help="Leave out windows outside the body: background. One in 16 is checked.")
+    ] = False,
+    check_skipped: Annotated[
+        bool, Option("--check-skipped", help="Run it again with nothing left out, and print the agreement.")
+    ] = False,
+    cache: Annotated[
+        Path | None, Option("--cache", help="Folder of yours to keep OpenVINO's compiled models in; none by default.")
+    ] = None,
     pixel_spacing: Annotated[
         str, Option("--pixel-spacing", metavar="YXX", help="mm of a picture, which has none of its own.")
     ] = "",
@@ -42,6 +56,8 @@ def command(  # noqa: PLR0913
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Segment a scan; print the volume of every label in ml."""
+    from dataclasses import asdict
+
     from medattn_edge.backends import open_session
     from medattn_edge.inference import Settings, segment
     from medattn_edge.io import format_of, read_volume, write_labels, write_maps
@@ -52,18 +68,31 @@ def command(  # noqa: PLR0913
     _check_outputs([path for path in (output, probabilities, attention, overlay) if path is not None], scan)
     if overlay is not None and overlay.suffix.lower() != ".png":
         raise UsageError(f"the picture {overlay.name}", expected="a .png", hint=f"--overlay {overlay.stem}.png")
+    windows = _windows(batch)
+    if check_skipped and not skip_air:
+        raise UsageError("--check-skipped without --skip-air", expected="something to check", hint="--skip-air")
     volume = _calibrated(read_volume(scan), pixel_spacing)
     with (
         console.timed("inference"),
+        _kept_in(cache),
         open_session(
-            artifact, backend=backend or None, device=device, threads=threads, provider=provider or ""
+            artifact,
+            backend=backend or None,
+            device=device,
+            threads=threads or _cores(),
+            provider=provider or "",
         ) as session,
         console.progress("segmenting") as progress,
     ):
         # The picture shows attention where the artifact has it; the file is an order, and fails where it has not.
         wanted = attention is not None or (overlay is not None and bool(session.attention_names))
-        settings = Settings(overlap, batch, probabilities is not None, wanted, scratch)
+        settings = Settings(overlap, windows, probabilities is not None, wanted, scratch, skip_air)
         found = segment(session, volume, settings=settings, progress=progress)
+        walked = asdict(found.walked)
+        if check_skipped:
+            plain = Settings(overlap, found.walked.batch)
+            whole = segment(session, volume, settings=plain, progress=progress) if found.walked.skipped else found
+            walked["agreement"] = _agreement(whole, found)
         facts = session.facts
     write_labels(output, found.labels, found.names)
     written = {"labels": str(output)}
@@ -83,11 +112,57 @@ def command(  # noqa: PLR0913
             "written": written,
             "volumes_ml": found.volumes_ml,
             "voxels": _voxels(found),
+            "windows": walked,
             "session": facts,
         }
         console.print_json(document)
     else:
         _tell(found, written)
+        if skip_air:
+            _tell_skipped(walked)
+
+
+def _windows(batch: str) -> int | None:
+    """Windows per run; None is to be measured."""
+    if batch == "auto":
+        return None
+    if not (batch.isascii() and batch.isdigit() and int(batch) > 0):
+        raise UsageError(f"a batch of {batch!r}", expected="a whole number above 0, or auto", hint="--batch 4")
+    return int(batch)
+
+
+def _cores() -> int:
+    """The physical cores that this process may use: a runtime left to itself takes what it likes."""
+    from medattn_edge import hardware
+
+    return max(1, min(hardware.cpu().physical_cores, len(os.sched_getaffinity(0))))
+
+
+@contextmanager
+def _kept_in(cache: Path | None) -> Iterator[None]:
+    """Compiled models are kept in a folder: for OpenVINO this is a variable, so that its child processes know too."""
+    from medattn_edge.backends.openvino_model import CACHE
+
+    before = os.environ.get(CACHE)
+    if cache is not None:
+        os.environ[CACHE] = str(cache)
+    try:
+        yield
+    finally:
+        if cache is not None:
+            os.environ.pop(CACHE)
+            os.environ |= {} if before is None else {CACHE: before}
+
+
+def _agreement(whole: Segmentation, found: Segmentation) -> dict[str, Any]:
+    """What leaving windows out changed."""
+    from medattn_edge.agreement import dice_per_label
+
+    expected, labels = whole.labels.voxels, found.labels.voxels
+    return {
+        "label_match": float((expected == labels).mean()),
+        "dice": dice_per_label(expected, labels, found.names),
+    }
 
 
 def _check_outputs(paths: list[Path], scan: Path) -> None:
@@ -147,3 +222,19 @@ def _tell(found: Segmentation, written: dict[str, str]) -> None:
     console.show(table)
     for what, path in written.items():
         console.say(f"{what}: {path}")
+
+
+def _tell_skipped(walked: dict[str, Any]) -> None:
+    """How many windows were left out, and how well that agrees with the network."""
+    share = walked["skipped"] / walked["windows"]
+    console.say(f"left out: {walked['skipped']} of {walked['windows']} windows ({share:.0%}), which see only air")
+    if not walked["skipped"]:
+        return
+    kept = walked["background"]
+    console.say(f"checked: {walked['checked']} of these; the network calls {kept:.4%} of their voxels background")
+    if "agreement" in walked:
+        dice = ", ".join(f"{name} {value:.6f}" for name, value in walked["agreement"]["dice"].items())
+        match = walked["agreement"]["label_match"]
+        console.say(f"with nothing left out: {match:.6%} of all labels are the same; Dice {dice}")
+    elif kept < 1:
+        console.say("next: --check-skipped, to see what that changes")

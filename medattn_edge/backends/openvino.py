@@ -25,6 +25,7 @@ from medattn_edge.backends.openvino_model import (
     WEIGHTS,
     compiled,
     configuration,
+    loaded_from_cache,
     precision_of,
     read,
     translated,
@@ -36,7 +37,8 @@ from medattn_edge.errors import BackendError, EnvironmentProblem
 class OpenVinoSession(Session):
     """`image` in, `logits` (and `attention`) out; one run at a time, with all threads.
 
-    facts: `executed` says how many layers are executed in which precision.
+    facts: `executed` says how many layers are executed in which precision, `loaded_from_cache` whether the compiled
+    model was taken from the folder that the environment variable MEDATTN_EDGE_MODEL_CACHE names (None: there is none).
     """
 
     def __init__(self, artifact: Artifact, options: Options) -> None:
@@ -58,6 +60,7 @@ class OpenVinoSession(Session):
                 NAME: ov.__version__,
                 "inference_precision": precision,
                 "executed": counts(executed_layers(self._compiled)),
+                "loaded_from_cache": loaded_from_cache(self._compiled),
             },
         )
 

@@ -6,6 +6,8 @@ choice is made when it is opened.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from medattn_edge.backends.cpu_target import check_runs_on
 from medattn_edge.errors import BackendError, EnvironmentProblem, IntegrityError, UsageError
 
 NAME = "openvino"
+CACHE = "MEDATTN_EDGE_MODEL_CACHE"
 IR, WEIGHTS, BLOB = ".xml", ".bin", ".blob"
 _PRECISIONS = {"f32": "FP32", "bf16": "BF16"}  # as we and OpenVINO's hint name it -> as its capabilities do
 
@@ -57,24 +60,30 @@ def precision_of(target: Mapping[str, Any]) -> str:
 
 def read(ov: Any, path: Path, manifest: Manifest) -> Any:
     """The model of an ONNX file or of an IR whose hashes have been checked; raises BackendError when it is none."""
-    suffix = path.suffix.lower()
-    if suffix == IR and WEIGHTS not in manifest.companions:
-        raise IntegrityError(
-            f"the manifest of {path.name} does not name its weights",
-            expected=f"the SHA-256 of {path.stem}{WEIGHTS} under `companions`",
-            hint=f"medattn-edge compile NET.onnx -o {path.name}",
-        )
-    weights = {"weights": str(path.with_suffix(WEIGHTS))} if suffix == IR else {}
+    _check_weights(path, manifest)
+    weights = {"weights": str(path.with_suffix(WEIGHTS))} if path.suffix.lower() == IR else {}
     try:
         return ov.Core().read_model(str(path), **weights)
     except Exception as error:
         raise translated(error, f"cannot read {path.name}") from error
 
 
+def _check_weights(path: Path, manifest: Manifest) -> None:
+    if path.suffix.lower() == IR and WEIGHTS not in manifest.companions:
+        raise IntegrityError(
+            f"the manifest of {path.name} does not name its weights",
+            expected=f"the SHA-256 of {path.stem}{WEIGHTS} under `companions`",
+            hint=f"medattn-edge compile NET.onnx -o {path.name}",
+        )
+
+
 def compiled(ov: Any, path: Path, manifest: Manifest, settings: Mapping[str, Any]) -> Any:
     """The compiled model of an artifact whose hashes have been checked; settings: of `configuration`.
 
-    Raises EnvironmentProblem for a blob of another version or CPU, BackendError for a file that OpenVINO cannot read.
+    What is compiled is kept in the folder that the variable CACHE names, if it is set, and taken from there the next
+    time; a blob is compiled already.
+    Raises EnvironmentProblem for a blob of another version or CPU and for a folder that others may write to,
+    BackendError for a file that OpenVINO cannot read.
     """
     if path.suffix.lower() == BLOB:
         check_runs_on(path, manifest.target, package=NAME, version=ov.__version__)
@@ -82,11 +91,45 @@ def compiled(ov: Any, path: Path, manifest: Manifest, settings: Mapping[str, Any
             return ov.Core().import_model(path.read_bytes(), "CPU", dict(settings))
         except Exception as error:
             raise translated(error, f"cannot open {path.name}") from error
-    model = read(ov, path, manifest)
+    _check_weights(path, manifest)
+    kept = _cache(manifest)
+    # By its path OpenVINO would not even read a model that it has kept. An IR's weights are found beside it.
+    model = read(ov, path, manifest) if kept is None else str(path)
     try:
-        return ov.Core().compile_model(model, "CPU", dict(settings))
+        return ov.Core().compile_model(model, "CPU", {**settings, **({} if kept is None else {"CACHE_DIR": str(kept)})})
     except Exception as error:
         raise translated(error, f"cannot compile {path.name}") from error
+
+
+def loaded_from_cache(made: Any) -> bool | None:
+    """Whether a compiled model was taken from the cache; None when there is none."""
+    return bool(made.get_property("LOADED_FROM_CACHE")) if os.environ.get(CACHE) else None
+
+
+def _cache(manifest: Manifest) -> Path | None:
+    """A folder for this very model inside the user's: OpenVINO tells models apart by path and time, we by content."""
+    name = os.environ.get(CACHE)
+    if not name:
+        return None
+    folder = Path(name)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = folder.stat()
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"no model cache in {folder}: {error.strerror}",
+            expected="a folder that can be written to",
+            hint="--cache FOLDER",
+        ) from error
+    # What lies there is run as code.
+    if owner.st_uid != os.getuid() or owner.st_mode & 0o022:
+        raise EnvironmentProblem(
+            f"the model cache {folder} can be written to by others, and what lies in it is run",
+            expected="a folder of this user's that nobody else may write to",
+            hint=f"chmod 700 {folder}, or another --cache",
+        )
+    content = " ".join([manifest.sha256, *(manifest.companions[suffix] for suffix in sorted(manifest.companions))])
+    return folder / hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 def translated(error: Exception, what: str) -> BackendError:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from medattn_edge.errors import ScanError
-from medattn_edge.inference.resample import Floats, Positions, positions, resample
+from medattn_edge.inference.intensity import normalised
+from medattn_edge.inference.resample import Floats, Positions, by_ratio, positions, resample
 from medattn_edge.spec import Intensity, ModelSpec
 from medattn_edge.volume import Array, Volume
 
@@ -68,9 +70,7 @@ def prepare(volume: Volume, spec: ModelSpec) -> Prepared:
         wanted = spec.spacing if spec.dims == 3 else (lps.spacing[0], *spec.spacing)
         ratios = [wanted[axis] / lps.spacing[axis] for axis in order]
         steps = [1.0 if abs(ratio - 1) <= SAME_SPACING else ratio for ratio in ratios]
-    image = np.empty((lps.channels, *(lps.shape[axis] for axis in order)), np.float32)
-    _normalise(lps, spec.intensity, network_view(image, tuple(np.argsort(order).tolist())))
-    image = resample(image, _forward(image.shape[1:], steps))
+    image = _image(lps, spec.intensity, order, steps)
     return Prepared(image, volume, lps, order, (steps[0], steps[1], steps[2]))
 
 
@@ -91,6 +91,22 @@ def network_view(array: npt.NDArray[Any], order: tuple[int, ...]) -> npt.NDArray
     """A view whose last three axes are the array's last three in `order`."""
     lead = array.ndim - 3
     return array.transpose(*range(lead), *(lead + axis for axis in order))
+
+
+def _image(lps: Volume, intensity: Intensity, order: tuple[int, int, int], steps: list[float]) -> Floats:
+    """The normalised and resampled image (C, *three axes), without ever holding all of it before it has shrunk."""
+    sizes = tuple(lps.shape[axis] for axis in order)
+    samples = _forward(sizes, steps)
+    slices = 1 + order.index(0)  # the image axis that the planes come along
+    first = list(takewhile(lambda axis: axis != slices, by_ratio(samples, (lps.channels, *sizes))))
+    shape = [samples[1 + axis].size if 1 + axis in first else size for axis, size in enumerate(sizes)]
+    image = np.empty((lps.channels, *shape), np.float32)
+    planes = network_view(image, tuple(np.argsort(order).tolist()))
+    for channel, row, plane in normalised(lps, intensity):
+        for axis in first:  # one by one, in the order that the whole image would have
+            plane = resample(plane, {order[axis - 1] - 1: samples[axis]})  # 0 is H and 1 is W
+        planes[channel, row] = plane
+    return resample(image, {axis: where for axis, where in samples.items() if axis not in first})
 
 
 def _forward(sizes: tuple[int, ...], steps: list[float]) -> dict[int, Positions]:
@@ -143,55 +159,3 @@ def _check_finite(voxels: Array) -> None:
             expected="finite float32 values",
             hint="repair the scan, or convert it again from DICOM",
         )
-
-
-def _normalise(lps: Volume, intensity: Intensity, out: npt.NDArray[Any]) -> None:
-    """Write the normalised voxels into `out`, float32 (C, D, H, W)."""
-    per_slice = intensity.scope == "slice" and intensity.kind in ("zscore", "minmax")
-    channels = lps.voxels[None] if lps.voxels.ndim == 3 else lps.voxels
-    for source, target in zip(channels, out, strict=True):
-        low, high = float(source.min()), float(source.max())
-        if intensity.kind != "none":
-            _check_contrast(low, high, intensity)
-        whole = None if per_slice else _statistic(source, intensity)
-        for plane, into in zip(source, target, strict=True):
-            offset, scale = whole or _statistic(plane[None], intensity)
-            values = plane.astype(np.float64)  # double: a large offset must not cost the contrast its digits
-            if intensity.kind == "window":
-                values = values.clip(intensity.low, intensity.high)
-            into[...] = (values - offset) / scale if scale > 0 else 0.0
-
-
-def _check_contrast(low: float, high: float, intensity: Intensity) -> None:
-    if low == high:
-        raise ScanError(
-            f"every voxel of the scan is {low:g}",
-            expected="a scan with contrast",
-            hint="look whether the export is empty",
-        )
-    if intensity.kind == "window" and (high <= intensity.low or low >= intensity.high):
-        raise ScanError(
-            f"the scan's values {low:g}..{high:g} all lie outside the window {intensity.low:g}..{intensity.high:g}",
-            expected="values inside the window, in HU for CT",
-            hint="give a scan with its rescale slope and intercept applied",
-        )
-
-
-def _statistic(planes: Array, intensity: Intensity) -> tuple[float, float]:
-    """What to subtract and what to divide by; 0 when there is nothing to divide by."""
-    if intensity.kind == "window":
-        return intensity.low, intensity.high - intensity.low
-    if intensity.kind == "minmax":
-        low = float(planes.min())
-        return low, float(planes.max()) - low
-    if intensity.kind == "zscore":
-        if planes.min() == planes.max():
-            return 0.0, 0.0  # rounding in the mean would leave a deviation that is noise
-        mean = float(planes.mean(dtype=np.float64))
-        # Plane by plane: np.std would hold the whole scan in double precision.
-        return mean, math.sqrt(sum(float(((plane - mean) ** 2).sum()) for plane in map(_double, planes)) / planes.size)
-    return 0.0, 1.0
-
-
-def _double(plane: Array) -> npt.NDArray[np.float64]:
-    return plane.astype(np.float64)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.float64]
+_BLOCK_BYTES = 2**20
 
 
 def positions(size: int, out: int, step: float) -> Positions:
@@ -24,12 +25,22 @@ def positions(size: int, out: int, step: float) -> Positions:
 
 
 def resample(array: npt.NDArray[Any], samples: Mapping[int, Positions]) -> Floats:
-    """The float32 array interpolated linearly at samples[axis] along each of those axes; the others stay untouched."""
-    # The axes that shrink come first, so that the intermediate is never larger than the larger end. Of two alike, the
-    # later one: gathering along the innermost axis is the slowest, so it should see the fewest voxels.
-    for axis in sorted(samples, key=lambda axis: (samples[axis].size / array.shape[axis], -axis)):
+    """The float32 array interpolated linearly at samples[axis] along each of those axes; the others stay untouched.
+
+    Memory: the array, the result and one block between them for each axis in turn.
+    """
+    for axis in by_ratio(samples, array.shape):
         array = _along(array, axis, samples[axis])
     return array
+
+
+def by_ratio(samples: Mapping[int, Positions], shape: tuple[int, ...]) -> list[int]:
+    """The axes in the order in which they are resampled.
+
+    Those that shrink come first, so that the intermediate is never larger than the larger end. Of two alike, the later
+    one: gathering along the innermost axis is the slowest, so it should see the fewest voxels.
+    """
+    return sorted(samples, key=lambda axis: (samples[axis].size / shape[axis], -axis))
 
 
 def between(below: Floats, above: Floats, share: np.float32 | Floats) -> Floats:
@@ -45,4 +56,12 @@ def _along(array: Floats, axis: int, where: Positions) -> Floats:
     low = where.astype(np.intp)  # rounds down: positions are not negative
     high = np.minimum(low + 1, array.shape[axis] - 1)
     share = (where - low).astype(np.float32).reshape([-1 if i == axis else 1 for i in range(array.ndim)])
-    return between(np.take(array, low, axis), np.take(array, high, axis), share)
+    out = np.empty((*array.shape[:axis], where.size, *array.shape[axis + 1 :]), np.float32)
+    # In blocks along the first other axis that has some length, so that what lies between is a block and no image.
+    others = [i for i in range(array.ndim) if i != axis]
+    by = next((i for i in others if array.shape[i] > 1), others[0] if others else None)
+    step = 1 if by is None else max(1, _BLOCK_BYTES * array.shape[by] // max(1, out.nbytes))
+    for start in range(0, 1 if by is None else array.shape[by], step):
+        part = () if by is None else (slice(None),) * by + (slice(start, start + step),)
+        out[part] = between(np.take(array[part], low, axis), np.take(array[part], high, axis), share)
+    return out

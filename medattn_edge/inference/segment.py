@@ -5,17 +5,23 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import BackendError, OutputError
+from medattn_edge.inference.batch import tuned_batch
+from medattn_edge.inference.body import windows_of_air
+from medattn_edge.inference.handover import ahead, behind
 from medattn_edge.inference.preprocess import Prepared, prepare
 from medattn_edge.inference.resample import Floats
-from medattn_edge.inference.restore import restore
-from medattn_edge.inference.sliding_window import Progress, Slab, slabs
+from medattn_edge.inference.restore import labelled, restore
+from medattn_edge.inference.skipping import Skipping
+from medattn_edge.inference.sliding_window import Answer, Progress, Slab, Walk, walk
 from medattn_edge.labels import label_type, labels_of, probabilities_of
 from medattn_edge.volume import Array, Volume
 
@@ -26,18 +32,37 @@ IN_MEMORY_BYTES = 256 * 2**20  # larger probabilities and attention maps go to a
 class Settings:
     """How to walk a scan, and what to return beside the labels.
 
-    overlap: of neighbouring windows, 0 <= overlap < 1. batch: windows per run, where the session leaves the choice.
-    scratch: the folder for maps above IN_MEMORY_BYTES, None for the system's temporary folder.
+    overlap: of neighbouring windows, 0 <= overlap < 1. batch: windows per run, where the session leaves the choice;
+    None measures it. scratch: the folder for maps above IN_MEMORY_BYTES, None for the system's temporary folder.
+    skip_air: leave out the windows that lie outside the body: their voxels become background. threaded: read windows,
+    and stitch and label, in a thread each while the session runs; the answer is the same, bit for bit.
     """
 
     overlap: float = 0.5
-    batch: int = 4
+    batch: int | None = 4
     probabilities: bool = False
     attention: bool = False
     scratch: Path | None = None
+    skip_air: bool = False
+    threaded: bool = True
 
 
 STANDARD = Settings()
+
+
+@dataclass(frozen=True)
+class Walked:
+    """How a scan was walked: of `windows`, `skipped` lay outside the body; of these, `checked` were run all the same.
+
+    batch: windows per run. background: the share of the checked windows' voxels that the network too calls background,
+    None when none was checked.
+    """
+
+    windows: int
+    batch: int
+    skipped: int = 0
+    checked: int = 0
+    background: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +75,7 @@ class Segmentation:
 
     labels: Volume
     names: tuple[str, ...]
+    walked: Walked
     probabilities: Volume | None = None
     attention: Volume | None = None
     attention_names: tuple[str, ...] = ()
@@ -76,25 +102,53 @@ def segment(
     """
     names, spec = session.spec.labels, session.spec
     prepared = prepare(volume, spec)
-    grid = prepared.lps.shape
-    labels = np.zeros(grid, label_type(len(names)))
-    chances = _maps((len(names), *grid), settings.scratch) if settings.probabilities else None
-    attention = _maps((len(session.attention_names), *grid), settings.scratch) if settings.attention else None
-    stream = slabs(session, prepared.image, settings.overlap, settings.batch, settings.attention, progress)
-    for slab in restore(stream, prepared):
-        _check_finite(slab)
-        _put(prepared, labels, slab.start, labels_of(slab.logits))
-        if chances is not None:
-            _put(prepared, chances, slab.start, probabilities_of(slab.logits))
-        if attention is not None and slab.attention is not None:
-            _put(prepared, attention, slab.start, slab.attention)
+    way = _walk(session, prepared, settings, progress)
+    labels = np.zeros(prepared.lps.shape, label_type(len(names)))
+    chances = _maps((len(names), *labels.shape), settings.scratch) if settings.probabilities else None
+    attention = _maps((len(session.attention_names), *labels.shape), settings.scratch) if settings.attention else None
+
+    def take(answers: Iterator[Answer]) -> None:
+        stitched = way.stitched(answers)
+        if chances is None and attention is None:
+            for slab, rows in labelled(stitched, prepared):
+                _check_finite(slab)
+                _put(prepared, labels, slab.start, rows)
+            return
+        for slab in restore(stitched, prepared):
+            _check_finite(slab)
+            _put(prepared, labels, slab.start, labels_of(slab.logits))
+            if chances is not None:
+                _put(prepared, chances, slab.start, probabilities_of(slab.logits))
+            if attention is not None and slab.attention is not None:
+                _put(prepared, attention, slab.start, slab.attention)
+
+    if settings.threaded:
+        behind(way.answers(ahead(way.batches())), take)
+    else:
+        with closing(way.answers(way.batches())) as answers:
+            take(answers)
     return Segmentation(
         prepared.on_scan(labels),
         names,
+        _walked(way),
         None if chances is None else prepared.on_scan(chances),
         None if attention is None else prepared.on_scan(attention),
         session.attention_names if settings.attention else (),
     )
+
+
+def _walk(session: Session, prepared: Prepared, settings: Settings, progress: Progress | None) -> Walk:
+    batch = settings.batch
+    if batch is None:
+        batch = tuned_batch(session, prepared.image, settings.overlap)
+    way = walk(session, prepared.image, settings.overlap, batch, settings.attention, progress)
+    return replace(way, skipping=Skipping(windows_of_air(prepared, way.tiling))) if settings.skip_air else way
+
+
+def _walked(way: Walk) -> Walked:
+    skipping = way.skipping
+    share = skipping.kept / skipping.seen if skipping.seen else None
+    return Walked(len(way.tiling.windows), way.batch, len(skipping.skipped), len(skipping.checked), share)
 
 
 def _put(prepared: Prepared, whole: Array, start: int, rows: Array) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from medattn_edge.agreement import Agreement, LogitsDistance, of_labels
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import BackendError, UsageError
+from medattn_edge.inference.batch import tuned_batch
 from medattn_edge.inference.preprocess import Prepared, prepare
 from medattn_edge.inference.restore import restore
 from medattn_edge.inference.segment import STANDARD, Settings
@@ -42,7 +43,8 @@ def side_by_side(
     A candidate that raises BackendError is left behind and the others go on. progress counts the windows of all
     sessions. Memory: a slab of logits and a label map for each.
     Raises UsageError when the specs differ in what they see (patch, spacing, intensity, ...) or in their labels, and
-    what `segment` raises. settings.probabilities and settings.attention are not used.
+    what `segment` raises. Of the settings, overlap and batch are used: no window is left out, and one thread does it
+    all, because two sessions that run at a time would take the cores from each other.
     """
     for candidate in candidates.values():
         _check_alike(reference.spec, candidate.spec)
@@ -84,7 +86,10 @@ class _Side:
         self.labels: Array = np.zeros(prepared.lps.shape, label_type(len(session.spec.labels)))
         self._view = prepared.in_network_order(self.labels)
         said = count.of(self)
-        walk = slabs(session, prepared.image, settings.overlap, settings.batch, progress=said)
+        batch = settings.batch
+        if batch is None:
+            batch = tuned_batch(session, prepared.image, settings.overlap)
+        walk = slabs(session, prepared.image, settings.overlap, batch, progress=said)
         self.stream: Iterator[Slab] = restore(walk, prepared)
 
     def take(self, slab: Slab) -> None:

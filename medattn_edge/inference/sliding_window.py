@@ -1,44 +1,123 @@
-"""Sliding window: a network's logits for a whole image, slab by slab, in the memory of one slab."""
+"""Sliding window: a network's logits for a whole image, slab by slab, in the memory of one slab.
+
+A walk has three parts, each a generator of its own so that they can run in threads of their own: `batches` reads
+windows, `answers` runs the session, `stitched` adds up.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import ShapeError, UsageError
+from medattn_edge.inference.handover import PLACES
+from medattn_edge.inference.open_rows import OpenRows, Slab
 from medattn_edge.inference.resample import Floats
+from medattn_edge.inference.skipping import Skipping
 from medattn_edge.inference.tiling import Tiling, Window
 
 Progress = Callable[[int, int], None]  # windows done, windows in all
+Answer = tuple[Floats, Floats | None]  # logits (n, K, *patch) and attention (n, A, *patch) of some windows in turn
 
 
 @dataclass(frozen=True, eq=False)
-class Slab:
-    """Finished rows of the first spatial axis: logits float32 (K, d, ...) and, if asked for, attention (A, d, ...)."""
+class Walk:
+    """One session on its way through one image float32 (C, *three axes).
 
-    start: int
-    logits: Floats
-    attention: Floats | None = None
+    batch: windows per run. skipping: the windows that are not run, by default none. progress: told by the thread that
+    runs the session.
+    """
+
+    session: Session
+    image: Floats
+    tiling: Tiling
+    batch: int
+    attention: bool = False
+    progress: Progress | None = None
+    skipping: Skipping = field(default_factory=Skipping)
+
+    def batches(self) -> Generator[Floats, None, None]:
+        """Network inputs float32 (n, C, *session.spec.patch), in PLACES buffers in turn."""
+        windows, fixed = self._to_run(), self.session.batch
+        size = min(self.batch, fixed or max(1, len(windows)))
+        shape = (size, self.image.shape[0], *self.tiling.patch)
+        turns = [np.empty(shape, np.float32) for _ in range(min(PLACES, max(1, -(-len(windows) // size))))]
+        if self.tiling.size != self.tiling.patch:
+            background = self.tiling.background(self.image)
+            for buffer in turns:
+                buffer[...] = background  # reading a window leaves the margins alone
+        for turn, first in enumerate(range(0, len(windows), size)):
+            part, buffer = windows[first : first + size], turns[turn % len(turns)]
+            for slot, window in enumerate(part):
+                self.tiling.read(self.image, window, buffer[slot])
+            if fixed is not None:
+                buffer[len(part) :] = 0
+            given = buffer[: fixed or len(part)]
+            yield given.reshape(*given.shape[:2], *self.session.spec.patch)
+
+    def answers(self, batches: Generator[Floats, None, None]) -> Generator[Answer, None, None]:
+        """What the session says of each batch; closes the batches in the end."""
+        total, done = len(self._to_run()), 0
+        with closing(batches):
+            for given in batches:
+                if self.attention:
+                    logits, maps = self.session.run_with_attention(given)
+                else:
+                    logits, maps = self.session.run(given), None
+                done = min(total, done + len(given))
+                if self.progress is not None:
+                    self.progress(done, total)
+                yield logits, maps
+
+    def stitched(self, answers: Iterator[Answer]) -> Generator[Slab, None, None]:
+        """Every row of the image once, in order; windows are added in their order, whatever the batch."""
+        classes = self.session.spec.outputs
+        maps = len(self.session.attention_names) if self.attention else 0
+        rows, singles = OpenRows(classes, maps, self.tiling), self._singles(answers)
+        skipping = self.skipping
+        for index, window in enumerate(self.tiling.windows):
+            if window[0] > rows.first:  # no later window reaches the rows before this one
+                yield rows.close(window[0])
+            if index in skipping.skipped:
+                if index in skipping.checked:
+                    skipping.check(next(singles)[0][:, *self.tiling.inside])
+                rows.add(skipping.background(classes, self.tiling.patch), None, window)
+            else:
+                rows.add(*next(singles), window)
+        for _ in singles:  # whoever makes the answers arrives at its end
+            pass
+        yield rows.close(self.tiling.shape[0])
+
+    def _to_run(self) -> list[Window]:
+        return [window for index, window in enumerate(self.tiling.windows) if self.skipping.runs(index)]
+
+    def _singles(self, answers: Iterator[Answer]) -> Iterator[Answer]:
+        """Logits (K, *tiling.patch) and attention (A, *tiling.patch) of one window after the other."""
+        left = len(self._to_run())
+        for logits, maps in answers:
+            count = min(left, len(logits))  # a fixed batch may be filled up
+            left -= count
+            for slot in range(count):
+                one = logits[slot].reshape(-1, *self.tiling.patch)
+                yield one, None if maps is None else maps[slot].reshape(-1, *self.tiling.patch)
+            del logits, maps
 
 
-def slabs(
+def walk(
     session: Session,
     image: Floats,
     overlap: float = 0.5,
     batch: int = 4,
     attention: bool = False,
     progress: Progress | None = None,
-) -> Iterator[Slab]:
-    """Logits of an image float32 (C, *three axes), in order along its first spatial axis, every row once.
+) -> Walk:
+    """A walk through an image float32 (C, *three axes) that skips nothing.
 
-    Windows of the size session.spec.patch, overlapping by the fraction `overlap`, averaged with Gaussian weights; an
-    image smaller than the patch is surrounded by its minimum and cropped back. batch: windows per run, unless the
-    session has a fixed one (then the last run is filled up with zeros). Nothing depends on it but speed: windows are
-    summed in one fixed order. A voxel that one window covers gets the network's own logits, bit for bit.
-    Memory: (K + A) x the patch's rows x plane, whatever the length of the image.
+    batch: windows per run, unless the session has a fixed one (then the last run is filled up with zeros).
     Raises ShapeError for an image of other channels, UsageError for a batch or an overlap that cannot be.
     """
     spec = session.spec
@@ -51,78 +130,27 @@ def slabs(
     if batch < 1:
         raise UsageError(f"a batch of {batch}", expected="at least 1", hint="--batch 1")
     tiling = Tiling(image.shape[1:], spec.patch, overlap)
-    answers = _answers(session, image, tiling, _Run(session.batch or batch, attention, progress))
-    return _stitched(answers, tiling, spec.outputs, len(session.attention_names) if attention else 0)
+    return Walk(session, image, tiling, session.batch or batch, attention, progress)
 
 
-@dataclass(frozen=True)
-class _Run:
-    batch: int
-    attention: bool
-    progress: Progress | None
+def slabs(
+    session: Session,
+    image: Floats,
+    overlap: float = 0.5,
+    batch: int = 4,
+    attention: bool = False,
+    progress: Progress | None = None,
+) -> Generator[Slab, None, None]:
+    """Logits of an image float32 (C, *three axes), in order along its first spatial axis, every row once.
+
+    Windows of the size session.spec.patch, overlapping by the fraction `overlap`, averaged with Gaussian weights; an
+    image smaller than the patch is surrounded by its minimum and cropped back. Nothing depends on the batch but speed:
+    windows are summed in one fixed order. A voxel that one window covers gets the network's own logits, bit for bit.
+    Everything happens in the calling thread. Memory: (K + A) x the patch's rows x plane, whatever the image's length.
+    Raises what `walk` raises.
+    """
+    one = walk(session, image, overlap, batch, attention, progress)
+    return one.stitched(one.answers(one.batches()))
 
 
-def _answers(
-    session: Session, image: Floats, tiling: Tiling, run: _Run
-) -> Iterator[tuple[Window, Floats, Floats | None]]:
-    """Each window with its logits (K, *tiling.patch) and attention (A, *tiling.patch), in order."""
-    channels, windows = image.shape[0], tiling.windows
-    patches = np.empty((min(run.batch, session.batch or len(windows)), channels, *tiling.patch), np.float32)
-    if tiling.size != tiling.patch:
-        patches[...] = tiling.background(image)  # reading a window leaves the margins alone
-    for first in range(0, len(windows), run.batch):
-        part = windows[first : first + run.batch]
-        for slot, window in enumerate(part):
-            tiling.read(image, window, patches[slot])
-        if session.batch is not None:
-            patches[len(part) :] = 0
-        given = patches[: session.batch or len(part)]
-        given = given.reshape(len(given), channels, *session.spec.patch)
-        logits, maps = session.run_with_attention(given) if run.attention else (session.run(given), None)
-        if run.progress is not None:
-            run.progress(first + len(part), len(windows))
-        logits = logits.reshape(*logits.shape[:2], *tiling.patch)
-        maps = maps if maps is None else maps.reshape(*maps.shape[:2], *tiling.patch)
-        for slot, window in enumerate(part):
-            yield window, logits[slot], None if maps is None else maps[slot]
-
-
-def _stitched(
-    answers: Iterator[tuple[Window, Floats, Floats | None]], tiling: Tiling, classes: int, maps: int
-) -> Iterator[Slab]:
-    rows = _OpenRows(classes + maps, tiling)
-    for window, logits, attention in answers:
-        if window[0] > rows.first:  # no later window reaches the rows before this one
-            yield rows.close(window[0], classes)
-        weights = tiling.weights(window)
-        rows.add(logits, slice(0, classes), window, weights)
-        if attention is not None:
-            rows.add(attention, slice(classes, None), window, weights)
-    yield rows.close(tiling.shape[0], classes)
-
-
-class _OpenRows:
-    """Sums for the rows that a window may still reach: a ring as long as the patch along the first axis."""
-
-    def __init__(self, channels: int, tiling: Tiling) -> None:
-        self.first, self.length, self._tiling = 0, tiling.size[0], tiling
-        self._sums = np.zeros((channels, self.length, *tiling.shape[1:]), np.float32)
-        self._weighted = np.empty((channels, *tiling.size), np.float32)
-
-    def add(self, answer: Floats, channels: slice, window: Window, weights: Floats | None) -> None:
-        answer = answer[:, *self._tiling.inside]
-        turn = window[0] % self.length
-        ring = ((slice(turn, None), slice(0, self.length - turn)), (slice(0, turn), slice(self.length - turn, None)))
-        with np.errstate(invalid="ignore", over="ignore"):  # logits that are not finite stay so and are reported later
-            if weights is not None:
-                answer = np.multiply(answer, weights, out=self._weighted[channels])
-            for target, source in ring:
-                self._sums[channels, target, *self._tiling.area(window)[1:]] += answer[:, source]
-
-    def close(self, until: int, classes: int) -> Slab:
-        """The rows from `first` to `until`, which then make room for the next."""
-        ring = np.arange(self.first, until) % self.length
-        done, start = self._sums[:, ring], self.first
-        self._sums[:, ring] = 0
-        self.first = until
-        return Slab(start, done[:classes], done[classes:] if done.shape[0] > classes else None)
+__all__ = ["Answer", "Progress", "Slab", "Walk", "slabs", "walk"]

@@ -72,16 +72,16 @@ class Tiling:
         """Where a window lies in the image."""
         return tuple(slice(start, start + size) for start, size in zip(window, self.size, strict=True))
 
-    def weights(self, window: Window) -> Floats | None:
+    def weights(self, window: Window, out: Floats | None = None) -> Floats | None:
         """float32, shape `size`: the window's share of each voxel, or None when it shares none with another window.
 
         The shares of all windows at one voxel add up to 1, so that sums need no division. This is the Gaussian average
-        as usual: starts and Gaussian are both separable, and so is the sum to divide by.
+        as usual: starts and Gaussian are both separable, and so is the sum to divide by. out: where to write them.
         """
         d, h, w = (axis[start] for axis, start in zip(self._weights, window, strict=True))
         if d.min() == h.min() == w.min() == 1:
             return None
-        product: Floats = d[:, None, None] * h[:, None] * w
+        product: Floats = np.multiply(d[:, None, None] * h[:, None], w, out=out)
         return product
 
 

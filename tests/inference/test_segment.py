@@ -197,9 +197,10 @@ def test_progress_arrives_at_its_end(fake: Make, spec_of: Make, volume_of: Make)
     assert said == sorted(said)
 
 
+@pytest.mark.parametrize("threaded", [True, False])
 @pytest.mark.parametrize("spacing", [None, (2.0, 1.5, 1.5)])
 def test_memory_grows_by_the_image_and_the_labels_alone(
-    fake: Make, spec_of: Make, volume_of: Make, spacing: Any
+    fake: Make, spec_of: Make, volume_of: Make, spacing: Any, threaded: bool
 ) -> None:
     classes, plane = 32, 48 * 48
     peaks = []
@@ -207,8 +208,8 @@ def test_memory_grows_by_the_image_and_the_labels_alone(
         volume = volume_of(np.random.default_rng(0).integers(0, 99, (depth, 48, 48), np.int16))
         session = fake(spec_of((16, 24, 24), classes, spacing=spacing), lambda patches: np.repeat(patches, classes, 1))
         tracemalloc.start()
-        segment(session, volume)
+        segment(session, volume, settings=Settings(threaded=threaded))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    # The image is 4 bytes a voxel, the labels 1; K x volume would be 128.
-    assert peaks[1] - peaks[0] < 6 * 64 * plane
+    # The image is 4 bytes a voxel, the labels 1; K x volume would be 128. With threads it is chance what meets.
+    assert peaks[1] - peaks[0] < (24 if threaded else 6) * 64 * plane

@@ -1,0 +1,203 @@
+"""A CT volume end to end, against MONAI's sliding window around the eager network.
+
+    python benchmarks/volume.py CHECKPOINT SCAN ARTIFACT... -o results.json [--rounds 5] [--threads 2] [--cache]
+
+Load, resample, infer, stitch, resample back, write the labels: each run is a command in a fresh process, so that its
+imports and its first inference count; the candidates take turns, every other round backwards. Time is the wall's,
+memory the peak resident set of the process. A ratio is MONAI's figure over the candidate's in the same round; MONAI is
+given the faster of two batch sizes. Beside each speed stands the Dice of its labels with those of the eager network in
+our own pipeline, and with MONAI's, whose windows lie elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+PROGRAM = Path(sys.executable).with_name("medattn-edge")
+PEER = Path(__file__).with_name("volume_monai.py")
+EAGER = """
+import sys
+from medattn_edge.artifact import Artifact
+from medattn_edge.backends import open_session
+from medattn_edge.inference import segment
+from medattn_edge.io import read_volume, write_labels
+from pathlib import Path
+checkpoint, artifact, scan, output, threads = sys.argv[1:]
+with open_session(checkpoint, spec=Artifact.read(Path(artifact)).spec, threads=int(threads)) as session:
+    found = segment(session, read_volume(Path(scan)))
+write_labels(Path(output), found.labels, found.names)
+"""
+HEAD = ("candidate", "MONAI time / its time", "MONAI memory / its memory", "least Dice, eager", "least Dice, MONAI")
+
+
+@dataclass
+class Candidate:
+    """A command that writes labels to `output`, and what came of each run."""
+
+    name: str
+    words: tuple[object, ...]
+    output: Path
+    seconds: list[float] = field(default_factory=list)
+    peak_mb: list[float] = field(default_factory=list)
+
+    def run(self, threads: int, counts: bool = True) -> None:
+        """One run in a fresh process."""
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        with tempfile.TemporaryFile() as said:
+            start = time.perf_counter()
+            child = subprocess.Popen(list(map(str, self.words)), env=environment, stdout=said, stderr=said)
+            _, status, usage = os.wait4(child.pid, 0)  # it alone tells the peak of this one child
+            took = time.perf_counter() - start
+            child.returncode = os.waitstatus_to_exitcode(status)
+            if child.returncode:
+                said.seek(0)
+                sys.exit(f"{self.name} ended with {child.returncode}\n{said.read().decode(errors='replace')}")
+        if counts:
+            self.seconds.append(took)
+            self.peak_mb.append(usage.ru_maxrss / 1024)
+
+
+def main(
+    checkpoint: Path,
+    scan: Path,
+    artifacts: Annotated[list[Path], typer.Argument(help="Of this checkpoint, all for one patch.")],
+    output: Annotated[Path, typer.Option("--output", "-o")],
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    threads: Annotated[int, typer.Option(min=0, help="0 is one for each physical core.")] = 0,
+    cache: Annotated[bool, typer.Option("--cache", help="Also with OpenVINO's compiled models kept.")] = False,
+) -> None:
+    from medattn_edge import hardware
+    from medattn_edge.artifact import Artifact
+
+    threads = threads or hardware.cpu().physical_cores
+    spec = Artifact.read(artifacts[0]).spec
+    patch = "x".join(map(str, spec.patch))
+    before = os.getloadavg()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        eager = Candidate(
+            "eager in our pipeline",
+            (sys.executable, "-c", EAGER, checkpoint, artifacts[0], scan, folder / "eager.nii.gz", threads),
+            folder / "eager.nii.gz",
+        )
+        monai = [peer((checkpoint, scan), folder / f"monai-{size}.nii.gz", threads, patch, size) for size in (1, 4)]
+        ours = [infer(path, scan, folder / f"{index}.nii.gz", threads) for index, path in enumerate(artifacts)]
+        if cache:
+            kept = [infer(path, scan, folder / f"kept-{path.name}.nii.gz", threads, folder) for path in artifacts]
+            for one in kept:  # what is measured is the second time
+                one.run(threads, counts=False)
+            ours += kept
+        eager.run(threads)
+        everything = [*monai, *ours]
+        for index in range(rounds):
+            for one in everything if index % 2 == 0 else everything[::-1]:
+                one.run(threads)
+                print(f"round {index + 1} of {rounds}: {one.name}, {one.seconds[-1]:.1f} s", file=sys.stderr)
+        best = min(monai, key=lambda one: statistics.median(one.seconds))
+        rows = [row(one, best, eager, spec.labels) for one in everything]
+        shape = grid(best.output)
+    document = {
+        "environment": environment(threads) | {"load_average": {"before": before, "after": os.getloadavg()}},
+        "checkpoint": checkpoint.name,
+        "scan": {"name": scan.name, "subjects": 1, **shape},
+        "patch": patch,
+        "overlap": 0.5,
+        "rounds": rounds,
+        "reference": best.name,
+        "rows": rows,
+    }
+    output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    print(f"{checkpoint.name} on {scan.name} (1 subject), patch {patch}; the reference is {best.name}\n")
+    print("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD))
+    for one in rows:
+        print("| " + " | ".join(cells(one)) + " |")
+
+
+def infer(path: Path, scan: Path, output: Path, threads: int, kept: Path | None = None) -> Candidate:
+    """Our own command; kept: a folder for its compiled models."""
+    words = (PROGRAM, "infer", path, scan, "-o", output, "--threads", threads)
+    if kept is None:
+        return Candidate(path.name, words, output)
+    return Candidate(f"{path.name}, model kept", (*words, "--cache", kept / "models"), output)
+
+
+def peer(inputs: tuple[Path, Path], output: Path, threads: int, patch: str, size: int) -> Candidate:
+    """MONAI's transforms and sliding window; inputs: the checkpoint and the scan."""
+    words = (sys.executable, PEER, *inputs, output, "--threads", threads, "--patch", patch, "--sw-batch-size", size)
+    return Candidate(f"MONAI, eager, sw_batch_size {size}", words, output)
+
+
+def row(one: Candidate, best: Candidate, eager: Candidate, names: tuple[str, ...]) -> dict[str, Any]:
+    """What is told of a candidate."""
+    ratios = [theirs / its for theirs, its in zip(best.seconds, one.seconds, strict=True)]
+    return {
+        "candidate": one.name,
+        "ratio_to_reference": statistics.median(ratios),
+        "ratio_spread": [min(ratios), max(ratios)],
+        "seconds": one.seconds,
+        "peak_rss_mb": max(one.peak_mb),
+        "memory_ratio": max(best.peak_mb) / max(one.peak_mb),
+        "dice_eager": dice(eager.output, one.output, names),
+        "dice_monai": dice(best.output, one.output, names),
+    }
+
+
+def cells(one: dict[str, Any]) -> tuple[str, ...]:
+    """A line of the table."""
+    low, high = one["ratio_spread"]
+    return (
+        one["candidate"],
+        f"{one['ratio_to_reference']:.1f} ({low:.1f}..{high:.1f})",
+        f"{one['memory_ratio']:.1f}",
+        *(f"{min(one[of].values()):.4f}" for of in ("dice_eager", "dice_monai")),
+    )
+
+
+def dice(first: Path, second: Path, names: tuple[str, ...]) -> dict[str, float]:
+    """Of two files of labels."""
+    from medattn_edge.agreement import dice_per_label
+    from medattn_edge.io import read_labels
+
+    return dice_per_label(read_labels(first).voxels, read_labels(second).voxels, names)
+
+
+def grid(path: Path) -> dict[str, Any]:
+    """How large the scan is."""
+    from medattn_edge.io import read_labels
+
+    volume = read_labels(path)
+    return {"shape": volume.shape, "spacing_mm": [round(mm, 4) for mm in volume.spacing]}
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """Where it was measured, and with what."""
+    from importlib.metadata import version
+
+    from medattn_edge import hardware
+
+    cpu = hardware.cpu()
+    packages = ("medattn-edge", "monai", "nibabel", "numpy", "onnxruntime", "openvino", "torch")
+    return {
+        "cpu": cpu.model,
+        "isa": cpu.isa,
+        "physical_cores": cpu.physical_cores,
+        "threads": threads,
+        "date": time.strftime("%Y-%m-%d"),
+        "python": sys.version.split()[0],
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,40 @@
+"""Windows that are not run: what stands for their answer, and how well that agrees with what the network says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from medattn_edge.inference.resample import Floats
+from medattn_edge.labels import labels_of
+
+CERTAIN = 20.0  # the logit of a background that nobody doubts: the others have a chance of 2e-9
+ONE_IN = 16  # of the windows left out, this share is run all the same, to see what the network says
+
+
+class Skipping:
+    """The indices `skipped` of a tiling's windows, and of these the `checked`, every ONE_INth, which are run.
+
+    A skipped window's voxels become background, also those checked. seen: voxels looked at so far in checked windows,
+    and kept: those of them that the network too calls background.
+    """
+
+    def __init__(self, skipped: Sequence[int] = ()) -> None:
+        self.skipped, self.checked = frozenset(skipped), frozenset(sorted(skipped)[::ONE_IN])
+        self.seen = self.kept = 0
+
+    def runs(self, index: int) -> bool:
+        """Whether the network is shown this window."""
+        return index not in self.skipped or index in self.checked
+
+    def check(self, logits: Floats) -> None:
+        """Look at what the network says (K, ...) of a checked window."""
+        self.seen += int(np.prod(logits.shape[1:]))
+        self.kept += int((labels_of(logits) == 0).sum())
+
+    def background(self, classes: int, patch: tuple[int, ...]) -> Floats:
+        """The answer of a window that was not run, (K, *patch): a view of K numbers."""
+        answer = np.zeros((classes, 1, 1, 1), np.float32)
+        answer[0] = CERTAIN if classes > 1 else -CERTAIN
+        return np.broadcast_to(answer, (classes, *patch))

@@ -1,0 +1,99 @@
+"""infer: what is left out is said, the batch can be measured, threads are set, compiled models are kept on request."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medattn_edge import hardware
+from medattn_edge.io import read_labels
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scan in HU with much air around a small body: 4 x 200 x 200 at 3 mm."""
+    import nibabel
+
+    rng = np.random.default_rng(5)
+    voxels = rng.normal(-1000, 5, (200, 200, 4))
+    voxels[80:110, 90:120] = rng.normal(0, 100, (30, 30, 4))
+    path = tmp_path_factory.mktemp("wide") / "wide.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(voxels.astype(np.int16), np.diag([-3.0, -3.0, 5.0, 1.0])), path)
+    return path
+
+
+def document(done: Any) -> Any:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_nothing_is_left_out_unless_it_is_asked_for(medattn: Run, artifact: Path, wide: Path, tmp_path: Path) -> None:
+    plain = document(medattn("infer", artifact, wide, "-o", tmp_path / "plain.npz", "--json"))
+    assert plain["windows"]["skipped"] == plain["windows"]["checked"] == 0
+    words = ("infer", artifact, wide, "-o", tmp_path / "less.npz", "--skip-air")
+    less = document(medattn(*words, "--check-skipped", "--json"))["windows"]
+    assert less["windows"] == plain["windows"]["windows"]
+    assert 0.5 < less["skipped"] / less["windows"] < 1
+    assert less["checked"] == -(-less["skipped"] // 16)
+    first, second = (read_labels(tmp_path / f"{name}.npz").voxels for name in ("plain", "less"))
+    assert less["agreement"]["label_match"] == (first == second).mean()
+    assert set(less["agreement"]["dice"]) == {"right_lung", "left_lung"}
+    done = medattn(*words)
+    assert f"left out: {less['skipped']} of {less['windows']} windows" in done.stdout
+    assert f"checked: {less['checked']} of these" in done.stdout
+    done = medattn(*words, "--check-skipped")
+    assert "with nothing left out:" in done.stdout
+
+
+def test_a_scan_without_air_is_left_whole(medattn: Run, artifact: Path, scan: Path, tmp_path: Path) -> None:
+    done = medattn("infer", artifact, scan, "-o", tmp_path / "l.npz", "--skip-air", "--check-skipped")
+    assert done.returncode == 0, done.stderr
+    assert "left out: 0 of" in done.stdout
+    done = medattn("infer", artifact, scan, "-o", tmp_path / "l.npz", "--check-skipped")
+    assert done.returncode == 2
+    assert "--skip-air" in done.stderr
+
+
+def test_the_batch_is_measured_on_request(medattn: Run, artifact: Path, scan: Path, tmp_path: Path) -> None:
+    words = ("infer", artifact, scan, "-o", tmp_path / "l.npz", "--json", "--batch")
+    assert document(medattn(*words, "auto"))["windows"]["batch"] in (1, 2, 4, 8)
+    assert document(medattn(*words, "3"))["windows"]["batch"] == 3
+    for wrong in ("0", "-1", "many", "1.5"):
+        done = medattn(*words, wrong)
+        assert done.returncode == 2
+        assert "auto" in done.stdout
+
+
+def test_threads_are_the_physical_cores_unless_they_are_given(
+    medattn: Run, artifact: Path, scan: Path, tmp_path: Path
+) -> None:
+    words = ("infer", artifact, scan, "-o", tmp_path / "l.npz", "--json")
+    cores = min(hardware.cpu().physical_cores, len(os.sched_getaffinity(0)))
+    assert document(medattn(*words))["session"]["threads"] == cores
+    assert document(medattn(*words, "--threads", 1))["session"]["threads"] == 1
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+def test_a_compiled_model_is_kept_only_where_it_is_told_to(
+    medattn: Run, artifact: Path, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MEDATTN_EDGE_MODEL_CACHE", raising=False)
+    words = ("infer", artifact, scan, "-o", tmp_path / "l.npz", "--json", "--backend", "openvino")
+    assert document(medattn(*words))["session"]["loaded_from_cache"] is None
+    kept = ("--cache", tmp_path / "models")
+    assert document(medattn(*words, *kept))["session"]["loaded_from_cache"] is False
+    assert document(medattn(*words, *kept))["session"]["loaded_from_cache"] is True
+    assert "MEDATTN_EDGE_MODEL_CACHE" not in os.environ
+    (tmp_path / "models").chmod(0o777)
+    done = medattn(*words, *kept)
+    assert done.returncode == 3
+    assert "chmod 700" in done.stdout

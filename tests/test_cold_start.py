@@ -1,0 +1,191 @@
+"""What a command loads before it can begin, in modules: milliseconds are another machine's business."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medattn_edge.artifact import manifest_path, sha256
+from medattn_edge.backends import open_session
+from medattn_edge.backends.openvino_model import CACHE
+from medattn_edge.errors import EnvironmentProblem
+from medattn_edge.spec import ModelSpec
+
+ROOT = Path(__file__).parent.parent
+BARE = 150  # modules of Python itself, with an editable installation's own
+
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+HEAVY = {
+    "IPython", "PIL", "matplotlib", "monai", "nibabel", "nncf", "nrrd", "numpy", "onnx", "onnxruntime", "onnxscript",
+    "openvino", "pandas", "safetensors", "scipy", "slicerio", "sympy", "tensorrt", "tensorrt_rtx", "torch",
+}  # fmt: skip
+
+
+def loaded(code: str, *words: object) -> tuple[set[str], int]:
+    """The heavy packages that code leaves in a fresh process, and how many modules there are in all."""
+    told = "\nimport sys\nsys.stderr.write('\\n' + ' '.join(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code + told, *map(str, words)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    names = done.stderr.rsplit("\n", 1)[-1].split()
+    return HEAVY & {name.partition(".")[0] for name in names}, len(names)
+
+
+COMMAND = """
+import sys
+sys.argv = ["medattn-edge", *sys.argv[1:]]
+from medattn_edge.cli import main
+try:
+    main()
+except SystemExit as left:
+    assert left.code == 0, left.code
+"""
+
+
+SPEC = ModelSpec(
+    "attention-unet-monai", 1, ("background", "organ"), (32, 32), (4, 4), config={"dims": 2, "channels": [4, 8, 16]}
+)
+
+
+@pytest.fixture(scope="module")
+def artifact(randomised: Callable[[Any], Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small gated network as ONNX, for any batch."""
+    from medattn_edge.export import ExportSettings, export_network, random_patches
+    from medattn_edge.models import build
+    from medattn_edge.models.checkpoint import Checkpoint
+
+    path = tmp_path_factory.mktemp("artifact") / "network.onnx"
+    checkpoint = Checkpoint(randomised(build(SPEC)), SPEC, "c" * 64, "medattn_edge", foreign=False, notes={})
+    export_network(checkpoint, path, {"random": random_patches(SPEC, 1)}, settings=ExportSettings(batch=None))
+    return path
+
+
+def test_the_package_alone_loads_next_to_nothing() -> None:
+    heavy, count = loaded("import medattn_edge")
+    assert heavy == set()
+    assert count < BARE + 20
+
+
+@pytest.mark.parametrize("words", [("--help",), ("infer", "--help"), ("bench", "--help")])
+def test_help_loads_nothing_heavy(words: tuple[str, ...]) -> None:
+    if words[0] == "bench" and not (ROOT / "cli" / "bench.py").exists():
+        pytest.skip("no such command")
+    heavy, count = loaded(COMMAND, *words)
+    assert heavy == set()
+    assert count < BARE + 350  # typer and rich
+
+
+@pytest.mark.parametrize(
+    ("backend", "allowed"),
+    [("onnxruntime", {"numpy", "onnxruntime"}), pytest.param("openvino", {"numpy", "openvino"}, marks=needs_openvino)],
+)
+def test_opening_an_artifact_loads_its_runtime_and_no_other(artifact: Path, backend: str, allowed: set[str]) -> None:
+    code = """
+import sys
+from medattn_edge.artifact import manifest_path, sha256
+from medattn_edge.backends import open_session
+import numpy as np
+with open_session(sys.argv[1], backend=sys.argv[2], threads=1) as session:
+    session.run(np.zeros((1, 1, 32, 32), np.float32))
+"""
+    assert loaded(code, artifact, backend)[0] == allowed
+
+
+def test_a_segmentation_loads_one_runtime_and_one_format(artifact: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "scan.npz", voxels=np.random.default_rng(0).random((2, 32, 32)), affine=np.eye(4))
+    heavy, count = loaded(COMMAND, "infer", artifact, tmp_path / "scan.npz", "-o", tmp_path / "labels.npz")
+    assert heavy == {"numpy", "onnxruntime"}
+    assert count < BARE + 900
+
+
+OPENED = """
+import hashlib, sys
+import numpy as np
+from medattn_edge.artifact import manifest_path, sha256
+from medattn_edge.backends import open_session
+patches = np.random.default_rng(0).normal(size=(2, 1, 32, 32)).astype(np.float32)
+with open_session(sys.argv[1], backend="openvino", threads=1) as session:
+    answer = hashlib.sha256(session.run(patches).tobytes()).hexdigest()
+    sys.stdout.write(f"{session.facts['loaded_from_cache']} {session.facts['executed']} {answer}")
+"""
+
+
+def opened(artifact: Path, cache: Path | None) -> tuple[str, str]:
+    """In a process of its own: whether the model was kept, and what it says."""
+    variables = {name: value for name, value in os.environ.items() if name != CACHE}
+    done = subprocess.run(
+        [sys.executable, "-c", OPENED, str(artifact)],
+        env=variables | ({} if cache is None else {CACHE: str(cache)}), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    hit, answer = done.stdout.split(" ", 1)
+    return hit, answer
+
+
+@needs_openvino
+def test_a_model_that_was_kept_is_found_and_says_the_same_bits(artifact: Path, tmp_path: Path) -> None:
+    plain = opened(artifact, None)
+    first, second = opened(artifact, tmp_path / "kept"), opened(artifact, tmp_path / "kept")
+    assert [plain[0], first[0], second[0]] == ["None", "False", "True"]
+    assert plain[1] == first[1] == second[1]
+    assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o700
+    # By content: a copy elsewhere has the same folder. A file that was cut is compiled again, and not believed.
+    [folder] = (tmp_path / "kept").iterdir()
+    for blob in folder.iterdir():
+        blob.chmod(0o600)
+        blob.write_bytes(blob.read_bytes()[:500])
+    assert opened(artifact, tmp_path / "kept") == ("False", plain[1])
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == [folder.name]
+
+
+@needs_openvino
+def test_another_model_of_the_same_name_is_another_model(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest's hash decides, not the path and its time."""
+    monkeypatch.setenv(CACHE, str(tmp_path / "kept"))
+    place = tmp_path / "network.onnx"
+    for text, folders in (("one", 1), ("two", 2), ("one", 2)):
+        _renamed(artifact, place, text)
+        os.utime(place, (0, 0))
+        with open_session(place, backend="openvino", threads=1):
+            pass
+        assert len(list((tmp_path / "kept").iterdir())) == folders
+
+
+def _renamed(source: Path, place: Path, producer: str) -> None:
+    """The network with another word in its file, and a manifest that fits."""
+    import onnx
+
+    model = onnx.load(source)
+    model.producer_name = producer
+    onnx.save(model, place)
+    told = json.loads(manifest_path(source).read_text())
+    manifest_path(place).write_text(json.dumps(told | {"sha256": sha256(place)}))
+
+
+@needs_openvino
+def test_a_folder_that_others_may_write_to_is_refused(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies there is run as code."""
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o775)
+    monkeypatch.setenv(CACHE, str(tmp_path / "open"))
+    with pytest.raises(EnvironmentProblem, match=r"by others(.|\n)*chmod 700"):
+        open_session(artifact, backend="openvino", threads=1)
+    assert list((tmp_path / "open").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(CACHE, str(tmp_path / "file"))
+    with pytest.raises(EnvironmentProblem, match="no model cache"):
+        open_session(artifact, backend="openvino", threads=1)
