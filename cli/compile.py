@@ -13,6 +13,7 @@ from medattn_edge.errors import UsageError
 
 from . import console
 from .samples import real_patches
+from .tuned import Wanted, tell_tuning, tuned
 
 if TYPE_CHECKING:
     from medattn_edge.artifact import Artifact
@@ -22,7 +23,9 @@ Option = typer.Option
 
 
 def command(  # noqa: PLR0913
-    source: Annotated[Path, typer.Argument(help="NET.onnx, NET.xml, or a checkpoint for Torch-TensorRT.")],
+    source: Annotated[
+        Path, typer.Argument(help="NET.onnx, NET.xml, or a checkpoint: with --tune, or for Torch-TensorRT.")
+    ],
     output: Annotated[
         Path, Option("--output", "-o", help="NAME.xml or .blob (OpenVINO), .ort, .engine, .rtx, .ts or .pt2.")
     ],
@@ -47,6 +50,16 @@ def command(  # noqa: PLR0913
     samples: Annotated[
         int | None, Option("--samples", min=1, help="Patches per scan for the check; 2, or 8 below FP32.")
     ] = None,
+    tune: Annotated[
+        bool, Option("--tune", help="Measure the alternatives on this host, and keep the fastest that agrees.")
+    ] = False,
+    tune_duration: Annotated[
+        float | None, Option("--tune-duration", metavar="S", min=0, help="Begin no other alternative after it; 600.")
+    ] = None,
+    patch: Annotated[
+        str, Option("--patch", metavar="[DX]HXW", help="--tune CHECKPOINT: input size; the spec's by default.")
+    ] = "",
+    batch: Annotated[str, Option("--batch", metavar="N|dynamic", help="--tune CHECKPOINT: patches per run; 1.")] = "",
     dry_run: Annotated[
         bool, Option("--dry-run", help="Check everything that needs no compiling; write nothing.")
     ] = False,
@@ -56,14 +69,22 @@ def command(  # noqa: PLR0913
     """Compile for one runtime; the precision is that of SOURCE.
 
     The graph is held to the target's rules first. Nothing is written unless the result agrees with SOURCE on real and
-    random input: --scan, or the CT that slicerio ships. What cannot run on this host says so.
+    random input: --scan, or the CT that slicerio ships. What cannot run on this host says so. With --tune a checkpoint
+    is exported with one rewrite more or less at a time, and run by fewer threads; the manifest has the figures.
     """
     _refuse_precision(precision, source)
+    _check_tuning(source, tune, {"--tune-duration": tune_duration, "--patch": patch, "--batch": batch}, dry_run)
     from medattn_edge import compilation
     from medattn_edge.backends.compiler import CompileSettings
 
     capabilities = tuple(filter(None, (name.strip() for name in compute_capability.split(","))))
     settings = CompileSettings(capabilities, workspace, timing_cache, hardware_compatible, inference_precision, threads)
+    if tune:
+        artifact = tuned(
+            source, output, target or None, settings, Wanted(patch, batch, scan or [], samples, tune_duration)
+        )
+        _finish(artifact, json)
+        return
     planned = compilation.plan(source, output, target or None, settings)
     if dry_run:
         _tell_plan(planned, json)
@@ -74,10 +95,24 @@ def command(  # noqa: PLR0913
     console.note(f"compiling {source} for {planned.compiler.name} in {parent.precision}")
     with console.timed("compiled and checked"), console.progress("compiling") as progress:
         artifact = compilation.build(planned, real, progress)
+    _finish(artifact, json)
+
+
+def _finish(artifact: Artifact, json: bool) -> None:
     if json:
-        console.print_json({"artifact": str(output), **artifact.manifest.to_json()})
+        console.print_json({"artifact": str(artifact.path), **artifact.manifest.to_json()})
     else:
         _tell(artifact)
+
+
+def _check_tuning(source: Path, tune: bool, options: dict[str, Any], dry_run: bool) -> None:
+    given = [name for name, value in options.items() if value not in ("", None)]
+    if given and not tune:
+        raise UsageError(
+            f"{given[0]} without --tune", expected="--tune, which alone follows it", hint=f"leave {given[0]} out"
+        )
+    if tune and dry_run:
+        raise UsageError("--dry-run with --tune: what it measures is the point", expected="one", hint="--tune")
 
 
 def _refuse_precision(precision: str, source: Path) -> None:
@@ -141,10 +176,13 @@ def _tell(artifact: Artifact) -> None:
     for warning in target.get("warnings", ()):
         console.say(f"{target['compiler']} warns: {warning}")
     _tell_lint(target["lint"])
+    if "tuning" in target:
+        tell_tuning(target["tuning"])
     on_gpu = " --device cuda:0" if "compute_capabilities" in target["runs_on"] else ""
     if manifest.agreement:
         console.show(_agreement(artifact))
-    console.note(f"next: medattn-edge infer {path} SCAN -o labels.nii.gz{on_gpu}")
+    threads = f" --threads {target['tuning']['threads']}" if target.get("tuning", {}).get("threads") else ""
+    console.note(f"next: medattn-edge infer {path} SCAN -o labels.nii.gz{on_gpu}{threads}")
 
 
 def _tell_lint(findings: list[dict[str, Any]]) -> None:

@@ -14,6 +14,7 @@ from medattn_edge.spec import Intensity, ModelSpec
 
 from . import console
 from .options import parse_settings, parse_sizes, parse_spacing
+from .rewrites import chosen, fused_by, show_plan
 from .samples import real_patches
 
 if TYPE_CHECKING:
@@ -36,6 +37,11 @@ def command(  # noqa: PLR0913
         float, Option("--gate", min=0, max=1, help="Least Dice of every label in fp16 with that in fp32.")
     ] = 0.9995,
     attention: Annotated[bool, Option("--attention", help="Add the attention maps as a second output.")] = False,
+    no_fuse: Annotated[bool, Option("--no-fuse", help="Fold BatchNorms, and rewrite nothing else.")] = False,
+    rewrite: Annotated[
+        list[str] | None,
+        Option("--rewrite", metavar="NAME", help="Add a rewrite, or with -NAME leave one out; repeat it."),
+    ] = None,
     scan: Annotated[list[Path] | None, Option("--scan", help="Real input for the check; repeat it.")] = None,
     samples: Annotated[
         int | None, Option("--samples", min=1, help="Patches per scan for the check; 2, or 8 with --precision fp16.")
@@ -54,33 +60,40 @@ def command(  # noqa: PLR0913
 ) -> None:
     """Export a checkpoint to ONNX or TorchScript.
 
-    BatchNorms are folded first. Nothing is written unless the exported network agrees with the eager one on real and
-    random input: --scan, or the CT that slicerio ships. With --precision fp16 that input also says which tensors come
-    near the end of half precision: they stay FP32.
+    The network is first rewritten to the same function with less work; the plan is printed. Nothing is written unless
+    the exported network agrees with the checkpoint's own on real and random input: --scan, or the CT that slicerio
+    ships. With --precision fp16 that input also says which tensors come near the end of half precision: they stay FP32.
     """
     try:
         from medattn_edge import export
-        from medattn_edge.fusion.batch_norm import fold_batch_norms
         from medattn_edge.models import checkpoint as checkpoints
     except ImportError as error:
         raise MissingDependency.of_extra(str(error.name), "export") from error
-    export.exporter_of(output)
+    exporter = export.exporter_of(output)
     _check_precision(precision, output)
     with console.timed("loaded"):
         loaded = checkpoints.load(checkpoint, network=network or None, config=parse_settings(set_ or []))
     told = {"--labels": labels, "--intensity": intensity, "--spacing": spacing, "--axes": axes}
-    spec = _spec(loaded, patch, {name: value for name, value in told.items() if value})
+    spec = spec_of(loaded, patch, {name: value for name, value in told.items() if value})
     loaded.network.check_shape(spec.patch)
     loaded = loaded.with_spec(spec)
-    settings = export.ExportSettings(_batch(batch), opset, attention)
+    names = chosen(exporter.name, spec, rewrite or [], no_fuse)
+    settings = export.ExportSettings(batch_of(batch), opset, attention)
     # Half precision is judged by Dice as well, and by its largest magnitudes, which takes more than a glance.
     count = samples or (2 if precision == "fp32" else 8)
     real, random = real_patches(spec, scan or [], count), export.random_patches(spec, 2)
     console.note(f"exporting {spec.network} for {'x'.join(map(str, spec.patch))} in {precision}")
+    with console.timed("rewritten"):
+        fused = fused_by(loaded.network, names, spec, rewrite or [])
     with console.timed("exported and checked"), tempfile.TemporaryDirectory() as folder:
         first = output if precision == "fp32" else Path(folder) / "fp32.onnx"
         artifact = export.export_network(
-            loaded, first, {**real, "random": random}, deployed=fold_batch_norms(loaded.network), settings=settings
+            loaded,
+            first,
+            {**real, "random": random},
+            deployed=fused.network,
+            settings=settings,
+            rewrites=fused.rewrites,
         )
         if precision == "fp16":
             from medattn_edge.precision import fp16
@@ -90,10 +103,11 @@ def command(  # noqa: PLR0913
     if json:
         console.print_json({"artifact": str(output), **artifact.manifest.to_json()})
     else:
+        show_plan(fused)
         _tell(artifact)
 
 
-def _spec(loaded: Checkpoint, patch: str, told: dict[str, str]) -> ModelSpec:
+def spec_of(loaded: Checkpoint, patch: str, told: dict[str, str]) -> ModelSpec:
     """The checkpoint's spec with what the user said; only a foreign one may be told more than the patch."""
     if told and not loaded.foreign:
         raise UsageError(
@@ -136,7 +150,8 @@ def _check_precision(precision: str, output: Path) -> None:
         )
 
 
-def _batch(text: str) -> int | None:
+def batch_of(text: str) -> int | None:
+    """The fixed batch, None for `dynamic`; raises UsageError for what is neither."""
     if text == "dynamic":
         return None
     if not text.isdigit() or int(text) < 1:

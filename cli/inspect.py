@@ -10,6 +10,7 @@ import typer
 from medattn_edge.errors import InputError
 
 from . import console
+from .rewrites import in_a_line
 
 
 def command(
@@ -85,6 +86,8 @@ def _tell(path: Path, facts: dict[str, Any]) -> None:
         "parameters": f"{facts['parameters']:,}",
         "GFLOP a patch": f"{facts['gflop']:.2f}",
     }
+    if facts.get("rewrites"):
+        rows["rewrites"] = in_a_line(facts["rewrites"])
     if facts.get("agreement"):
         rows["agreement"] = "; ".join(
             f"{case['input']}: SQNR {case['sqnr_db']:.1f} dB, label match {case['label_match']:.6f}"

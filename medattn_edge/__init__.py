@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from medattn_edge.backends import open_session
     from medattn_edge.errors import MedattnError
     from medattn_edge.export import export_network
+    from medattn_edge.fusion import fuse
     from medattn_edge.fusion.batch_norm import fold_batch_norms
     from medattn_edge.inference import compare, sample_patches, segment
     from medattn_edge.io import read_labels, read_volume, write_labels, write_maps
@@ -28,6 +29,7 @@ _HOME = {
     "compare": ("inference", "compare"),
     "export_network": ("export", "export_network"),
     "fold_batch_norms": ("fusion.batch_norm", "fold_batch_norms"),
+    "fuse": ("fusion", "fuse"),
     "load_checkpoint": ("models.checkpoint", "load"),
     "open_session": ("backends", "open_session"),
     "read_labels": ("io", "read_labels"),
@@ -40,6 +42,7 @@ _HOME = {
 
 __all__ = [  # noqa: RUF022 - the order of the work
     "load_checkpoint",
+    "fuse",
     "fold_batch_norms",
     "sample_patches",
     "export_network",

@@ -45,6 +45,8 @@ class Manifest:
     recipe: how an fp16 or int8 graph was made: what stayed in FP32, on which scans it was calibrated and judged.
     target: of a compiled artifact: the compiler, what it was compiled for, and what may run it.
     companions: suffix -> SHA-256 of files that belong to the model file: `.bin` of NAME.xml is NAME.bin.
+    rewrites: what was done to the network before it was exported, in order: name, title, how many sites, and what it
+    saved (`gflop_saved`, `mbytes_saved`).
     """
 
     spec: ModelSpec
@@ -65,12 +67,14 @@ class Manifest:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     target: Mapping[str, Any] = field(default_factory=dict)
     companions: Mapping[str, str] = field(default_factory=dict)
+    rewrites: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         wrong = [name for name, kind in _KINDS.items() if not isinstance(getattr(self, name), kind)]
         for name in ("attention_maps", "lineage"):
             wrong += [] if all(isinstance(text, str) for text in getattr(self, name)) else [name]
-        wrong += [] if all(isinstance(case, Mapping) for case in self.agreement) else ["agreement"]
+        for name in ("agreement", "rewrites"):
+            wrong += [] if all(isinstance(one, Mapping) for one in getattr(self, name)) else [name]
         wrong += (
             []
             if all(_is_suffix(key) and isinstance(self.companions[key], str) for key in self.companions)
@@ -90,8 +94,8 @@ class Manifest:
         """Plain JSON values with the schema's version; `from_json` is its inverse."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         plain = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
-        plain["agreement"] = [dict(case) for case in self.agreement]
         lists = {name: list(getattr(self, name)) for name in ("attention_maps", "lineage")}
+        lists |= {name: [dict(one) for one in getattr(self, name)] for name in ("agreement", "rewrites")}
         return {"schema": SCHEMA, **plain, "spec": self.spec.to_json(), **lists}
 
     @classmethod
@@ -118,6 +122,7 @@ class Manifest:
                     "attention_maps": tuple(rest.get("attention_maps", ())),
                     "lineage": tuple(rest.get("lineage", ())),
                     "agreement": tuple(rest.get("agreement", ())),
+                    "rewrites": tuple(rest.get("rewrites", ())),
                 }
             )
         except (KeyError, TypeError, ValueError, MedattnError) as error:

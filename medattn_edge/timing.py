@@ -40,6 +40,10 @@ class Latency:
         """The slowest."""
         return float(self.samples_ms.max())
 
+    def miss_rate(self, deadline_ms: float) -> float:
+        """The share of the samples that took longer."""
+        return float((self.samples_ms > deadline_ms).mean())
+
     def ratio_of(self, reference: Latency) -> tuple[float, tuple[float, float]]:
         """How many times faster than the reference: the median of the paired ratios, and their quartiles.
 
@@ -70,4 +74,38 @@ def interleaved(
             start = time.perf_counter()
             calls[name]()
             samples[name].append((time.perf_counter() - start) * 1e3)
+    return {name: Latency(np.array(values)) for name, values in samples.items()}
+
+
+def in_turn(
+    calls: Mapping[str, Callable[[], float]],
+    *,
+    duration_s: float,
+    warm_up_s: float = 0.5,
+    min_rounds: int = 5,
+    max_rounds: int = 1000,
+    pause_s: float = 0.01,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Latency]:
+    """As `interleaved`, of calls that each return the milliseconds that they measured themselves, elsewhere perhaps.
+
+    duration_s: for each call; rounds go on for as long as that is for all of them together. pause_s: before every call,
+    so that the threads of the one before are asleep. progress: told of the seconds that have passed, of how many.
+    """
+    for call in calls.values():
+        until = time.perf_counter() + warm_up_s
+        call()
+        call()
+        while time.perf_counter() < until:
+            call()
+    names, whole = list(calls), duration_s * len(calls)
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    start, turn, passed = time.perf_counter(), 0, 0.0
+    while turn < min_rounds or (turn < max_rounds and passed < whole):
+        for name in names if turn % 2 == 0 else names[::-1]:
+            time.sleep(pause_s)
+            samples[name].append(calls[name]())
+        turn, passed = turn + 1, time.perf_counter() - start
+        if progress:
+            progress(round(min(passed, whole)), round(whole))
     return {name: Latency(np.array(values)) for name, values in samples.items()}

@@ -32,6 +32,7 @@ FIELDS = [
     "parameters",
     "gflop",
 ]
+REWRITE = {"name": "batch-norm", "title": "folded", "sites": 3, "gflop_saved": 0.0, "mbytes_saved": 1.5}
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -55,6 +56,7 @@ def manifest_of(content: bytes = CONTENT, **settings: Any) -> Manifest:
         "attention_maps": ("gate_1", "gate_0"),
         "agreement": ({"input": "random", "sqnr_db": 120.0, "dice": {"lung": 1.0}},),
         "tools": {"python": "3.11.9"},
+        "rewrites": (REWRITE,),
     }
     return Manifest(**{**given_, **settings})
 
@@ -93,7 +95,7 @@ def test_a_path_may_be_a_string(tmp_path):
     assert Artifact.read(str(write(tmp_path))).manifest == manifest_of()
 
 
-@given(field=st.sampled_from([*FIELDS, "attention_maps", "agreement", "tools"]), value=ANY_JSON)
+@given(field=st.sampled_from([*FIELDS, "attention_maps", "agreement", "tools", "rewrites"]), value=ANY_JSON)
 def test_a_field_of_another_kind_is_refused_or_harmless(field, value):
     def outcome() -> str:
         try:
@@ -110,6 +112,14 @@ def test_a_field_that_is_missing_is_refused(field):
     del values[field]
     with pytest.raises(IntegrityError, match=rf"{field}(.|\n)*export"):
         Manifest.from_json(values)
+
+
+def test_a_manifest_of_before_there_were_rewrites_is_read_and_what_is_made_of_a_file_has_its_own():
+    values = manifest_of().to_json()
+    assert values["rewrites"] == [REWRITE]
+    del values["rewrites"]
+    assert Manifest.from_json(values).rewrites == ()
+    assert manifest_of().child(precision="fp16").rewrites == (REWRITE,)
 
 
 def test_a_field_of_another_version_is_refused():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medattn_edge.timing import Latency, interleaved
+from medattn_edge.timing import Latency, in_turn, interleaved
 
 SAMPLES = st.lists(st.floats(0.01, 1e4), min_size=1, max_size=200).map(np.array)
 
@@ -84,3 +84,71 @@ def test_a_slow_call_is_slower_than_a_fast_one():
 def test_a_call_that_fails_is_not_swallowed():
     with pytest.raises(ZeroDivisionError):
         interleaved({"broken": lambda: 1 / 0}, rounds=1, warm_up_s=0)
+
+
+@given(SAMPLES, st.floats(0.01, 1e4))
+def test_the_miss_rate_is_the_share_that_took_longer(samples, deadline):
+    missed = Latency(samples).miss_rate(deadline)
+    assert missed * len(samples) == pytest.approx(sum(value > deadline for value in samples))
+
+
+def test_a_run_that_takes_exactly_as_long_as_it_may_has_not_missed():
+    assert Latency(np.array([5.0, 10.0, 15.0, 20.0])).miss_rate(10.0) == 0.5
+
+
+def counting(said: list[str], name: str, *values: float):
+    """A call that says its name and returns the values in turn, the last one for ever."""
+    left = list(values)
+
+    def call() -> float:
+        said.append(name)
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    return call
+
+
+def test_calls_that_measure_themselves_take_turns_and_keep_what_they_said():
+    said: list[str] = []
+    calls = {name: counting(said, name, 1.0, 1.0, 5.0, 7.0, 9.0) for name in "ab"}
+    found = in_turn(calls, duration_s=0, warm_up_s=0, min_rounds=3, pause_s=0)
+    assert "".join(said) == "aabb" + "abbaab"
+    assert list(found) == ["a", "b"]
+    for latency in found.values():
+        assert latency.samples_ms.tolist() == [5.0, 7.0, 9.0]
+
+
+def test_the_rounds_go_on_for_as_long_as_was_asked_for_each_of_the_calls():
+    calls = {name: counting([], name, 1.0) for name in "ab"}
+    start = time.perf_counter()
+    found = in_turn(calls, duration_s=0.15, warm_up_s=0, pause_s=0.01)
+    assert time.perf_counter() - start >= 0.3
+    assert 5 <= len(found["a"].samples_ms) == len(found["b"].samples_ms) <= 15
+
+
+def test_there_are_never_more_rounds_than_the_most_and_never_fewer_than_the_least():
+    for settings, rounds in (({"duration_s": 60, "max_rounds": 7}, 7), ({"duration_s": 0, "min_rounds": 4}, 4)):
+        found = in_turn({"a": counting([], "a", 1.0)}, warm_up_s=0, pause_s=0, **settings)
+        assert len(found["a"].samples_ms) == rounds
+
+
+def test_there_is_a_pause_before_every_call_that_is_measured():
+    at: list[float] = []
+
+    def call() -> float:
+        at.append(time.perf_counter())
+        return 1.0
+
+    in_turn({"a": call, "b": call}, duration_s=0, warm_up_s=0, min_rounds=2, pause_s=0.02)
+    assert min(np.diff(at[4:])) >= 0.02
+
+
+def test_it_tells_how_many_seconds_have_passed_of_how_many():
+    told: list[tuple[int, int]] = []
+    in_turn(
+        {"a": counting([], "a", 1.0)},
+        duration_s=1,
+        warm_up_s=0,
+        progress=lambda done, of: told.append((done, of)),
+    )
+    assert told[-1] == (1, 1)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)

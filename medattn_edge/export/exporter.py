@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -95,12 +96,13 @@ def export_network(
     deployed: SegmentationNetwork | None = None,
     settings: ExportSettings | None = None,
     gate: Thresholds = FP32_GATE,
+    rewrites: Sequence[Mapping[str, Any]] = (),
 ) -> Artifact:
     """Export a checkpoint's network and check it against eager before the artifact and its manifest appear.
 
     samples: name -> float32 (n, C, *patch), what the check runs on; give real input as well as random.
-    deployed: a cheaper form of the same function to export instead, such as one with folded BatchNorms; the reference
-    stays the checkpoint's own network.
+    deployed: a cheaper form of the same function to export instead, such as `fuse` makes; the reference stays the
+    checkpoint's own network. rewrites: what made it, for the manifest: the `rewrites` of what `fuse` returned.
     Raises AgreementError, and writes nothing, when a sample does not reach the gate; UsageError, MissingDependency,
     OutputError.
     """
@@ -118,7 +120,7 @@ def export_network(
         module = WithAttention(network).eval() if settings.attention else network
         written = exporter.write(module, spec, settings, model)
         manifest = manifest_of(checkpoint, network, exporter.name, settings)
-        manifest = replace(manifest, operators=dict(written.operators), sha256=sha256(model))
+        manifest = replace(manifest, operators=dict(written.operators), sha256=sha256(model), rewrites=tuple(rewrites))
         with exporter.session(Artifact(model, manifest), Options()) as candidate:
             cases = check(EagerSession(checkpoint.network, spec), candidate, samples, gate)
         manifest = replace(manifest, agreement=tuple(cases))

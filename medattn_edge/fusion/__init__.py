@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from medattn_edge.fusion.plan import ALWAYS_GOOD, Applied, Fused, fuse, rewrites
+from medattn_edge.fusion.defaults import defaults
+from medattn_edge.fusion.plan import ALWAYS_GOOD, Applied, Fused, changed, fuse, rewrites
 
-__all__ = ["ALWAYS_GOOD", "Applied", "Fused", "fuse", "rewrites"]
+__all__ = ["ALWAYS_GOOD", "Applied", "Fused", "changed", "defaults", "fuse", "rewrites"]

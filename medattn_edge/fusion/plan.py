@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from medattn_edge.errors import UsageError
-from medattn_edge.fusion.cost import cost
+from medattn_edge.fusion.cost import Cost, cost
 from medattn_edge.fusion.rewrite import Rewrite
 from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.registry import records
@@ -45,13 +48,28 @@ class Applied:
     gflop_saved: float | None
     mbytes_saved: float | None
 
+    def to_json(self) -> dict[str, Any]:
+        """As a manifest has it: how many sites there are, not which."""
+        saved = {"gflop_saved": self.gflop_saved, "mbytes_saved": self.mbytes_saved}
+        return {"name": self.name, "title": self.title, "sites": len(self.sites), **saved}
+
 
 @dataclass(frozen=True)
 class Fused:
-    """A network that is the same function, and what was done to it, in order."""
+    """A network that is the same function, and what was done to it, in order.
+
+    before, after: what the network cost and costs, when that was measured.
+    """
 
     network: SegmentationNetwork
     plan: tuple[Applied, ...]
+    before: Cost | None = None
+    after: Cost | None = None
+
+    @property
+    def rewrites(self) -> list[dict[str, Any]]:
+        """The plan as a manifest has it."""
+        return [applied.to_json() for applied in self.plan]
 
 
 def rewrites() -> dict[str, Rewrite]:
@@ -76,7 +94,7 @@ def fuse(network: SegmentationNetwork, names: tuple[str, ...] | None = None, spe
     chosen = _chosen(ALWAYS_GOOD if names is None else frozenset(names))
     fused = copy.deepcopy(network).eval()
     plan: list[Applied] = []
-    before = cost(fused, spec) if spec is not None else None
+    before = now = cost(fused, spec) if spec is not None else None
     for rewrite in chosen:
         with torch.no_grad():
             touched = tuple(rewrite.apply(fused))
@@ -84,21 +102,51 @@ def fuse(network: SegmentationNetwork, names: tuple[str, ...] | None = None, spe
             continue
         fused.eval()  # the modules that are new
         gflop = mbytes = None
-        if spec is not None and before is not None:
+        if spec is not None and now is not None:
             after = cost(fused, spec)
-            gflop, mbytes, before = before.gflop - after.gflop, before.mbytes - after.mbytes, after
+            gflop, mbytes, now = now.gflop - after.gflop, now.mbytes - after.mbytes, after
         plan.append(Applied(rewrite.name, rewrite.title, touched, gflop, mbytes))
-    return Fused(fused, tuple(plan))
+    return Fused(fused, tuple(plan), before, now)
+
+
+def changed(names: Iterable[str], added: Iterable[str] = (), left_out: Iterable[str] = ()) -> tuple[str, ...]:
+    """A choice of rewrites, changed: names in the order in which they are applied, what they need included.
+
+    What is added takes the place of what it excludes; with what is left out goes what needs it.
+    Raises UsageError for a name that is not known, for one that is both added and left out, and for one that is added
+    and needs one that is left out.
+    """
+    known, added, gone = rewrites(), set(added), set(left_out)
+    _check_known({*names, *added, *gone})
+    for name, rewrite in known.items():  # what is needed comes before what needs it
+        if gone & {*rewrite.needs}:
+            gone.add(name)
+    if both := sorted(added & gone):
+        raise UsageError(
+            f"the rewrite {both[0]} is added, and it or what it needs is left out",
+            expected="one or the other",
+            hint=both[0],
+        )
+    excluded = {other for name in added for other in known[name].excludes}
+    excluded |= {name for name, rewrite in known.items() if added & {*rewrite.excludes}}
+    return tuple(one.name for one in _chosen(frozenset(({*names} - excluded | added) - gone)))
+
+
+def _check_known(names: Iterable[str]) -> None:
+    known = rewrites()
+    if unknown := sorted({*names} - known.keys()):
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        raise UsageError(
+            f"the rewrites {unknown} are not known",
+            expected=f"some of {', '.join(known)}",
+            hint=near[0] if near else next(iter(known)),
+        )
 
 
 def _chosen(names: frozenset[str]) -> list[Rewrite]:
     """The rewrites of these names and those that they need, in order."""
+    _check_known(names)
     known = rewrites()
-    unknown = sorted(names - known.keys())
-    if unknown:
-        raise UsageError(
-            f"the rewrites {unknown} are not known", expected=f"some of {', '.join(known)}", hint=f"{next(iter(known))}"
-        )
     wanted, waiting = set[str](), list(names)
     while waiting:
         name = waiting.pop()

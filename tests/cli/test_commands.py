@@ -55,7 +55,8 @@ def test_inspect_has_the_fields_that_scripts_rely_on(medattn: Run, checkpoint: P
     assert set(fields) <= set(origin)
     assert told["parent_sha256"] == origin["sha256"]
     assert told["outputs"] == {"logits": [-1, 3, 32, 32], "attention": [-1, 4, 32, 32]}
-    assert told["gflop"] == pytest.approx(origin["gflop"])
+    assert told["gflop"] <= origin["gflop"]
+    assert {"batch-norm", "nearest-upsampling"} <= {one["name"] for one in told["rewrites"]}
     assert origin["notes"] == {"command": "made for a test"}
     text = medattn("inspect", artifact).stdout
     assert "window -1000..400" in text

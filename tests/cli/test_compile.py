@@ -219,3 +219,82 @@ def test_infer_takes_a_provider_for_a_gpu_alone(artifact: Path, scan: Path, meda
     done = medattn("infer", artifact, scan, "-o", tmp_path / "labels.npz", "--provider", "dml")
     assert done.returncode == 2
     assert "tensorrt" in done.stderr
+
+
+def test_a_tuned_checkpoint_is_told_with_what_was_measured(
+    checkpoint: Path, scan: Path, medattn: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "small.ort"
+    words = ("--tune", "--tune-duration", "0", "--patch", "48x64", "--scan", scan, "--threads", "1")
+    done = medattn("compile", checkpoint, "-o", path, *words)
+    assert done.returncode == 0, done.stderr
+    manifest = Artifact.read(path).manifest
+    assert manifest.spec.patch == (48, 64)
+    assert manifest.lineage[0] == sha256(checkpoint)
+    tuning = manifest.target["tuning"]
+    names = [row["name"] for row in tuning["alternatives"]]
+    assert names == [
+        "default",
+        "BatchNorm folding alone",
+        "with pixel-shuffle",
+        "without nearest-upsampling",
+        "without concat-sums",
+    ]
+    assert f"not measured: {', '.join(names[1:])}: the time was up" in done.stdout
+    assert f"chosen: default; 1 threads\nthe same graph: {tuning['command']}" in done.stdout
+    assert "medattn-edge infer" in done.stderr
+    assert "--threads 1" in done.stderr
+    assert {one.name for one in tmp_path.iterdir()} == {"small.ort", "small.ort.json"}
+    made = medattn(*tuning["command"].replace("CHECKPOINT", str(checkpoint)).split()[1:3], "-o", tmp_path / "a.onnx")
+    assert made.returncode == 0, made.stderr
+
+
+def test_a_graph_is_tuned_in_its_threads_alone_and_it_says_what_rewrites_need(
+    artifact: Path, medattn: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "small.ort"
+    done = medattn("compile", artifact, "-o", path, "--tune", "--tune-duration", "0", "--json")
+    assert done.returncode == 0, done.stderr
+    assert f"Rewrites need the checkpoint: medattn-edge compile CHECKPOINT -o {path} --tune" in done.stderr
+    tuning = json.loads(done.stdout)["target"]["tuning"]
+    assert all(row["rewrites"] == [] for row in tuning["alternatives"])
+    assert {row["name"].split()[0] for row in tuning["alternatives"]} <= {"default", "threads"}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (("small.onnx", "-o", "small.ort", "--tune-duration", "5"), 2, "--tune-duration without --tune"),
+        (("small.onnx", "-o", "small.ort", "--patch", "32x32"), 2, "leave --patch out"),
+        (("small.onnx", "-o", "small.ort", "--tune", "--patch", "32x32"), 2, "leave --patch out"),
+        (("small.onnx", "-o", "small.ort", "--tune", "--batch", "2"), 2, "leave --batch out"),
+        (("small.onnx", "-o", "small.ort", "--tune", "--dry-run"), 2, "--dry-run with --tune"),
+        (("small.onnx", "-o", "small.ort", "--tune", "--tune-duration", "-1"), 2, "--tune-duration"),
+        (("small.onnx", "-o", "small.exe", "--tune"), 2, "no compiler writes small.exe"),
+        (("small.onnx", "-o", "small.ort", "--tune", "--workspace", "9"), 2, "leave --workspace out"),
+        (("small.xml", "-o", "small.ort", "--tune"), 2, "compile CHECKPOINT -o small.ort --tune"),
+        (("nowhere.pth", "-o", "small.ort", "--tune"), 4, "nowhere.pth"),
+        (("nowhere.onnx", "-o", "small.ort", "--tune"), 4, "nowhere.onnx does not exist"),
+        (("small.safetensors", "-o", "small.ort", "--tune", "--batch", "0"), 2, "--batch dynamic"),
+        (("small.safetensors", "-o", "small.ort", "--tune", "--patch", "33x32"), 2, "32x32"),
+        (("small.safetensors", "-o", "nowhere/small.ort", "--tune"), 3, "mkdir -p"),
+    ],
+)
+def test_a_tuning_that_cannot_be_is_refused_before_the_work(
+    case: tuple[tuple[str, ...], int, str],
+    artifact: Path,
+    checkpoint: Path,
+    medattn: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words, code, said = case
+    copied(artifact, tmp_path)
+    shutil.copyfile(checkpoint, tmp_path / "small.safetensors")
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.chdir(tmp_path)
+    done = medattn("compile", *words)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "next:" in done.stderr
+    assert sorted(tmp_path.iterdir()) == before
