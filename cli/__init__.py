@@ -14,7 +14,19 @@ from medattn_edge.errors import MedattnError
 from . import console
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells say it
-_COMMANDS = ("demo", "train", "export", "calibrate", "compile", "inspect", "infer", "compare", "lint", "doctor")
+_COMMANDS = (
+    "demo",
+    "train",
+    "export",
+    "calibrate",
+    "compile",
+    "inspect",
+    "infer",
+    "compare",
+    "bench",
+    "lint",
+    "doctor",
+)
 
 app = typer.Typer(
     name="medattn-edge",
