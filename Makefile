@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow test-gpu check format bench train-shipped clean
+.PHONY: demo test test-slow test-gpu check format bench bench-gpu bench-curves bench-report clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medattn-edge demo -o demo
@@ -32,7 +32,18 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m pytest benchmarks --benchmark-only -s --timeout 1800
+	$(BIN)/python -m pytest benchmarks -m "not gpu" --benchmark-only -s --timeout 3600
+	$(BIN)/python benchmarks/report.py
+
+bench-gpu: $(VENV)/.dev
+	$(BIN)/python -m pytest benchmarks -m gpu --benchmark-only -s --timeout 3600
+
+bench-curves: $(VENV)/.dev
+	$(BIN)/python benchmarks/curves.py
+	$(BIN)/python benchmarks/report.py
+
+bench-report: $(VENV)/.dev
+	$(BIN)/python benchmarks/report.py
 
 clean:
 	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -31,7 +31,11 @@ def layout_keys(layout: str) -> dict[str, tuple[tuple[int, ...], str]]:
 
 def state_dict(layout: str) -> dict[str, np.ndarray]:
     """Deterministic arrays for every key of the layout."""
-    keys = layout_keys(layout)
+    return filled(layout_keys(layout))
+
+
+def filled(keys: dict[str, tuple[tuple[int, ...], str]]) -> dict[str, np.ndarray]:
+    """Deterministic arrays for keys that are named as a layout names them: key -> (shape, dtype)."""
     return {key: _fill(key, shape, dtype, keys) for key, (shape, dtype) in keys.items()}
 
 

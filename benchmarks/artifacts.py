@@ -1,0 +1,233 @@
+"""The files of a case: made once, kept in a folder that is named by everything they are made of."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import networks
+import numpy as np
+import torch
+from cases import Case
+from quantised import int8
+
+import medattn_edge
+from medattn_edge.artifact import Artifact, tool_versions
+from medattn_edge.atomic import replacing
+from medattn_edge.backends.compiler import CompileSettings
+from medattn_edge.compilation import compile_artifact
+from medattn_edge.export import ExportSettings, export_network
+from medattn_edge.fusion import defaults, fuse
+from medattn_edge.models import checkpoint as checkpoints
+from medattn_edge.precision import fp16
+
+# A change in these makes other files.
+_MADE_BY = ("models/*.py", "fusion/*.py", "export/*.py", "precision/*.py", "backends/openvino*.py")
+_AND_BY = ("networks.py", "artifacts.py", "quantised.py")
+
+
+class Files:
+    """Makes the files of a case when they are asked for; a public method is what `Form.made` names.
+
+    Each raises what the product raises when it refuses to write: that is the row's verdict.
+    """
+
+    def __init__(self, case: Case, folder: Path) -> None:
+        self.case, self.folder = case, Path(folder) / f"{case.name}-{_key(case)}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    @cached_property
+    def patches(self) -> tuple[Any, Any]:
+        """To calibrate on, and to judge on: float32 (n, C, *patch)."""
+        return networks.patches(self.case)
+
+    @cached_property
+    def loaded(self) -> checkpoints.Checkpoint:
+        """The checkpoint's network."""
+        return checkpoints.load(self.checkpoint())
+
+    def make(self, name: str) -> Path:
+        """The file that a form names."""
+        made: Path = getattr(self, name)()
+        return made
+
+    def checkpoint(self) -> Path:
+        """The network as it is, in our own form."""
+        path = self.folder / "network.safetensors"
+        if not path.is_file():
+            networks.write(self.case, path)
+        return path
+
+    def torchscript(self) -> Path:
+        """Fused, scripted and frozen."""
+        return self._exported("fused.torchscript", "torchscript")
+
+    def onnx(self) -> Path:
+        """Fused as ONNX Runtime likes it."""
+        return self._exported("fused.onnx", "onnxruntime")
+
+    def onnx_for_openvino(self) -> Path:
+        """Fused as OpenVINO likes it."""
+        return self._exported("openvino.onnx", "openvino")
+
+    def onnx_for_tensorrt(self) -> Path:
+        """Fused as TensorRT likes it."""
+        return self._exported("tensorrt.onnx", "tensorrt")
+
+    def openvino(self) -> Path:
+        """The IR of the fused graph."""
+        return self._compiled("fused.xml", self.onnx_for_openvino())
+
+    def fp16(self) -> Path:
+        """The fused graph in FP16 with its islands."""
+        return self._fp16("fp16.onnx", self.onnx())
+
+    def int8_nncf(self) -> Path:
+        """INT8 through NNCF on the ONNX graph."""
+        return self._int8("int8-nncf.onnx", self.onnx(), "nncf-onnx")
+
+    def int8_ort(self) -> Path:
+        """INT8 through ONNX Runtime's quantiser with our ranges."""
+        return self._int8("int8-ort.onnx", self.onnx(), "onnxruntime")
+
+    def int8_openvino(self) -> Path:
+        """INT8 through NNCF on the OpenVINO model."""
+        return self._int8("int8.xml", self.onnx_for_openvino(), "nncf-openvino")
+
+    def engine(self) -> Path:
+        """TensorRT, FP32."""
+        return self._compiled("fused.engine", self.onnx_for_tensorrt())
+
+    def engine_fp16(self) -> Path:
+        """TensorRT, the typed FP16 graph."""
+        return self._compiled("fp16.engine", self._fp16("tensorrt-fp16.onnx", self.onnx_for_tensorrt()))
+
+    def engine_int8(self) -> Path:
+        """TensorRT, symmetric Q/DQ."""
+        return self._compiled("int8.engine", self._int8_for_tensorrt())
+
+    def rtx(self) -> Path:
+        """TensorRT for RTX, FP32."""
+        return self._compiled("fused.rtx", self.onnx_for_tensorrt())
+
+    def rtx_fp16(self) -> Path:
+        """TensorRT for RTX, the typed FP16 graph."""
+        return self._compiled("fp16.rtx", self._fp16("tensorrt-fp16.onnx", self.onnx_for_tensorrt()))
+
+    def rtx_int8(self) -> Path:
+        """TensorRT for RTX, symmetric Q/DQ."""
+        return self._compiled("int8.rtx", self._int8_for_tensorrt())
+
+    def plain(self) -> Path:
+        """What torch.onnx.export makes of the network by itself: nothing rewritten, nothing folded by us."""
+        path = self.folder / "plain.onnx"
+        if not path.is_file():
+            import onnx
+
+            spec = self.loaded.spec
+            image = torch.zeros(self.case.batch, spec.in_channels, *spec.patch)
+            with _quiet():
+                program = torch.onnx.export(self.loaded.network, (image,), dynamo=True, verbose=False)
+            assert program is not None
+            with replacing(path) as file:
+                onnx.save(program.model_proto, str(file))
+        return path
+
+    def quantize_static(self) -> Path:
+        """What ONNX Runtime's own quantize_static makes of the plain export, by itself."""
+        path = self.folder / "quantize_static.onnx"
+        if not path.is_file():
+            from onnxruntime.quantization import CalibrationDataReader, quantize_static
+
+            class Reader(CalibrationDataReader):  # type: ignore[misc]
+                def __init__(self, patches: Any, name: str) -> None:
+                    self._left = iter([{name: patch} for patch in patches])
+
+                def get_next(self) -> Any:
+                    return next(self._left, None)
+
+            source = self.plain()
+            patches = self.patches[0][:, None]
+            with replacing(path) as file, _quiet():
+                quantize_static(str(source), str(file), Reader(patches, _input_of(source)))
+        return path
+
+    def _exported(self, name: str, runtime: str) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            spec = self.loaded.spec
+            fused = fuse(self.loaded.network, defaults(runtime, spec.patch), spec)
+            export_network(
+                self.loaded,
+                path,
+                {"held out": self.patches[1][:1]},
+                deployed=fused.network,
+                settings=ExportSettings(batch=self.case.batch),
+                gate=self.case.gates["fp32"],
+                rewrites=fused.rewrites,
+            )
+        return path
+
+    def _compiled(self, name: str, source: Path) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            compile_artifact(source, path, None, CompileSettings(), {"held out": self.patches[1][:1]})
+        return path
+
+    def _fp16(self, name: str, source: Path) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            calibration, held_out = self.patches
+            real = {"calibration": calibration[:1], "held out": held_out[:1]}
+            noise = np.random.default_rng(0).random(held_out[:1].shape, dtype=np.float32)
+            fp16.convert(Artifact.read(source), path, real, noise, gate=self.case.gates["fp16"])
+        return path
+
+    def _int8(self, name: str, source: Path, door: str, profile: str = "cpu") -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            int8(
+                Artifact.read(source), path, (door, profile), self.patches, (self.case.gates["int8"], self.case.trials)
+            )
+        return path
+
+    def _int8_for_tensorrt(self) -> Path:
+        return self._int8("tensorrt-int8.onnx", self.onnx_for_tensorrt(), "onnxruntime", "tensorrt")
+
+
+def _key(case: Case) -> str:
+    """What the files are made of: the case, the code and the versions."""
+    root = Path(medattn_edge.__file__).parent
+    sources = [path for pattern in _MADE_BY for path in sorted(root.glob(pattern))]
+    sources += [Path(__file__).with_name(name) for name in _AND_BY]
+    plain = {**case._asdict(), "gates": {name: gate.to_json() for name, gate in case.gates.items()}}
+    told = json.dumps([plain, tool_versions()], sort_keys=True, default=dict).encode()
+    return hashlib.sha256(told + b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+
+
+def _input_of(path: Path) -> str:
+    import onnx
+
+    return str(onnx.load(str(path), load_external_data=False).graph.input[0].name)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Foreign tools talk: about packages that they would like, and of their own deprecated pieces."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,83 @@
+"""Results as pictures: ratios as bars, and curves of time and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from cases import OURS, REFERENCE
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot
+
+_OURS, _PEERS, _EAGER = "#1f6f8b", "#c9a35b", "#888888"
+_DPI = 110
+
+
+def draw(document: Mapping[str, Any], path: Path, metadata: Mapping[str, str]) -> None:
+    """Draw a result of the suite or of the curves."""
+    figure = _curves(document) if "curve" in document else _bars(document)
+    figure.savefig(path, dpi=_DPI, metadata={"Software": None, **metadata})
+    pyplot.close(figure)
+
+
+def _bars(document: Mapping[str, Any]) -> Any:
+    rows = document["rows"]
+    figure, axes = pyplot.subplots(figsize=(9.5, 1.6 + 0.36 * len(rows)), layout="constrained")
+    ours = {form.name for form in OURS}
+    most = max((row["ratio_spread"][1] for row in rows if row["ratio_spread"]), default=1.0)
+    for place, row in enumerate(rows):
+        ratio = row["ratio_to_reference"]
+        if ratio is None:
+            reason = (row.get("failures") or ["out of tolerance"])[0]
+            axes.text(0.01 * most, place, f"FAIL: {reason[:80]}", va="center", fontsize=8, color="#a02020")
+            continue
+        colour = _OURS if row["artifact"] in ours else _EAGER if row["artifact"] == REFERENCE.name else _PEERS
+        low, high = row["ratio_spread"]
+        error = [[max(0.0, ratio - low)], [max(0.0, high - ratio)]]
+        axes.barh(place, ratio, color=colour, xerr=error, error_kw={"elinewidth": 1, "capsize": 3})
+        sqnr = row["agreement"]["sqnr_db"]
+        label = f"{ratio:.2f}x" + ("" if sqnr is None else f", {sqnr:.0f} dB")
+        axes.text(high + 0.015 * most, place, label, va="center", fontsize=8)
+    axes.set_yticks(range(len(rows)), [f"{row['artifact']} ({row['backend']})" for row in rows], fontsize=8)
+    axes.invert_yaxis()
+    axes.axvline(1.0, color="black", linewidth=0.8)
+    axes.set_xlim(0, most * 1.22)
+    axes.set_xlabel("times faster than eager PyTorch: median of paired ratios, quartiles; SQNR against eager")
+    environment, case = document["environment"], document["case"]["name"]
+    patch = "x".join(map(str, rows[0]["patch"]))
+    axes.set_title(f"{case}, patch {patch}\n{_host(environment)}", fontsize=10)
+    handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in (_OURS, _PEERS)]
+    axes.legend(handles, ["medattn-edge", "peers"], loc="lower right", fontsize=8)
+    return figure
+
+
+def _curves(document: Mapping[str, Any]) -> Any:
+    curve, rows = document["curve"], document["rows"]
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10.5, 4.4), layout="constrained")
+    ticks = list(dict.fromkeys(row["x"] for row in rows))
+    for name in dict.fromkeys(row["artifact"] for row in rows):
+        own = [row for row in rows if row["artifact"] == name and row["p50_ms"] is not None]
+        places = [ticks.index(row["x"]) for row in own]
+        left.plot(places, [row["p50_ms"] for row in own], marker="o", markersize=4, label=name)
+        right.plot(places, [row["peak_rss_mb"] for row in own], marker="o", markersize=4, label=name)
+    failed = [f"{row['artifact']} at {row['x']}" for row in rows if row["verdict"] == "fail"]
+    for axes, unit in ((left, "median time of a run, ms"), (right, "peak resident memory of the process, MB")):
+        axes.set_xticks(range(len(ticks)), [str(one) for one in ticks])
+        axes.set_yscale("log")
+        axes.set_xlabel(curve["x"])
+        axes.set_ylabel(unit)
+        axes.grid(True, which="both", linewidth=0.3)
+    left.legend(fontsize=8)
+    note = f"\nout of tolerance, not drawn: {', '.join(failed)}" if failed else ""
+    figure.suptitle(f"{curve['title']}\n{_host(document['environment'])}{note}", fontsize=10)
+    return figure
+
+
+def _host(environment: Mapping[str, Any]) -> str:
+    cpu = environment.get("cpu")
+    name = cpu.get("model", "") if isinstance(cpu, Mapping) else cpu
+    return f"{name or 'CPU'}, {environment.get('threads', '?')} threads"

@@ -1,0 +1,232 @@
+"""Committed results -> what people read: results/README.md, results/*.png and the table of the project's README.
+
+    python benchmarks/report.py            # writes them
+    python benchmarks/report.py --check    # says what is stale, exit code 1
+
+Everything is made from results/*.json alone. A picture carries the SHA-256 of the file that it was drawn from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from cases import OURS, PLAIN, REFERENCE
+
+HERE = Path(__file__).parent
+RESULTS, README = HERE / "results", HERE.parent / "README.md"
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+SOURCE = "Source-SHA256"  # the key in a picture's metadata
+_HEAD = (
+    "row",
+    "runs in",
+    "computes in",
+    "p50 ms",
+    "p99 ms",
+    "times eager",
+    "times plain ONNX in ORT",
+    "cold start ms",
+    "peak RSS MB",
+    "of peak",
+    "SQNR dB",
+    "labels equal",
+    "verdict",
+)
+_OURS = {form.name for form in OURS}
+Document = dict[str, Any]
+
+
+def main(
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; say what is stale.")] = False,
+    results: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+    readme: Annotated[Path, typer.Option(help="The file with the two markers.")] = README,
+) -> None:
+    """Make the report."""
+    if check:
+        said = stale(results, readme)
+        for line in said:
+            print(line, file=sys.stderr)
+        raise typer.Exit(1 if said else 0)
+    for path, text in texts(results, readme).items():
+        path.write_text(text, encoding="utf-8")
+    from plots import draw
+
+    for name, document in documents(results).items():
+        draw(document, results / f"{name}.png", {SOURCE: digest(results / f"{name}.json")})
+
+
+def documents(results: Path) -> dict[str, Document]:
+    """Name -> document of every result of the suite and of the curves, the cases first."""
+    read = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
+    ours = {name: one for name, one in read.items() if {"environment", "rows"} <= one.keys()}
+    ordered = [name for name in ours if "case" in ours[name]] + [name for name in ours if "curve" in ours[name]]
+    return {name: ours[name] for name in ordered}
+
+
+def texts(results: Path, readme: Path) -> dict[Path, str]:
+    """What the text files should hold."""
+    found, whole = documents(results), readme.read_text(encoding="utf-8")
+    made = {results / "README.md": page(found)}
+    if BEGIN in whole:
+        made[readme] = with_table(whole, summary(found))
+    return made
+
+
+def stale(results: Path, readme: Path) -> list[str]:
+    """One sentence per file that is not what the results say."""
+    wanted = texts(results, readme)
+    said = [
+        f"{path} is stale"
+        for path, text in wanted.items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text
+    ]
+    for name in documents(results):
+        picture = results / f"{name}.png"
+        if _source_of(picture) != digest(results / f"{name}.json"):
+            said.append(f"{picture} is stale")
+    return [f"{line}: make bench-report" for line in said]
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _source_of(picture: Path) -> str:
+    from PIL import Image
+
+    if not picture.is_file():
+        return ""
+    with Image.open(picture) as image:
+        return str(image.info.get(SOURCE, ""))
+
+
+def with_table(text: str, table: str) -> str:
+    """A text with what is between its two markers replaced."""
+    before, rest = text.split(BEGIN, 1)
+    return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END, 1)[1]}"
+
+
+def summary(found: dict[str, Document]) -> str:
+    """The table of the project's README: for each case the fastest rows that agree."""
+    head = ("case", "fastest INT8", "fastest FP32", "fastest peer that agrees", "fails")
+    lines = []
+    for document in found.values():
+        if "case" not in document:
+            continue
+        rows, failed = document["rows"], [row["artifact"] for row in document["rows"] if row["verdict"] == "fail"]
+        ours = [row for row in rows if row["artifact"] in _OURS]
+        peers = [row for row in rows if row["artifact"] not in _OURS | {REFERENCE.name}]
+        chosen = (
+            _fastest([row for row in ours if row["precision"] == "int8"]),
+            _fastest([row for row in ours if row["precision"] == "fp32"]),
+            _fastest(peers),
+        )
+        name = f"{document['case']['name']}, {_size(rows[0])}"
+        lines.append((name, *map(_short, chosen), ", ".join(failed) or "none"))
+    note = (
+        "Times faster than eager PyTorch, then than the plain `torch.onnx.export` in ONNX Runtime: medians of paired "
+        "ratios of one interleaved run. All rows, their agreement and the environment: "
+        "[benchmarks/results](benchmarks/results/README.md)."
+    )
+    return _table(head, lines) + "\n\n" + note
+
+
+def page(found: dict[str, Document]) -> str:
+    """results/README.md."""
+    parts = [
+        "# Results\n\nMade by `python benchmarks/report.py` from the JSON files beside it; edit nothing here. A ratio "
+        "is the median of paired ratios of one interleaved run, with its quartiles: above 1 is faster. A row that does "
+        "not agree has no speed."
+    ]
+    for name, document in found.items():
+        parts.append(f"## {_title(name, document)}\n\n{_environment(document)}\n\n![{name}]({name}.png)")
+        parts.append(table_of(document))
+        parts += [f"{row}: not measured: {why}" for row, why in document.get("absent", {}).items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _title(name: str, document: Document) -> str:
+    if "curve" in document:
+        return str(document["curve"]["title"])
+    case = document["case"]
+    about = f"{case['weights']} weights of {case['source']}, judged on {case['judged_on']}"
+    return f"{name}: {_size(document['rows'][0])}, {about}"
+
+
+def _environment(document: Document) -> str:
+    told = []
+    for key, value in document["environment"].items():
+        text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+        told.append(f"- {key}: {text}")
+    return "\n".join(told)
+
+
+def table_of(document: Document) -> str:
+    """All rows of a result in Markdown."""
+    curve = document.get("curve")
+    head = (curve["x"], *_HEAD) if curve else _HEAD
+    return _table(head, [((row["x"],) if curve else ()) + _cells(row) for row in document["rows"]])
+
+
+def _cells(row: Document) -> tuple[Any, ...]:
+    name, agreement = f"{row['artifact']}", row["agreement"] or {}
+    sqnr, match = agreement.get("sqnr_db"), agreement.get("label_match")
+    fails = row["verdict"] == "fail"
+    said = "FAIL: " + "; ".join(row.get("failures") or ["out of tolerance"]) if fails else "pass"
+    return (
+        name,
+        row["backend"],
+        row["precision"],
+        _number(row["p50_ms"], ".1f"),
+        _number(row["p99_ms"], ".1f"),
+        _ratio(row, "ratio_to_reference", "ratio_spread"),
+        _ratio(row, "ratio_to_plain_onnx", "ratio_to_plain_onnx_spread"),
+        _number(row["cold_start_ms"], ".0f"),
+        _number(row["peak_rss_mb"], ".0f"),
+        _number(row["fraction_of_peak"], ".0%"),
+        ("identical" if agreement.get("max_abs") == 0 else "-") if sqnr is None else f"{sqnr:.1f}",
+        _number(match, ".4%"),
+        said.replace("|", "/").replace("\n", " "),
+    )
+
+
+def _ratio(row: Document, field: str, spread: str) -> str:
+    if row.get(field) is None:
+        return "-"
+    low, high = row[spread]
+    return f"{row[field]:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _number(value: Any, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _fastest(rows: list[Document]) -> Document | None:
+    able = [row for row in rows if row["ratio_to_reference"] is not None]
+    return max(able, key=lambda row: row["ratio_to_reference"], default=None)
+
+
+def _short(row: Document | None) -> str:
+    if row is None:
+        return "-"
+    plain = row.get("ratio_to_plain_onnx")
+    second = "" if plain is None or row["artifact"] == PLAIN.name else f", {plain:.2f}"
+    return f"{row['ratio_to_reference']:.2f}{second} ({row['artifact']}, {row['agreement']['sqnr_db']:.1f} dB)"
+
+
+def _size(row: Document) -> str:
+    return "x".join(map(str, row["patch"]))
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,158 @@
+"""Measures cases: every way to run a network, ours and the peers', in one interleaved run, each beside its agreement.
+
+    python benchmarks/suite.py attention-unet-3d self-guided [--duration 10] [-o benchmarks/results]
+
+Writes one JSON file a case, in the shape of `medattn-edge bench --json`. Further fields: `case`; `absent`, the rows
+that could not be made, and why; and in each row the paired ratios of `cases.BASELINES`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import networks
+import typer
+from artifacts import Files
+from cases import BASELINES, CASES, FP32_ON_GPU, GPU, OURS, PEERS, REFERENCE, Case, Form
+
+from medattn_edge import hardware
+from medattn_edge.artifact import Artifact, manifest_path
+from medattn_edge.backends import backends, missing_packages
+from medattn_edge.errors import MedattnError, MissingDependency
+from medattn_edge.export.flops import gflop
+from medattn_edge.measurement import Candidate, Report, Settings, measure
+from medattn_edge.runtimes import Runtime
+
+HERE = Path(__file__).parent
+FOLDER = HERE.parent / ".benchmarks" / "files"
+RESULTS = HERE / "results"
+ON_CPU, ON_GPU = (*OURS, *PEERS), GPU
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(metavar="CASE...", help="By default all.")] = None,
+    duration: Annotated[float, typer.Option(help="Seconds for each row.")] = 10.0,
+    folder: Annotated[Path, typer.Option(help="Where the files that are made are kept.")] = FOLDER,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")] = RESULTS,
+    threads: Annotated[int, typer.Option(help="0: as many as there are cores.")] = 0,
+    gpu: Annotated[bool, typer.Option("--gpu", help="The rows of an NVIDIA GPU.")] = False,
+) -> None:
+    """Measure cases."""
+    known = {case.name: case for case in CASES}
+    unknown = sorted(set(names or []) - set(known))
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(unknown)} is no case; expected some of {', '.join(known)}")
+    if gpu and not hardware.gpus():
+        print("no NVIDIA GPU with a driver is here", file=sys.stderr)
+        raise typer.Exit(3)
+    settings = Settings(duration_s=duration, threads=threads, seconds=1800)
+    for name in names or known:
+        document = run(known[name], ON_GPU if gpu else ON_CPU, settings, folder)
+        write(document, output / f"{name}{'-gpu' if gpu else ''}.json")
+        print(table(document))
+
+
+def run(case: Case, forms: Sequence[Form], settings: Settings, folder: Path = FOLDER) -> dict[str, Any]:
+    """The results of one case; the first row is the eager network on the CPU."""
+    files = Files(case, folder)
+    found, absent = candidates(files, forms)
+    _say(f"{case.name}: measuring {len(found) + 1} rows")
+    reference = _candidate(files, REFERENCE, files.checkpoint())
+    report = measure(reference, found, {"held out": files.patches[1]}, replace(settings, batch=case.batch))
+    learnt = "a real chest CT" if networks.is_shipped(case) else "smooth random images: the network has learnt nothing"
+    weights = "trained" if networks.is_shipped(case) else "initial" if case.initial else "deterministic"
+    about = {"name": case.name, "source": case.source, "weights": weights, "judged_on": learnt}
+    about["calibrated_on"] = case.calibration
+    document = report.to_json()
+    rows = [{**row, **ratios} for row, ratios in zip(document["rows"], _ratios(report), strict=True)]
+    return {"case": about, **document, "rows": rows, "absent": absent}
+
+
+def candidates(files: Files, forms: Sequence[Form]) -> tuple[list[Candidate], dict[str, str]]:
+    """What can be measured, and why the rest cannot; the files are made where they are not there yet."""
+    found, absent = [], {}
+    for form in forms:
+        try:
+            _check_here(form)
+            _say(f"{files.case.name}: {form.name}")
+            found.append(_candidate(files, form, files.make(form.made)))
+        except MedattnError as error:
+            absent[form.name] = error.message
+    return found, absent
+
+
+def _check_here(form: Form) -> None:
+    record = backends()[form.backend]
+    for package in missing_packages(record):
+        raise MissingDependency.of_extra(package, record.extra)
+    if form.opener.endswith("torch_compile") and shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise MissingDependency("torch.compile finds no C++ compiler", expected="g++", hint="apt-get install g++")
+
+
+def _candidate(files: Files, form: Form, path: Path) -> Candidate:
+    case, is_artifact = files.case, manifest_path(path).is_file()
+    spec = files.loaded.spec
+    return Candidate(
+        name=form.name,
+        path=path,
+        runtime=Runtime(form.runs or form.backend, form.backend, form.device),
+        network=case.network,
+        precision=_default_precision() if form.precision == "default" else form.precision,
+        gate=FP32_ON_GPU if form.asked == "gpu" else case.gates[form.asked],
+        gflop=Artifact.read(path).manifest.gflop if is_artifact else gflop(files.loaded.network, spec),
+        opener=form.opener,
+        spec=None if is_artifact else spec,
+    )
+
+
+def _default_precision() -> str:
+    """In what OpenVINO computes an FP32 graph when nobody says in what."""
+    from medattn_edge.backends.openvino_library import imported
+
+    return "bf16" if "BF16" in imported().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "fp32"
+
+
+def _ratios(report: Report) -> list[dict[str, Any]]:
+    """For each row, its paired ratios to the baselines, each with its quartiles; null where either has no speed."""
+    baselines = {
+        field: next((row.latency for row in report.rows if row.artifact == name), None)
+        for field, name in BASELINES.items()
+        if any(row.artifact == name for row in report.rows)
+    }
+    found = []
+    for row in report.rows:
+        fields: dict[str, Any] = {}
+        for field, baseline in baselines.items():
+            pair = row.latency.ratio_of(baseline) if row.latency is not None and baseline is not None else (None, None)
+            fields |= {field: pair[0], f"{field}_spread": None if pair[1] is None else list(pair[1])}
+        found.append(fields)
+    return found
+
+
+def write(document: dict[str, Any], path: Path) -> None:
+    """Write a result; what is not finite would be a bug."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    _say(f"wrote {path}")
+
+
+def table(document: dict[str, Any]) -> str:
+    """A result as text."""
+    from report import table_of
+
+    return f"{table_of(document)}\n"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,85 @@
+"""What people read of the benchmarks is what the committed results say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import report
+
+ROOT = Path(__file__).parent.parent
+
+
+def row(artifact: str, ratio: float | None, **more: Any) -> dict[str, Any]:
+    """A row as the suite writes it; without a ratio it failed."""
+    fails = ratio is None
+    return {
+        "artifact": artifact,
+        "backend": "some",
+        "precision": "fp32",
+        "patch": [16, 16],
+        "p50_ms": None if ratio is None else 10 / ratio,
+        "p99_ms": None if ratio is None else 11 / ratio,
+        "cold_start_ms": None if fails else 5.0,
+        "peak_rss_mb": None if fails else 100.0,
+        "ratio_to_reference": ratio,
+        "ratio_spread": None if ratio is None else [ratio * 0.9, ratio * 1.1],
+        "ratio_to_plain_onnx": ratio,
+        "ratio_to_plain_onnx_spread": None if ratio is None else [ratio * 0.9, ratio * 1.1],
+        "fraction_of_peak": None if fails else 0.5,
+        "agreement": {"sqnr_db": 52.0 if fails else 130.0, "label_match": 1.0, "max_abs": 0.1},
+        "verdict": "fail" if fails else "pass",
+        "failures": ["SQNR in dB is 52, below 90"] if fails else [],
+        **more,
+    }
+
+
+def document() -> dict[str, Any]:
+    case = {"name": "small", "source": "", "weights": "initial", "judged_on": "noise"}
+    rows = [row("eager", 1.0), row("fused.onnx", 2.0), row("int8.xml", 9.0, precision="int8"), row("bad", None)]
+    return {"case": case, "environment": {"cpu": "a CPU", "threads": 2}, "rows": rows, "absent": {"gone": "no g++"}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "small.json").write_text(json.dumps(document()))
+    (tmp_path / "project.md").write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    return tmp_path
+
+
+def test_the_committed_report_is_what_the_results_say() -> None:
+    assert report.stale(report.RESULTS, report.README) == []
+
+
+def test_a_failing_row_has_its_reason_and_no_speed() -> None:
+    line = next(line for line in report.table_of(document()).splitlines() if line.startswith("| bad "))
+    assert "FAIL: SQNR in dB is 52, below 90" in line
+    assert [cell.strip() for cell in line.split("|")[4:8]] == ["-", "-", "-", "-"]
+
+
+def test_the_project_table_names_the_fastest_that_agree_and_the_failures(folder: Path) -> None:
+    text = report.texts(folder, folder / "project.md")[folder / "project.md"]
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    line = next(line for line in text.splitlines() if line.startswith("| small"))
+    assert "9.00" in line
+    assert "int8.xml" in line
+    assert line.rstrip(" |").endswith("bad")
+
+
+def test_what_was_not_measured_is_said(folder: Path) -> None:
+    assert "gone: not measured: no g++" in report.texts(folder, folder / "project.md")[folder / "README.md"]
+
+
+def test_a_result_that_changed_makes_text_and_picture_stale(folder: Path) -> None:
+    report.main(results=folder, readme=folder / "project.md")
+    assert report.stale(folder, folder / "project.md") == []
+    changed = document()
+    changed["rows"][1]["ratio_to_reference"] = 1.5
+    (folder / "small.json").write_text(json.dumps(changed))
+    said = "\n".join(report.stale(folder, folder / "project.md"))
+    for name in ("README.md", "project.md", "small.png"):
+        assert f"{name} is stale: make bench-report" in said
