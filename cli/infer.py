@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medattn_edge.atomic import check_folder
-from medattn_edge.errors import UsageError
+from medattn_edge.errors import MedattnError, UsageError
 
 from . import console
 from .options import parse_spacing
@@ -38,8 +39,13 @@ def command(  # noqa: PLR0913
     threads: Annotated[int, Option("--threads", min=0, help="Of the CPU; 0 is one for each physical core.")] = 0,
     overlap: Annotated[float, Option("--overlap", help="Of neighbouring windows, 0 to below 1.")] = 0.5,
     batch: Annotated[
-        str, Option("--batch", metavar="N|auto", help="Windows per run, where the artifact leaves the choice.")
-    ] = "4",
+        str,
+        Option(
+            "--batch",
+            metavar="N|auto",
+            help="Windows per run, where the artifact leaves the choice: 4 in 2-D and 1 in 3-D; auto measures it.",
+        ),
+    ] = "",
     skip_air: Annotated[
         bool, Option("--skip-air", help="Leave out windows outside the body: background. One in 16 is checked.")
     ] = False,
@@ -71,10 +77,11 @@ def command(  # noqa: PLR0913
     windows = _windows(batch)
     if check_skipped and not skip_air:
         raise UsageError("--check-skipped without --skip-air", expected="something to check", hint="--skip-air")
-    volume = _calibrated(read_volume(scan), pixel_spacing)
     with (
         console.timed("inference"),
+        ThreadPoolExecutor(1) as pool,
         _kept_in(cache),
+        _at_once(pool, lambda: _calibrated(read_volume(scan), pixel_spacing)) as reading,
         open_session(
             artifact,
             backend=backend or None,
@@ -84,6 +91,7 @@ def command(  # noqa: PLR0913
         ) as session,
         console.progress("segmenting") as progress,
     ):
+        volume = reading.result()
         # The picture shows attention where the artifact has it; the file is an order, and fails where it has not.
         wanted = attention is not None or (overlay is not None and bool(session.attention_names))
         settings = Settings(overlap, windows, probabilities is not None, wanted, scratch, skip_air)
@@ -122,13 +130,24 @@ def command(  # noqa: PLR0913
             _tell_skipped(walked)
 
 
-def _windows(batch: str) -> int | None:
-    """Windows per run; None is to be measured."""
+@contextmanager
+def _at_once(pool: ThreadPoolExecutor, read: Callable[[], Volume]) -> Iterator[Future[Volume]]:
+    """The scan is read while the session opens; when neither can be, the scan's error is the one that is raised."""
+    reading = pool.submit(read)
+    try:
+        yield reading
+    except MedattnError:
+        reading.result()
+        raise
+
+
+def _windows(batch: str) -> int | Literal["auto"] | None:
+    """Windows per run; None leaves it to the patch."""
     if batch == "auto":
-        return None
-    if not (batch.isascii() and batch.isdigit() and int(batch) > 0):
+        return "auto"
+    if batch and not (batch.isascii() and batch.isdigit() and int(batch) > 0):
         raise UsageError(f"a batch of {batch!r}", expected="a whole number above 0, or auto", hint="--batch 4")
-    return int(batch)
+    return int(batch) if batch else None
 
 
 def _cores() -> int:

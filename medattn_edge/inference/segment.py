@@ -14,7 +14,7 @@ import numpy as np
 
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import BackendError, OutputError
-from medattn_edge.inference.batch import tuned_batch
+from medattn_edge.inference.batch import Batch, batch_for
 from medattn_edge.inference.body import windows_of_air
 from medattn_edge.inference.handover import ahead, behind
 from medattn_edge.inference.preprocess import Prepared, prepare
@@ -32,14 +32,14 @@ IN_MEMORY_BYTES = 256 * 2**20  # larger probabilities and attention maps go to a
 class Settings:
     """How to walk a scan, and what to return beside the labels.
 
-    overlap: of neighbouring windows, 0 <= overlap < 1. batch: windows per run, where the session leaves the choice;
-    None measures it. scratch: the folder for maps above IN_MEMORY_BYTES, None for the system's temporary folder.
+    overlap: of neighbouring windows, 0 <= overlap < 1. batch: windows per run, where the session leaves the choice, as
+    `batch_for` reads it. scratch: the folder for maps above IN_MEMORY_BYTES, None for the system's temporary folder.
     skip_air: leave out the windows that lie outside the body: their voxels become background. threaded: read windows,
     and stitch and label, in a thread each while the session runs; the answer is the same, bit for bit.
     """
 
     overlap: float = 0.5
-    batch: int | None = 4
+    batch: Batch = None
     probabilities: bool = False
     attention: bool = False
     scratch: Path | None = None
@@ -138,9 +138,7 @@ def segment(
 
 
 def _walk(session: Session, prepared: Prepared, settings: Settings, progress: Progress | None) -> Walk:
-    batch = settings.batch
-    if batch is None:
-        batch = tuned_batch(session, prepared.image, settings.overlap)
+    batch = batch_for(session, prepared.image, settings.overlap, settings.batch)
     way = walk(session, prepared.image, settings.overlap, batch, settings.attention, progress)
     return replace(way, skipping=Skipping(windows_of_air(prepared, way.tiling))) if settings.skip_air else way
 

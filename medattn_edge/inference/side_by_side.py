@@ -10,7 +10,7 @@ import numpy as np
 from medattn_edge.agreement import Agreement, LogitsDistance, of_labels
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import BackendError, UsageError
-from medattn_edge.inference.batch import tuned_batch
+from medattn_edge.inference.batch import batch_for
 from medattn_edge.inference.preprocess import Prepared, prepare
 from medattn_edge.inference.restore import restore
 from medattn_edge.inference.segment import STANDARD, Settings
@@ -86,9 +86,7 @@ class _Side:
         self.labels: Array = np.zeros(prepared.lps.shape, label_type(len(session.spec.labels)))
         self._view = prepared.in_network_order(self.labels)
         said = count.of(self)
-        batch = settings.batch
-        if batch is None:
-            batch = tuned_batch(session, prepared.image, settings.overlap)
+        batch = batch_for(session, prepared.image, settings.overlap, settings.batch)
         walk = slabs(session, prepared.image, settings.overlap, batch, progress=said)
         self.stream: Iterator[Slab] = restore(walk, prepared)
 

@@ -51,10 +51,19 @@ def test_a_fixed_batch_is_not_measured(fake: Make, spec_of: Make) -> None:
     assert session.seen == []
 
 
-def test_segment_measures_when_no_batch_is_given_and_says_it(fake: Make, spec_of: Make, volume_of: Make) -> None:
+@pytest.mark.parametrize(("patch", "expected"), [((8, 8), 4), ((2, 8, 8), 1)])
+def test_slices_go_four_at_a_time_and_blocks_one_by_one(
+    fake: Make, spec_of: Make, volume_of: Make, patch: Any, expected: int
+) -> None:
+    session = fake(spec_of(patch, 1), np.copy)
+    assert segment(session, volume_of(IMAGE[0])).walked.batch == expected
+    assert session.seen[0] == expected
+
+
+def test_segment_measures_on_request_and_says_it(fake: Make, spec_of: Make, volume_of: Make) -> None:
     session = sleeping(fake, spec_of((8, 8), 1), 0.03, 0.0)
     volume = volume_of(IMAGE[0])
-    found = segment(session, volume, settings=Settings(batch=None))
+    found = segment(session, volume, settings=Settings(batch="auto"))
     assert found.walked.batch == SIZES[-1]
     np.testing.assert_array_equal(found.labels.voxels, segment(session, volume).labels.voxels)
     with pytest.raises(UsageError, match="--batch"):
