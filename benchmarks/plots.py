@@ -12,6 +12,7 @@ from cases import OURS, REFERENCE
 matplotlib.use("Agg")
 
 from matplotlib import pyplot
+from matplotlib.ticker import LogFormatter
 
 _OURS, _PEERS, _EAGER = "#1f6f8b", "#c9a35b", "#888888"
 _DPI = 110
@@ -43,15 +44,15 @@ def _bars(document: Mapping[str, Any]) -> Any:
         label = f"{ratio:.2f}x" + ("" if sqnr is None else f", {sqnr:.0f} dB")
         axes.text(high + 0.015 * most, place, label, va="center", fontsize=8)
     axes.set_yticks(range(len(rows)), [f"{row['artifact']} ({row['backend']})" for row in rows], fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.5, -0.5)  # a row without a bar has its place too
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.set_xlim(0, most * 1.22)
     axes.set_xlabel("times faster than eager PyTorch: median of paired ratios, quartiles; SQNR against eager")
     environment, case = document["environment"], document["case"]["name"]
     patch = "x".join(map(str, rows[0]["patch"]))
-    axes.set_title(f"{case}, patch {patch}\n{_host(environment)}", fontsize=10)
+    axes.set_title(f"{case}, patch {patch}\n{_cpu(environment)}{_threads(environment)}", fontsize=10)
     handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in (_OURS, _PEERS)]
-    axes.legend(handles, ["medattn-edge", "peers"], loc="lower right", fontsize=8)
+    axes.legend(handles, ["medattn-edge", "peers"], loc="upper right", fontsize=8)
     return figure
 
 
@@ -68,16 +69,21 @@ def _curves(document: Mapping[str, Any]) -> Any:
     for axes, unit in ((left, "median time of a run, ms"), (right, "peak resident memory of the process, MB")):
         axes.set_xticks(range(len(ticks)), [str(one) for one in ticks])
         axes.set_yscale("log")
+        for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            which(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.4)))
         axes.set_xlabel(curve["x"])
         axes.set_ylabel(unit)
         axes.grid(True, which="both", linewidth=0.3)
     left.legend(fontsize=8)
     note = f"\nout of tolerance, not drawn: {', '.join(failed)}" if failed else ""
-    figure.suptitle(f"{curve['title']}\n{_host(document['environment'])}{note}", fontsize=10)
+    threads = "" if curve["x"] == "threads" else _threads(document["environment"])
+    figure.suptitle(f"{curve['title']}\n{_cpu(document['environment'])}{threads}{note}", fontsize=10)
     return figure
 
 
-def _host(environment: Mapping[str, Any]) -> str:
-    cpu = environment.get("cpu")
-    name = cpu.get("model", "") if isinstance(cpu, Mapping) else cpu
-    return f"{name or 'CPU'}, {environment.get('threads', '?')} threads"
+def _cpu(environment: Mapping[str, Any]) -> str:
+    return str(environment.get("cpu") or "CPU")
+
+
+def _threads(environment: Mapping[str, Any]) -> str:
+    return f", {environment.get('threads', '?')} threads"

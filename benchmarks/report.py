@@ -145,7 +145,7 @@ def page(found: dict[str, Document]) -> str:
     ]
     for name, document in found.items():
         parts.append(f"## {_title(name, document)}\n\n{_environment(document)}\n\n![{name}]({name}.png)")
-        parts.append(table_of(document))
+        parts += [*_blind(document), table_of(document)]
         parts += [f"{row}: not measured: {why}" for row, why in document.get("absent", {}).items()]
     return "\n\n".join(parts) + "\n"
 
@@ -156,6 +156,14 @@ def _title(name: str, document: Document) -> str:
     case = document["case"]
     about = f"{case['weights']} weights of {case['source']}, judged on {case['judged_on']}"
     return f"{name}: {_size(document['rows'][0])}, {about}"
+
+
+def _blind(document: Document) -> list[str]:
+    """What an SQNR is worth here: logits that hardly vary are matched by an answer that never looks at the image."""
+    constant = document.get("case", {}).get("constant_db")
+    if constant is None:
+        return []
+    return [f"Answering every image with each channel's mean would have an SQNR of {constant:.1f} dB."]
 
 
 def _environment(document: Document) -> str:

@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import networks
+import numpy as np
 import typer
 from artifacts import Files
 from cases import BASELINES, CASES, FP32_ON_GPU, GPU, OURS, PEERS, REFERENCE, Case, Form
 
 from medattn_edge import hardware
+from medattn_edge.agreement import IDENTICAL_DB, LogitsDistance
 from medattn_edge.artifact import Artifact, manifest_path
 from medattn_edge.backends import backends, missing_packages
+from medattn_edge.backends.eager import EagerSession
 from medattn_edge.errors import MedattnError, MissingDependency
 from medattn_edge.export.flops import gflop
 from medattn_edge.measurement import Candidate, Report, Settings, measure
@@ -68,11 +71,24 @@ def run(case: Case, forms: Sequence[Form], settings: Settings, folder: Path = FO
     report = measure(reference, found, {"held out": files.patches[1]}, replace(settings, batch=case.batch))
     learnt = "a real chest CT" if networks.is_shipped(case) else "smooth random images: the network has learnt nothing"
     weights = "trained" if networks.is_shipped(case) else "initial" if case.initial else "deterministic"
-    about = {"name": case.name, "source": case.source, "weights": weights, "judged_on": learnt}
-    about["calibrated_on"] = case.calibration
+    about: dict[str, Any] = {"name": case.name, "source": case.source, "weights": weights, "judged_on": learnt}
+    about |= {"calibrated_on": case.calibration, "constant_db": _constant_db(files)}
     document = report.to_json()
     rows = [{**row, **ratios} for row, ratios in zip(document["rows"], _ratios(report), strict=True)]
     return {"case": about, **document, "rows": rows, "absent": absent}
+
+
+def _constant_db(files: Files) -> float | None:
+    """The SQNR that each channel's mean would have, on one patch: below it, an SQNR says nothing of the image.
+
+    None where the logits do not vary at all.
+    """
+    with EagerSession(files.loaded.network, files.loaded.spec) as session:
+        logits = session.run(files.patches[1][:1])
+    mean = logits.mean(axis=tuple(range(2, logits.ndim)), keepdims=True)
+    distance = LogitsDistance()
+    distance.add(logits, np.broadcast_to(mean, logits.shape))
+    return None if distance.sqnr_db == IDENTICAL_DB else distance.sqnr_db
 
 
 def candidates(files: Files, forms: Sequence[Form]) -> tuple[list[Candidate], dict[str, str]]:

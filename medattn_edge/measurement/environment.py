@@ -60,7 +60,9 @@ class Surroundings:
             "logical_cores": cpu.logical_cores,
             "threads": self._threads,
             "memory_gb": _memory_gb(),
-            "os": platform.platform(),
+            "os": _system(),
+                ", "
+            ),
             "python": platform.python_version(),
             "versions": versions(),
             "roofline": peaks.to_json(),
@@ -104,3 +106,9 @@ def _load() -> tuple[float, float, float]:
 
 def _memory_gb() -> float:
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+
+
+def _system() -> str:
+    """The kernel and the C library, as far as they matter to a speed."""
+    kernel = ".".join(platform.release().split(".")[:2])
+    return f"{platform.system()} {kernel}, {' '.join(platform.libc_ver())}".strip(", ")
