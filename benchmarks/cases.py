@@ -84,7 +84,7 @@ SHIPPED = (
     ),
 )
 # The deterministic weights make networks that amplify what is rounded: INT8 stays below the floors that it reaches from
-# the weights that a training starts from. The arithmetic, and so the speed, is the same.
+# the weights that a training starts from, whose logits hardly depend on the image. The speed is the same.
 INITIAL = tuple(case._replace(name=f"{case.name}-initial", initial=True) for case in PUBLISHED)
 CASES = (*PUBLISHED, *INITIAL, *SHIPPED)
 

@@ -74,6 +74,14 @@ def test_what_was_not_measured_is_said(folder: Path) -> None:
     assert "gone: not measured: no g++" in report.texts(folder, folder / "project.md")[folder / "README.md"]
 
 
+def test_what_an_sqnr_is_worth_stands_above_the_rows(folder: Path) -> None:
+    told = document()
+    told["case"]["constant_db"] = 63.71
+    (folder / "small.json").write_text(json.dumps(told))
+    page = report.texts(folder, folder / "project.md")[folder / "README.md"]
+    assert page.index("an SQNR of 63.7 dB") < page.index("| eager ")
+
+
 def test_a_result_that_changed_makes_text_and_picture_stale(folder: Path) -> None:
     report.main(results=folder, readme=folder / "project.md")
     assert report.stale(folder, folder / "project.md") == []

@@ -61,8 +61,6 @@ class Surroundings:
             "threads": self._threads,
             "memory_gb": _memory_gb(),
             "os": _system(),
-                ", "
-            ),
             "python": platform.python_version(),
             "versions": versions(),
             "roofline": peaks.to_json(),
