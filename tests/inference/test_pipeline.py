@@ -113,7 +113,8 @@ def test_an_error_of_the_progress_is_raised_as_itself(fake: Make, spec_of: Make,
 
 
 CTRL_C = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job has not
 sys.path.insert(0, {folder!r})
 import numpy as np
 from conftest import FakeSession, make_spec, make_volume
