@@ -51,19 +51,26 @@ class PositionAttention(nn.Module):
         else:  # noqa: RET505 - TorchScript leaves out this branch, and only where it is one
             if self._at_once(x):
                 return self.weights(x).sum(1)
-            first, *others = (block.sum(1) for block in self._blocks(x))
-            return sum(others, first)
+            total = x.new_zeros(x.shape[0], x.shape[2] * x.shape[3])
+            for _, block in self._blocks(x):
+                total += block.sum(1)
+            return total
 
     def _mixed(self, value: Tensor, x: Tensor) -> Tensor:
         if self._at_once(x):
             return torch.matmul(value, self.weights(x).transpose(1, 2))
-        return torch.cat([torch.matmul(value, block.transpose(1, 2)) for block in self._blocks(x)], 2)
+        # Written in its place: small answers kept between the large blocks would hold on to the holes that those leave.
+        mixed = torch.empty_like(value)
+        for rows, block in self._blocks(x):
+            mixed[:, :, rows] = torch.matmul(value, block.transpose(1, 2))
+        return mixed
 
-    def _blocks(self, x: Tensor) -> Iterator[Tensor]:
-        """The weights, (N, ROWS, hw) at a time, of which a caller keeps none."""
+    def _blocks(self, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Which rows of the weights, and these, (N, ROWS, hw) at a time."""
         query, key = self.query(x).flatten(2).transpose(1, 2), self.key(x).flatten(2)
         for start in range(0, query.shape[1], ROWS):
-            yield torch.softmax(torch.matmul(query[:, start : start + ROWS], key), dim=2)
+            rows = slice(start, start + ROWS)
+            yield rows, torch.softmax(torch.matmul(query[:, rows], key), dim=2)
 
     def _at_once(self, x: Tensor) -> bool:
         """Whether the whole matrix is made: where a graph or a gradient is recorded, and where blocks gain nothing."""

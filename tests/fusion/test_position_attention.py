@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,6 +79,35 @@ def test_a_block_is_the_largest_that_a_blocked_one_holds(attention):
     assert whole.elements == 256 * 256
     assert blocked.elements == 256 * 16  # the map itself
     assert received.elements == 256 * 16
+
+
+PEAKS = """
+import sys, torch
+from medattn_edge.fusion.position_attention import FoldedPositionAttention
+from medattn_edge.models.attention import PositionAttention
+
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+
+whole = PositionAttention(16).eval()
+blocks = FoldedPositionAttention(whole, "blocked").eval()
+x = torch.randn(1, 16, 96, 96)
+with torch.inference_mode():
+    whole(x[..., :8, :8])
+    before = peak()
+    for run in (whole, whole.received, blocks, blocks.received, torch.jit.script(blocks)):
+        run(x)
+        run(x)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is Linux's to tell")
+def test_blocks_leave_no_holes_that_add_up_to_the_whole_matrix():
+    command = [sys.executable, "-W", "ignore", "-c", PEAKS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.5 * (96 * 96) ** 2 * 4 / 2**20
 
 
 @pytest.mark.parametrize("form", FORMS)
