@@ -30,8 +30,6 @@ DURATION_S = 600.0
 _LEAST_S, _MOST_S = 0.5, 10.0  # of one file in one comparison
 _SHARE = 5  # of an alternative's time, one part is measuring one file; making and checking it takes some too
 _MAX_ROUNDS = 200  # the quartiles of so many pairs move no more
-# Settings of a compiler that change nothing but the speed -> what else to try.
-_SPEED_ALONE: dict[str, tuple[Any, ...]] = {"fuse_attention": (False,)}
 
 Progress = Callable[[str, int, int], None]  # what is being tried, alternatives done, alternatives in all
 
@@ -104,8 +102,7 @@ def _steps(graphs: Graphs, compiler: Compiler, counts: list[int]) -> list[_Step]
 
         return step
 
-    choices = [*_SPEED_ALONE.items(), ("threads", tuple(counts))]
-    followed = [(name, value) for name, values in choices if name in compiler.settings for value in values]
+    followed = [("threads", count) for count in counts if "threads" in compiler.settings]
     steps: list[_Step] = [plain] if graphs.default else []
     # Settings first: they need no new graph, and every toggle is then timed under the best of them.
     return [*steps, *(setting(*one) for one in followed), *(toggle(name) for name in graphs.optional)]
