@@ -264,7 +264,10 @@ def test_another_process_exports_the_same_onnx_bytes(elsewhere, checkpoint, samp
     settings = ExportSettings(None, 18, True)
     here = export_network(checkpoint, tmp_path / "here.onnx", samples, settings=settings)
     assert here.manifest.sha256 == said[".onnx"]["sha256"]
-    assert Artifact.read(folder / "fresh.onnx").manifest == here.manifest
+    there = Artifact.read(folder / "fresh.onnx").manifest
+    # The figures of the agreement are each process's own: the number of its threads changes their last digits.
+    assert replace(there, agreement=()) == replace(here.manifest, agreement=())
+    assert [one["thresholds"] for one in there.agreement] == [one["thresholds"] for one in here.manifest.agreement]
 
 
 @pytest.mark.slow
