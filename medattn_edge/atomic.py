@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,14 +22,14 @@ def replacing(path: Path) -> Iterator[Path]:
     check_folder(path)
     temporary: Path | None = None
     try:
-        # The name ends in the target's own name, so that writers which look at the suffix still work.
-        handle, name = tempfile.mkstemp(prefix=".", suffix=f".tmp.{path.name}", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        # The name ends in the target's own name, so that writers which look at the suffix still work. Made with the
+        # mode that any new file gets: to ask for the umask is to change it, for every thread of the process.
+        free = path.parent / f".{secrets.token_hex(8)}.tmp.{path.name}"
+        os.close(os.open(free, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
+        temporary = free
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
         about = None if error.filename is None else Path(os.fsdecode(error.filename))
@@ -54,8 +54,3 @@ def check_folder(path: Path) -> None:
             hint=f"mkdir -p '{Path(path).parent}'",
         )
 
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
