@@ -50,10 +50,6 @@ class OpenPositionAttention(PositionAttention):
         self.query, self.key, self.value = attention.query, attention.key, attention.value
         self.gamma = attention.gamma
 
-    def received(self, x: Tensor) -> Tensor:
-        """(N, hw): the attention that each position receives from all others."""
-        return self.weights(x).sum(1)
-
 
 class SameInput(nn.Module):
     """Both attentions start from the scale's input."""
