@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from medattn_edge.diagnosis import Host
 
 _NOTHING_RUNS = 3  # as an EnvironmentProblem
+_DICOM = {
+    **dict.fromkeys(("pydicom", "highdicom"), "dicom"),
+    **dict.fromkeys(("pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm"), "dicom-codecs"),
+    "pynetdicom": "node",
+}
 
 
 def command(json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False) -> None:
@@ -32,6 +37,7 @@ def command(json: Annotated[bool, typer.Option("--json", help="One JSON document
         "runtimes": {name: asdict(answer) for name, answer in host.answers.items()},
         "backends": [asdict(row) for row in rows],
         "compilers": [asdict(diagnosis.compiler_row(one, host)) for one in compilers().values()],
+        "dicom": _dicom(host),
         "problems": [asdict(problem) for problem in diagnosis.problems(host)],
     }
     if json:
@@ -58,6 +64,8 @@ def _tell(document: dict[str, Any], host: Host) -> None:
     if compilers:
         _show("compilers", ("compiler", "writes", "runs"), compilers)
         _remark(document["compilers"])
+    dicom = [(row["what"], row["found"] or "none", row["install"] or "") for row in document["dicom"]]
+    _show("DICOM: reading, writing, receiving", ("what", "found", "install"), dicom)
     for problem in document["problems"]:
         console.say(f"problem: {problem['found']}\n  next: {problem['hint']}")
     if not any(row["runs"] for row in document["backends"]):
@@ -102,6 +110,23 @@ def _runtime(name: str, version: str | None, host: Host) -> str:
         "openvino": f"would compute FP32 in {facts.get('default_inference_precision')} by default; we set f32",
     }
     return f"{version}, {told[name]}" if name in told else version
+
+
+def _dicom(host: Host) -> list[dict[str, str | None]]:
+    """A row for each library, and for each compression with what decodes it; install: the line that helps, or None."""
+    rows = [
+        {"what": name, "found": host.versions.get(name), "install": _line(extra, name in host.versions)}
+        for name, extra in _DICOM.items()
+    ]
+    told = host.answers.get("pydicom")
+    decoders = told.facts.get("decoders", {}) if told is not None else {}
+    for kind, names in decoders.items():
+        rows.append({"what": kind, "found": ", ".join(names) or None, "install": _line("dicom-codecs", bool(names))})
+    return rows
+
+
+def _line(extra: str, found: bool) -> str | None:
+    return None if found else f"pip install 'medattn-edge[{extra}]'"
 
 
 def _remark(rows: list[dict[str, Any]]) -> None:

@@ -15,10 +15,12 @@ from medattn_edge.atomic import check_folder
 from medattn_edge.errors import MedattnError, UsageError
 
 from . import console
+from .dicom_output import check_dicom_options, facts_of, outputs_beside, read_scan
 from .options import parse_spacing
 
 if TYPE_CHECKING:
     from medattn_edge.inference import Segmentation
+    from medattn_edge.io.dicom import Series
     from medattn_edge.volume import Volume
 
 Option = typer.Option
@@ -26,8 +28,8 @@ Option = typer.Option
 
 def command(  # noqa: PLR0913
     artifact: Annotated[Path, typer.Argument(help="An artifact, or a checkpoint to run in eager PyTorch.")],
-    scan: Annotated[Path, typer.Argument(help="NIfTI, NRRD, .npz, PNG or JPEG.")],
-    output: Annotated[Path, Option("--output", "-o", help="The labels, on the scan's own grid: labels.nii.gz, ...")],
+    scan: Annotated[Path, typer.Argument(help="A DICOM folder, file or DICOMDIR, NIfTI, NRRD, .npz, PNG or JPEG.")],
+    output: Annotated[Path, Option("--output", "-o", help="Labels on the scan's grid: labels.nii.gz, seg.dcm, ...")],
     probabilities: Annotated[Path | None, Option("--probabilities", help="Also write one map per label.")] = None,
     overlay: Annotated[Path | None, Option("--overlay", help="Also draw a picture: overlay.png.")] = None,
     attention: Annotated[Path | None, Option("--attention", help="Also write the attention maps.")] = None,
@@ -59,6 +61,15 @@ def command(  # noqa: PLR0913
         str, Option("--pixel-spacing", metavar="YXX", help="mm of a picture, which has none of its own.")
     ] = "",
     scratch: Annotated[Path | None, Option("--scratch", help="Folder for maps that do not fit in memory.")] = None,
+    series: Annotated[
+        str, Option("--series", metavar="HASH", help="Of a DICOM folder with several: as inspect shows it.")
+    ] = "",
+    seg_kind: Annotated[
+        Literal["binary", "labelmap"] | None, Option("--seg-kind", help="Of -o seg.dcm; binary by default.")
+    ] = None,
+    key_slices: Annotated[
+        int, Option("--key-slices", min=0, help="Beside -o seg.dcm, as many slices with outlines: key_1.dcm, ...")
+    ] = 0,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Segment a scan; print the volume of every label in ml."""
@@ -66,12 +77,16 @@ def command(  # noqa: PLR0913
 
     from medattn_edge.backends import open_session
     from medattn_edge.inference import Settings, segment
-    from medattn_edge.io import format_of, read_volume, write_labels, write_maps
+    from medattn_edge.inference.dicom_results import algorithm_of, asked, write_key_slices, write_segmentation
+    from medattn_edge.io import format_of, write_labels, write_maps
 
     for path in (output, probabilities, attention):
         if path is not None:
             format_of(path)
-    _check_outputs([path for path in (output, probabilities, attention, overlay) if path is not None], scan)
+    outputs = [path for path in (output, probabilities, attention, overlay) if path is not None]
+    outputs += outputs_beside(output, key_slices)
+    _check_outputs(outputs, scan)
+    check_dicom_options(output, scan, seg_kind, key_slices, series)
     if overlay is not None and overlay.suffix.lower() != ".png":
         raise UsageError(f"the picture {overlay.name}", expected="a .png", hint=f"--overlay {overlay.stem}.png")
     windows = _windows(batch)
@@ -81,7 +96,7 @@ def command(  # noqa: PLR0913
         console.timed("inference"),
         ThreadPoolExecutor(1) as pool,
         _kept_in(cache),
-        _at_once(pool, lambda: _calibrated(read_volume(scan), pixel_spacing)) as reading,
+        _at_once(pool, lambda: read_scan(scan, series, outputs)) as reading,
         open_session(
             artifact,
             backend=backend or None,
@@ -91,7 +106,8 @@ def command(  # noqa: PLR0913
         ) as session,
         console.progress("segmenting") as progress,
     ):
-        volume = reading.result()
+        volume, source = reading.result()
+        volume = _calibrated(volume, pixel_spacing)
         # The picture shows attention where the artifact has it; the file is an order, and fails where it has not.
         wanted = attention is not None or (overlay is not None and bool(session.attention_names))
         settings = Settings(overlap, windows, probabilities is not None, wanted, scratch, skip_air)
@@ -101,9 +117,15 @@ def command(  # noqa: PLR0913
             plain = Settings(overlap, found.walked.batch)
             whole = segment(session, volume, settings=plain, progress=progress) if found.walked.skipped else found
             walked["agreement"] = _agreement(whole, found)
-        facts = session.facts
-    write_labels(output, found.labels, found.names)
-    written = {"labels": str(output)}
+        facts, spec = session.facts, session.spec
+    written, notes = {"labels": str(output)}, list[str]()
+    if source is None or format_of(output).write_labels is not None:
+        write_labels(output, found.labels, found.names)
+    else:
+        algorithm = algorithm_of(artifact, spec, asked(overlap, skip_air, str(facts["backend"])))
+        notes += write_segmentation(output, found, source, algorithm, spec.codes, seg_kind or "binary")[1]
+        pictures = write_key_slices(output, key_slices, volume, found, source, algorithm) if key_slices else ()
+        written |= {f"key slice {number}": str(path) for number, path in enumerate(pictures, start=1)}
     if probabilities is not None and found.probabilities is not None:
         write_maps(probabilities, found.probabilities, found.names)
         written["probabilities"] = str(probabilities)
@@ -118,6 +140,8 @@ def command(  # noqa: PLR0913
             "scan": str(scan),
             "artifact": str(artifact),
             "written": written,
+            "series": None if source is None else facts_of(source),
+            "notes": notes,
             "volumes_ml": found.volumes_ml,
             "voxels": _voxels(found),
             "windows": walked,
@@ -126,12 +150,16 @@ def command(  # noqa: PLR0913
         console.print_json(document)
     else:
         _tell(found, written)
+        for note in notes:
+            console.say(f"note: {note}")
         if skip_air:
             _tell_skipped(walked)
 
 
 @contextmanager
-def _at_once(pool: ThreadPoolExecutor, read: Callable[[], Volume]) -> Iterator[Future[Volume]]:
+def _at_once(
+    pool: ThreadPoolExecutor, read: Callable[[], tuple[Volume, Series | None]]
+) -> Iterator[Future[tuple[Volume, Series | None]]]:
     """The scan is read while the session opens; when neither can be, the scan's error is the one that is raised."""
     reading = pool.submit(read)
     try:

@@ -1,4 +1,4 @@
-"""inspect: what a checkpoint or an artifact is."""
+"""inspect: what a checkpoint or an artifact is, or which series a DICOM folder holds."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ import typer
 from medattn_edge.errors import InputError
 
 from . import console
+from .inspect_dicom import is_dicom_source, show_series
 from .rewrites import in_a_line
 
 
 def command(
-    path: Annotated[Path, typer.Argument(help="A checkpoint or an artifact.")],
+    path: Annotated[Path, typer.Argument(help="A checkpoint, an artifact, or a DICOM folder, file or DICOMDIR.")],
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Print spec, lineage, inputs, outputs, operators, parameters and FLOPs."""
+    """Print spec, lineage, inputs, outputs, operators, parameters and FLOPs; or the series of a DICOM folder."""
     from medattn_edge.backends import backend_of
 
+    if is_dicom_source(path):
+        show_series(path, json)
+        return
     if not path.is_file():
-        raise InputError(f"{path} does not exist", expected="a checkpoint or an artifact", hint=f"ls '{path.parent}'")
+        raise InputError(f"{path} does not exist", expected="a model or DICOM", hint=f"ls '{path.parent}'")
     facts = _checkpoint(path) if backend_of(path).name == "eager" else _artifact(path)
     if json:
         console.print_json(facts)

@@ -53,4 +53,3 @@ def check_folder(path: Path) -> None:
             expected="an existing folder to write to",
             hint=f"mkdir -p '{Path(path).parent}'",
         )
-

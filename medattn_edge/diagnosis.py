@@ -28,7 +28,8 @@ _COMPILES_ON_GPU = ("torch_tensorrt", "tensorrt")
 _NO_GPU = "no NVIDIA GPU with a driver"
 DISTRIBUTIONS = (
     *("numpy", "torch", "torch-tensorrt", "tensorrt", "tensorrt-rtx", "onnx", "onnxruntime", "onnxruntime-gpu"),
-    *("openvino", "nncf", "safetensors", "nibabel", "pynrrd", "pydicom", "pillow"),
+    *("openvino", "nncf", "safetensors", "nibabel", "pynrrd", "pillow"),
+    *("pydicom", "highdicom", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm", "pynetdicom"),
 )
 
 
@@ -79,7 +80,7 @@ class Problem:
 def read_host() -> Host:
     """What this host has; imports the runtimes in processes of their own, at most a few seconds."""
     records: list[Backend | Compiler] = [*backends().values(), *compilers().values()]
-    wanted = sorted({package for record in records for package in record.packages} | {"nncf", *_DEVICES})
+    wanted = sorted({package for record in records for package in record.packages} | {"nncf", "pydicom", *_DEVICES})
     missing = frozenset(package for package in wanted if find_spec(package) is None)
     gpus = hardware.gpus()
     # torch-tensorrt cannot even be imported without a driver: that would not be a fault of the installation.

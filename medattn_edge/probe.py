@@ -71,6 +71,14 @@ def _openvino(ov: Any) -> dict[str, Any]:
     return {"devices": devices, "default_inference_precision": default}
 
 
+def _pydicom(pydicom: Any) -> dict[str, Any]:
+    """Which of the decoders that are installed can open each kind of compression."""
+    kinds = {"RLE": "5", "JPEG": "4.51", "JPEG lossless": "4.70", "JPEG-LS": "4.80", "JPEG 2000": "4.90"}
+    decoders = importlib.import_module("pydicom.pixels").get_decoder
+    able = {kind: decoders(f"1.2.840.10008.1.2.{end}").available_plugins for kind, end in kinds.items()}
+    return {"decoders": {kind: list(names) for kind, names in able.items()}}
+
+
 def _nothing(package: Any) -> dict[str, Any]:
     return {}
 
@@ -79,6 +87,7 @@ _FACTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "torch": _torch,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
+    "pydicom": _pydicom,
 }
 
 

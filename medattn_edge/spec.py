@@ -5,15 +5,27 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from medattn_edge.errors import InputError, UsageError
 
 INTENSITY_KINDS = ("window", "zscore", "minmax", "none")
 INTENSITY_SCOPES = ("volume", "slice")
+_CODES = '{"liver": ["10200004", "SCT", "Liver"]}'
+
+
+class Code(NamedTuple):
+    """A concept of a coding scheme, as DICOM writes it: ("10200004", "SCT", "Liver").
+
+    value and scheme have at most 16 characters, meaning at most 64; none is empty or has a backslash.
+    """
+
+    value: str
+    scheme: str
+    meaning: str
 
 
 @dataclass(frozen=True)
@@ -80,6 +92,7 @@ class ModelSpec:
     spacing: mm, same length and order (y, x) or (z, y, x) in volume order, or None: as scanned.
     intensity: how stored values become network input.
     axes: order of the volume's axes in the network's tensor: "HW" (2-D, axial slices), or a permutation of "DHW".
+    codes: what labels are in the patient, by label name; for a label without one, `io.anatomy` knows common organs.
     """
 
     network: str
@@ -92,10 +105,12 @@ class ModelSpec:
     axes: str = ""
     outputs: int = 0
     config: Mapping[str, Any] = field(default_factory=dict)
+    codes: Mapping[str, Code] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
         set_(self, "config", MappingProxyType(dict(self.config)))
+        set_(self, "codes", MappingProxyType(_codes(self.codes)))
         set_(self, "labels", tuple(self.labels))
         for name in ("patch", "stride"):
             set_(self, name, tuple(map(operator.index, getattr(self, name))))  # 96.0 is no size: TypeError
@@ -137,6 +152,12 @@ class ModelSpec:
                 hint="--labels "
                 + ",".join(["background", *(f"class_{k}" for k in range(1, min(max(self.outputs, 2), 9)))]),
             )
+        if unknown := sorted(set(self.codes) - set(self.labels[1:])):
+            raise UsageError(
+                f"codes for {', '.join(map(repr, unknown))}",
+                expected=f"codes for some of the labels {', '.join(self.labels[1:])}",
+                hint="spell them as the labels, and leave the background out",
+            )
         check_patch(self.patch, self.stride)
 
     @property
@@ -149,8 +170,11 @@ class ModelSpec:
         return replace(self, patch=tuple(patch))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; `from_json` is its inverse."""
+        """Plain JSON values; `from_json` is its inverse. Without codes there is no such key: older versions read it."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values["codes"] = {name: list(code) for name, code in self.codes.items()}
+        if not self.codes:
+            del values["codes"]
         values["intensity"] = asdict(self.intensity)
         values["config"] = dict(self.config)
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
@@ -175,6 +199,24 @@ class ModelSpec:
                 expected="the spec of a medattn-edge file",
                 hint="export the checkpoint again",
             ) from error
+
+
+def _codes(codes: Mapping[str, Sequence[str]]) -> dict[str, Code]:
+    """Codes by label name; raises UsageError for what is no code or cannot be written in DICOM."""
+    if not isinstance(codes, Mapping):
+        raise UsageError(f"the codes {codes!r}", expected="a code for each of some labels", hint=_CODES)
+    for name, parts in codes.items():
+        texts = isinstance(parts, list | tuple) and len(parts) == 3 and all(isinstance(part, str) for part in parts)
+        if not texts or not all(
+            0 < len(part.strip()) <= limit and len(part) <= limit and part.isprintable() and "\\" not in part
+            for part, limit in zip(parts, (16, 16, 64), strict=True)
+        ):
+            raise UsageError(
+                f"the code {parts!r} of {name!r}",
+                expected="value and scheme of 1 to 16 characters and a meaning of 1 to 64, without backslashes",
+                hint=_CODES,
+            )
+    return {name: Code(*parts) for name, parts in codes.items()}
 
 
 def check_patch(patch: tuple[int, ...], stride: tuple[int, ...]) -> None:

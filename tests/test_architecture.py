@@ -37,7 +37,11 @@ def run(code: str, *words: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["inference", "io", "backends", "artifact", "agreement", "labels", "timing", "volume", "spec", "cli"]
+    "module",
+    [
+        *("inference", "io", "backends", "artifact", "agreement", "labels", "timing", "volume", "spec", "cli"),
+        *("io.dicom", "io.dicom_seg", "io.secondary_capture", "inference.dicom_results"),
+    ],
 )
 def test_it_imports_on_a_host_without_torch(module):
     done = run(WITHOUT + f"import medattn_edge.{module}\nimport medattn_edge; dir(medattn_edge)")
@@ -94,6 +98,22 @@ def test_a_host_without_torch_segments_a_scan(artifact, tmp_path):
     np.testing.assert_allclose(labels.affine, scan.affine, atol=1e-4)
 
 
+def test_a_host_without_torch_segments_a_dicom_series(artifact, tmp_path):
+    pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
+    pytest.importorskip("highdicom", reason="the extra dicom is not installed")
+    from dicom_phantoms import write_series
+
+    voxels = np.random.default_rng(3).integers(-1000, 1000, (4, 40, 36)).astype(np.int16)
+    affine = np.array([[0, 0, 1.5, -20], [0, 1.25, 0, -30], [4.0, 0, 0, 7], [0, 0, 0, 1]])
+    write_series(tmp_path / "series", voxels, affine)
+    command = "sys.argv[0] = 'medattn-edge'\nfrom medattn_edge.cli import main\nmain()"
+    words = ("infer", artifact, tmp_path / "series", "-o", tmp_path / "seg.dcm", "--key-slices", 1)
+    done = run(WITHOUT + command, *words)
+    assert done.returncode == 0, done.stderr
+    assert pydicom.dcmread(tmp_path / "seg.dcm").Modality == "SEG"
+    assert (tmp_path / "key_1.dcm").exists()
+
+
 def test_a_host_without_torch_is_told_what_to_install(tmp_path):
     (tmp_path / "network.safetensors").write_bytes(b"")
     command = "sys.argv[0] = 'medattn-edge'\nfrom medattn_edge.cli import main\nmain()"
@@ -104,6 +124,7 @@ def test_a_host_without_torch_is_told_what_to_install(tmp_path):
 
 def test_help_imports_nothing_heavy():
     heavy = {"torch", "numpy", "onnxruntime", "onnx", "onnxscript", "safetensors", "nibabel", "scipy", "PIL", "nrrd"}
+    heavy |= {"pydicom", "highdicom", "pynetdicom"}
     code = f"""
 import sys
 sys.argv = ["medattn-edge", "--help"]

@@ -25,8 +25,9 @@ BARE = 150  # modules of Python itself, with an editable installation's own
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
 HEAVY = {
-    "IPython", "PIL", "matplotlib", "monai", "nibabel", "nncf", "nrrd", "numpy", "onnx", "onnxruntime", "onnxscript",
-    "openvino", "pandas", "safetensors", "scipy", "slicerio", "sympy", "tensorrt", "tensorrt_rtx", "torch",
+    "IPython", "PIL", "highdicom", "matplotlib", "monai", "nibabel", "nncf", "nrrd", "numpy", "onnx", "onnxruntime",
+    "onnxscript", "openvino", "pandas", "pydicom", "pynetdicom", "safetensors", "scipy", "slicerio", "sympy",
+    "tensorrt", "tensorrt_rtx", "torch",
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -91,7 +92,10 @@ def test_the_wheel_says_what_it_needs(wheel):
     assert metadata["License-Expression"] == "Apache-2.0"
     always = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert {line.split(">")[0] for line in always} == {"numpy", "typer", "rich"}
-    assert {"torch", "export", "onnxruntime", "nifti", "demo"} <= set(metadata.get_all("Provides-Extra", []))
+    extras = set(metadata.get_all("Provides-Extra", []))
+    assert {"torch", "export", "onnxruntime", "nifti", "demo", "dicom", "dicom-codecs", "node"} <= extras
+    node = [line for line in metadata.get_all("Requires-Dist", []) if 'extra == "node"' in line]
+    assert {re.split("[>;@ ]", line)[0] for line in node} == {"medattn-edge[dicom]", "pynetdicom"}
 
 
 def test_the_installed_command_exports_a_checkpoint(installed, randomised, tmp_path):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medattn_edge.errors import InputError, UsageError
-from medattn_edge.spec import Intensity, ModelSpec, check_patch, nearest_patch
+from medattn_edge.spec import Code, Intensity, ModelSpec, check_patch, nearest_patch
 
 SPEC = ModelSpec("unet", 1, ("background", "lung"), (64, 48), (16, 16))
 INTENSITIES = [Intensity(), Intensity("window", -1000, 400), Intensity("zscore"), Intensity("minmax", scope="slice")]
@@ -26,9 +26,10 @@ INTENSITIES = [Intensity(), Intensity("window", -1000, 400), Intensity("zscore")
     intensity=st.sampled_from(INTENSITIES),
     spaced=st.booleans(),
     order=st.permutations("DHW"),
+    coded=st.booleans(),
 )
 def test_a_spec_survives_json(
-    dims: int, classes: int, one_output: bool, intensity: Intensity, spaced: bool, order: list[str]
+    dims: int, classes: int, one_output: bool, intensity: Intensity, spaced: bool, order: list[str], coded: bool
 ) -> None:
     spec = ModelSpec(
         "unet",
@@ -41,6 +42,7 @@ def test_a_spec_survives_json(
         axes="HW" if dims == 2 else "".join(order),
         outputs=1 if one_output and classes == 2 else 0,
         config={"features": [16, 32], "attention": True},
+        codes={"label_1": Code("39607008", "SCT", "Lung")} if coded else {},
     )
     assert ModelSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
@@ -57,6 +59,39 @@ def test_a_spec_cannot_be_changed_through_its_config() -> None:
     assert spec.config["features"] == 16
     with pytest.raises(TypeError):
         spec.config["features"] = 32  # type: ignore[index]
+
+
+def test_a_spec_without_codes_is_written_as_before_they_were_known() -> None:
+    assert "codes" not in SPEC.to_json()
+    assert ModelSpec.from_json(SPEC.to_json()).codes == {}
+    coded = replace(SPEC, codes={"lung": ["39607008", "SCT", "Lung"]})
+    assert coded.codes["lung"].meaning == "Lung"
+    assert coded.to_json()["codes"] == {"lung": ["39607008", "SCT", "Lung"]}
+    with pytest.raises(TypeError):
+        coded.codes["lung"] = Code("a", "b", "c")  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [
+        {"liver": ["10200004", "SCT", "Liver"]},
+        {"background": ["10200004", "SCT", "Liver"]},
+        {"lung": ["", "SCT", "Lung"]},
+        {"lung": ["1" * 17, "SCT", "Lung"]},
+        {"lung": ["39607008", "SCT", "Lung" * 17]},
+        {"lung": ["39607008", "S\\CT", "Lung"]},
+        {"lung": [39607008, "SCT", "Lung"]},
+        {"lung": ["39607008", "SCT"]},
+        {"lung": "abc"},
+        {"lung": None},
+        ["lung"],
+    ],
+)
+def test_codes_that_cannot_be_written_are_refused_by_the_spec_and_by_its_reader(codes: Any) -> None:
+    with pytest.raises(UsageError, match="code"):
+        replace(SPEC, codes=codes)
+    with pytest.raises(InputError, match="code"):
+        ModelSpec.from_json({**SPEC.to_json(), "codes": codes})
 
 
 @pytest.mark.parametrize(

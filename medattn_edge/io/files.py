@@ -34,16 +34,14 @@ def format_of(path: Path) -> Format:
 
 
 def read_volume(path: Path) -> Volume:
-    """The scan in a file, on the grid that the file stores: voxels (D, H, W) or (C, D, H, W), affine to LPS mm.
+    """The scan in a file or a DICOM folder, on its own grid: voxels (D, H, W) or (C, D, H, W), affine to LPS mm.
 
     Values are the file's own, scaled as its header says, and may be NaN. Raises UsageError for an unknown suffix,
     ScanError and GeometryError for a file that cannot be used, MissingDependency.
     """
     path = Path(path)
-    if path.is_dir():
-        raise ScanError(f"{path} is a folder", expected="one file", hint=f"ls '{path}'")
-    form = format_of(path)
-    if not path.is_file():
+    form = _claiming(path) or format_of(path)
+    if not path.exists():
         raise ScanError(f"{path} does not exist", expected="a scan", hint=_nearest(path))
     _require(form)
     return form.read(path)
@@ -64,6 +62,13 @@ def write_labels(path: Path, volume: Volume, names: Sequence[str]) -> None:
     they are no labels, OutputError, MissingDependency.
     """
     form = format_of(path)
+    if form.write_labels is None:
+        able = [suffix for other in formats() if other.write_labels for suffix in other.suffixes]
+        raise UsageError(
+            f"{Path(path).name!r} needs the series that the labels belong to",
+            expected=f"one of {', '.join(able)}",
+            hint="end the output in .nii.gz",
+        )
     labels = _as_labels(volume, "the volume")
     _require(form)
     form.write_labels(Path(path), labels, names)
@@ -89,6 +94,14 @@ def write_maps(path: Path, volume: Volume, names: Sequence[str]) -> None:
         )
     _require(form)
     form.write_maps(Path(path), volume.with_voxels(volume.voxels.astype(np.float32)), names)
+
+
+def _claiming(path: Path) -> Format | None:
+    """The format of a folder, or of a file whose suffix nobody knows; None when the name has to decide."""
+    name = path.name.lower()
+    if not path.is_dir() and any(name.endswith(suffix) for form in formats() for suffix in form.suffixes):
+        return None
+    return next((form for form in formats() if form.claims is not None and form.claims(path)), None)
 
 
 def _as_labels(volume: Volume, where: str) -> Volume:

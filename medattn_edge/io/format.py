@@ -22,9 +22,11 @@ class Format:
     """How one kind of file becomes a Volume and back.
 
     suffixes: lower case, with the dot; of all formats the longest suffix that ends the file's name wins.
+    claims: whether it reads a folder, or a file whose name says nothing; None when only names count.
     extra: the extra of pyproject.toml that installs `packages` (import names), "" when numpy is enough.
     read: the voxels as the file stores them, no reorientation; raises ScanError and GeometryError.
-    write_labels: (path, labels (D, H, W) of an unsigned type, names with index = label value).
+    write_labels: (path, labels (D, H, W) of an unsigned type, names with index = label value), or None when the
+    format needs more than that.
     write_maps: (path, float32 (C, D, H, W), one name per channel), or None when the format has no place for them.
     The two writers put the file in place whole or not at all, and raise OutputError and UsageError.
     default: whether it owns its suffixes when another format has them too.
@@ -35,9 +37,10 @@ class Format:
     extra: str
     packages: tuple[str, ...]
     read: Callable[[Path], Volume]
-    write_labels: Write
+    write_labels: Write | None
     write_maps: Write | None
     default: bool = True
+    claims: Callable[[Path], bool] | None = None
 
 
 def unreadable(path: Path, kind: str, error: BaseException) -> ScanError:

@@ -15,7 +15,7 @@ from medattn_edge.volume import Volume
 
 NAMES = ["background", "right lung", "left lung", "heart"]
 LOSSY = (".jpg", ".jpeg")
-SUFFIXES = [suffix for form in formats() for suffix in form.suffixes if suffix not in LOSSY]
+SUFFIXES = [suffix for form in formats() if form.write_labels for suffix in form.suffixes if suffix not in LOSSY]
 MAPS = [suffix for form in formats() if form.write_maps for suffix in form.suffixes]
 MM = [suffix for suffix in MAPS if not suffix.endswith(LOSSY)]
 PICTURE = np.array([[0.0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
@@ -224,9 +224,15 @@ def test_a_missing_file_in_a_missing_folder_says_so(tmp_path):
         read_volume(tmp_path / "no" / "scan.nrrd")
 
 
-def test_a_folder_is_refused(tmp_path):
+def test_a_folder_without_dicom_files_is_refused(tmp_path):
     with pytest.raises(ScanError, match="is a folder"):
         read_volume(tmp_path)
+
+
+def test_labels_alone_cannot_become_dicom(tmp_path):
+    with pytest.raises(UsageError, match="the series that the labels belong to"):
+        write_labels(tmp_path / "labels.dcm", labels_for(".nrrd", GRIDS["scanner"]), NAMES)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_suffix_is_answered_with_the_known_ones(tmp_path):
@@ -237,14 +243,21 @@ def test_an_unknown_suffix_is_answered_with_the_known_ones(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("a.nii", "nifti"), ("a.b.NII.GZ", "nifti"), ("a.seg.nrrd", "nrrd"), ("a.npz", "numpy"), ("a.JPEG", "image")],
+    [
+        ("a.nii", "nifti"),
+        ("a.b.NII.GZ", "nifti"),
+        ("a.seg.nrrd", "nrrd"),
+        ("a.npz", "numpy"),
+        ("a.JPEG", "image"),
+        ("a.DCM", "dicom"),
+    ],
 )
 def test_the_suffix_picks_the_format(name, expected):
     assert format_of(Path(name)).name == expected
 
 
 def test_every_format_installs_its_packages_with_an_extra():
-    assert [form.name for form in formats()] == ["image", "nifti", "nrrd", "numpy"]
+    assert [form.name for form in formats()] == ["dicom", "image", "nifti", "nrrd", "numpy"]
     assert all(bool(form.extra) == bool(form.packages) for form in formats())
     assert all(suffix == suffix.lower() and suffix.startswith(".") for form in formats() for suffix in form.suffixes)
 

@@ -1,0 +1,83 @@
+"""inspect, on DICOM: the series in a folder, a file or a DICOMDIR, and why one is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import console
+
+if TYPE_CHECKING:
+    from medattn_edge.io.dicom import Found, Series
+
+
+def is_dicom_source(path: Path) -> bool:
+    """Whether `inspect` shows series of this path and not a model: a folder, or a file that is DICOM."""
+    from medattn_edge.io.dicom import SUFFIXES, is_dicom
+
+    return path.is_dir() or (path.is_file() and (is_dicom(path) or path.suffix.lower() in SUFFIXES))
+
+
+def show_series(path: Path, json: bool) -> None:
+    """Print every series: what it is, whether it can be segmented, and the reason when not.
+
+    Raises MissingDependency without pydicom, ScanError when there is no DICOM at all.
+    """
+    from medattn_edge.errors import MissingDependency, ScanError
+    from medattn_edge.io.dicom import search
+
+    try:
+        import pydicom  # noqa: F401
+    except ImportError as error:
+        raise MissingDependency.of_extra("pydicom", "dicom") from error
+    found = search(path)
+    if not found.series:
+        raise ScanError(
+            f"{path} has no DICOM series ({found.ignored} other files)",
+            expected="a folder of DICOM files, one file, or a DICOMDIR",
+            hint="files count as DICOM when they begin with 128 bytes and DICM",
+        )
+    if json:
+        console.print_json({"series": [_facts(one) for one in found.series], "ignored_files": found.ignored})
+    else:
+        _tell(path, found)
+
+
+def _facts(series: Series) -> dict[str, Any]:
+    """One series without its UID and without free text."""
+    return {
+        "series_hash": series.hash or None,
+        "modality": series.modality,
+        "slices": series.slices,
+        "spacing_mm": [round(step, 6) for step in series.spacing_mm] if series.spacing_mm else None,
+        "accepted": series.accepted,
+        "reason": series.reason,
+        "detail": series.detail,
+    }
+
+
+def _tell(path: Path, found: Found) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from medattn_edge.io.dicom import REASONS
+
+    table = Table(title=escape(str(path)))
+    for heading in ("series", "modality", "slices", "mm (z y x)", "accepted", "reason"):
+        table.add_column(heading, no_wrap=True)
+    for one in found.series:
+        spacing = " ".join(f"{step:.4g}" for step in one.spacing_mm) if one.spacing_mm else "-"
+        accepted = "yes" if one.accepted else "no"
+        table.add_row(_name(one), one.modality or "?", str(one.slices), spacing, accepted, one.reason or "")
+    console.show(table)
+    refused = [one for one in found.series if one.reason]
+    for one in refused:
+        console.say(f"{_name(one)} {one.reason}: {one.detail}")
+    for reason in sorted({str(one.reason) for one in refused}):
+        console.say(f"{reason}: {REASONS[reason]}")
+    if found.ignored:
+        console.say(f"passed over: {found.ignored} files that are no DICOM")
+
+
+def _name(series: Series) -> str:
+    return series.hash or "no UID"

