@@ -1,0 +1,155 @@
+"""Writing that a power cut cannot undo, and the watermark above which nothing new is taken."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from medattn_edge.errors import OutputError, UsageError
+
+_CHUNK = 1 << 20
+_COUNT_AGAIN_S = 30.0
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder (0700) durably; its parent exists."""
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    sync_folder(folder.parent)
+
+
+def rename_durably(source: Path, target: Path) -> None:
+    """Rename, and make it durable."""
+    source.rename(target)
+    sync_folder(target.parent)
+    if source.parent != target.parent:
+        sync_folder(source.parent)
+
+
+def write_durably(path: Path, data: bytes | BinaryIO) -> int:
+    """Write a file (0600) that is whole and durable when this returns. The number of bytes.
+
+    A temporary file that starts with a dot, fsync, rename, fsync of the folder. `atomic.replacing` neither syncs the
+    folder nor may it be called by several threads, since it changes the umask of the process.
+    Raises OutputError when the disk is full or cannot be written; nothing is left behind, and what stood there stays.
+    """
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            if isinstance(data, bytes | bytearray | memoryview):
+                file.write(data)
+            else:
+                shutil.copyfileobj(data, file, _CHUNK)
+            written = file.tell()
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}",
+            expected="free space and permission to write",
+            hint=f"df -h '{path.parent}'",
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+    return written
+
+
+@dataclass(frozen=True)
+class Disk:
+    """What a disk, or the quota, holds. In bytes; used_share from 0 to 1."""
+
+    total: int
+    free: int
+    refuses: bool
+
+    @property
+    def used_share(self) -> float:
+        return 1 - self.free / self.total if self.total else 1.0
+
+
+class Watermark:
+    """Decides whether the disk below a folder takes another object. Several threads may ask.
+
+    most_used: the share of the disk above which nothing new is taken. least_free: bytes that stay free.
+    quota: bytes that the folder may hold, instead of the size of the disk (which is looked at as well).
+    Raises UsageError for limits that would refuse everything.
+    """
+
+    def __init__(
+        self, folder: Path, *, most_used: float = 0.75, least_free: int = 5_000_000_000, quota: int | None = None
+    ) -> None:
+        if not 0 < most_used <= 1:
+            raise UsageError(
+                f"the disk may be used to {most_used:g}", expected="a share above 0, at most 1", hint="0.75"
+            )
+        if least_free < 0 or (quota is not None and quota <= least_free):
+            raise UsageError(
+                f"{least_free} bytes shall stay free of {'the disk' if quota is None else quota}",
+                expected="fewer than the quota, not below 0",
+                hint="set a smaller least_free or a larger quota",
+            )
+        self._folder, self._most_used, self._least_free, self._quota = Path(folder), most_used, least_free, quota
+        self._lock = threading.Lock()
+        self._held, self._counted = 0, -float("inf")
+
+    def look(self, coming: int = 0) -> Disk:
+        """The state of the disk, and whether `coming` more bytes are refused."""
+        usage = shutil.disk_usage(self._folder)
+        # What root alone may use is not free: free, not total - used.
+        total, free = usage.total, usage.free
+        if self._quota is not None:
+            total, free = self._quota, min(free, max(0, self._quota - self._held_now()))
+        left = free - coming
+        refuses = left < self._least_free or left < total * (1 - self._most_used)
+        return Disk(total, free, refuses)
+
+    def kept(self, size: int) -> None:
+        """Count bytes that were written below the folder, until it is counted again."""
+        with self._lock:
+            self._held += size
+
+    def count_again(self) -> None:
+        """Forget the count: files were deleted."""
+        with self._lock:
+            self._counted = -float("inf")
+
+    def _held_now(self) -> int:
+        with self._lock:
+            if time.monotonic() - self._counted > _COUNT_AGAIN_S:
+                self._held = folder_bytes(self._folder)
+                self._counted = time.monotonic()
+            return self._held
+
+
+def folder_bytes(folder: Path) -> int:
+    """The bytes of the files below a folder."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += Path(parent, name).lstat().st_size
+            except FileNotFoundError:
+                continue  # deleted or renamed while we looked
+    return total
