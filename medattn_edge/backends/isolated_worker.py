@@ -32,15 +32,20 @@ _KIB = 1024
 
 def main(descriptor: int) -> None:
     """Serve the session at the other end of a socket, given by its file descriptor; it never returns."""
+    attach(descriptor)
+    with socket.socket(fileno=descriptor) as end, contextlib.suppress(EOFError):
+        _serve(Channel(end))
+    os._exit(0)  # a runtime that crashes while it is taken down has nothing left to say
+
+
+def attach(descriptor: int) -> None:
+    """Make this process the child of whoever holds the other end of a socket: it ends when that one does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer, which then ends this process
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold a patient's scan
     with contextlib.suppress(OSError):  # if memory runs out, it should be the runtime that ends, not its parent
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
     os.set_inheritable(descriptor, False)
     threading.Thread(target=_end_with_parent, args=(descriptor, os.getppid()), daemon=True).start()
-    with socket.socket(fileno=descriptor) as end, contextlib.suppress(EOFError):
-        _serve(Channel(end))
-    os._exit(0)  # a runtime that crashes while it is taken down has nothing left to say
 
 
 def _end_with_parent(descriptor: int, parent: int) -> None:

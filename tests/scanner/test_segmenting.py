@@ -1,0 +1,198 @@
+"""A series to results: what a worker writes is what `infer` writes, and a series it refuses has a reason."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
+pytest.importorskip("pynetdicom", reason="the extra node is not installed")
+
+from dicom_phantoms import real_ct, write_series  # noqa: E402
+from PIL import Image  # noqa: E402
+from running_node import COMMAND, tiny_model  # noqa: E402
+
+from medattn_edge.errors import MedattnError, OutputError  # noqa: E402
+from medattn_edge.scanner.config_sections import Model  # noqa: E402
+from medattn_edge.scanner.segmenting import Segmenter  # noqa: E402
+from medattn_edge.scanner.tasks import Done, Refused, Task  # noqa: E402
+
+PATIENT = ("Phantom", "PHANTOM-1", "Synthetic")
+
+
+@pytest.fixture(scope="module")
+def artifact(randomised: Any) -> Path:
+    return tiny_model(randomised)
+
+
+@pytest.fixture(scope="module")
+def segmenter(artifact: Path) -> Iterator[Segmenter]:
+    plain = Model("plain", artifact, threads=1)
+    models = [
+        plain,
+        replace(plain, name="pictures", kind="labelmap", key_slices=2),
+        replace(plain, name="overlapping", overlap=0.25),
+        replace(plain, name="airless", skip_air=True),
+    ]
+    with Segmenter(models) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
+    scan = real_ct()
+    return tuple(write_series(tmp_path_factory.mktemp("series"), scan.voxels, scan.affine))
+
+
+def done(segmenter: Segmenter, model: str, files: tuple[Path, ...], folder: Path) -> Done:
+    folder.mkdir()
+    found = segmenter.work(Task(model, files, folder))
+    assert isinstance(found, Done), found
+    return found
+
+
+def infer(artifact: Path, files: tuple[Path, ...], output: Path, *more: str) -> None:
+    words = [*COMMAND, "infer", str(artifact), str(files[0].parent), "-o", str(output), "--threads", "1", *more]
+    subprocess.run(words, check=True, capture_output=True, timeout=120)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".dcm"}
+
+
+def test_the_files_are_byte_for_byte_those_of_infer(segmenter, artifact, files, tmp_path):
+    done(segmenter, "plain", files, tmp_path / "plain")
+    done(segmenter, "pictures", files, tmp_path / "pictures")
+    (tmp_path / "infer").mkdir()
+    infer(artifact, files, tmp_path / "infer" / "seg.dcm")
+    assert contents(tmp_path / "plain") == contents(tmp_path / "infer")
+    infer(artifact, files, tmp_path / "infer" / "seg.dcm", "--seg-kind", "labelmap", "--key-slices", "2")
+    assert contents(tmp_path / "pictures") == contents(tmp_path / "infer")
+    assert set(contents(tmp_path / "pictures")) == {"seg.dcm", "key_1.dcm", "key_2.dcm"}
+
+
+def test_the_segmentation_has_the_organ_and_the_series_in_it(segmenter, files, tmp_path):
+    done(segmenter, "plain", files, tmp_path / "plain")
+    seg = pydicom.dcmread(tmp_path / "plain" / "seg.dcm")
+    assert 0 < seg.pixel_array.mean() < 1
+    [references] = seg.ReferencedSeriesSequence
+    assert {one.ReferencedSOPInstanceUID for one in references.ReferencedInstanceSequence} == {
+        pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in files
+    }
+
+
+def test_a_second_attempt_gives_the_same_bytes_wherever_the_files_lie(segmenter, files, tmp_path):
+    done(segmenter, "pictures", files, tmp_path / "first")
+    (tmp_path / "moved").mkdir()
+    moved = []
+    for number, path in enumerate(reversed(files)):
+        moved.append(tmp_path / "moved" / f"{number:032x}")
+        moved[-1].write_bytes(path.read_bytes())
+    done(segmenter, "pictures", tuple(moved), tmp_path / "second")
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+
+
+def test_another_setting_is_another_object(segmenter, files, tmp_path):
+    models = ("plain", "overlapping", "airless", "pictures")
+    uids = {done(segmenter, model, files, tmp_path / model).outputs[0].sop_uid for model in models}
+    assert len(uids) == len(models)
+
+
+def test_the_outputs_are_named_by_kind_and_identity(segmenter, files, tmp_path):
+    found = done(segmenter, "pictures", files, tmp_path / "out")
+    assert [(one.kind, one.name) for one in found.outputs] == [
+        ("seg", "seg.dcm"),
+        ("sc", "key_1.dcm"),
+        ("sc", "key_2.dcm"),
+        ("overlay", "overlay.png"),
+    ]
+    for output in found.outputs[:-1]:
+        assert pydicom.dcmread(tmp_path / "out" / output.name).SOPInstanceUID == output.sop_uid
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {one.name for one in found.outputs}
+
+
+def test_every_stage_has_its_time(segmenter, files, tmp_path):
+    found = done(segmenter, "plain", files, tmp_path / "out")
+    assert set(found.seconds) == {"read", "infer", "write"}
+    assert all(seconds > 0 for seconds in found.seconds.values())
+
+
+def test_the_thumbnail_is_small_and_holds_nothing_of_the_patient(segmenter, files, tmp_path):
+    done(segmenter, "plain", files, tmp_path / "out")
+    with Image.open(tmp_path / "out" / "overlay.png") as picture:
+        assert max(picture.size) == 512
+        assert not picture.info.keys() - {"dpi"}
+    raw = (tmp_path / "out" / "overlay.png").read_bytes()
+    assert not any(word.encode() in raw for word in PATIENT)
+
+
+def without_one(files: tuple[Path, ...]) -> tuple[Path, ...]:
+    return (*files[:2], *files[3:])
+
+
+def with_one_cut_short(files: tuple[Path, ...], folder: Path) -> tuple[Path, ...]:
+    short = folder / "short"
+    short.write_bytes(files[0].read_bytes()[:-500])
+    return (short, *files[1:])
+
+
+def with_one_of_noise(files: tuple[Path, ...], folder: Path) -> tuple[Path, ...]:
+    noise = folder / "noise"
+    noise.write_bytes(b"\0" * 128 + b"DICM" + bytes(range(256)) * 4)
+    return (noise, *files[1:])
+
+
+def with_another_series(files: tuple[Path, ...], folder: Path) -> tuple[Path, ...]:
+    scan = real_ct()
+    return (*files, *write_series(folder / "other", scan.voxels, scan.affine, SeriesInstanceUID="1.2.3.4"))
+
+
+def of_a_scout(files: tuple[Path, ...], folder: Path) -> tuple[Path, ...]:
+    scan = real_ct()
+    return tuple(
+        write_series(folder / "scout", scan.voxels, scan.affine, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        (lambda files, folder: without_one(files), "missing_slice"),
+        (lambda files, folder: files[:1], "single_slice"),
+        (with_one_cut_short, "truncated"),
+        (with_one_of_noise, "unreadable"),
+        (with_another_series, "mixed_series"),
+        (of_a_scout, "localizer"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_series_that_cannot_be_judged_is_refused_with_its_reason(segmenter, files, tmp_path, changed, reason):
+    given = changed(files, tmp_path)
+    (tmp_path / "out").mkdir()
+    found = segmenter.work(Task("plain", given, tmp_path / "out"))
+    assert isinstance(found, Refused)
+    assert found.reason == reason
+    assert not list((tmp_path / "out").iterdir())
+    uids = {pydicom.dcmread(files[0]).SeriesInstanceUID, pydicom.dcmread(files[0]).StudyInstanceUID}
+    assert not [word for word in (*PATIENT, *uids, *(path.name for path in given)) if word in found.detail]
+
+
+def test_after_a_refusal_the_next_series_is_segmented(segmenter, files, tmp_path):
+    (tmp_path / "refused").mkdir()
+    assert isinstance(segmenter.work(Task("plain", files[:1], tmp_path / "refused")), Refused)
+    done(segmenter, "plain", files, tmp_path / "next")
+
+
+def test_a_folder_that_cannot_be_written_is_no_fault_of_the_series(segmenter, files, tmp_path):
+    with pytest.raises(OutputError):
+        segmenter.work(Task("plain", files, tmp_path / "gone"))
+
+
+def test_a_model_that_does_not_open_leaves_none_open(artifact, tmp_path):
+    with pytest.raises(MedattnError):
+        Segmenter([Model("plain", artifact, threads=1), Model("gone", tmp_path / "gone.onnx", threads=1)])
