@@ -51,10 +51,10 @@ def write_overlay(
         raise GeometryError(
             f"labels on a grid of {labels.shape}", expected=f"the scan's grid of {scan.shape}", hint="labels.like(scan)"
         )
-    turned = scan.with_voxels(_shown(scan, window)).to_lps()
+    turned = _shown(scan, window)
     drawn = labels.to_lps().voxels
-    scale = _pixels_per_mm(turned)
-    cuts = [(plane, _busiest(drawn, plane.axis)) for plane in (_PLANES if turned.shape[0] > 1 else _PLANES[:1])]
+    scale = _pixels_per_mm(turned.scan)
+    cuts = [(plane, _busiest(drawn, plane.axis)) for plane in (_PLANES if scan.shape[0] > 1 else _PLANES[:1])]
     rows = [Row([_label_panel(turned, drawn, cut, scale) for cut in cuts])]
     if attention is not None:
         finite = np.nan_to_num(attention.astype(np.float32))
@@ -67,17 +67,32 @@ def write_overlay(
         picture.save(file, format="PNG")
 
 
-def _shown(scan: Volume, window: tuple[float, float] | None) -> Array:
-    """(3, D, H, W) in 0..1: the grey values in their window, three times, or the colours of a picture."""
+@dataclass(frozen=True)
+class _Shown:
+    """A scan (C, D, H, W) as it was stored, and how its values become 0..1. Only the cuts are ever converted: a whole
+    scan in colours and floating point would be six times its size."""
+
+    scan: Volume
+    low: float
+    high: float
+
+    def cut(self, cut: tuple[_Plane, int]) -> Array:
+        """(3, rows, columns) in 0..1: the grey values in their window, three times, or the colours of a picture."""
+        values = np.nan_to_num(_cut(self.scan.voxels, *cut).astype(np.float32))
+        shown: Array = np.clip((values - self.low) / max(self.high - self.low, 1e-6), 0, 1)
+        return shown if len(shown) == 3 else np.repeat(shown, 3, axis=0)
+
+
+def _shown(scan: Volume, window: tuple[float, float] | None) -> _Shown:
     colour = scan.channels == 3 and not scan.calibrated
-    values = np.nan_to_num((scan.voxels if colour else scan.voxels.reshape(-1, *scan.shape)[:1]).astype(np.float32))
-    low, high = window or ((0.0, 255.0) if colour else _percentiles(values))
-    shown: Array = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
-    return shown if colour else np.repeat(shown, 3, axis=0)
+    voxels = scan.voxels if colour else scan.voxels.reshape(-1, *scan.shape)[:1]
+    low, high = window or ((0.0, 255.0) if colour else _percentiles(voxels))
+    return _Shown(scan.with_voxels(voxels).to_lps(), low, high)
 
 
 def _percentiles(values: Array) -> tuple[float, float]:
     """The 1st and 99th, without the smallest value: it is the padding around a CT or the air around a head."""
+    values = values if values.dtype.kind in "iu" else np.nan_to_num(values.astype(np.float32))
     inside = values[values > values.min()]
     low, high = np.percentile(inside if inside.size else values, (1, 99))
     return float(low), float(high)
@@ -115,17 +130,17 @@ def _smooth(flat: Array, size: tuple[int, int]) -> Array:
     return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
 
 
-def _grey(volume: Volume, cut: tuple[_Plane, int], scale: float) -> Array:
+def _grey(shown: _Shown, cut: tuple[_Plane, int], scale: float) -> Array:
     """The scan under a panel, float (rows, columns, 3) in 0..255."""
-    size = _size(volume, cut[0], scale)
-    return 255 * np.stack([_smooth(channel, size) for channel in _cut(volume.voxels, *cut)], axis=-1)
+    size = _size(shown.scan, cut[0], scale)
+    return 255 * np.stack([_smooth(channel, size) for channel in shown.cut(cut)], axis=-1)
 
 
-def _label_panel(volume: Volume, labels: Array, cut: tuple[_Plane, int], scale: float) -> Panel:
+def _label_panel(shown: _Shown, labels: Array, cut: tuple[_Plane, int], scale: float) -> Panel:
     """Every label as a light fill and an outline of two pixels just inside its border."""
-    pixels = _grey(volume, cut, scale)
+    pixels = _grey(shown, cut, scale)
     _draw_labels(pixels, _cut(labels, *cut), _FILL, 2)
-    return _panel(pixels, volume, cut)
+    return _panel(pixels, shown.scan, cut)
 
 
 def _draw_labels(pixels: Array, flat: Array, fill: float, width: int) -> None:
@@ -147,13 +162,13 @@ def _outline(mask: Array, width: int) -> Array:
     return mask & ~inner
 
 
-def _heat_panel(volume: Volume, labels: Array, heat: Array, cut: tuple[_Plane, int], scale: float) -> Panel:
+def _heat_panel(shown: _Shown, labels: Array, heat: Array, cut: tuple[_Plane, int], scale: float) -> Panel:
     """The attention as heat over the dimmed scan, which shows through where there is little; thin outlines."""
-    pixels = _DIMMED * _grey(volume, cut, scale)
+    pixels = _DIMMED * _grey(shown, cut, scale)
     share = np.clip(_smooth(_cut(heat, *cut), (pixels.shape[1], pixels.shape[0])), 0, 1)
     pixels += _HEAT * share[..., None] * (heat_colours(share) - pixels)
     _draw_labels(pixels, _cut(labels, *cut), 0.0, 1)
-    return _panel(pixels, volume, cut)
+    return _panel(pixels, shown.scan, cut)
 
 
 def _panel(pixels: Array, volume: Volume, cut: tuple[_Plane, int]) -> Panel:
