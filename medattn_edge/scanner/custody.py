@@ -103,6 +103,12 @@ class Custody:
                 self._touched.add(self.store.refused(*self._untold[-1]))
                 self._untold.pop()
 
+    def refuse(self, header: Header, reason: str, calling_ae: str = "") -> None:
+        """Put on record, with a code, that an object was not taken: its series is not whole until that object comes."""
+        with self._lock:
+            self._untold.append((header, code(reason), calling_ae))
+        self._tell()
+
     def keep_unreadable(self, data: bytes | BinaryIO, reason: str) -> Path:
         """Put something that cannot be filed into quarantine. reason: a code. Raises OutputError."""
         size, sha256 = measure(data)
