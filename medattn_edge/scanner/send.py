@@ -202,6 +202,7 @@ def _tls(destination: Destination) -> tuple[tuple[ssl.SSLContext, str] | None, l
                 super().do_handshake(block)
             except ssl.SSLError as error:
                 refusals.append(error)
+                self.close()  # the library shuts it down, which fails, and would leave it to the garbage collector
                 raise
 
         def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
