@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow test-gpu check format bench bench-gpu bench-curves bench-report clean
+.PHONY: demo test test-slow test-gpu check format bench bench-gpu bench-curves bench-node bench-report clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medattn-edge demo -o demo
@@ -41,6 +41,14 @@ bench-gpu: $(VENV)/.dev
 bench-curves: $(VENV)/.dev
 	$(BIN)/python benchmarks/curves.py
 	$(BIN)/python benchmarks/report.py
+
+# A node with the shipped 2-D network, from the last object's C-STORE to the segmentation in an archive.
+bench-node: $(VENV)/.dev
+	mkdir -p .benchmarks
+	checkpoint=$$($(BIN)/python -c "from medattn_edge.data import shipped_checkpoints as s; print(s()['lungs-attention-unet-2d'])") && \
+	scan=$$($(BIN)/python -c "from medattn_edge.data.samples import sample_scan; print(sample_scan())") && \
+	$(BIN)/medattn-edge export "$$checkpoint" -o .benchmarks/lungs.onnx && \
+	$(BIN)/python benchmarks/node.py .benchmarks/lungs.onnx "$$scan" -o benchmarks/results/node-lungs-attention-unet-2d.json
 
 bench-report: $(VENV)/.dev
 	$(BIN)/python benchmarks/report.py

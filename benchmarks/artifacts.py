@@ -102,6 +102,14 @@ class Files:
         """INT8 through NNCF on the OpenVINO model."""
         return self._int8("int8.xml", self.onnx_for_openvino(), "nncf-openvino")
 
+    def int8_bf16(self) -> Path:
+        """The same, with BF16 asked for where it is not INT8."""
+        path = self.folder / "int8-bf16.xml"
+        if not path.is_file():
+            settings = CompileSettings(inference_precision="bf16")
+            compile_artifact(self.int8_openvino(), path, None, settings, {"held out": self.patches[1][:1]})
+        return path
+
     def engine(self) -> Path:
         """TensorRT, FP32."""
         return self._compiled("fused.engine", self.onnx_for_tensorrt())

@@ -116,6 +116,8 @@ OURS = (
     Form("int8-nncf.onnx", "int8_nncf", "onnxruntime", "int8", "int8"),
     Form("int8-ort.onnx", "int8_ort", "onnxruntime", "int8", "int8"),
     Form("int8.xml", "int8_openvino", "openvino", "int8", "int8"),
+    # What stays in floating point is computed in BF16 where the CPU has it: attention and grouped convolutions, mostly.
+    Form("int8-bf16.xml", "int8_bf16", "openvino", "int8", "int8"),
 )
 PLAIN = Form("plain.onnx", "plain", "onnxruntime", "fp32", "fp32", "peers:open_onnxruntime", "onnxruntime-defaults")
 PEERS = (

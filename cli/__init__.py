@@ -63,6 +63,8 @@ for _name in _COMMANDS:
     app.command(_name, no_args_is_help=_name not in ("demo", "doctor"))(_command)
 
 
+app.add_typer(importlib.import_module(".node", __name__).app, name="node")
+
 # Typer carries its own copy of click, or uses the one installed: its public exceptions lead to the base of either.
 _ClickException = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 

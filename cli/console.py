@@ -22,7 +22,7 @@ Stages = Callable[[str, int, int], None]
 
 def say(text: str) -> None:
     """A result, on stdout, exactly as it is."""
-    Console(soft_wrap=True, highlight=False, markup=False).print(text)
+    Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(text)
 
 
 def show(table: Table) -> None:

@@ -14,6 +14,7 @@ from medattn_edge.scanner.config_sections import Destination
 from medattn_edge.scanner.tls import client_context
 
 _IMPLICIT: Final = "1.2.840.10008.1.2"
+_CLOSING_S: Final = 2.0  # for the library's thread to end after a refusal
 _REWRITABLE: Final = frozenset({_IMPLICIT, "1.2.840.10008.1.2.1"})  # pixels stay as they are
 _LEAST_BYTES_PER_S: Final = 125_000  # a slow line is no archive that hangs
 _DUPLICATE: Final = 0x0111  # it has the object from an earlier try: the same, since its UID follows from the input
@@ -159,7 +160,7 @@ def _associate(destination: Destination, calling_ae: str, contexts: Sequence[Any
 
     ae = AE(ae_title=calling_ae)
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = destination.timeout_s
-    tls, refusals = _tls(destination)
+    tls, refusals, sockets = _tls(destination)
     began = time.monotonic()
     try:
         association = ae.associate(
@@ -174,6 +175,11 @@ def _associate(destination: Destination, calling_ae: str, contexts: Sequence[Any
         raise NotTaken("host_unknown") from error
     if association.is_established:
         return association
+    association.dul.join(_CLOSING_S)
+    if not association.dul.is_alive():
+        # The library shuts them down, which fails where TLS was refused, and would leave them to the garbage collector.
+        for one in sockets:
+            one.close()
     if association.is_rejected:
         told: Any = association.acceptor.primitive
         raise NotTaken(_REJECTIONS.get((told.result_source, told.diagnostic), "association_rejected"))
@@ -186,11 +192,15 @@ def _associate(destination: Destination, calling_ae: str, contexts: Sequence[Any
     raise NotTaken("no_answer" if time.monotonic() - began >= 0.95 * destination.timeout_s else "aborted")
 
 
-def _tls(destination: Destination) -> tuple[tuple[ssl.SSLContext, str] | None, list[ssl.SSLError]]:
-    """What the library needs for TLS, and a list that what TLS refuses is added to: the library only logs it."""
+def _tls(
+    destination: Destination,
+) -> tuple[tuple[ssl.SSLContext, str] | None, list[ssl.SSLError], list[ssl.SSLSocket]]:
+    """What the library needs for TLS, and two lists that are filled: what TLS refuses, which the library only logs, and
+    the sockets that were made."""
     refusals: list[ssl.SSLError] = []
+    sockets: list[ssl.SSLSocket] = []
     if not destination.tls:
-        return None, refusals
+        return None, refusals, sockets
     try:
         context = client_context(destination)
     except MedattnError as error:
@@ -198,11 +208,11 @@ def _tls(destination: Destination) -> tuple[tuple[ssl.SSLContext, str] | None, l
 
     class Watched(ssl.SSLSocket):
         def do_handshake(self, block: bool = False) -> None:
+            sockets.append(self)
             try:
                 super().do_handshake(block)
             except ssl.SSLError as error:
                 refusals.append(error)
-                self.close()  # the library shuts it down, which fails, and would leave it to the garbage collector
                 raise
 
         def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
@@ -214,7 +224,7 @@ def _tls(destination: Destination) -> tuple[tuple[ssl.SSLContext, str] | None, l
                 raise
 
     context.sslsocket_class = Watched
-    return (context, destination.host), refusals
+    return (context, destination.host), refusals, sockets
 
 
 def _accepted(status: int) -> int:

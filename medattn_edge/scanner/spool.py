@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from medattn_edge.errors import ScanError
+from medattn_edge.errors import OutputError, ScanError
 from medattn_edge.scanner.disk import make_folder, rename_durably, sync_folder, write_durably
 
 _LOCKS: Final = 64
@@ -26,7 +26,14 @@ class Spool:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"cannot make {self.root}: {error.strerror}",
+                expected="permission to write",
+                hint=f"ls -ld '{self.root.parent}'",
+            ) from error
         self.incoming, self.quarantined = self.root / "spool", self.root / "quarantine"
         self.results, self.objects = self.root / "results", self.root / "quarantine" / OBJECTS
         for folder in (self.incoming, self.quarantined, self.results, self.objects):

@@ -1,0 +1,104 @@
+"""node status, for people."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import console
+
+Document = Mapping[str, Any]
+
+
+def tell_status(document: Document, config: Path) -> None:
+    """Print a status document: what is wrong and what to do first, then counts, recent series and times."""
+    _tell_health(document)
+    for one in document["quarantined"]:
+        _tell_quarantined(one, shlex.quote(str(config)))
+    for one in document["undelivered"]:
+        for delivery in one["deliveries"]:
+            _tell_delivery(one, delivery, shlex.quote(str(config)))
+    _show_tables(document)
+
+
+def _tell_health(document: Document) -> None:
+    from medattn_edge.scanner.page_words import of_health, sentence
+
+    if not document["running"]:
+        console.say("the node is not running; this is what its database says")
+    elif document["ready"]:
+        console.say("ready")
+    elif document["why"] == "no_answer":
+        console.say("NOT READY: the node runs and its status page does not answer; this is what its database says")
+    else:
+        words = of_health(document["why"])
+        console.say(f"NOT READY ({document['why']}): {sentence(words.meaning)} {sentence(words.todo)}")
+    for worker in document.get("workers", ()):
+        state = "works" if worker["busy"] else "waits" if worker["ready"] else "is not ready"
+        more = f", {worker['restarts']} restarts" if worker["restarts"] else ""
+        console.say(f"worker {worker['device']} {state}: {worker['rss_mb']:.0f} MB{more}")
+    if "disk" in document:
+        disk = document["disk"]
+        more = "; NOTHING NEW IS TAKEN" if disk["refuses"] else ""
+        console.say(f"disk: {disk['free'] / 1e9:.1f} of {disk['total'] / 1e9:.1f} GB free{more}")
+
+
+def _tell_quarantined(one: Document, config: str) -> None:
+    from medattn_edge.scanner.page_words import of_quarantine, sentence
+
+    words = of_quarantine(one["reason"])
+    detail = f" ({one['detail']})" if one["detail"] else ""
+    console.say(f"in quarantine: {one['key']} v{one['version']}: {one['reason']}{detail}")
+    console.say(f"  {sentence(words.meaning)} {sentence(words.todo)}")
+    if words.requeue:
+        console.say(f"  -> medattn-edge node requeue {one['key']} --config {config}")
+
+
+def _tell_delivery(one: Document, delivery: Document, config: str) -> None:
+    from medattn_edge.scanner.page_words import of_delivery, sentence
+
+    dead = delivery["state"] == "dead"
+    if delivery["state"] == "delivered" or not (dead or delivery["reason"]):
+        return
+    words = of_delivery(delivery["reason"])
+    next_try = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(delivery["next_try"]))
+    what = "given up" if dead else f"tried again at {next_try}"
+    console.say(
+        f"not delivered: {one['key']} v{one['version']} to {delivery['destination']}: {delivery['reason']},"
+        f" {delivery['attempts']} attempts, {what}"
+    )
+    console.say(f"  {sentence(words.meaning)} {sentence(words.todo)}")
+    if dead:
+        console.say(f"  -> medattn-edge node requeue {one['key']} --config {config}")
+
+
+def _show_tables(document: Document) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column, Table
+
+    counts = [f"{count} {state}" for state, count in document["states"].items() if count]
+    console.say(f"series: {', '.join(counts) or 'none yet'}")
+    if document["recent"]:
+        # The key is what requeue wants: it is shown whole, however narrow the window is.
+        recent = Table(
+            Column("series", no_wrap=True, min_width=32),
+            Column("v", no_wrap=True),
+            Column("state", no_wrap=True, min_width=11),
+            "objects",
+            Column("last object", min_width=14),
+            box=SIMPLE_HEAD,
+            pad_edge=False,
+        )
+        for one in document["recent"]:
+            when = one["times"].get("last_received")
+            last = "-" if when is None else time.strftime("%m-%d %H:%M:%S", time.localtime(when))
+            recent.add_row(one["key"], str(one["version"]), one["state"], str(one["instances"]), last)
+        console.show(recent)
+    times = Table("stage", "median s", "90 % s", "longest s", "series", box=SIMPLE_HEAD, pad_edge=False)
+    for name, spread in document["stages"].items():
+        values = ("-" if spread[part] is None else f"{spread[part]:.2f}" for part in ("p50", "p90", "max"))
+        times.add_row(name, *values, str(spread["count"]))
+    console.show(times)

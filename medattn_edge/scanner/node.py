@@ -1,0 +1,251 @@
+"""The node: receive, complete, segment, deliver. It wires the pieces, keeps time for them, and ends them in order."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from medattn_edge.errors import EnvironmentProblem, MedattnError
+from medattn_edge.scanner.complete import Associations
+from medattn_edge.scanner.config import NodeConfig, reloadable
+from medattn_edge.scanner.crew import Crew
+from medattn_edge.scanner.custody import Custody
+from medattn_edge.scanner.disk import Watermark
+from medattn_edge.scanner.dispatch import ROOM
+from medattn_edge.scanner.doors import Doors
+from medattn_edge.scanner.health import Health
+from medattn_edge.scanner.keys import site_key
+from medattn_edge.scanner.log import Level, Log
+from medattn_edge.scanner.log_capture import captured
+from medattn_edge.scanner.log_words import words_of
+from medattn_edge.scanner.objects import header_of
+from medattn_edge.scanner.recovery import recover
+from medattn_edge.scanner.retention import clean
+from medattn_edge.scanner.snapshot import Snapshot
+from medattn_edge.scanner.spool import Spool
+from medattn_edge.scanner.status import StatusServer
+from medattn_edge.scanner.store import Store
+
+_LONGEST_TICK_S: Final = 1.0
+_CLEAN_EVERY_S: Final = 900.0
+
+
+def run(config_path: Path) -> int:
+    """Run a node until SIGTERM or SIGINT; SIGHUP reads the configuration again. The exit code.
+
+    Raises UsageError for a configuration that cannot be used, EnvironmentProblem when another node has the same root or
+    a port is taken, IntegrityError for a damaged database.
+    """
+    config = NodeConfig.load(config_path)
+    spool = Spool(config.root)
+    log = Log(config.log_file, words=words_of(config))
+    with _alone(config.root), captured(log):
+        site = site_key(config.root / "site.key")
+        with Store(config.root / "node.sqlite", site, config.policy()) as store:
+            node = Node(config_path, config, Custody(spool, store, _watermark(config)), log)
+            with _signals(node):
+                return node.run()
+
+
+class Node:
+    """What runs in the main thread. Everything else is a thread of `Doors` (in and out) or `Crew` (the workers)."""
+
+    def __init__(self, config_path: Path, config: NodeConfig, custody: Custody, log: Log) -> None:
+        self.config, self.custody, self.log = config, custody, log
+        self._path = config_path
+        self._associations = Associations()
+        self._crew = Crew(config, custody, log, self._result)
+        self._doors = Doors(config, custody, self._associations, log)
+        self._status = StatusServer(config.status, self, log) if config.status is not None else None
+        self._wake = threading.Event()
+        self._ending = self._reload_wanted = False
+        self._was_ready = False
+        self._started, self._began = time.time(), time.monotonic()
+        self._cleaned = 0.0
+
+    def end(self) -> None:
+        """Drain and end; safe in a signal handler."""
+        self._ending = True
+        self._wake.set()
+
+    def reload(self) -> None:
+        """Read the configuration again; safe in a signal handler."""
+        self._reload_wanted = True
+        self._wake.set()
+
+    def run(self) -> int:
+        """Recover, open, work until told to end, drain. 0; 6 when a part of the node has broken."""
+        found = recover(self.custody, header_of)
+        self.log.event(
+            "recovered",
+            unfinished=found.unfinished,
+            requeued=found.requeued,
+            quarantined=found.quarantined,
+            adopted=found.adopted,
+            unreadable=found.unreadable,
+            gone=found.gone,
+            results_lost=found.results_lost,
+        )
+        try:
+            if self._status is not None:
+                self.log.event("listening", listener="status", port=self._status.start())
+            self._doors.open()
+            self._crew.start()
+            while not self._ending:
+                self._tick()
+                broken = self._doors.broken() or self._crew.broken()
+                if broken:
+                    # A thread that ended is a bug; whoever supervises the node starts it again, and nothing is lost.
+                    self.log.event("broken", level=Level.ERROR, stage=broken)
+                    return 6
+            return 0
+        finally:
+            self._drain()
+
+    def _tick(self) -> None:
+        try:
+            if self._reload_wanted:
+                self._reload_wanted = False
+                self._reload()
+            done = self.custody.complete(self._associations.busy())
+            for key in done.queued:
+                self.log.event("complete", key=key)
+            for key in done.quarantined:
+                self.log.event("quarantined", key=key, level=Level.WARNING)
+            self._crew.tick(wake=bool(done.queued))
+            if time.monotonic() - self._cleaned > _CLEAN_EVERY_S or not self._cleaned:
+                self._cleaned = time.monotonic()
+                gone = clean(self.custody, self.config.limits.keep_days, self.config.limits.objects_days)
+                self.log.event("cleaned", series=gone.series, objects=gone.objects, bytes=gone.bytes)
+        except MedattnError as error:
+            # A full disk, mostly: what was received is safe, and the next tick tries again.
+            self.log.failure("tick_failed", error)
+        self._tell_readiness()
+        self._wake.wait(max(0.05, min(_LONGEST_TICK_S, self.config.limits.quiet_s / 10)))
+        self._wake.clear()
+
+    def _result(self) -> None:
+        self._doors.wake_deliveries()
+
+    def _tell_readiness(self) -> None:
+        ready = self._crew.ready
+        if ready != self._was_ready:
+            self._was_ready = ready
+            self.log.event("readiness", ready=ready, seconds=time.monotonic() - self._began)
+
+    def _reload(self) -> None:
+        """Take over what may change while the node runs; a configuration that cannot be used changes nothing."""
+        try:
+            new = NodeConfig.load(self._path)
+        except MedattnError as error:
+            self.log.failure("reload_refused", error)
+            return
+        fixed = reloadable(self.config, new)
+        if fixed:
+            self.log.tell_words(fixed)
+            for name in fixed:
+                self.log.event("restart_needed", level=Level.WARNING, kind=name)
+            return
+        self.log.tell_words(words_of(new))
+        old, self.config = self.config, new
+        self.custody.store.policy = new.policy()
+        self.custody.watermark = _watermark(new)
+        self._doors.change(old, new)
+        self._crew.change(old, new)
+        self.log.event("reloaded")
+
+    def _drain(self) -> None:
+        """Take nothing new, finish the series that are being segmented, deliver what there is, all within the limit."""
+        end = time.monotonic() + self.config.limits.drain_s
+        self._ending = True
+        self.log.event("draining")
+        self._doors.close_entries(end)
+        finished = self._crew.finish(end)
+        self._doors.close_exits(end)
+        if self._status is not None:
+            self._status.stop()
+        self.log.event("ended", busy=not finished)
+
+    # What the status page shows
+
+    def snapshot(self) -> Snapshot:
+        """Counts, times and recent jobs."""
+        return self.custody.store.snapshot()
+
+    def health(self) -> Health:
+        """Whether the node works, and why not."""
+        disk = self.custody.watermark.look()
+        why = (
+            "draining" if self._ending else self._crew.why or ("disk_full" if disk.refuses or disk.free < ROOM else "")
+        )
+        return Health(
+            ready=not why,
+            why=why,
+            started=self._started,
+            version=version("medattn-edge"),
+            name=self.config.name,
+            site=self.custody.store.site.fingerprint,
+            config=str(self._path.absolute()),
+            draining=self._ending,
+            workers=self._crew.seen(),
+            models=self._crew.models_seen(),
+            destinations=tuple(one.name for one in self.config.destinations),
+            associations=self._associations.count,
+            disk=disk,
+        )
+
+    def thumbnail(self, key: str, version: int) -> Path | None:
+        """The picture of a result, None when there is none or none may be shown."""
+        path = self.custody.spool.result(key, version) / "overlay.png"
+        shown = self.config.status is not None and self.config.status.thumbnails
+        return path if shown and path.is_file() else None
+
+
+def _watermark(config: NodeConfig) -> Watermark:
+    limits = config.limits
+    quota = None if limits.quota_gb is None else round(limits.quota_gb * 1e9)
+    return Watermark(config.root, most_used=limits.most_used, least_free=round(limits.least_free_gb * 1e9), quota=quota)
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Hold the root for one node: two would segment and deliver everything twice."""
+    handle = os.open(root / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise EnvironmentProblem(
+                f"another node runs in {root}", expected="one node for each root", hint="medattn-edge node status"
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _signals(node: Node) -> Iterator[None]:
+    """SIGTERM and SIGINT end the node, SIGHUP reloads it, for as long as the block lasts."""
+
+    def on_end(number: int, frame: FrameType | None) -> None:
+        node.end()
+
+    def on_reload(number: int, frame: FrameType | None) -> None:
+        node.reload()
+
+    handlers = {signal.SIGTERM: on_end, signal.SIGINT: on_end, signal.SIGHUP: on_reload}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

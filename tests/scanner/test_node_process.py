@@ -1,0 +1,229 @@
+"""The node as one command: many senders, late images, signals, reloads, and a patient in its objects only."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
+pytest.importorskip("pynetdicom", reason="the extra node is not installed")
+
+from dicom_peers import Archive, send  # noqa: E402
+from running_node import COMMAND, RunningNode, Scan, tiny_model  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def model(randomised: Any) -> Path:
+    return tiny_model(randomised)
+
+
+@pytest.fixture(scope="module")
+def archive() -> Iterator[Archive]:
+    with Archive() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def running(model: Path, archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
+    """A node for the tests that leave it as it was."""
+    with RunningNode(tmp_path_factory.mktemp("node"), model, {"destination": [archive.destination]}) as node:
+        yield node
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def command(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *map(str, words)], capture_output=True, text=True, check=False, timeout=60)
+
+
+def segs_of(archive: Archive, scan: Scan) -> dict[frozenset[str], set[str]]:
+    """Which instances -> the identities of the segmentations of them."""
+    return {instances: uids for (series, instances), uids in archive.identities().items() if series == scan.uid}
+
+
+def test_twenty_interleaved_series_from_four_associations_become_twenty_segmentations(running, archive, folder):
+    scans = [Scan(folder, 100 + number, slices=3) for number in range(20)]
+    sent = []
+
+    def sender(number: int) -> None:
+        columns = [scan.write() for scan in scans[number::4]]
+        sent.append(send(running.port, [path for row in zip(*columns, strict=True) for path in row]))
+
+    threads = [threading.Thread(target=sender, args=(number,)) for number in range(4)]
+    for scan in scans:
+        scan.write()  # outside the race
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [one.statuses for one in sent] == [[0] * 15] * 4
+    found = running.wait(
+        lambda: len([one for one in scans if segs_of(archive, one)]) == 20 and archive.identities(), "20 segmentations"
+    )
+    for scan in scans:
+        assert {instances for series, instances in found if series == scan.uid} == {scan.instances}
+        assert len(found[scan.uid, scan.instances]) == 1
+    assert len({uid for uids in found.values() for uid in uids}) >= 20
+
+
+def test_the_same_series_sent_twice_has_one_identity_on_another_node_too(running, archive, model, folder):
+    scan = Scan(folder, 120)
+    assert send(running.port, scan.write()).statuses == [0] * 6
+    running.wait(lambda: segs_of(archive, scan), "the segmentation")
+    versions = sum(running.status()["states"].values())
+    assert send(running.port, scan.write()).statuses == [0] * 6
+    time.sleep(1.5)  # longer than it takes to segment it, were it taken for new
+    assert sum(running.status()["states"].values()) == versions
+    [uids] = segs_of(archive, scan).values()
+    assert len(uids) == 1
+    assert len([seg for seg in archive.segs if str(seg.SOPInstanceUID) in uids]) == 1
+
+    with RunningNode(folder / "another", model, {"destination": [archive.destination]}) as node:
+        send(node.port, scan.write())
+        node.wait_until_done(1)
+    assert len([seg for seg in archive.segs if str(seg.SOPInstanceUID) in uids]) == 2
+
+
+def test_a_late_image_makes_a_new_version_of_all_images(running, archive, folder):
+    scan = Scan(folder, 121)
+    files = scan.write()
+    send(running.port, files[:5])
+    running.wait(lambda: len(segs_of(archive, scan)) == 1, "the first version")
+    send(running.port, files[5:])
+    running.wait(lambda: len(segs_of(archive, scan)) == 2, "the second version")
+    first, second = sorted(segs_of(archive, scan), key=len)
+    assert second == scan.instances
+    assert first < second
+    assert len(set().union(*segs_of(archive, scan).values())) == 2
+    versions = running.rows("SELECT key FROM series WHERE series_uid = '" + scan.uid + "'")
+    states = running.rows(f"SELECT version, state FROM versions WHERE key = '{versions[0][0]}' ORDER BY version")
+    assert states == [(1, "delivered"), (2, "delivered")]
+
+
+def test_no_process_of_the_node_has_torch_or_the_onnx_package(running):
+    [worker] = running.workers()
+    assert running.status()["workers"][0]["pid"] == worker
+    mapped = {pid: Path(f"/proc/{pid}/maps").read_text() for pid in (running.pid, worker)}
+    assert "onnxruntime" in mapped[worker]  # or this test would look at the wrong process
+    for maps in mapped.values():
+        for package in ("/torch/", "/onnx/", "/safetensors/", "/onnxscript/"):
+            assert package not in maps
+
+
+def test_node_status_tells_the_same_of_a_running_and_of_an_ended_node(model, archive, folder):
+    node = RunningNode(folder / "node", model, {"destination": [archive.destination]})
+    with node:
+        send(node.port, Scan(folder, 122).write())
+        node.wait_until_done(1)
+        alive = command("node", "status", "--config", node.config, "--json")
+        assert node.end() == 0
+    ended = command("node", "status", "--config", node.config, "--json")
+    assert (alive.returncode, ended.returncode) == (0, 0), alive.stderr + ended.stderr
+    before, after = json.loads(alive.stdout), json.loads(ended.stdout)
+    assert (before["running"], before["ready"], after["running"], after["ready"]) == (True, True, False, False)
+    for name in ("states", "deliveries", "objects", "recent"):
+        assert before[name] == after[name]
+    assert before["states"]["delivered"] == 1
+
+
+def test_another_node_on_the_same_root_is_refused(running):
+    done = command("node", "--config", running.config)
+    assert done.returncode == 3
+    assert "another node" in done.stderr
+
+
+# Without a network
+
+
+def test_a_folder_in_and_a_folder_out_need_no_archive(model, folder):
+    (folder / "incoming").mkdir()
+    (folder / "results").mkdir()
+    node = RunningNode(folder / "node", model, {"destination": [{"name": "shelf", "folder": folder / "results"}]})
+    node.configure(
+        receive=None, watch={"folder": folder / "incoming", "poll_s": 0.1, "settle_s": 0.3, "after": "remove"}
+    )
+    scan = Scan(folder, 150)
+    with node:
+        for path in scan.write():
+            path.rename(folder / "incoming" / path.name)
+        (folder / "incoming" / "notes.txt").write_text("not for you")
+        node.wait_until_done(1)
+        [seg] = (folder / "results").glob("*/v1/seg.dcm")
+        assert pydicom.dcmread(seg).ReferencedSeriesSequence[0].SeriesInstanceUID == scan.uid
+        assert [path.name for path in (folder / "incoming").iterdir()] == ["notes.txt"]
+        assert [line["listener"] for line in node.events("listening")] == ["status"]
+
+
+# What nobody may read
+
+SECRETS = {
+    "PatientName": "Geheim^Patrizia",
+    "PatientID": "SECRETID4711",
+    "PatientBirthDate": "19610213",
+    "AccessionNumber": "ACCNO8899",
+    "StudyDescription": "Verdacht auf XYZZY",
+    "SeriesDescription": "PLUGH Patrizia",
+    "ReferringPhysicianName": "Doktor^Unbekannt",
+    "InstitutionName": "Klinikum Nirgendwo",
+}
+
+
+def test_nothing_that_identifies_a_patient_is_anywhere_but_in_the_objects(model, folder):
+    scan, broken = Scan(folder, 160, changes=SECRETS), Scan(folder, 161, changes=SECRETS)
+    archive = Archive()  # down, so that deliveries fail in the log as well
+    node = RunningNode(folder / "node", model, {"destination": [archive.destination]})
+    node.configure(watch={"folder": folder / "incoming", "poll_s": 0.1, "settle_s": 0.1})
+    (folder / "incoming").mkdir()
+    damaged = broken.write()[0].read_bytes()
+    (folder / "incoming" / f"{SECRETS['PatientName']}.dcm").write_bytes(damaged[: len(damaged) // 3])
+    (folder / "incoming" / f"{SECRETS['PatientID']}.dcm").write_bytes(damaged[:500])
+    said = b""
+    with node:
+        send(node.port, scan.write())
+        # A series with a hole, the same object with other bytes, and a stranger who calls himself by a name.
+        send(node.port, [*broken.write()[:2], *broken.write()[4:]])
+        changed = pydicom.dcmread(broken.write()[0])
+        changed.PatientComments = "Geheim"
+        send(node.port, [changed])
+        send(node.port, broken.write(), calling="GEHEIM")
+        node.wait(lambda: node.events("delivery_failed") and node.events("quarantined"), "something that fails")
+        node.wait(lambda: node.events("refused"), "the damaged files")
+        archive.up()
+        try:
+            node.wait_until_done(2)
+        finally:
+            archive.down()
+        for path in ("/", "/status.json", "/metrics", "/ready"):
+            code, body = node.get(path)
+            assert code == 200
+            said += body
+        shown = command("node", "status", "--config", node.config)
+        said += (shown.stdout + shown.stderr).encode()
+        said += b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (node.pid, *node.workers()))
+        assert node.end() == 0
+    said += node.log_file.read_bytes() + (node.folder / "stderr.txt").read_bytes()
+    said += "\n".join(str(path) for path in node.root.rglob("*")).encode()
+    uids = [scan.uid, broken.uid, scan.study, *scan.instances, *broken.instances]
+    uids += [str(seg[name].value) for seg in archive.segs for name in ("SOPInstanceUID", "SeriesInstanceUID")]
+    assert len(uids) > 15
+    words = {word for value in SECRETS.values() for word in value.replace("^", " ").split() if len(word) > 4}
+    found = [word for word in (*uids, *words) if word.lower().encode() in said.lower()]
+    assert found == []
+    # The other way round: it is all in the objects, so that the search would find it.
+    kept = b"".join(path.read_bytes() for path in node.root.rglob("*.dcm"))
+    assert SECRETS["PatientName"].encode() in kept
+    assert archive.segs[0].PatientName == SECRETS["PatientName"]
+
+
+def test_the_folder_of_the_node_is_for_its_user_alone(running):
+    assert running.root.stat().st_mode & 0o077 == 0

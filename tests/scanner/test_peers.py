@@ -1,0 +1,187 @@
+"""dcmtk and Orthanc: what they send comes back as a segmentation, beside its series, over TLS as well."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
+pytest.importorskip("pynetdicom", reason="the extra node is not installed")
+
+from archive_peer import make_certificates  # noqa: E402
+from dicom_peers import AE_TITLE, Archive, dcmsend, dcmtk, needs_dcmtk, needs_orthanc, send, storescu  # noqa: E402
+from orthanc_peer import Orthanc  # noqa: E402
+from running_node import COMMAND, RunningNode, Scan, tiny_model  # noqa: E402
+
+TOOLS = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def model(randomised: Any) -> Path:
+    return tiny_model(randomised)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("peers")
+
+
+@pytest.fixture(scope="module")
+def orthanc(folder: Path) -> Iterator[Orthanc]:
+    with Orthanc(folder / "orthanc") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def running(model: Path, orthanc: Orthanc, folder: Path) -> Iterator[RunningNode]:
+    with RunningNode(folder / "node", model, {"destination": [orthanc.destination]}) as node:
+        orthanc.knows(node.port)
+        yield node
+
+
+def stored_seg(orthanc: Orthanc, study: str) -> Any:
+    """The only segmentation of a study, None before it is there."""
+    found = orthanc.find("Instance", StudyInstanceUID=study, Modality="SEG")
+    if not found:
+        return None
+    [seg] = found
+    return pydicom.dcmread(BytesIO(orthanc.raw(f"/instances/{seg['ID']}/file")))
+
+
+def decoded(seg: Any) -> dict[tuple[int, tuple[float, ...]], np.ndarray]:
+    """(segment, position) -> frame: what a segmentation says, in whatever order."""
+    frames = np.atleast_3d(seg.pixel_array.T).T
+    [shared] = seg.SharedFunctionalGroupsSequence
+    found = {}
+    for frame, own in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
+        place = tuple(float(value) for value in own.PlanePositionSequence[0].ImagePositionPatient)
+        [segment] = (own if "SegmentIdentificationSequence" in own else shared).SegmentIdentificationSequence
+        found[int(segment.ReferencedSegmentNumber), place] = frame
+    return found
+
+
+@pytest.fixture(params=["storescu", "dcmsend", "orthanc"])
+def sender(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@needs_dcmtk
+@needs_orthanc
+def test_what_a_peer_sends_is_found_as_a_segmentation_beside_its_series(sender, running, orthanc, folder, model):
+    scan = Scan(folder, ["storescu", "dcmsend", "orthanc"].index(sender))
+    files = scan.write()
+    instances = orthanc.upload(files)  # the archive has the scan from elsewhere
+    if sender == "orthanc":
+        orthanc.send(instances)
+    else:
+        done = {"storescu": storescu, "dcmsend": dcmsend}[sender](running.port, files)
+        assert done.returncode == 0, done.stderr
+    seg = running.wait(lambda: stored_seg(orthanc, scan.study), "the segmentation in Orthanc")
+
+    series = orthanc.find("Series", StudyInstanceUID=scan.study)
+    assert sorted(one["MainDicomTags"]["Modality"] for one in series) == ["CT", "SEG"]
+    assert seg.PatientID == pydicom.dcmread(files[0]).PatientID
+    assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == scan.uid
+
+    words = [*COMMAND, "infer", model, files[0].parent, "-o", folder / f"{sender}.dcm", "--threads", "1"]
+    subprocess.run([str(word) for word in words], check=True, capture_output=True)
+    ours, inferred = decoded(seg), decoded(pydicom.dcmread(folder / f"{sender}.dcm"))
+    assert ours.keys() == inferred.keys()
+    assert len(ours) > 1
+    for place, frame in ours.items():
+        np.testing.assert_array_equal(frame, inferred[place])
+
+    seg.save_as(folder / "stored.dcm")
+    done = subprocess.run([TOOLS / "dciodvfy", "-new", folder / "stored.dcm"], capture_output=True, text=True)
+    assert "Segmentation" in done.stderr.splitlines()[0]
+    assert done.stderr.splitlines()[1:] == []
+
+
+@needs_dcmtk
+@needs_orthanc
+def test_it_answers_an_echo_and_refuses_whom_it_does_not_know(running, folder):
+    files = Scan(folder, 3).write()
+    before = running.status()["objects"]
+    assert dcmtk("echoscu", "-aet", "SCANNER", "-aec", AE_TITLE, "127.0.0.1", running.port).returncode == 0
+    for wrong in ({"calling": "STRANGER"}, {"called": "ELSEWHERE"}):
+        done = storescu(running.port, files, **wrong)
+        assert done.returncode != 0
+        assert "Reject" in done.stderr
+    reasons = [line["reason"] for line in running.events("rejected")]
+    assert reasons[-2:] == ["calling_ae", "called_ae"]
+    assert running.status()["objects"] == before
+
+
+@needs_dcmtk
+@needs_orthanc
+def test_storescp_of_dcmtk_gets_the_segmentation_as_a_file(model, tmp_path):
+    archive = Archive()  # for its port and its section only
+    (tmp_path / "stored").mkdir()
+    with RunningNode(tmp_path / "node", model, {"destination": [archive.destination]}) as node:
+        words = ["storescp", "-od", tmp_path / "stored", "-aet", "PACS", archive.port]
+        peer = subprocess.Popen([str(word) for word in words])
+        try:
+            assert send(node.port, Scan(tmp_path, 4).write()).statuses == [0] * 6
+            node.wait_until_done(1)
+            [path] = (tmp_path / "stored").iterdir()
+            [(uid,)] = node.rows("SELECT sop_uid FROM outputs WHERE kind = 'seg'")
+            assert pydicom.dcmread(path).SOPInstanceUID == uid
+        finally:
+            peer.kill()
+            peer.wait()
+
+
+@needs_dcmtk
+@needs_orthanc
+def test_tls_in_and_tls_out_with_certificates_of_both_sides(model, tmp_path):
+    made = make_certificates(tmp_path)
+    of_orthanc = {"certificate": made.archive, "key": made.archive_key, "ca": made.ca}
+    with Orthanc(tmp_path / "orthanc", of_orthanc) as orthanc:
+        secure = {**orthanc.destination, "tls": True, "ca": made.ca, "certificate": made.client, "key": made.client_key}
+        node = RunningNode(tmp_path / "node", model, {"destination": [secure]})
+        node.configure(
+            tls={
+                "port": node.tls_port,
+                "certificate": made.client,
+                "key": made.client_key,
+                "clients_ca": made.ca,
+            }
+        )
+        with node:
+            files = Scan(tmp_path, 5).write()
+            done = storescu(node.tls_port, files, "+tls", made.archive_key, made.archive, "+cf", made.ca)
+            assert done.returncode == 0, done.stderr
+            node.wait(lambda: stored_seg(orthanc, Scan(tmp_path, 5).study), "the segmentation by TLS")
+            # Orthanc, as a sender with its own certificate.
+            orthanc.knows(node.tls_port)
+            orthanc.send(orthanc.upload(Scan(tmp_path, 6).write()))
+            node.wait(lambda: stored_seg(orthanc, Scan(tmp_path, 6).study), "the segmentation of Orthanc's series")
+            refuses_without_a_certificate(node, made, files)
+            # What does not speak TLS reaches the other listener only.
+            assert storescu(node.tls_port, files).returncode != 0
+            assert storescu(node.port, files).returncode == 0
+            assert node.status()["objects"] == 12
+
+
+def refuses_without_a_certificate(node: RunningNode, made: Any, files: list[Path]) -> None:
+    """Encrypted, and by somebody unknown: dcmtk without its certificate, and Python with none."""
+    before = len(node.events("rejected"))
+    assert storescu(node.tls_port, files, "+tla", "+cf", made.ca).returncode != 0
+    context = ssl.create_default_context(cafile=str(made.ca))
+    with (
+        socket.create_connection(("127.0.0.1", node.tls_port), 10) as plain,
+        pytest.raises(ssl.SSLError),
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as secure,
+    ):
+        secure.recv(1)  # with TLS 1.3 the handshake is over before the listener looks at the certificate
+    node.wait(lambda: len(node.events("rejected")) == before + 2, "two rejections")
+    assert {line["reason"] for line in node.events("rejected")[before:]} == {"no_tls"}
