@@ -192,7 +192,8 @@ def converted(path: Path) -> Path:
     return written(path, path.with_suffix(".xml"), target={"compiler": "openvino"})
 
 
-@pytest.mark.parametrize("energy", [pytest.param("direct", marks=pytest.mark.slow), "inverted"])
+@pytest.mark.slow
+@pytest.mark.parametrize("energy", ["direct", "inverted"])
 def test_channel_attention_taken_for_another_is_caught(
     medattn: Run, with_cam: Callable[[str], Path], slices: Path, energy: str
 ) -> None:

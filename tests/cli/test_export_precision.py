@@ -127,6 +127,7 @@ def test_the_samples_that_were_asked_for_are_measured(medattn: Run, tmp_path: Pa
     assert told["precision"] == "fp16"
 
 
+@pytest.mark.slow
 def test_a_higher_gate_than_half_precision_holds_is_exit_code_1_and_no_file(medattn: Run, tmp_path: Path) -> None:
     checkpoint = shipped_checkpoints()["lungs-self-guided"]
     done = medattn("export", checkpoint, "-o", tmp_path / "net.onnx", "--precision", "fp16", "--gate", 1)

@@ -93,6 +93,7 @@ def test_agreement_comes_before_speed() -> None:
     assert max([worse, wrong], key=int8._worth) is wrong
 
 
+@pytest.mark.slow
 def test_layers_go_back_to_floating_point_until_the_gate_holds(
     lungs: Artifact, halves: Halves, kept: Cache, tmp_path: Path
 ) -> None:

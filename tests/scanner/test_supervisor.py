@@ -223,11 +223,11 @@ def test_a_worker_that_does_not_start_in_time_is_not_ready(made, files):
 
 def test_a_worker_that_outgrows_its_memory_is_ended(made, files, tmp_path):
     scan = real_ct()
-    large = tuple(write_series(tmp_path / "large", np.tile(scan.voxels, (20, 8, 8)), scan.affine))
+    large = tuple(write_series(tmp_path / "large", np.tile(scan.voxels, (40, 10, 10)), scan.affine))
     plain = made(overlap=0.0)
     assert isinstance(plain.run(files), Done)
-    # The small series needs 30 MB more for a moment, the large one 250.
-    tried = made(replace(LIMITS, memory_mb=int(plain.supervisor.rss_mb) + 80), overlap=0.0)
+    # The small series needs 30 MB more for a moment, the large one 70 for its voxels alone, and 35 for its labels.
+    tried = made(replace(LIMITS, memory_mb=int(plain.supervisor.rss_mb) + 60), overlap=0.0)
     assert isinstance(tried.run(files), Done)
     pid = tried.supervisor.pid
     with pytest.raises(WorkerLost) as raised:

@@ -124,6 +124,7 @@ def test_the_fastest_that_agrees_is_kept_with_the_figures_that_chose_it(
     assert {one.name for one in tmp_path.iterdir()} == {"network.ort", "network.ort.json"}
 
 
+@pytest.mark.slow
 def test_an_alternative_that_disagrees_is_dropped_with_its_reason(checkpoint: Checkpoint, tmp_path: Path) -> None:
     def wrong_alone(network: SegmentationNetwork, names: tuple[str, ...], spec: ModelSpec) -> Fused:
         fused = fuse(network, names, spec)
@@ -193,6 +194,7 @@ def test_an_interrupted_tuning_leaves_nothing(checkpoint: Checkpoint, scratch: P
     assert list(tmp_path.iterdir()) == left_in(scratch) == []
 
 
+@pytest.mark.slow
 def test_of_a_given_graph_only_the_threads_are_tried(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
