@@ -17,8 +17,8 @@ from medattn_edge.errors import MedattnError, MissingDependency, OutputError, Us
 from . import console
 
 if TYPE_CHECKING:
-    from medattn_edge.scanner.config import NodeConfig
-    from medattn_edge.scanner.store import Store
+    from medattn_edge.scanner.config.node_config import NodeConfig
+    from medattn_edge.scanner.state.store import Store
 
 Option = typer.Option
 Config = Annotated[Path, Option("--config", metavar="FILE", help="The node's TOML file; `node init` writes one.")]
@@ -82,8 +82,8 @@ def init(
     results: Annotated[Path, Option("--results", help="Folder to write segmentations to.")] = Path("results"),
 ) -> None:
     """Write a commented configuration that works as it is: a folder in, a folder out."""
-    from medattn_edge.scanner.config import NodeConfig
-    from medattn_edge.scanner.config_example import example
+    from medattn_edge.scanner.config.example import example
+    from medattn_edge.scanner.config.node_config import NodeConfig
 
     _require()
     check_folder(output)
@@ -139,7 +139,7 @@ def requeue(
 
 
 def _load(config: Path) -> NodeConfig:
-    from medattn_edge.scanner.config import NodeConfig
+    from medattn_edge.scanner.config.node_config import NodeConfig
 
     _require()
     return NodeConfig.load(config)
@@ -160,7 +160,7 @@ def _running(config: NodeConfig) -> dict[str, Any] | None:
     import json
     import urllib.request
 
-    from medattn_edge.scanner.outside import site_of
+    from medattn_edge.scanner.status.outside import site_of
 
     if config.status is None or config.status.port == 0:
         return None
@@ -178,8 +178,8 @@ def _running(config: NodeConfig) -> dict[str, Any] | None:
 
 def _silent(config: NodeConfig) -> dict[str, Any]:
     """What the database of a node says that does not answer, or does not run."""
-    from medattn_edge.scanner.outside import is_held, snapshot_of
-    from medattn_edge.scanner.status import document
+    from medattn_edge.scanner.status.outside import is_held, snapshot_of
+    from medattn_edge.scanner.status.server import document
 
     found = document(snapshot_of(config.root), None)
     return {**found, "running": True, "why": "no_answer"} if is_held(config.root) else found
@@ -187,8 +187,8 @@ def _silent(config: NodeConfig) -> dict[str, Any]:
 
 def _store(config: NodeConfig) -> Store:
     """The records of a node that has run, to change them; it may run meanwhile."""
-    from medattn_edge.scanner.outside import DATABASE, check_readable, site_of
-    from medattn_edge.scanner.store import Store
+    from medattn_edge.scanner.state.store import Store
+    from medattn_edge.scanner.status.outside import DATABASE, check_readable, site_of
 
     check_readable(config.root / DATABASE)
     return Store(config.root / DATABASE, site_of(config.root), config.policy())

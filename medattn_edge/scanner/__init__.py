@@ -1,5 +1,6 @@
-"""The node beside the scanner: received objects, the work on them and their results survive a kill at any point.
+"""The node beside the scanner: DICOM in, DICOM SEG out, nothing lost.
 
-`Spool` holds the files, `Store` the rows, `Custody` changes both in the order that a crash can be repaired from, and
-`recover` repairs it. `Log` writes no identifiers.
+`intake` -> `storage` (files) and `state` (rows) -> `work` (segmentation in worker processes) -> `delivery`.
+`node` wires them, with `doors` for the ways in and out and `crew` for the workers; `config` says what it is told,
+`log` and `status` what it says of itself.
 """

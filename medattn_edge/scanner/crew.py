@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from medattn_edge.scanner.config import NodeConfig
-from medattn_edge.scanner.custody import Custody
-from medattn_edge.scanner.dispatch import Dispatcher, Routes
-from medattn_edge.scanner.health import WorkerSeen
-from medattn_edge.scanner.log import Level, Log
+from medattn_edge.scanner.config.node_config import NodeConfig
+from medattn_edge.scanner.log.log import Level, Log
 from medattn_edge.scanner.reasons import NO_MODEL
-from medattn_edge.scanner.supervisor import Supervisor
+from medattn_edge.scanner.status.health import WorkerSeen
+from medattn_edge.scanner.storage.custody import Custody
+from medattn_edge.scanner.work.dispatch import Dispatcher, Routes
+from medattn_edge.scanner.work.supervisor import Supervisor
 
 _LEAST_S: Final = 1.0  # to end a worker, however late it is
 _NOBODY: Final = "router"

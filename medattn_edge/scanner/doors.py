@@ -7,13 +7,13 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from medattn_edge.scanner.complete import Associations
-from medattn_edge.scanner.config import Destination, NodeConfig
-from medattn_edge.scanner.custody import Custody
-from medattn_edge.scanner.deliver import Deliverer
-from medattn_edge.scanner.log import Log
-from medattn_edge.scanner.receive import Receiver
-from medattn_edge.scanner.watch import Watcher
+from medattn_edge.scanner.config.node_config import Destination, NodeConfig
+from medattn_edge.scanner.delivery.deliver import Deliverer
+from medattn_edge.scanner.intake.associations import Associations
+from medattn_edge.scanner.intake.receive import Receiver
+from medattn_edge.scanner.intake.watch import Watcher
+from medattn_edge.scanner.log.log import Log
+from medattn_edge.scanner.storage.custody import Custody
 
 _CLOSE_S: Final = 10.0  # for the associations that are open when the allow-lists change
 _LEAST_S: Final = 1.0  # to end a thread, however late it is

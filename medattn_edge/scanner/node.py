@@ -15,25 +15,25 @@ from types import FrameType
 from typing import Final
 
 from medattn_edge.errors import EnvironmentProblem, MedattnError
-from medattn_edge.scanner.complete import Associations
-from medattn_edge.scanner.config import NodeConfig, reloadable
+from medattn_edge.scanner.config.node_config import NodeConfig, reloadable
 from medattn_edge.scanner.crew import Crew
-from medattn_edge.scanner.custody import Custody
-from medattn_edge.scanner.disk import Watermark
-from medattn_edge.scanner.dispatch import ROOM
 from medattn_edge.scanner.doors import Doors
-from medattn_edge.scanner.health import Health
-from medattn_edge.scanner.keys import site_key
-from medattn_edge.scanner.log import Level, Log
-from medattn_edge.scanner.log_capture import captured
-from medattn_edge.scanner.log_words import words_of
-from medattn_edge.scanner.objects import header_of
-from medattn_edge.scanner.recovery import recover
-from medattn_edge.scanner.retention import clean
-from medattn_edge.scanner.snapshot import Snapshot
-from medattn_edge.scanner.spool import Spool
-from medattn_edge.scanner.status import StatusServer
-from medattn_edge.scanner.store import Store
+from medattn_edge.scanner.intake.associations import Associations
+from medattn_edge.scanner.intake.objects import header_of
+from medattn_edge.scanner.log.capture import captured
+from medattn_edge.scanner.log.log import Level, Log
+from medattn_edge.scanner.log.words import words_of
+from medattn_edge.scanner.state.snapshot import Snapshot
+from medattn_edge.scanner.state.store import Store
+from medattn_edge.scanner.status.health import Health
+from medattn_edge.scanner.status.server import StatusServer
+from medattn_edge.scanner.storage.custody import Custody
+from medattn_edge.scanner.storage.disk import Watermark
+from medattn_edge.scanner.storage.keys import site_key
+from medattn_edge.scanner.storage.recovery import recover
+from medattn_edge.scanner.storage.retention import clean
+from medattn_edge.scanner.storage.spool import Spool
+from medattn_edge.scanner.work.dispatch import ROOM
 
 _LONGEST_TICK_S: Final = 1.0
 _CLEAN_EVERY_S: Final = 900.0

@@ -6,7 +6,7 @@ import ssl
 from pathlib import Path
 
 from medattn_edge.errors import UsageError
-from medattn_edge.scanner.config_sections import Destination, Tls
+from medattn_edge.scanner.config.sections import Destination, Tls
 
 
 def server_context(tls: Tls) -> ssl.SSLContext:

@@ -25,16 +25,16 @@ pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
 from node_files import make_artifact, plain, write
 
-from medattn_edge.scanner.config import NodeConfig
-from medattn_edge.scanner.custody import Custody
-from medattn_edge.scanner.disk import Disk, Watermark
-from medattn_edge.scanner.health import Health, WorkerSeen
-from medattn_edge.scanner.keys import site_key
-from medattn_edge.scanner.log import Log
-from medattn_edge.scanner.records import Header, Output, Policy
-from medattn_edge.scanner.spool import Spool
-from medattn_edge.scanner.status import StatusServer, document
-from medattn_edge.scanner.store import Store
+from medattn_edge.scanner.config.node_config import NodeConfig
+from medattn_edge.scanner.log.log import Log
+from medattn_edge.scanner.state.records import Header, Output, Policy
+from medattn_edge.scanner.state.store import Store
+from medattn_edge.scanner.status.health import Health, WorkerSeen
+from medattn_edge.scanner.status.server import StatusServer, document
+from medattn_edge.scanner.storage.custody import Custody
+from medattn_edge.scanner.storage.disk import Disk, Watermark
+from medattn_edge.scanner.storage.keys import site_key
+from medattn_edge.scanner.storage.spool import Spool
 
 
 class Records:

@@ -21,7 +21,7 @@ from pynetdicom import AE, _config, evt
 from medattn_edge.io.dicom import find_series
 from medattn_edge.io.dicom_seg import Algorithm, write_seg
 from medattn_edge.io.secondary_capture import secondary_capture
-from medattn_edge.scanner.records import Output
+from medattn_edge.scanner.state.records import Output
 from medattn_edge.volume import Volume
 
 SEG, LABELMAP, CAPTURE = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("66.4", "66.7", "7"))

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from medattn_edge.errors import ScanError
-from medattn_edge.scanner.custody import Custody
-from medattn_edge.scanner.disk import Watermark
-from medattn_edge.scanner.keys import site_key
-from medattn_edge.scanner.records import Header, Job, Output, Policy, Received
-from medattn_edge.scanner.recovery import Recovery, recover
-from medattn_edge.scanner.spool import Spool
-from medattn_edge.scanner.store import Store
+from medattn_edge.scanner.state.records import Header, Job, Output, Policy, Received
+from medattn_edge.scanner.state.store import Store
+from medattn_edge.scanner.storage.custody import Custody
+from medattn_edge.scanner.storage.disk import Watermark
+from medattn_edge.scanner.storage.keys import site_key
+from medattn_edge.scanner.storage.recovery import Recovery, recover
+from medattn_edge.scanner.storage.spool import Spool
 
 POLICY = Policy(quiet_s=60, longest_wait_s=600, delivery_attempts=3)
 

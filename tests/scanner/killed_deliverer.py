@@ -12,9 +12,9 @@ from pathlib import Path
 
 from durable_node import Node
 
-from medattn_edge.scanner.config_sections import Destination
-from medattn_edge.scanner.deliver import Deliverer
-from medattn_edge.scanner.log import Log
+from medattn_edge.scanner.config.sections import Destination
+from medattn_edge.scanner.delivery.deliver import Deliverer
+from medattn_edge.scanner.log.log import Log
 
 
 def main() -> None:

@@ -18,12 +18,12 @@ from pathlib import Path
 
 from durable_node import Node, read_header
 
-from medattn_edge.scanner.disk import make_folder, write_durably
-from medattn_edge.scanner.records import Output, Policy
-from medattn_edge.scanner.recovery import recover
-from medattn_edge.scanner.retention import clean
-from medattn_edge.scanner.snapshot import STAGES
-from medattn_edge.scanner.transitions import State
+from medattn_edge.scanner.state.records import Output, Policy
+from medattn_edge.scanner.state.snapshot import STAGES
+from medattn_edge.scanner.state.transitions import State
+from medattn_edge.scanner.storage.disk import make_folder, write_durably
+from medattn_edge.scanner.storage.recovery import recover
+from medattn_edge.scanner.storage.retention import clean
 
 CHANGES = ("fsync", "replace", "rename", "unlink", "rmdir", "mkdir")
 POLICY = Policy(quiet_s=0, longest_wait_s=0, interruptions=10_000, delivery_attempts=10_000)

@@ -11,12 +11,12 @@ from typing import Any, Self
 from durable_node import Node
 
 from medattn_edge.io.dicom_reasons import REASONS as SERIES_REASONS
-from medattn_edge.scanner.complete import Associations
-from medattn_edge.scanner.config import Receive, Tls
-from medattn_edge.scanner.log import Log
-from medattn_edge.scanner.log_capture import captured
+from medattn_edge.scanner.config.node_config import Receive, Tls
+from medattn_edge.scanner.intake.associations import Associations
+from medattn_edge.scanner.intake.receive import WORDS, Receiver
+from medattn_edge.scanner.log.capture import captured
+from medattn_edge.scanner.log.log import Log
 from medattn_edge.scanner.reasons import REASONS
-from medattn_edge.scanner.receive import WORDS, Receiver
 
 RECEIVE = Receive(calling_ae=("SCANNER",), port=0)
 

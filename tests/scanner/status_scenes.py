@@ -10,10 +10,10 @@ from typing import Any
 from durable_node import Node
 from PIL import Image, ImageDraw
 
-from medattn_edge.scanner.disk import Disk
-from medattn_edge.scanner.health import Health, WorkerSeen
-from medattn_edge.scanner.records import Job
-from medattn_edge.scanner.snapshot import Snapshot
+from medattn_edge.scanner.state.records import Job
+from medattn_edge.scanner.state.snapshot import Snapshot
+from medattn_edge.scanner.status.health import Health, WorkerSeen
+from medattn_edge.scanner.storage.disk import Disk
 
 MODELS = (("lungs", "cpu", "onnx"), ("vessels", "cuda:0", "engine"))
 WORKERS = (WorkerSeen("cpu", True, False, 4242, 0, 310.4), WorkerSeen("cuda:0", True, True, 4243, 2, 2048.0))

@@ -20,7 +20,7 @@ from medattn_edge.artifact import sha256
 from medattn_edge.backends import open_session
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import OutputError
-from medattn_edge.scanner.canary import CanaryError, sing
+from medattn_edge.scanner.work.canary import CanaryError, sing
 
 
 @pytest.fixture(scope="module")

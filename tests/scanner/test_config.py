@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from node_files import make_artifact, plain, write
 
 from medattn_edge.errors import IntegrityError, MedattnError, UsageError
-from medattn_edge.scanner.config import (
+from medattn_edge.scanner.config.example import example
+from medattn_edge.scanner.config.node_config import (
     Destination,
     Limits,
     Model,
@@ -28,9 +29,8 @@ from medattn_edge.scanner.config import (
     Watch,
     reloadable,
 )
-from medattn_edge.scanner.config_example import example
-from medattn_edge.scanner.config_toml import Reader, as_toml, written
-from medattn_edge.scanner.records import Policy
+from medattn_edge.scanner.config.toml import Reader, as_toml, written
+from medattn_edge.scanner.state.records import Policy
 
 SECTIONS = {
     "receive": Receive,

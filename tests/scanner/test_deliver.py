@@ -34,12 +34,12 @@ from archive_peer import (  # noqa: E402
     segment,
 )
 
-from medattn_edge.scanner.config_sections import Destination  # noqa: E402
-from medattn_edge.scanner.deliver import Deliverer  # noqa: E402
-from medattn_edge.scanner.log import Log  # noqa: E402
-from medattn_edge.scanner.records import Output  # noqa: E402
-from medattn_edge.scanner.send import PERMANENT, WORDS, verify  # noqa: E402
-from medattn_edge.scanner.transitions import DeliveryState, State  # noqa: E402
+from medattn_edge.scanner.config.sections import Destination  # noqa: E402
+from medattn_edge.scanner.delivery.deliver import Deliverer  # noqa: E402
+from medattn_edge.scanner.delivery.send import PERMANENT, WORDS, verify  # noqa: E402
+from medattn_edge.scanner.log.log import Log  # noqa: E402
+from medattn_edge.scanner.state.records import Output  # noqa: E402
+from medattn_edge.scanner.state.transitions import DeliveryState, State  # noqa: E402
 
 # The library leaves the socket of a refused connection to the garbage collector.
 refused = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -320,7 +320,7 @@ def test_a_folder_gets_whole_files_and_the_same_again_changes_nothing(node, resu
     found = {path.name: path.read_bytes() for path in (out / key / "v1").iterdir()}
     assert found == {name: path.read_bytes() for name, path in results.items()}
     before = {path.name: path.stat().st_ino for path in (out / key / "v1").iterdir()}
-    from medattn_edge.scanner.deliver_folder import put
+    from medattn_edge.scanner.delivery.folder import put
 
     put(out, due.key, due.version, list(results.values()))
     assert before == {path.name: path.stat().st_ino for path in (out / key / "v1").iterdir()}

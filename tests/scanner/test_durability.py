@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from durable_node import sample
 
-from medattn_edge.scanner.disk import write_durably
-from medattn_edge.scanner.keys import BYTES, site_key
-from medattn_edge.scanner.rows import short_hash, split_hashes
-from medattn_edge.scanner.transitions import DeliveryState, State
+from medattn_edge.scanner.state.rows import short_hash, split_hashes
+from medattn_edge.scanner.state.transitions import DeliveryState, State
+from medattn_edge.scanner.storage.disk import write_durably
+from medattn_edge.scanner.storage.keys import BYTES, site_key
 
 CHILD = Path(__file__).with_name("killed_node.py")
 FAR = 1000  # changes of the disk or the database, that a process may live for

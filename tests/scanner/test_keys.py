@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medattn_edge.errors import EnvironmentProblem, IntegrityError
-from medattn_edge.scanner.keys import SiteKey, site_key
+from medattn_edge.scanner.storage.keys import SiteKey, site_key
 
 
 def names(folder):

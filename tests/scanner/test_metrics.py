@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from status_scenes import SCENES, WORKERS, Watched, all_down, many, nothing_yet
 
-from medattn_edge.scanner.metrics import text_of
+from medattn_edge.scanner.status.metrics import text_of
 
 # The exposition format 0.0.4, as strict as its description is.
 NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"

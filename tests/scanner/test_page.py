@@ -12,11 +12,14 @@ from status_scenes import SCENES, WORKERS, Watched, all_down, calm, many, nothin
 
 from medattn_edge.errors import InputError
 from medattn_edge.io.dicom_reasons import REASONS as SERIES_REASONS
-from medattn_edge.scanner import page_words, reasons, send, tasks
-from medattn_edge.scanner.disk import Disk
-from medattn_edge.scanner.page import page_of, page_without_records
-from medattn_edge.scanner.page_style import STYLE
-from medattn_edge.scanner.page_words import of_delivery, of_health, of_quarantine
+from medattn_edge.scanner import reasons
+from medattn_edge.scanner.delivery import send
+from medattn_edge.scanner.status import words as page_words
+from medattn_edge.scanner.status.page import page_of, page_without_records
+from medattn_edge.scanner.status.style import STYLE
+from medattn_edge.scanner.status.words import of_delivery, of_health, of_quarantine
+from medattn_edge.scanner.storage.disk import Disk
+from medattn_edge.scanner.work import tasks
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 PARTS = ["todo", "series", "times", "deliveries", "workers", "disk", "results"]

@@ -22,7 +22,7 @@ from raw_sender import Raw  # noqa: E402
 from serving import Serving  # noqa: E402
 
 from medattn_edge.io.dicom_files import data_set_start  # noqa: E402
-from medattn_edge.scanner.objects import header_of  # noqa: E402
+from medattn_edge.scanner.intake.objects import header_of  # noqa: E402
 
 BIG_ENDIAN, JPEG_2000 = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.4.90"
 NAME = "Zyxwvut^Testpatient"

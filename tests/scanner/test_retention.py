@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from medattn_edge.scanner import disk
-from medattn_edge.scanner.disk import Watermark
-from medattn_edge.scanner.retention import DAY_S, clean
-from medattn_edge.scanner.transitions import State
+from medattn_edge.scanner.state.transitions import State
+from medattn_edge.scanner.storage import disk
+from medattn_edge.scanner.storage.disk import Watermark
+from medattn_edge.scanner.storage.retention import DAY_S, clean
 
 
 def names(folder):

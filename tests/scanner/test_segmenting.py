@@ -18,9 +18,9 @@ from PIL import Image  # noqa: E402
 from running_node import COMMAND, tiny_model  # noqa: E402
 
 from medattn_edge.errors import MedattnError, OutputError  # noqa: E402
-from medattn_edge.scanner.config_sections import Model  # noqa: E402
-from medattn_edge.scanner.segmenting import Segmenter  # noqa: E402
-from medattn_edge.scanner.tasks import Done, Refused, Task  # noqa: E402
+from medattn_edge.scanner.config.sections import Model  # noqa: E402
+from medattn_edge.scanner.work.segmenting import Segmenter  # noqa: E402
+from medattn_edge.scanner.work.tasks import Done, Refused, Task  # noqa: E402
 
 PATIENT = ("Phantom", "PHANTOM-1", "Synthetic")
 

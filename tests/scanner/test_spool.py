@@ -13,10 +13,10 @@ import pytest
 from durable_node import Node, sample
 
 from medattn_edge.errors import OutputError, ScanError, UsageError
-from medattn_edge.scanner import disk
-from medattn_edge.scanner.disk import Watermark, write_durably
-from medattn_edge.scanner.records import Fate, Policy
-from medattn_edge.scanner.transitions import State
+from medattn_edge.scanner.state.records import Fate, Policy
+from medattn_edge.scanner.state.transitions import State
+from medattn_edge.scanner.storage import disk
+from medattn_edge.scanner.storage.disk import Watermark, write_durably
 
 
 def names(folder):

@@ -19,9 +19,9 @@ from PIL import Image
 from status_scenes import SCENES, Watched, all_down, calm, many, quarantine, segmented
 
 from medattn_edge.errors import EnvironmentProblem
-from medattn_edge.scanner.config_sections import Status
-from medattn_edge.scanner.log import Log
-from medattn_edge.scanner.status import StatusServer, document
+from medattn_edge.scanner.config.sections import Status
+from medattn_edge.scanner.log.log import Log
+from medattn_edge.scanner.status.server import StatusServer, document
 
 PATHS = ("/", "/status.json", "/metrics", "/ready", "/live")
 

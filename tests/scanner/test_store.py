@@ -6,10 +6,10 @@ import pytest
 from durable_node import POLICY, Node
 
 from medattn_edge.errors import UsageError
-from medattn_edge.scanner.complete import Associations
-from medattn_edge.scanner.records import Fate, Policy
-from medattn_edge.scanner.snapshot import spread_of
-from medattn_edge.scanner.transitions import (
+from medattn_edge.scanner.intake.associations import Associations
+from medattn_edge.scanner.state.records import Fate, Policy
+from medattn_edge.scanner.state.snapshot import spread_of
+from medattn_edge.scanner.state.transitions import (
     DeliveryState,
     State,
     TransitionRefused,

@@ -26,9 +26,9 @@ pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 from dicom_phantoms import real_ct, write_series  # noqa: E402
 from running_node import tiny_model  # noqa: E402
 
-from medattn_edge.scanner.config_sections import Limits, Model  # noqa: E402
-from medattn_edge.scanner.log import Log  # noqa: E402
-from medattn_edge.scanner.supervisor import Done, Refused, Supervisor, Task, WorkerLost  # noqa: E402
+from medattn_edge.scanner.config.sections import Limits, Model  # noqa: E402
+from medattn_edge.scanner.log.log import Log  # noqa: E402
+from medattn_edge.scanner.work.supervisor import Done, Refused, Supervisor, Task, WorkerLost  # noqa: E402
 
 LIMITS = Limits(job_timeout_s=60, start_timeout_s=60)
 PATIENT = ("Phantom", "PHANTOM-1", "Synthetic")
@@ -402,9 +402,9 @@ def test_stop_ends_a_worker_at_work(made, many_files):
 NODE = """
 import json, sys, threading, time
 from pathlib import Path
-from medattn_edge.scanner.config_sections import Limits, Model
-from medattn_edge.scanner.log import Log
-from medattn_edge.scanner.supervisor import Supervisor, Task
+from medattn_edge.scanner.config.sections import Limits, Model
+from medattn_edge.scanner.log.log import Log
+from medattn_edge.scanner.work.supervisor import Supervisor, Task
 root, artifact, files, work = json.loads(sys.argv[1])
 supervisor = Supervisor("cpu", [Model("lungs", Path(artifact), threads=1)], Limits(), Log(), Path(root))
 supervisor.start()

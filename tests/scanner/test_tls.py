@@ -22,7 +22,7 @@ from raw_sender import Raw  # noqa: E402
 from serving import Serving  # noqa: E402
 
 from medattn_edge.errors import UsageError  # noqa: E402
-from medattn_edge.scanner.config import Destination, Tls  # noqa: E402
+from medattn_edge.scanner.config.node_config import Destination, Tls  # noqa: E402
 from medattn_edge.scanner.tls import client_context, server_context  # noqa: E402
 
 

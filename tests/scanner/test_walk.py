@@ -9,8 +9,8 @@ from collections import Counter
 from durable_node import Node
 
 from medattn_edge.errors import UsageError
-from medattn_edge.scanner.records import Fate, Policy
-from medattn_edge.scanner.transitions import (
+from medattn_edge.scanner.state.records import Fate, Policy
+from medattn_edge.scanner.state.transitions import (
     TRANSITIONS,
     DeliveryState,
     State,
@@ -128,7 +128,7 @@ def test_no_walk_loses_anything_or_leaves_the_table_and_together_they_go_everywh
         check(before, after)
         seen.add((before, after))
 
-    monkeypatch.setattr("medattn_edge.scanner.rows.check", remember)
+    monkeypatch.setattr("medattn_edge.scanner.state.rows.check", remember)
     for seed in range(4):
         walk = Walk(tmp_path / str(seed), seed)
         for _ in range(250):

@@ -19,10 +19,10 @@ from dicom_phantoms import real_ct, write_medium, write_series  # noqa: E402
 from durable_node import Node  # noqa: E402
 
 from medattn_edge.errors import OutputError  # noqa: E402
-from medattn_edge.scanner.config import Watch  # noqa: E402
-from medattn_edge.scanner.log import Log  # noqa: E402
-from medattn_edge.scanner.objects import header_of  # noqa: E402
-from medattn_edge.scanner.watch import Watcher  # noqa: E402
+from medattn_edge.scanner.config.node_config import Watch  # noqa: E402
+from medattn_edge.scanner.intake.objects import header_of  # noqa: E402
+from medattn_edge.scanner.intake.watch import Watcher  # noqa: E402
+from medattn_edge.scanner.log.log import Log  # noqa: E402
 
 WORDS = ("watch", "unparsable", "truncated", "blank_uid", "series_too_large")
 

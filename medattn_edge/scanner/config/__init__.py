@@ -1,0 +1,1 @@
+"""What a node is told, and which model takes a series."""

@@ -1,0 +1,153 @@
+"""What no type of a key can tell of a configuration: names, numbers, folders, artifacts."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from medattn_edge.errors import IntegrityError, MedattnError, UsageError
+from medattn_edge.scanner.config.network import check_network
+from medattn_edge.scanner.config.sections import Limits, Model
+from medattn_edge.scanner.config.toml import Reader
+
+if TYPE_CHECKING:
+    from medattn_edge.scanner.config.node_config import NodeConfig
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+_DEVICE: Final = re.compile(r"cpu|cuda(:\d{1,3})?")
+_MODALITIES: Final = ("", "CT", "MR", "PT")  # of which the readers make volumes
+_LONGEST_S: Final = 1e8  # three years; the operating system's own clocks and timers take no much larger numbers
+_LONGEST_DAYS: Final = 1e5
+_MOST_GB: Final = 1e9
+
+
+def check(config: NodeConfig, reader: Reader) -> None:
+    """Raises UsageError, naming the file and the place, for what could not work; IntegrityError for an artifact that is
+    not what its manifest says.
+    """
+    if not config.name.isprintable() or not 0 < len(config.name) <= 64:
+        raise reader.wrong("[node] name", f"is {config.name!r}", 'name = "ct-room-2"', "1 to 64 characters")
+    if config.receive is None and config.watch is None:
+        raise reader.wrong("", "has neither [receive] nor [watch]", "[receive]", "a way in")
+    _check_names(config, reader)
+    _check_numbers(config, reader)
+    check_network(config, reader)
+    _check_folders(config, reader)
+    for model in config.models:
+        _check_model(model, reader)
+    if {"cuda", "cuda:0"} <= {model.device for model in config.models}:
+        raise reader.wrong("[[model]] device", "is cuda and cuda:0, one device", 'device = "cuda:0"', "one name for it")
+
+
+def _check_names(config: NodeConfig, reader: Reader) -> None:
+    for kind, names in (
+        ("model", [one.name for one in config.models]),
+        ("destination", [one.name for one in config.destinations]),
+    ):
+        for name, count in Counter(names).items():
+            if not _NAME.fullmatch(name) or count > 1:
+                what = f"is {name!r}" if count == 1 else f"is {name!r} {count} times"
+                raise reader.wrong(
+                    f"[[{kind}]] name", what, f'name = "{kind}-1"', "its own name of up to 32 of a-z, 0-9, - and _"
+                )
+    known = sorted(one.name for one in config.destinations)
+    for model in config.models:
+        for name in model.destinations:
+            if name not in known:
+                raise reader.wrong(
+                    f"[[model]] {model.name}: destinations", f"names {name!r}", f'"{known[0]}"', " or ".join(known)
+                )
+
+
+def _check_numbers(config: NodeConfig, reader: Reader) -> None:
+    """Every number of every section: at least as much, and at most as much."""
+    sections: list[tuple[str, Any]] = [("[limits]", config.limits), ("[receive]", config.receive)]
+    sections += [("[watch]", config.watch)]
+    sections += [(f"[[model]] {one.name}:", one) for one in config.models]
+    sections += [(f"[[destination]] {one.name}:", one) for one in config.destinations]
+    for where, section in sections:
+        for one in fields(section) if section is not None else ():
+            value = getattr(section, one.name)
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                continue
+            least, most = _bounds(section, one.name)
+            if not least <= value <= most:
+                bound = least if value < least else most
+                allowed = f"at least {least:g}" if math.isinf(most) else f"{least:g} to {most:g}"
+                raise reader.wrong(f"{where} {one.name}", f"is {value:g}", f"{one.name} = {bound:g}", allowed)
+    limits = config.limits
+    if limits.quota_gb is not None and limits.quota_gb <= limits.least_free_gb:
+        raise reader.wrong(
+            "[limits] quota_gb",
+            f"is {limits.quota_gb:g}",
+            f"quota_gb = {limits.least_free_gb + 10:g}",
+            f"more than least_free_gb = {limits.least_free_gb:g}",
+        )
+
+
+def _bounds(section: object, name: str) -> tuple[float, float]:
+    """The smallest and the largest number that can work."""
+    if isinstance(section, Limits) and name == "most_used":
+        return 0.01, 1.0
+    if isinstance(section, Model) and name == "overlap":
+        return 0.0, 0.99
+    if name in ("poll_s", "timeout_s", "job_timeout_s", "start_timeout_s"):
+        return 0.05, _LONGEST_S
+    if name in ("max_associations", "max_object_mb"):
+        return 1, 1_000_000
+    for suffix, most in (("_s", _LONGEST_S), ("_days", _LONGEST_DAYS), ("_gb", _MOST_GB)):
+        if name.endswith(suffix):
+            return 0, most
+    return 0, math.inf
+
+
+def _check_folders(config: NodeConfig, reader: Reader) -> None:
+    """The node would take its own objects and results for new ones, or clean up somebody else's."""
+    if config.root.exists() and not config.root.is_dir():
+        raise reader.wrong("[node] root", f"{config.root} is no folder", 'root = "node"', "a folder")
+    folders = list(_folders(config))
+    for where, path in folders:
+        if where not in ("[node] root", "[watch] folder"):
+            continue
+        for other, inside in folders:
+            if other != where and inside.is_relative_to(path):
+                hint = f"a folder beside '{path}'"
+                raise reader.wrong(other, f"{inside} lies in {where} {path}", hint, "folders that lie apart")
+
+
+def _folders(config: NodeConfig) -> Iterator[tuple[str, Path]]:
+    yield "[node] root", _real(config.root)
+    if config.watch is not None:
+        yield "[watch] folder", _real(config.watch.folder)
+    for one in config.destinations:
+        if one.folder is not None:
+            yield f"[[destination]] {one.name}: folder", _real(one.folder)
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _check_model(model: Model, reader: Reader) -> None:
+    from medattn_edge.artifact import Artifact
+
+    where = f"[[model]] {model.name}:"
+    if not _DEVICE.fullmatch(model.device):
+        raise reader.wrong(f"{where} device", f"is {model.device!r}", 'device = "cpu"', "cpu, cuda or cuda:N")
+    if model.modality not in _MODALITIES:
+        near = {"PET": "PT", "MRI": "MR", "MRT": "MR"}.get(model.modality.upper(), model.modality.upper())
+        hint = f'modality = "{near if near in _MODALITIES else "CT"}"'
+        raise reader.wrong(f"{where} modality", f"is {model.modality!r}", hint, "CT, MR, PT, or empty for any of them")
+    try:
+        Artifact.read(model.artifact)
+    except MedattnError as error:
+        kind = IntegrityError if isinstance(error, IntegrityError) else UsageError
+        raise kind(
+            f"{reader.path}: {where} artifact: {error.found}", expected=error.expected, hint=error.hint
+        ) from error

@@ -1,0 +1,118 @@
+"""The configuration that `node init` writes: every section and key, with what it is for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from medattn_edge.scanner.config.toml import as_toml
+
+_TEMPLATE: Final = """\
+# The configuration of a medattn-edge node. Keys behind # show their defaults; where an example stands, it says so.
+# Paths start at the folder of this file; ~ is your home. After a change: medattn-edge node --config FILE --dump-config
+# tells what is wrong, systemctl reload (or kill -HUP PID) takes it over. root, log_file and the address of [status]
+# need a restart.
+
+[node]
+root = {root}                    # everything the node keeps: objects, results, quarantine, database, site key
+# name = "medattn-edge"                 # shown on the status page
+# log_file = "node.log"                 # example: JSON lines, rotated; without it they go to stderr
+
+# DICOM files that are put into a folder. Remove the section when scanners and archives send by C-STORE.
+[watch]
+folder = {watch}
+# poll_s = 2.0                          # between looks
+# settle_s = 2.0                        # a file that has not changed for so long is whole
+# after = "keep"                        # or "remove": the file, once it is safe in the root
+
+# DICOM objects that are sent to this host. Without the section nothing listens.
+# [receive]
+# calling_ae = ["CT1"]                  # example: titles that may send, at least one; "*" is everybody
+# ae_title = "MEDATTN"                  # what callers must call this node
+# host = "127.0.0.1"                    # the address to listen on; 0.0.0.0 for every network of this host
+# port = 11112                          # 0 takes any free one, and the log says which
+# addresses = ["127.0.0.0/8", "::1/128"]  # networks that may connect
+# sop_classes = ["CTImageStorage", "1.2.840.10008.5.1.4.1.1.4"]  # example; without it all of CT, MR and PET
+# max_associations = 8                  # open at once
+# max_object_mb = 2048                  # of one object
+
+# A second listener, with TLS 1.2 or newer, for the same callers as [receive].
+# [tls]
+# certificate = "node.crt"              # example: PEM
+# key = "node.key"                      # example: PEM, without a password
+# clients_ca = "clients-ca.crt"         # example: PEM: who signs the certificates of callers
+# mutual = true                         # false: callers need no certificate
+# port = 2762
+
+# Which artifact segments which series: the first model whose four patterns fit takes it.
+[[model]]
+name = {name}
+artifact = {artifact}
+# device = "cpu"                        # or "cuda:0"; each device has a worker process of its own
+# modality = ""                         # "CT", "MR" or "PT"; empty: any of them
+# body_part = "*"                       # patterns with * and ?, in any case: of the body part examined,
+# description = "*"                     # of the description of the series,
+# calling_ae = "*"                      # and of the sender's title, which is empty for a watched folder
+# kind = "binary"                       # of the segmentation; or "labelmap"
+# key_slices = 0                        # so many pictures go with it, for viewers that show no segmentations
+# overlap = 0.5                         # of the windows
+# skip_air = false                      # leave out windows outside the body
+# threads = 0                           # of the CPU; 0 takes one for each physical core
+# destinations = []                     # names of those that get its results; empty: all there are
+
+# Where results go. A folder needs no archive.
+[[destination]]
+name = "folder"
+folder = {results}
+
+# An archive, by C-STORE. All keys that are shown are examples, but the last.
+# [[destination]]
+# name = "pacs"
+# host = "pacs.example"
+# port = 104
+# ae_title = "ARCHIVE"                  # what the archive is called
+# calling_ae_title = "MEDATTN"          # what the node calls itself; without it ae_title of [receive]
+# tls = true                            # TLS 1.2 or newer; without it the connection is in the clear
+# ca = "archive-ca.crt"                 # PEM: who signs the archive's certificate; without it the system's authorities
+# certificate = "node.crt"              # PEM: what the node shows
+# key = "node.key"                      # PEM, without a password
+# timeout_s = 30.0                      # to connect, and for each answer
+
+[limits]
+# quiet_s = 60.0                        # without a new object until a series is complete
+# longest_wait_s = 900.0                # the same, while an association that sent some of it stays open
+# retries = 1                           # of a series whose worker was lost
+# interruptions = 4                     # of a series by restarts of the node, before it is taken for the cause
+# max_instances = 10000                 # of one series
+# max_bytes = 8000000000                # of one series
+# first_retry_s = 5.0                   # before a delivery is tried again; doubled each time
+# most_retry_s = 900.0                  # up to this
+# delivery_attempts = 500               # before a delivery is dead: after about four days
+# seed = 0                              # of the chance in the pauses
+# most_used = 0.75                      # share of the disk above which nothing is taken
+# least_free_gb = 5.0                   # that stay free
+# quota_gb = 100.0                      # example: of the root; without it the whole disk
+# job_timeout_s = 900.0                 # of one series; then its worker hangs
+# start_timeout_s = 300.0               # of a worker
+# memory_mb = 0                         # resident memory of a worker; 0: no limit
+# drain_s = 60.0                        # to finish after SIGTERM
+# keep_days = 14.0                      # of delivered series
+# objects_days = 30.0                   # of single objects in quarantine
+
+[status]
+# enabled = true
+# host = "127.0.0.1"                    # this machine only
+# port = 8042
+# thumbnails = true                     # pictures of the last results on the page
+"""
+
+
+def example(root: Path, watch: Path, artifact: Path, results: Path) -> str:
+    """TOML for a node that takes files from a folder, segments them with one artifact, and writes to a folder.
+
+    Raises UsageError for a path that is not UTF-8.
+    """
+    name = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in artifact.stem.lower())
+    values = {"root": root, "watch": watch, "artifact": artifact, "results": results}
+    written = {key: as_toml(str(value)) for key, value in values.items()}
+    return _TEMPLATE.format(name=as_toml(name.strip("-")[:32] or "model"), **written)

@@ -1,0 +1,135 @@
+"""What no type of a key can tell of the network side of a configuration: who may call, ports, TLS, destinations."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from medattn_edge.errors import UsageError
+from medattn_edge.scanner.config.sections import Destination, Receive, Tls
+from medattn_edge.scanner.config.toml import Reader
+
+if TYPE_CHECKING:
+    from medattn_edge.scanner.config.node_config import NodeConfig
+
+_AE_TITLE: Final = re.compile(r"[ -\[\]-~]{1,16}")
+
+
+def check_network(config: NodeConfig, reader: Reader) -> None:
+    """Raises UsageError, naming the file and the place, for what could not work."""
+    if config.receive is not None:
+        _check_receive(config.receive, reader)
+    _check_ports(config, reader)
+    if config.tls is not None:
+        _check_tls(config.tls, reader)
+    for one in config.destinations:
+        _check_destination(one, reader)
+
+
+def _check_receive(receive: Receive, reader: Reader) -> None:
+    if not receive.calling_ae:
+        raise reader.wrong("[receive] calling_ae", "is empty", 'calling_ae = ["CT1"]', "the titles that may send")
+    _check_ae_title(receive.ae_title, "[receive] ae_title", reader)
+    for title in receive.calling_ae:
+        _check_ae_title(title, "[receive] calling_ae", reader)
+    if not receive.addresses:
+        raise reader.wrong("[receive] addresses", "is empty", 'addresses = ["127.0.0.0/8"]', "networks that may send")
+    for network in receive.addresses:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise reader.wrong(
+                "[receive] addresses", f"has {network!r}: {error}", "192.168.1.0/24", "networks as CIDR"
+            ) from error
+    _check_classes(receive.sop_classes, reader)
+
+
+def _check_classes(classes: Sequence[str], reader: Reader) -> None:
+    from medattn_edge.scanner.intake.objects import sop_class_uid
+
+    if not classes:
+        raise reader.wrong("[receive] sop_classes", "is empty", 'sop_classes = ["CTImageStorage"]', "what is taken")
+    for name in classes:
+        try:
+            if name[:1].isdigit() and not re.fullmatch(r"[0-9]+(\.[0-9]+)+", name):
+                raise UsageError("", expected="the keyword or the UID of a storage class", hint="CTImageStorage")
+            sop_class_uid(name)
+        except UsageError as error:
+            raise reader.wrong("[receive] sop_classes", f"has {name!r}", error.hint, error.expected) from error
+
+
+def _check_ports(config: NodeConfig, reader: Reader) -> None:
+    receive, tls, status = config.receive, config.tls, config.status
+    if receive is None and tls is not None:
+        raise reader.wrong("[tls]", "stands without [receive]", "[receive]", "the titles that may call")
+    if status is not None and not _is_loopback(status.host):
+        raise reader.wrong("[status] host", f"is {status.host!r}", 'host = "127.0.0.1"', "an address of this machine")
+    ports = [("[receive] port", receive.port)] if receive is not None else []
+    ports += [("[tls] port", tls.port)] if tls is not None else []
+    ports += [("[status] port", status.port)] if status is not None else []
+    for where, port in ports:
+        if not 0 <= port <= 65535 or (port and [number for _, number in ports].count(port) > 1):
+            raise reader.wrong(where, f"is {port}", "port = 11112", "0 to 65535, each port once")
+
+
+def _check_tls(tls: Tls, reader: Reader) -> None:
+    from medattn_edge.scanner.tls import server_context
+
+    if tls.mutual and tls.clients_ca is None:
+        raise reader.wrong(
+            "[tls]", "is mutual without clients_ca", 'clients_ca = "ca.crt"', "who signs callers' certificates"
+        )
+    _check_files("[tls]", (("certificate", tls.certificate), ("key", tls.key), ("clients_ca", tls.clients_ca)), reader)
+    try:
+        server_context(tls)
+    except UsageError as error:
+        raise reader.wrong("[tls]", error.found, error.hint, error.expected) from error
+
+
+def _check_destination(one: Destination, reader: Reader) -> None:
+    where = f"[[destination]] {one.name}:"
+    remote = bool(one.host) and one.port != 0 and bool(one.ae_title)
+    if remote == (one.folder is not None) or (one.folder is not None and (one.host or one.port or one.tls)):
+        raise reader.wrong(where, "is no destination", 'folder = "results"', "a folder, or host, port and ae_title")
+    if one.folder is not None:
+        return
+    _check_ae_title(one.ae_title, f"{where} ae_title", reader)
+    if one.calling_ae_title:
+        _check_ae_title(one.calling_ae_title, f"{where} calling_ae_title", reader)
+    if not 0 < one.port <= 65535:
+        raise reader.wrong(f"{where} port", f"is {one.port}", "port = 104", "1 to 65535")
+    if (one.certificate is None) != (one.key is None):
+        raise reader.wrong(where, "has a certificate without its key, or the reverse", 'key = "node.key"', "both")
+    if not one.tls:
+        if one.ca is not None or one.certificate is not None:
+            # Sent in the clear where somebody thought of TLS: rather not at all.
+            raise reader.wrong(where, "has certificates, and no TLS", "tls = true", "tls = true, or no certificates")
+        return
+    from medattn_edge.scanner.tls import client_context
+
+    _check_files(where, (("ca", one.ca), ("certificate", one.certificate), ("key", one.key)), reader)
+    try:
+        client_context(one)
+    except UsageError as error:
+        raise reader.wrong(where, error.found, error.hint, error.expected) from error
+
+
+def _check_files(where: str, files: Sequence[tuple[str, Path | None]], reader: Reader) -> None:
+    for name, path in files:
+        if path is not None and not path.is_file():
+            raise reader.wrong(f"{where} {name}", f"{path} is no file", f"ls '{path.parent}'", "a PEM file")
+
+
+def _check_ae_title(title: str, where: str, reader: Reader) -> None:
+    if not _AE_TITLE.fullmatch(title) or not title.strip():
+        raise reader.wrong(where, f"has the AE title {title!r}", "CT1", "1 to 16 ASCII characters, no backslash")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,120 @@
+"""The configuration of a node: read from TOML, checked as a whole, and written again with every value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from medattn_edge.scanner.config.check import check
+from medattn_edge.scanner.config.sections import Destination, Limits, Model, Receive, Status, Tls, Watch
+from medattn_edge.scanner.config.toml import Reader, written
+from medattn_edge.scanner.state.records import Policy
+
+__all__ = ["Destination", "Limits", "Model", "NodeConfig", "Receive", "Status", "Tls", "Watch", "reloadable"]
+
+_SECTIONS = ("node", "receive", "tls", "watch", "model", "destination", "limits", "status")
+
+
+@dataclass(frozen=True)
+class _General:
+    """[node]."""
+
+    root: Path
+    name: str = "medattn-edge"
+    log_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """A node. root: the folder of everything that it keeps. log_file: none: stderr. name: shown on its page."""
+
+    root: Path
+    models: tuple[Model, ...]
+    destinations: tuple[Destination, ...]
+    name: str = _General.name
+    log_file: Path | None = None
+    receive: Receive | None = None
+    tls: Tls | None = None
+    watch: Watch | None = None
+    limits: Limits = field(default_factory=Limits)
+    status: Status | None = field(default_factory=Status)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Raises UsageError, naming the file and the key, for anything that could not work; nothing is changed.
+
+        Raises IntegrityError for an artifact that is not what its manifest says.
+        """
+        reader = Reader(path)
+        tables = reader.tables()
+        reader.check_keys(tables, _SECTIONS, "section")
+        general = reader.section(_General, tables.get("node", {}), "[node]")
+        found = cls(
+            general.root,
+            tuple(_several(reader, Model, tables, "model")),
+            tuple(_several(reader, Destination, tables, "destination")),
+            general.name,
+            general.log_file,
+            _optional(reader, Receive, tables, "receive"),
+            _optional(reader, Tls, tables, "tls"),
+            _optional(reader, Watch, tables, "watch"),
+            reader.section(Limits, tables.get("limits", {}), "[limits]"),
+            _status(reader, tables),
+        )
+        check(found, reader)
+        return found
+
+    def dump(self) -> str:
+        """TOML with every value: it loads to the same configuration."""
+        blocks = [("[node]", written(_General(self.root, self.name, self.log_file)))]
+        for header, section in (("receive", self.receive), ("tls", self.tls), ("watch", self.watch)):
+            if section is not None:
+                blocks.append((f"[{header}]", written(section)))
+        blocks += [("[[model]]", written(model)) for model in self.models]
+        blocks += [("[[destination]]", written(one)) for one in self.destinations]
+        blocks.append(("[limits]", written(self.limits)))
+        blocks.append(("[status]", written(self.status or Status(enabled=False))))
+        return "\n\n".join("\n".join([header, *lines]) for header, lines in blocks) + "\n"
+
+    def policy(self) -> Policy:
+        """What the store follows."""
+        return self.limits.policy
+
+    def words(self) -> tuple[str, ...]:
+        """The names that a log may hold."""
+        named = [*(one.name for one in self.models), *(one.name for one in self.destinations)]
+        devices = dict.fromkeys(model.device for model in self.models)
+        return (self.name, *named, *devices, "plain", "tls", "status", "watch")
+
+
+def reloadable(old: NodeConfig, new: NodeConfig) -> tuple[str, ...]:
+    """What differs and needs a restart; empty: all the rest may change while the node runs."""
+    pairs = {
+        "root": (old.root, new.root),
+        "log_file": (old.log_file, new.log_file),
+        "status": (_address(old), _address(new)),
+    }
+    return tuple(name for name, (before, after) in pairs.items() if before != after)
+
+
+def _address(config: NodeConfig) -> tuple[str, int] | None:
+    return None if config.status is None else (config.status.host, config.status.port)
+
+
+def _several(reader: Reader, kind: type[Any], tables: dict[str, Any], name: str) -> Iterator[Any]:
+    found = tables.get(name, [])
+    if not isinstance(found, list) or not found:
+        raise reader.wrong(f"[[{name}]]", "is missing" if not found else "is written as one section", f"[[{name}]]")
+    for number, table in enumerate(found, start=1):
+        yield reader.section(kind, table, f"[[{name}]] {number}:")
+
+
+def _optional(reader: Reader, kind: type[Any], tables: dict[str, Any], name: str) -> Any:
+    return reader.section(kind, tables[name], f"[{name}]") if name in tables else None
+
+
+def _status(reader: Reader, tables: dict[str, Any]) -> Status | None:
+    found = reader.section(Status, tables.get("status", {}), "[status]")
+    return found if found.enabled else None

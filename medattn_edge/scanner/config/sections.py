@@ -1,0 +1,153 @@
+"""What a node can be told: one dataclass for each section of its TOML file, every default here and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from medattn_edge.scanner.state.records import Policy
+
+
+@dataclass(frozen=True)
+class Receive:
+    """[receive]: C-STORE without TLS. Without this section nothing is received over the network.
+
+    ae_title: of the node; callers must name it. host: 127.0.0.1 until you say otherwise. port: 0 takes any free one.
+    calling_ae: titles that may send, at least one; "*" is everybody. addresses: networks (CIDR) that may connect.
+    sop_classes: that are taken, by keyword or UID. max_associations: open at once. max_object_mb: of one object.
+    """
+
+    calling_ae: tuple[str, ...]
+    ae_title: str = "MEDATTN"
+    host: str = "127.0.0.1"
+    port: int = 11112
+    addresses: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    sop_classes: tuple[str, ...] = (
+        "CTImageStorage",
+        "EnhancedCTImageStorage",
+        "LegacyConvertedEnhancedCTImageStorage",
+        "MRImageStorage",
+        "EnhancedMRImageStorage",
+        "LegacyConvertedEnhancedMRImageStorage",
+        "PositronEmissionTomographyImageStorage",
+        "EnhancedPETImageStorage",
+        "LegacyConvertedEnhancedPETImageStorage",
+    )
+    max_associations: int = 8
+    max_object_mb: int = 2048
+
+
+@dataclass(frozen=True)
+class Tls:
+    """[tls]: a second listener with TLS 1.2 or newer, with the titles, networks and classes of [receive].
+
+    certificate, key: PEM files of the node. clients_ca: PEM file of the authorities that sign callers' certificates.
+    mutual: whether a caller needs such a certificate. port: 0 takes any free one.
+    """
+
+    certificate: Path
+    key: Path
+    clients_ca: Path | None = None
+    mutual: bool = True
+    port: int = 2762
+
+
+@dataclass(frozen=True)
+class Watch:
+    """[watch]: a folder whose DICOM files are taken like received ones; folder: that, with all that are in it.
+
+    poll_s: between looks. settle_s: a file that has not changed for so long is whole. after: `keep` or `remove` it.
+    """
+
+    folder: Path
+    poll_s: float = 2.0
+    settle_s: float = 2.0
+    after: Literal["keep", "remove"] = "keep"
+
+
+@dataclass(frozen=True)
+class Model:
+    """[[model]]: an artifact, and the series it is for. The first model whose four patterns fit takes a series.
+
+    name: for logs and the page. device: cpu or cuda:N; each has a worker process of its own.
+    modality: CT, MR, PT; empty: any. body_part, description, calling_ae: patterns with * and ?, in any case.
+    kind: of the segmentation. key_slices: how many pictures go with it. overlap: of the windows. skip_air: leave out
+    windows outside the body. threads: 0: one for each physical core. destinations: names; none: all there are.
+    """
+
+    name: str
+    artifact: Path
+    device: str = "cpu"
+    modality: str = ""
+    body_part: str = "*"
+    description: str = "*"
+    calling_ae: str = "*"
+    kind: Literal["binary", "labelmap"] = "binary"
+    key_slices: int = 0
+    overlap: float = 0.5
+    skip_air: bool = False
+    threads: int = 0
+    destinations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Destination:
+    """[[destination]]: a folder, or a host with port and ae_title.
+
+    name: for logs, the page and `destinations` of a model.
+    ae_title: of the archive. calling_ae_title: what the node calls itself; empty: the title of [receive]. tls: with TLS
+    1.2 or newer. ca: PEM file of the authorities that sign the archive's certificate; none: those of the system.
+    certificate, key: PEM files that the node shows. timeout_s: to connect, and for each answer.
+    """
+
+    name: str
+    folder: Path | None = None
+    host: str = ""
+    port: int = 0
+    ae_title: str = ""
+    calling_ae_title: str = ""
+    tls: bool = False
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    timeout_s: float = 30.0
+
+
+@dataclass(frozen=True)
+class Limits(Policy):
+    """[limits]: beside those of `Policy`, of the disk, the workers and what is kept.
+
+    most_used: share of the disk above which nothing is taken. least_free_gb: that stay free. quota_gb: of the root
+    folder; none: the whole disk. job_timeout_s: a series that takes longer hangs. start_timeout_s: of a worker.
+    memory_mb: resident memory of a worker; 0: no limit. drain_s: to finish after SIGTERM. keep_days: of delivered
+    series. objects_days: of single objects in quarantine.
+    """
+
+    most_used: float = 0.75
+    least_free_gb: float = 5.0
+    quota_gb: float | None = None
+    job_timeout_s: float = 900.0
+    start_timeout_s: float = 300.0
+    memory_mb: int = 0
+    drain_s: float = 60.0
+    keep_days: float = 14.0
+    objects_days: float = 30.0
+
+    @property
+    def policy(self) -> Policy:
+        """The part that the store follows."""
+        return Policy(**{field.name: getattr(self, field.name) for field in fields(Policy)})
+
+
+@dataclass(frozen=True)
+class Status:
+    """[status]: the page, its JSON and the metrics. enabled: false for none. host: only of this machine.
+
+    port: 0 takes any free one. thumbnails: pictures of the last results.
+    """
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: int = 8042
+    thumbnails: bool = True

@@ -1,0 +1,1 @@
+"""The ways out: C-STORE to archives, folders, and dead letters."""

@@ -1,0 +1,1 @@
+"""The ways in: C-STORE and a watched folder."""

@@ -1,0 +1,1 @@
+"""What a node says of itself in lines of JSON, without identifiers."""

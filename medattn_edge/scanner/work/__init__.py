@@ -1,0 +1,1 @@
+"""Segmentation in worker processes, which the node watches over."""

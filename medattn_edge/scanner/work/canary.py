@@ -1,0 +1,110 @@
+"""The canary: a fixed input through the very session that will segment; its answer must be the one that is known."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from medattn_edge import hardware
+from medattn_edge.backends.session import Session
+from medattn_edge.errors import BackendError, OutputError
+from medattn_edge.labels import labels_of
+from medattn_edge.scanner.storage.disk import write_durably
+from medattn_edge.scanner.work.tasks import CANARY_CHANGED, CANARY_DAMAGED, CANARY_NOT_FINITE
+
+_SEED: Final = 20181109
+_KNOWN, _LOCK = "canary.json", "canary.lock"
+
+
+class CanaryError(BackendError):
+    """This host does not compute what it should. reason: one of the CODES."""
+
+    def __init__(self, reason: str, found: str, *, expected: str, hint: str) -> None:
+        self.reason = reason
+        super().__init__(found, expected=expected, hint=hint)
+
+
+def sing(session: Session, artifact_sha256: str, root: Path) -> str:
+    """Run the canary; the hash of its labels. The first of an artifact, runtime and CPU is written down in the root.
+
+    Raises CanaryError for logits that are not finite, and for labels that are not the known ones: this host does not
+    compute what it computed before. OutputError when it cannot be written down.
+    """
+    found, key, path = labels_hash(session), _key(session, artifact_sha256), root / _KNOWN
+    with _alone(root):
+        known = _known(path)
+        if key not in known:
+            write_durably(path, (json.dumps({**known, key: found}, indent=1, sort_keys=True) + "\n").encode())
+    if known.get(key, found) != found:
+        raise CanaryError(
+            CANARY_CHANGED,
+            f"the canary's labels are not those that {path} has for this artifact, runtime and CPU",
+            expected="the same answer as before",
+            hint=f"compare the artifact with its checkpoint; when the answer is right, remove {path}",
+        )
+    return found
+
+
+def labels_hash(session: Session) -> str:
+    """The sha256 of the labels of a fixed noise. Raises CanaryError for logits that are not finite."""
+    spec = session.spec
+    shape = (session.batch or 1, spec.in_channels, *spec.patch)
+    patches = np.random.default_rng(_SEED).standard_normal(shape, dtype=np.float32)
+    logits = session.run(patches)
+    if not np.isfinite(logits).all():
+        raise CanaryError(
+            CANARY_NOT_FINITE,
+            "the canary's logits are not finite",
+            expected="numbers",
+            hint="compare the artifact with its checkpoint",
+        )
+    labels = np.ascontiguousarray([labels_of(one) for one in logits])
+    return hashlib.sha256(labels.astype(np.uint16).tobytes()).hexdigest()
+
+
+def _key(session: Session, artifact_sha256: str) -> str:
+    """Everything that may change the last bits of a logit, and so a label: another key has its own answer."""
+    facts = session.facts
+    runtime = {name: facts[name] for name in sorted(facts) if name in (facts.get("backend"), "backend", "device")}
+    host = hardware.cpu()
+    told = json.dumps({**runtime, "cpu": host.model, "isa": hardware.isa(host), "threads": facts.get("threads")})
+    return hashlib.sha256(f"{artifact_sha256}\0{told}".encode()).hexdigest()
+
+
+def _known(path: Path) -> dict[str, str]:
+    damaged = CanaryError(CANARY_DAMAGED, f"{path} is damaged", expected="what a node wrote", hint=f"rm '{path}'")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise damaged from error
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise damaged
+    return found
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """The workers of several devices start at the same time, and none may lose what another has written down."""
+    try:
+        handle = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {root / _LOCK}: {error.strerror}",
+            expected="a folder that this process may write to",
+            hint=f"ls -ld '{root}'",
+        ) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,172 @@
+"""One thread for each worker: it claims a series, has it segmented, and puts the result or the reason on record."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from medattn_edge.errors import MedattnError, ScanError
+from medattn_edge.scanner.config.node_config import Model
+from medattn_edge.scanner.config.routing import route
+from medattn_edge.scanner.log.log import Level, Log
+from medattn_edge.scanner.reasons import CUT_OFF, FILE_MISSING, ROUTE_CHANGED
+from medattn_edge.scanner.state.records import Job
+from medattn_edge.scanner.storage.custody import Custody
+from medattn_edge.scanner.work.supervisor import Supervisor
+from medattn_edge.scanner.work.tasks import Done, Refused, Task, WorkerLost
+
+_IDLE_S: Final = 0.5  # between looks for work, when nobody wakes the thread
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0  # before a worker that does not come up is tried again
+ROOM: Final = 64_000_000  # bytes that a result may need; without them no series is claimed
+
+
+@dataclass(frozen=True)
+class Routes:
+    """Which model segments a series, and where its results go."""
+
+    models: tuple[Model, ...]
+    destinations: tuple[str, ...]
+
+    def of(self, job: Job) -> Model | None:
+        """The first model that takes the series, None when there is none."""
+        return route(self.models, job)
+
+    def destinations_of(self, model: Model) -> tuple[str, ...]:
+        """Its own destinations; all there are when it names none."""
+        return model.destinations or self.destinations
+
+
+class Dispatcher(threading.Thread):
+    """Keeps one worker busy. `routes` may be replaced at any time: it counts for the next series.
+
+    tell: called after every result, so that its delivery starts at once.
+    """
+
+    def __init__(
+        self, device: str, supervisor: Supervisor, routes: Routes, custody: Custody, log: Log, tell: Callable[[], None]
+    ) -> None:
+        super().__init__(name=f"work-{device}", daemon=True)
+        self.device, self.supervisor, self.routes = device, supervisor, routes
+        self._custody, self._log, self._tell = custody, log, tell
+        self._stopping, self._wake = threading.Event(), threading.Event()
+        self._lock = threading.Lock()
+        self._job: Job | None = None
+        self._leave = self._short = False
+
+    def wake(self) -> None:
+        """There may be work."""
+        self._wake.set()
+
+    def stop(self, *, leave: bool) -> None:
+        """Claim nothing more; the thread ends after the series that it works on.
+
+        leave: a series that is cut off stays `running`, because the node ends: the next start queues it again, and no
+        failure is counted against it.
+        """
+        self._leave = leave
+        self._stopping.set()
+        self._wake.set()
+
+    def cancel_what_is_superseded(self) -> None:
+        """End the work on a series of which a late image has come meanwhile: nobody waits for it any more."""
+        with self._lock:
+            if self._job is not None and not self._custody.store.holds(self._job):
+                self.supervisor.cancel()
+
+    def run(self) -> None:
+        """The thread: bring the worker up, work, and start again when the worker is lost."""
+        pause = _FIRST_PAUSE_S
+        while not self._stopping.is_set():
+            try:
+                if not self.supervisor.ready:
+                    self.supervisor.start()
+                    pause = _FIRST_PAUSE_S
+                    self._log.event("worker_ready", device=self.device, pid=self.supervisor.pid or 0)
+                if not self._work():
+                    self._rest(_IDLE_S)
+            except MedattnError as error:
+                # A worker that does not come up, or a disk that takes nothing: tried again, more and more seldom.
+                self._log.failure("worker_waits", error)
+                self._rest(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def _rest(self, seconds: float) -> None:
+        if self._stopping.is_set():
+            return
+        self._wake.wait(seconds)
+        self._wake.clear()
+
+    def _work(self) -> bool:
+        """Segment one series; False when there is none for this worker."""
+        short = self._custody.watermark.look().free < ROOM
+        if short != self._short:
+            self._short = short
+            self._log.event("no_room", level=Level.WARNING if short else Level.INFO, device=self.device, refused=short)
+        if short:
+            return False
+        job = self._custody.claim(self.device, self._accepts)
+        if job is None:
+            return False
+        # The routes may have changed between the claim and here.
+        model = self.routes.of(job)
+        if model is None or model.device != self.device:
+            self._custody.failed(job, ROUTE_CHANGED)
+            return True
+        self._log.event("claimed", key=job.key, version=job.version, attempt=job.attempt, model=model.name)
+        try:
+            files = self._custody.files(job)
+        except ScanError:
+            self._custody.quarantine(job, FILE_MISSING)
+            self._log.event("quarantined", key=job.key, level=Level.WARNING, version=job.version, reason=FILE_MISSING)
+            return True
+        folder = self._custody.workplace(job)
+        try:
+            self._segment(job, model, Task(model.name, files, folder))
+        finally:
+            # Published it is not there any more; what a lost worker left is of no use to the next attempt.
+            shutil.rmtree(folder, ignore_errors=True)
+        return True
+
+    def _accepts(self, job: Job) -> bool:
+        model = self.routes.of(job)
+        return model is not None and model.device == self.device
+
+    def _segment(self, job: Job, model: Model, task: Task) -> None:
+        started = time.monotonic()
+        with self._lock:
+            self._job = job
+        try:
+            found = self.supervisor.run(task)
+        except WorkerLost as lost:
+            if self._stopping.is_set() and self._leave:
+                return
+            reason = CUT_OFF if self._stopping.is_set() else lost.reason
+            state = self._custody.failed(job, reason)
+            if state is None:
+                self._log.event("superseded", key=job.key, version=job.version)
+                return
+            self._log.event(
+                "worker_lost", key=job.key, level=Level.ERROR, version=job.version, reason=reason, state=state
+            )
+            return
+        finally:
+            with self._lock:
+                self._job = None
+        seconds = time.monotonic() - started
+        if isinstance(found, Refused):
+            self._custody.quarantine(job, found.reason, found.detail)
+            self._log.event("quarantined", key=job.key, level=Level.WARNING, version=job.version, reason=found.reason)
+        else:
+            self._keep(job, model, task.folder, found, seconds)
+
+    def _keep(self, job: Job, model: Model, folder: Path, found: Done, seconds: float) -> None:
+        if self._custody.segmented(job, folder, found.outputs, self.routes.destinations_of(model)):
+            self._log.event("segmented", key=job.key, version=job.version, model=model.name, seconds=seconds)
+            self._tell()
+        else:
+            self._log.event("superseded", key=job.key, version=job.version)

@@ -1,0 +1,133 @@
+"""A received series to results in a folder: what a worker does for one task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from medattn_edge.backends import open_session
+from medattn_edge.backends.session import Session
+from medattn_edge.errors import InputError
+from medattn_edge.hardware import usable_cores
+from medattn_edge.inference import Settings, segment
+from medattn_edge.inference.dicom_results import algorithm_of, asked, write_key_slices, write_segmentation
+from medattn_edge.io.dicom import RefusedSeries, Series, read_series, series_of
+from medattn_edge.io.dicom_seg import Algorithm
+from medattn_edge.io.overlay import write_overlay
+from medattn_edge.scanner.config.sections import Model
+from medattn_edge.scanner.state.records import Output
+from medattn_edge.scanner.work.canary import sing
+from medattn_edge.scanner.work.tasks import Done, Refused, Task
+
+SEG, OVERLAY = "seg.dcm", "overlay.png"
+_THUMBNAIL: Final = 512  # pixels of its longer side
+
+
+@dataclass(frozen=True)
+class _Open:
+    model: Model
+    session: Session
+    algorithm: Algorithm
+
+
+class Segmenter:
+    """Every model of one device, opened once. Close it, or use it as a context manager."""
+
+    def __init__(self, models: Sequence[Model]) -> None:
+        """Raises what `open_session` raises."""
+        self._stack = ExitStack()
+        self._open: dict[str, _Open] = {}
+        try:
+            for model in models:
+                threads = model.threads or usable_cores()
+                session = self._stack.enter_context(
+                    open_session(model.artifact, device=_index(model.device), threads=threads)
+                )
+                settings = asked(model.overlap, model.skip_air, str(session.facts["backend"]))
+                algorithm = algorithm_of(model.artifact, session.spec, settings)
+                self._open[model.name] = _Open(model, session, algorithm)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every session."""
+        self._stack.close()
+
+    def canaries(self, root: Path) -> dict[str, str]:
+        """The answer of every model's canary. Raises CanaryError when one is not the known one."""
+        return {name: sing(one.session, one.algorithm.model_sha256, root) for name, one in self._open.items()}
+
+    def work(self, task: Task) -> Done | Refused:
+        """Read, segment, write. Refused for a series that this network cannot judge.
+
+        Raises BackendError when the runtime fails, OutputError when the folder cannot be written.
+        """
+        opened = self._open[task.model]
+        try:
+            return _segmented(opened, task)
+        except RefusedSeries as refusal:
+            return Refused(refusal.reason, refusal.detail)
+        except InputError as error:
+            return Refused(error.code, error.message)
+
+
+def _segmented(opened: _Open, task: Task) -> Done:
+    model, spec, algorithm = opened.model, opened.session.spec, opened.algorithm
+    started = time.monotonic()
+    series = _only(series_of(task.files))
+    volume = read_series(series)
+    read = time.monotonic()
+    found = segment(opened.session, volume, settings=Settings(model.overlap, skip_air=model.skip_air))
+    inferred = time.monotonic()
+    seg, notes = write_segmentation(task.folder / SEG, found, series, algorithm, spec.codes, model.kind)
+    outputs = [Output("seg", SEG, seg.sop_instance_uid)]
+    if model.key_slices:
+        pictures = write_key_slices(task.folder / SEG, model.key_slices, volume, found, series, algorithm)
+        outputs += [Output("sc", path.name, _sop_uid(path)) for path in pictures]
+    write_overlay(task.folder / OVERLAY, volume, found.labels, found.names)
+    _shrink(task.folder / OVERLAY)
+    outputs.append(Output("overlay", OVERLAY))
+    seconds = {"read": read - started, "infer": inferred - read, "write": time.monotonic() - inferred}
+    return Done(tuple(outputs), seconds, tuple(notes))
+
+
+def _only(found: Sequence[Series]) -> Series:
+    """The one series of the files; a damaged file among them is a reason of its own."""
+    for series in found:
+        if series.reason is not None:
+            raise RefusedSeries(series.reason, series.detail, hint=series.hint)
+    if len(found) != 1:
+        raise RefusedSeries("mixed_series", f"{len(found)} series in one")
+    return found[0]
+
+
+def _sop_uid(path: Path) -> str:
+    import pydicom
+
+    return str(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
+
+
+def _shrink(path: Path) -> None:
+    """The picture is for a page of many: a few hundred pixels will do."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        picture.load()
+        if max(picture.size) > _THUMBNAIL:
+            picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+            picture.save(path, format="PNG")
+
+
+def _index(device: str) -> str:
+    return "cuda:0" if device == "cuda" else device

@@ -1,0 +1,103 @@
+"""What the node asks of a worker, and what a worker answers: plain records that travel as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from medattn_edge.errors import BackendError
+from medattn_edge.scanner.config.sections import Model
+from medattn_edge.scanner.state.records import Output
+
+CRASHED: Final = "crashed"
+HUNG: Final = "hung"
+OUT_OF_MEMORY: Final = "out_of_memory"
+FAILED: Final = "failed"
+NOT_READY: Final = "not_ready"
+CANCELLED: Final = "cancelled"
+REASONS: Final[Mapping[str, str]] = {
+    CRASHED: "the worker crashed while the series was segmented, and again when it was tried once more",
+    HUNG: "the worker did not finish the series within the time limit, and not when it was tried once more",
+    OUT_OF_MEMORY: "the worker needed more memory than it may have; raise memory_mb, or choose a smaller model",
+    FAILED: "the runtime or the disk failed while the series was segmented, and again when it was tried once more",
+    NOT_READY: "the worker could not be started",
+    CANCELLED: "the work was ended because a late image came",
+}
+CANARY_CHANGED: Final = "canary_changed"
+CANARY_NOT_FINITE: Final = "canary_not_finite"
+CANARY_DAMAGED: Final = "canary_damaged"
+BUG: Final = "bug"
+# Why a worker failed, for the log: the codes of medattn_edge.errors, and those above.
+CODES: Final = (
+    *("usage", "environment", "missing_dependency", "output", "input", "scan", "geometry", "checkpoint", "shape"),
+    *("integrity", "backend", "agreement", "error", BUG, CANARY_CHANGED, CANARY_NOT_FINITE, CANARY_DAMAGED),
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Segment these files with a model, and write the results into a folder that is there and empty."""
+
+    model: str
+    files: tuple[Path, ...]
+    folder: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"model": self.model, "files": [str(path) for path in self.files], "folder": str(self.folder)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Task:
+        """The reverse."""
+        return cls(value["model"], tuple(Path(one) for one in value["files"]), Path(value["folder"]))
+
+
+@dataclass(frozen=True)
+class Done:
+    """seconds: of each stage (read, infer, write). notes: for people, about the results."""
+
+    outputs: tuple[Output, ...]
+    seconds: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        outputs = [asdict(output) for output in self.outputs]
+        return {"outputs": outputs, "seconds": dict(self.seconds), "notes": list(self.notes)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Done:
+        """The reverse."""
+        return cls(tuple(Output(**one) for one in value["outputs"]), value["seconds"], tuple(value["notes"]))
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The series itself is the reason, and trying again would not help. detail: for people, without identifiers."""
+
+    reason: str
+    detail: str
+
+
+class WorkerLost(BackendError):
+    """A worker that crashed, hung, outgrew its memory, failed or did not start.
+
+    reason: a key of REASONS. why: one of CODES where the worker could say it, else "".
+    """
+
+    def __init__(self, reason: str, found: str = "", why: str = "") -> None:
+        self.reason, self.why = reason, why
+        super().__init__(found or REASONS[reason], expected="an answer", hint="look at the log of the node")
+
+
+def model_to_json(model: Model) -> dict[str, Any]:
+    """What a worker needs to know of a model."""
+    return {**asdict(model), "artifact": str(model.artifact), "destinations": list(model.destinations)}
+
+
+def model_from_json(value: Mapping[str, Any]) -> Model:
+    """The reverse."""
+    changed = {"artifact": Path(value["artifact"]), "destinations": tuple(value["destinations"])}
+    return Model(**{**value, **changed})
