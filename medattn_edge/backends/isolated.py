@@ -57,7 +57,8 @@ class IsolatedSession(Session):
         self._deadline = 0.0
         self._lock = threading.RLock()
         self.last_ms, start = math.nan, time.perf_counter()
-        self._process, end = _start(environment or {})
+        self._process, end = spawn(_WORKER, environment or {})
+        end.settimeout(_LOOK_SECONDS)
         self._channel = Channel(end, self._look)
         self._end = weakref.finalize(self, _end, self._process, end)
         try:
@@ -141,13 +142,16 @@ _LOST = "open it again, in a new process; dmesg | grep NVRM says more when it co
 _KILLED = "a smaller --batch: the kernel kills with SIGKILL when memory runs out, and dmesg tells it"
 
 
-def _start(environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """A child, and our end of the connection to it."""
+def spawn(module: str, environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """A child that runs `main(descriptor)` of a module, and our end of the connection to it.
+
+    environment: variables beside this process's own. Raises EnvironmentProblem when no process can be started.
+    """
     ours, theirs = socket.socketpair()
     with theirs:
         # A fresh interpreter rather than a fork, which would copy the locks of threads that are not there; and rather
         # than multiprocessing's spawn, which runs the main script once more.
-        start = f"import sys; sys.path[:] = {sys.path!r}; import {_WORKER} as worker; worker.main({theirs.fileno()})"
+        start = f"import sys; sys.path[:] = {sys.path!r}; import {module} as worker; worker.main({theirs.fileno()})"
         try:
             child = subprocess.Popen(
                 [sys.executable, "-P", "-c", start],
@@ -163,7 +167,6 @@ def _start(environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], soc
                 expected="room for one more process",
                 hint="end other programs, or raise ulimit -u",
             ) from error
-    ours.settimeout(_LOOK_SECONDS)
     return child, ours
 
 

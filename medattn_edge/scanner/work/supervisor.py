@@ -6,21 +6,21 @@ import contextlib
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from medattn_edge.backends.isolated import spawn
 from medattn_edge.backends.isolated_channel import Channel
+from medattn_edge.errors import EnvironmentProblem
 from medattn_edge.scanner.config.sections import Limits, Model
 from medattn_edge.scanner.log.log import Level, Log
 from medattn_edge.scanner.work.tasks import (
     CANCELLED,
     CODES,
     CRASHED,
-    FAILED,
     HUNG,
     NOT_READY,
     OUT_OF_MEMORY,
@@ -89,7 +89,11 @@ class Supervisor:
                 raise WorkerLost(NOT_READY, "the node ends")
             self._starts += 1
             self._cancelled = False
-            self._process, self._end = _spawn()
+            try:
+                self._process, self._end = spawn(_WORKER, {})
+            except EnvironmentProblem as error:
+                raise WorkerLost(NOT_READY, error.message) from error
+            self._end.settimeout(_LOOK_S)
             self._channel = Channel(self._end, self._look)
         try:
             asked = {"do": "open", "models": [model_to_json(one) for one in self._models], "root": str(self._root)}
@@ -207,26 +211,6 @@ class Supervisor:
             return process.wait(0.5) if process.poll() is None else process.returncode
         process.kill()
         return process.wait()
-
-
-def _spawn() -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """A fresh interpreter, and our end of the connection to it; a fork would copy the locks of other threads."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        start = f"import sys; sys.path[:] = {sys.path!r}; import {_WORKER} as worker; worker.main({theirs.fileno()})"
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-c", start],
-                stdin=subprocess.DEVNULL,
-                stdout=2,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ},
-            )
-        except OSError as error:
-            ours.close()
-            raise WorkerLost(FAILED, f"no process can be started: {error.strerror}") from error
-    ours.settimeout(_LOOK_S)
-    return process, ours
 
 
 def _resident(pid: int) -> int:
