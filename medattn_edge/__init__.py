@@ -6,6 +6,7 @@ into labels; every step carries its proof that the answer did not change.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from medattn_edge.models.checkpoint import load as load_checkpoint
     from medattn_edge.spec import ModelSpec
     from medattn_edge.volume import Volume
+
+# ONNX Runtime 1.32 gathers events for a web service from its import on, on Linux too, and keeps them and an identity in
+# the home folder; it looks at this variable when it is loaded. Children of this process inherit it.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 # Found on first use, so that a host without torch imports what it can run.
 _HOME = {

@@ -16,6 +16,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # OpenVINO and NNCF report to a web service when they are imported, unless this package is missing; no test may.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+# ONNX Runtime does from the start, unless this says no; tests import it before our package says so.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 VECTORS = Path(__file__).parent / "models" / "vectors"
 
