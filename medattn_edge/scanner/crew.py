@@ -124,10 +124,11 @@ def _devices(config: NodeConfig) -> set[str]:
 
 
 def _opened(config: NodeConfig, device: str) -> tuple[object, ...]:
-    """What a worker depends on: the models of its device without their routes, and the limits."""
+    """What a worker depends on: the models of its device without their routes, and its own limits."""
     models = [
         replace(model, modality="", body_part="*", description="*", calling_ae="*", destinations=())
         for model in config.models
         if model.device == device
     ]
-    return (*models, config.limits)
+    limits = config.limits
+    return (*models, limits.job_timeout_s, limits.start_timeout_s, limits.memory_mb)

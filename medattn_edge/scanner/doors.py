@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from medattn_edge.scanner.config.node_config import Destination, NodeConfig
+from medattn_edge.scanner.config.node_config import Destination, NodeConfig, Receive
 from medattn_edge.scanner.delivery.deliver import Deliverer
 from medattn_edge.scanner.intake.associations import Associations
 from medattn_edge.scanner.intake.receive import Receiver
@@ -43,9 +43,7 @@ class Doors:
 
     def open(self) -> None:
         """Deliveries first: what waits from before goes out while the rest starts. Raises EnvironmentProblem."""
-        if self._config.receive is not None or any(one.folder is None for one in self._config.destinations):
-            # Here, and not first in several threads at once: its modules import each other in a circle.
-            import pynetdicom  # noqa: F401
+        _load_library(self._config)
         for destination in self._config.destinations:
             self._open_exit(destination)
         self._open_entries()
@@ -66,6 +64,7 @@ class Doors:
     def change(self, old: NodeConfig, new: NodeConfig) -> None:
         """Take over another configuration; what has not changed goes on undisturbed."""
         self._config = new
+        _load_library(new)
         if (old.receive, old.tls, old.watch) != (new.receive, new.tls, new.watch):
             self.close_entries(time.monotonic() + _CLOSE_S)
             self._open_entries()
@@ -126,9 +125,15 @@ class Doors:
         running.thread.join(max(_LEAST_S, end - time.monotonic()))
 
 
+def _load_library(config: NodeConfig) -> None:
+    """Import what C-STORE needs here, and not first in several threads at once: its modules form a circle."""
+    if config.receive is not None or any(one.folder is None for one in config.destinations):
+        import pynetdicom  # noqa: F401
+
+
 def _calling_ae(config: NodeConfig, destination: Destination) -> str:
     """The title that the node calls itself when it delivers."""
-    return destination.calling_ae_title or (config.receive.ae_title if config.receive is not None else "MEDATTN")
+    return destination.calling_ae_title or (config.receive or Receive).ae_title
 
 
 def _exit_of(config: NodeConfig, destination: Destination) -> tuple[Destination, str]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,12 +14,7 @@ pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installe
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
 from dicom_peers import Archive, send  # noqa: E402
-from running_node import COMMAND, RunningNode, Scan, tiny_model  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def model(randomised: Any) -> Path:
-    return tiny_model(randomised)
+from running_node import RunningNode, Scan, command  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +26,6 @@ def archive() -> Iterator[Archive]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path
-
-
-def command(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *map(str, words)], capture_output=True, text=True, check=False, timeout=60)
 
 
 def test_sigterm_finishes_what_runs_and_the_next_start_does_the_rest(model, folder):
@@ -134,6 +123,17 @@ def test_sighup_takes_over_a_route_and_a_destination_and_keeps_the_old_ones_when
             send(node.port, scans[2].write())
             assert node.wait_until_done(3)["delivered"] == 3
             assert len(node.events("reloaded")) == 1
+
+
+def test_limits_of_a_worker_bring_up_another_one_and_all_other_limits_do_not(model, archive, folder):
+    node = RunningNode(folder / "node", model, {"destination": [archive.destination]})
+    with node:
+        first = node.workers()
+        for limits, count in (({"quiet_s": 0.3}, 1), ({"job_timeout_s": 50.0}, 2)):
+            node.configure(limits=limits)
+            node.signal(signal.SIGHUP)
+            node.wait(lambda count=count: len(node.events("reloaded")) == count, "the reload")
+            assert (node.workers() == first) == (count == 1)
 
 
 @pytest.mark.slow
