@@ -76,6 +76,7 @@ def command(  # noqa: PLR0913
     from dataclasses import asdict
 
     from medattn_edge.backends import open_session
+    from medattn_edge.hardware import usable_cores
     from medattn_edge.inference import Settings, segment
     from medattn_edge.inference.dicom_results import algorithm_of, asked, write_key_slices, write_segmentation
     from medattn_edge.io import format_of, write_labels, write_maps
@@ -101,7 +102,7 @@ def command(  # noqa: PLR0913
             artifact,
             backend=backend or None,
             device=device,
-            threads=threads or _cores(),
+            threads=threads or usable_cores(),
             provider=provider or "",
         ) as session,
         console.progress("segmenting") as progress,
@@ -176,13 +177,6 @@ def _windows(batch: str) -> int | Literal["auto"] | None:
     if batch and not (batch.isascii() and batch.isdigit() and int(batch) > 0):
         raise UsageError(f"a batch of {batch!r}", expected="a whole number above 0, or auto", hint="--batch 4")
     return int(batch) if batch else None
-
-
-def _cores() -> int:
-    """The physical cores that this process may use: a runtime left to itself takes what it likes."""
-    from medattn_edge import hardware
-
-    return max(1, min(hardware.cpu().physical_cores, len(os.sched_getaffinity(0))))
 
 
 @contextmanager

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -26,14 +24,16 @@ from medattn_edge.scanner.log.words import words_of
 from medattn_edge.scanner.state.snapshot import Snapshot
 from medattn_edge.scanner.state.store import Store
 from medattn_edge.scanner.status.health import Health
+from medattn_edge.scanner.status.outside import DATABASE, KEY, LOCK
 from medattn_edge.scanner.status.server import StatusServer
 from medattn_edge.scanner.storage.custody import Custody
-from medattn_edge.scanner.storage.disk import Watermark
+from medattn_edge.scanner.storage.disk import Watermark, locked
 from medattn_edge.scanner.storage.keys import site_key
 from medattn_edge.scanner.storage.recovery import recover
 from medattn_edge.scanner.storage.retention import clean
 from medattn_edge.scanner.storage.spool import Spool
 from medattn_edge.scanner.work.dispatch import ROOM
+from medattn_edge.scanner.work.tasks import OVERLAY
 
 _LONGEST_TICK_S: Final = 1.0
 _CLEAN_EVERY_S: Final = 900.0
@@ -49,8 +49,8 @@ def run(config_path: Path) -> int:
     spool = Spool(config.root)
     log = Log(config.log_file, words=words_of(config))
     with _alone(config.root), captured(log):
-        site = site_key(config.root / "site.key")
-        with Store(config.root / "node.sqlite", site, config.policy()) as store:
+        site = site_key(config.root / KEY)
+        with Store(config.root / DATABASE, site, config.policy()) as store:
             node = Node(config_path, config, Custody(spool, store, _watermark(config)), log)
             with _signals(node):
                 return node.run()
@@ -205,7 +205,7 @@ class Node:
 
     def thumbnail(self, key: str, version: int) -> Path | None:
         """The picture of a result, None when there is none or none may be shown."""
-        path = self.custody.spool.result(key, version) / "overlay.png"
+        path = self.custody.spool.result(key, version) / OVERLAY
         shown = self.config.status is not None and self.config.status.thumbnails
         return path if shown and path.is_file() else None
 
@@ -219,17 +219,14 @@ def _watermark(config: NodeConfig) -> Watermark:
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
     """Hold the root for one node: two would segment and deliver everything twice."""
-    handle = os.open(root / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    with ExitStack() as held:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(locked(root / LOCK, wait=False))
         except BlockingIOError as error:
             raise EnvironmentProblem(
                 f"another node runs in {root}", expected="one node for each root", hint="medattn-edge node status"
             ) from error
         yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -48,7 +48,7 @@ _WHY: Final[Mapping[str, Words]] = MappingProxyType(
 )
 # Of series that stay as they are when they are tried again: the repair comes with what is sent.
 _SENT_AGAIN: Final = "a series that is sent again and whole comes in as a new version by itself"
-_TODO: Final[Mapping[str, tuple[str, bool]]] = MappingProxyType(
+_ADVICE: Final[Mapping[str, tuple[str, bool]]] = MappingProxyType(
     {
         reasons.DISK_FULL: ("see that the disk has room, then have the series sent again", False),
         reasons.TOO_MANY: ("split the series, or raise max_instances and have it sent again", False),
@@ -133,9 +133,9 @@ def of_quarantine(reason: str) -> Words:
     if reason in _ERRORS:
         return Words(_ERRORS[reason], "choose a model that fits such series, reload, then requeue the series", True)
     told = reasons.REASONS.get(reason) or tasks.REASONS.get(reason)
-    if told is None or reason not in _TODO:
+    if told is None or reason not in _ADVICE:
         return Words(_UNKNOWN, "look for it in the log of the node, then requeue the series", True)
-    return Words(told.partition("; ")[0], *_TODO[reason])
+    return Words(told.partition("; ")[0], *_ADVICE[reason])
 
 
 def of_delivery(reason: str) -> Words:

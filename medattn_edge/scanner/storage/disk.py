@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -74,6 +77,27 @@ def write_durably(path: Path, data: bytes | BinaryIO) -> int:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
     return written
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold a lock file (0600, made where there is none) for as long as the block lasts, or this process lives.
+
+    Raises BlockingIOError when another process holds it and we do not wait, OutputError when it cannot be made.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror}",
+            expected="a folder that this process may write to",
+            hint=f"ls -ld '{path.parent}'",
+        ) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(handle)
 
 
 @dataclass(frozen=True)

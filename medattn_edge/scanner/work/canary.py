@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -15,9 +11,9 @@ import numpy as np
 
 from medattn_edge import hardware
 from medattn_edge.backends.session import Session
-from medattn_edge.errors import BackendError, OutputError
+from medattn_edge.errors import BackendError
 from medattn_edge.labels import labels_of
-from medattn_edge.scanner.storage.disk import write_durably
+from medattn_edge.scanner.storage.disk import locked, write_durably
 from medattn_edge.scanner.work.tasks import CANARY_CHANGED, CANARY_DAMAGED, CANARY_NOT_FINITE
 
 _SEED: Final = 20181109
@@ -39,7 +35,8 @@ def sing(session: Session, artifact_sha256: str, root: Path) -> str:
     compute what it computed before. OutputError when it cannot be written down.
     """
     found, key, path = labels_hash(session), _key(session, artifact_sha256), root / _KNOWN
-    with _alone(root):
+    # The workers of several devices start at the same time, and none may lose what another has written down.
+    with locked(root / _LOCK, wait=True):
         known = _known(path)
         if key not in known:
             write_durably(path, (json.dumps({**known, key: found}, indent=1, sort_keys=True) + "\n").encode())
@@ -90,21 +87,3 @@ def _known(path: Path) -> dict[str, str]:
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         raise damaged
     return found
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """The workers of several devices start at the same time, and none may lose what another has written down."""
-    try:
-        handle = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {root / _LOCK}: {error.strerror}",
-            expected="a folder that this process may write to",
-            hint=f"ls -ld '{root}'",
-        ) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

@@ -21,9 +21,8 @@ from medattn_edge.io.overlay import write_overlay
 from medattn_edge.scanner.config.sections import Model
 from medattn_edge.scanner.state.records import Output
 from medattn_edge.scanner.work.canary import sing
-from medattn_edge.scanner.work.tasks import Done, Refused, Task
+from medattn_edge.scanner.work.tasks import OVERLAY, SEG, Done, Refused, Task
 
-SEG, OVERLAY = "seg.dcm", "overlay.png"
 _THUMBNAIL: Final = 512  # pixels of its longer side
 
 

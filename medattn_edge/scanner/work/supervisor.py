@@ -32,11 +32,9 @@ from medattn_edge.scanner.work.tasks import (
     model_to_json,
 )
 
-__all__ = ["Done", "Refused", "Supervisor", "Task", "WorkerLost"]
-
 _WORKER: Final = "medattn_edge.scanner.work.worker"
 _LOOK_S: Final = 0.25
-_MIB: Final = 1_000_000
+_MB: Final = 1_000_000
 
 
 class Supervisor:
@@ -79,7 +77,7 @@ class Supervisor:
     def rss_mb(self) -> float:
         """The worker's resident memory in 1e6 bytes, 0 when there is none."""
         pid = self.pid
-        return 0.0 if pid is None else _resident(pid) / _MIB
+        return 0.0 if pid is None else _resident(pid) / _MB
 
     def start(self) -> None:
         """Start a worker that opens every model and sings every canary. Raises WorkerLost (`not_ready`)."""
