@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,3 +20,20 @@ def node(tmp_path: Path) -> Iterator[Node]:
     made = Node(tmp_path / "node")
     yield made
     made.store.close()
+
+
+@pytest.fixture(scope="module")
+def model(randomised: Any) -> Path:
+    """The tiny network that the tests of whole nodes segment with."""
+    from running_node import tiny_model
+
+    return tiny_model(randomised)
+
+
+@pytest.fixture
+def archive() -> Iterator[Any]:
+    """An archive that stores what it is sent."""
+    from dicom_peers import Archive
+
+    with Archive() as started:
+        yield started

@@ -39,6 +39,11 @@ QUICK: Mapping[str, Any] = {
 UNFINISHED = ("receiving", "queued", "running", "segmented")
 
 
+def command(*words: object) -> subprocess.CompletedProcess[str]:
+    """Run medattn-edge to its end."""
+    return subprocess.run([*COMMAND, *map(str, words)], capture_output=True, text=True, check=False, timeout=60)
+
+
 @cache
 def tiny_model(randomised: Callable[[Any], Any]) -> Path:
     """A 2-D network of 32 x 32 windows, exported once for the whole session; about half of a real CT becomes organ."""

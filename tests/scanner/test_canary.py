@@ -14,18 +14,12 @@ import pytest
 
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
-from running_node import tiny_model
 
 from medattn_edge.artifact import sha256
 from medattn_edge.backends import open_session
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import OutputError
 from medattn_edge.scanner.work.canary import CanaryError, sing
-
-
-@pytest.fixture(scope="module")
-def model(randomised: Any) -> Path:
-    return tiny_model(randomised)
 
 
 @pytest.fixture(scope="module")

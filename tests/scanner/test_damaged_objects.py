@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,18 +15,7 @@ from dicom_mutations import mutations  # noqa: E402
 from dicom_peers import Archive, send  # noqa: E402
 from dicom_phantoms import real_ct, write_series  # noqa: E402
 from raw_sender import Raw  # noqa: E402
-from running_node import RunningNode, Scan, tiny_model  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def model(randomised: Any) -> Path:
-    return tiny_model(randomised)
-
-
-@pytest.fixture
-def archive() -> Iterator[Archive]:
-    with Archive() as started:
-        yield started
+from running_node import RunningNode, Scan  # noqa: E402
 
 
 def test_a_sender_that_breaks_off_in_the_middle_of_an_object_harms_nobody(model, archive, tmp_path):

@@ -7,7 +7,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,19 +14,7 @@ pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installe
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
 from dicom_peers import Archive, send  # noqa: E402
-from running_node import COMMAND, RunningNode, Scan, tiny_model  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def model(randomised: Any) -> Path:
-    return tiny_model(randomised)
-
-
-@pytest.fixture
-def archive() -> Iterator[Archive]:
-    with Archive() as started:
-        yield started
-
+from running_node import COMMAND, RunningNode, Scan  # noqa: E402
 
 # Workers
 

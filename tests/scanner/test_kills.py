@@ -6,7 +6,6 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,21 +16,10 @@ pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installe
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
 from dicom_peers import Archive, send  # noqa: E402
-from running_node import RunningNode, Scan, tiny_model  # noqa: E402
+from running_node import RunningNode, Scan  # noqa: E402
 
 # A kill is no reason to give a series up; the patience of a real node is tested where it counts.
 PATIENT = {"retries": 100_000, "interruptions": 100_000, "delivery_attempts": 100_000}
-
-
-@pytest.fixture(scope="module")
-def model(randomised: Any) -> Path:
-    return tiny_model(randomised)
-
-
-@pytest.fixture
-def archive() -> Iterator[Archive]:
-    with Archive() as started:
-        yield started
 
 
 STAGES = ("receiving", "completing", "segmenting", "worker", "delivering", "delivered", "recovering", "draining")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,12 +14,7 @@ pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installe
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
 from dicom_peers import Archive, send  # noqa: E402
-from running_node import COMMAND, RunningNode, Scan, tiny_model  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def model(randomised: Any) -> Path:
-    return tiny_model(randomised)
+from running_node import RunningNode, Scan, command  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +33,6 @@ def running(model: Path, archive: Archive, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path
-
-
-def command(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *map(str, words)], capture_output=True, text=True, check=False, timeout=60)
 
 
 def segs_of(archive: Archive, scan: Scan) -> dict[frozenset[str], set[str]]:

@@ -20,14 +20,9 @@ pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 from archive_peer import make_certificates  # noqa: E402
 from dicom_peers import AE_TITLE, Archive, dcmsend, dcmtk, needs_dcmtk, needs_orthanc, send, storescu  # noqa: E402
 from orthanc_peer import Orthanc  # noqa: E402
-from running_node import COMMAND, RunningNode, Scan, tiny_model  # noqa: E402
+from running_node import COMMAND, RunningNode, Scan  # noqa: E402
 
 TOOLS = Path(sys.executable).parent
-
-
-@pytest.fixture(scope="module")
-def model(randomised: Any) -> Path:
-    return tiny_model(randomised)
 
 
 @pytest.fixture(scope="module")

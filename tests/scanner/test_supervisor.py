@@ -28,7 +28,8 @@ from running_node import tiny_model  # noqa: E402
 
 from medattn_edge.scanner.config.sections import Limits, Model  # noqa: E402
 from medattn_edge.scanner.log.log import Log  # noqa: E402
-from medattn_edge.scanner.work.supervisor import Done, Refused, Supervisor, Task, WorkerLost  # noqa: E402
+from medattn_edge.scanner.work.supervisor import Supervisor  # noqa: E402
+from medattn_edge.scanner.work.tasks import Done, Refused, Task, WorkerLost  # noqa: E402
 
 LIMITS = Limits(job_timeout_s=60, start_timeout_s=60)
 PATIENT = ("Phantom", "PHANTOM-1", "Synthetic")
@@ -404,7 +405,8 @@ import json, sys, threading, time
 from pathlib import Path
 from medattn_edge.scanner.config.sections import Limits, Model
 from medattn_edge.scanner.log.log import Log
-from medattn_edge.scanner.work.supervisor import Supervisor, Task
+from medattn_edge.scanner.work.supervisor import Supervisor
+from medattn_edge.scanner.work.tasks import Task
 root, artifact, files, work = json.loads(sys.argv[1])
 supervisor = Supervisor("cpu", [Model("lungs", Path(artifact), threads=1)], Limits(), Log(), Path(root))
 supervisor.start()
