@@ -1,13 +1,14 @@
-"""Reads damaged DICOM files one after the other; a process of its own, so that a decoder's crash is seen and survived.
+"""Reads damaged DICOM files one after the other; a process of its own, so that a crash is seen and survived.
 
 `python fuzzed_reader.py FOLDER SEED COUNT WRITE_EVERY` prints a line `begin NAME` before each file and a line
-`end OUTCOME SECONDS` behind it, SECONDS being of the processor, and at last `peak MB`. An outcome is `read`,
-`written`, `refused REASON`, or `bug ...` for everything that no caller is prepared for.
+`end OUTCOME SECONDS` behind it, SECONDS being of the processor, and at last `peak MB`, both with its decoder's. An
+outcome is `read`, `written`, `refused REASON`, or `bug ...` for everything that no caller is prepared for.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import os
 import resource
 import sys
 import time
@@ -23,6 +24,7 @@ from pydicom import uid
 
 from medattn_edge.errors import MedattnError, ScanError
 from medattn_edge.io.dicom import REASONS, RefusedSeries, Series, read_series, search
+from medattn_edge.io.dicom_pixels import DECODER
 from medattn_edge.io.dicom_seg import Algorithm, write_seg
 from medattn_edge.volume import Volume
 
@@ -107,6 +109,24 @@ def _reason(error: MedattnError) -> str:
     return error.reason if isinstance(error, RefusedSeries) else error.code
 
 
+def _seconds() -> float:
+    """Of the processor, until now: of this process, and of its decoder if that is still the one it was."""
+    used = time.process_time()
+    if DECODER.pid is not None:
+        times = Path(f"/proc/{DECODER.pid}/stat").read_text().rpartition(") ")[2].split()
+        used += (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+    return used
+
+
+def _peak_mb(pid: int | None) -> int:
+    """Of this program alone: ru_maxrss counts what its parent held before exec."""
+    if pid is None:
+        return 0
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    [peak] = [int(line.split()[1]) for line in status if line.startswith("VmHWM")]
+    return peak // 1024
+
+
 def main(folder: Path, seed: int, count: int, write_every: int) -> None:
     """Every damaged file in turn, each with a line before it and one behind it."""
     faulthandler.enable()
@@ -116,17 +136,14 @@ def main(folder: Path, seed: int, count: int, write_every: int) -> None:
     for number, (name, place) in enumerate(damaged(folder / "series", seed, count)):
         say(f"begin {name}\n")
         sys.stdout.flush()
-        start = time.process_time()
+        start = _seconds()
         try:
             ended = outcome(place, folder / "seg.dcm" if number % write_every == 0 else None)
         except Exception:  # noqa: BLE001 - whatever it is, it is what this looks for
             ended = f"bug {traceback.format_exc()!r}"
-        say(f"end {ended} {time.process_time() - start:.2f}\n")
+        say(f"end {ended} {max(0.0, _seconds() - start):.2f}\n")
         sys.stdout.flush()
-    # Of this program alone: ru_maxrss counts what its parent held before exec.
-    status = Path("/proc/self/status").read_text().splitlines()
-    [peak] = [int(line.split()[1]) for line in status if line.startswith("VmHWM")]
-    say(f"peak {peak // 1024}\n")
+    say(f"peak {_peak_mb(os.getpid()) + _peak_mb(DECODER.pid)}\n")
 
 
 if __name__ == "__main__":

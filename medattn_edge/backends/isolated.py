@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -16,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from medattn_edge import errors
-from medattn_edge.backends.isolated_channel import Channel, Message
 from medattn_edge.backends.session import Options, Patches, Session
-from medattn_edge.errors import BackendError, EnvironmentProblem, MedattnError
+from medattn_edge.channel import Channel, Message
+from medattn_edge.child import end as end_child
+from medattn_edge.child import signal_name, spawn
+from medattn_edge.errors import BackendError, MedattnError
 from medattn_edge.spec import ModelSpec
 
 SECONDS = 600.0  # the time limit of opening, and of one run
@@ -60,7 +59,7 @@ class IsolatedSession(Session):
         self._process, end = spawn(_WORKER, environment or {})
         end.settimeout(_LOOK_SECONDS)
         self._channel = Channel(end, self._look)
-        self._end = weakref.finalize(self, _end, self._process, end)
+        self._end = weakref.finalize(self, end_child, self._process, end)
         try:
             told, _ = self._ask(_request(path, backend, options or Options(), opener))
         except BaseException:
@@ -142,34 +141,6 @@ _LOST = "open it again, in a new process; dmesg | grep NVRM says more when it co
 _KILLED = "a smaller --batch: the kernel kills with SIGKILL when memory runs out, and dmesg tells it"
 
 
-def spawn(module: str, environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """A child that runs `main(descriptor)` of a module, and our end of the connection to it.
-
-    environment: variables beside this process's own. Raises EnvironmentProblem when no process can be started.
-    """
-    ours, theirs = socket.socketpair()
-    with theirs:
-        # A fresh interpreter rather than a fork, which would copy the locks of threads that are not there; and rather
-        # than multiprocessing's spawn, which runs the main script once more.
-        start = f"import sys; sys.path[:] = {sys.path!r}; import {module} as worker; worker.main({theirs.fileno()})"
-        try:
-            child = subprocess.Popen(
-                [sys.executable, "-P", "-c", start],
-                stdin=subprocess.DEVNULL,
-                stdout=_STDERR,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, **environment},
-            )
-        except OSError as error:
-            ours.close()
-            raise EnvironmentProblem(
-                f"no process can be started: {error.strerror or error}",
-                expected="room for one more process",
-                hint="end other programs, or raise ulimit -u",
-            ) from error
-    return child, ours
-
-
 def _request(path: Path | str, backend: str | None, options: Options, opener: str) -> dict[str, Any]:
     values = {
         "device": options.device,
@@ -190,11 +161,7 @@ def _cause(process: subprocess.Popen[bytes]) -> tuple[str, str]:
         return "the runtime closed the connection to its session", _CRASHED
     if code >= 0:
         return f"the runtime ended its process with exit code {code}", _CRASHED
-    return f"the runtime crashed: {_signal_name(-code)}", _KILLED if -code == signal.SIGKILL else _CRASHED
-
-
-def _signal_name(number: int) -> str:
-    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    return f"the runtime crashed: {signal_name(-code)}", _KILLED if -code == signal.SIGKILL else _CRASHED
 
 
 def _raise(answer: Message) -> None:
@@ -205,10 +172,3 @@ def _raise(answer: Message) -> None:
         told = answer["error"]
         kind = next((getattr(errors, name) for name in told["kinds"] if hasattr(errors, name)), MedattnError)
         raise kind(told["found"], expected=told["expected"], hint=told["hint"])
-
-
-def _end(process: subprocess.Popen[bytes], end: socket.socket) -> None:
-    """Without the session itself, which an abandoned one no longer is."""
-    process.kill()
-    process.wait()
-    end.close()

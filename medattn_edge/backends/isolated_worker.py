@@ -6,10 +6,7 @@ import contextlib
 import importlib
 import os
 import resource
-import select
-import signal
 import socket
-import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -19,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from medattn_edge.backends.cuda_memory import GpuLost
-from medattn_edge.backends.isolated_channel import Channel, Message
 from medattn_edge.backends.session import Patches, Session
+from medattn_edge.channel import Channel, Message
+from medattn_edge.child import attach
 from medattn_edge.errors import BackendError, MedattnError
 from medattn_edge.spec import ModelSpec
 
@@ -36,28 +34,6 @@ def main(descriptor: int) -> None:
     with socket.socket(fileno=descriptor) as end, contextlib.suppress(EOFError):
         _serve(Channel(end))
     os._exit(0)  # a runtime that crashes while it is taken down has nothing left to say
-
-
-def attach(descriptor: int) -> None:
-    """Make this process the child of whoever holds the other end of a socket: it ends when that one does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer, which then ends this process
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold a patient's scan
-    with contextlib.suppress(OSError):  # if memory runs out, it should be the runtime that ends, not its parent
-        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
-    os.set_inheritable(descriptor, False)
-    threading.Thread(target=_end_with_parent, args=(descriptor, os.getppid()), daemon=True).start()
-
-
-def _end_with_parent(descriptor: int, parent: int) -> None:
-    """Ends this process when the other end is closed, even while the runtime computes.
-
-    A process forked by the parent may hold the other end open: then the parent's own end is noticed a second later.
-    """
-    poll = select.poll()
-    poll.register(descriptor, 0)  # POLLHUP, which is always reported
-    while not poll.poll(_LOOK_MS) and os.getppid() == parent:
-        pass
-    os._exit(0)
 
 
 def _serve(channel: Channel) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medattn_edge.io.dicom_decoder import Decoder, DecodingError
 from medattn_edge.io.dicom_files import DEFLATED, check_inflated, data_set_start, failures, quiet
 from medattn_edge.io.dicom_planes import Plane
 from medattn_edge.io.dicom_reasons import RefusedSeries
@@ -17,6 +19,9 @@ from medattn_edge.volume import Array
 
 # Their numbers are physical after rescaling, and MONOCHROME1 is only how they like to be shown.
 _PHYSICAL_UNITS = ("HU", "HU_MOD")
+
+_PYTHON = "pydicom"  # the only decoder that is not C
+DECODER = Decoder()
 
 
 def read_planes(planes: Sequence[Plane], modality: str) -> Array:
@@ -29,16 +34,17 @@ def read_planes(planes: Sequence[Plane], modality: str) -> Array:
     padded: dict[int, Array] = {}
     lowest: float | None = None
     for path, run in groupby(enumerate(planes), key=lambda pair: pair[1].path):
-        for (index, plane), stored in _decoded(path, list(run)):
-            padding = _padding(stored, plane.storage)
-            values = _values(stored, plane, modality)
-            voxels[index] = values
-            real = voxels[index] if padding is None else voxels[index][~padding]
-            if real.size:
-                lowest = float(real.min()) if lowest is None else min(lowest, float(real.min()))
-            if padding is not None:
-                # An eighth of a byte for each voxel: the lowest value is known at the end.
-                padded[index] = np.packbits(padding)
+        with closing(_decoded(path, list(run))) as slices:
+            for (index, plane), stored in slices:
+                padding = _padding(stored, plane.storage)
+                values = _values(stored, plane, modality)
+                voxels[index] = values
+                real = voxels[index] if padding is None else voxels[index][~padding]
+                if real.size:
+                    lowest = float(real.min()) if lowest is None else min(lowest, float(real.min()))
+                if padding is not None:
+                    # An eighth of a byte for each voxel: the lowest value is known at the end.
+                    padded[index] = np.packbits(padding)
     if lowest is not None:
         for index, bits in padded.items():
             mask = np.unpackbits(bits, count=voxels[index].size).astype(bool)
@@ -52,32 +58,35 @@ def _type(planes: Sequence[Plane], modality: str) -> Any:
     return np.int16 if whole and min(ends) >= -(1 << 15) and max(ends) < 1 << 15 else np.float32
 
 
-def _decoded(path: Path, run: list[tuple[int, Plane]]) -> Iterator[tuple[tuple[int, Plane], Array]]:
+def _decoded(path: Path, run: list[tuple[int, Plane]]) -> Generator[tuple[tuple[int, Plane], Array]]:
     """Each slice of one file with its stored words, as they are in the file."""
     storage = run[0][1].storage
     size = (storage.rows, storage.columns)
-    frames = _frames(path, storage, [plane.frame for _, plane in run])
-    for index, plane in run:
-        try:
-            # Around each slice and not around the loop: a generator would leave warnings off for its caller.
-            with quiet():
-                words = next(frames)
-        except RefusedSeries:
-            raise
-        except failures() as error:
-            what = f"slice {index + 1} cannot be decoded ({type(error).__name__})"
-            raise RefusedSeries("unreadable", what) from error
-        if words.shape != size or words.dtype.kind not in "iu":
-            raise RefusedSeries("unreadable", f"slice {index + 1} has {words.shape} pixels, the header says {size}")
-        yield (index, plane), words
+    with closing(_frames(path, storage, [plane.frame for _, plane in run])) as frames:
+        for index, plane in run:
+            try:
+                # Around each slice and not around the loop: a generator would leave warnings off for its caller.
+                with quiet():
+                    words = next(frames)
+            except RefusedSeries:
+                raise
+            except failures() as error:
+                why = str(error) if isinstance(error, DecodingError) else type(error).__name__
+                raise RefusedSeries("unreadable", f"slice {index + 1} cannot be decoded ({why})") from error
+            if words.shape != size or words.dtype.kind not in "iu":
+                raise RefusedSeries("unreadable", f"slice {index + 1} has {words.shape} pixels, the header says {size}")
+            yield (index, plane), words
 
 
-def _frames(path: Path, storage: Storage, wanted: list[int]) -> Iterator[Array]:
+def _frames(path: Path, storage: Storage, wanted: list[int]) -> Generator[Array]:
     """Frames of a file in the wanted order, (rows, columns); what may go wrong is left to the caller."""
     import pydicom
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.pixels.utils import iter_pixels
 
+    if storage.plugin not in ("", _PYTHON):
+        yield from DECODER.frames(path, storage.plugin, wanted)
+        return
     # The bits above the stored ones are kept for now: some writers put the padding value there.
     settings: dict[str, Any] = {"raw": True, "correct_unused_bits": False}
     if storage.plugin:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from medattn_edge.backends.isolated import spawn
-from medattn_edge.backends.isolated_channel import Channel
+from medattn_edge.channel import Channel
+from medattn_edge.child import spawn
 from medattn_edge.errors import EnvironmentProblem
 from medattn_edge.scanner.config.sections import Limits, Model
 from medattn_edge.scanner.log.log import Level, Log

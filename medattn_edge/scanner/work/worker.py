@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from medattn_edge.backends.isolated_channel import Channel, Message
-from medattn_edge.backends.isolated_worker import attach
+from medattn_edge.channel import Channel, Message
+from medattn_edge.child import attach
 from medattn_edge.errors import MedattnError
 from medattn_edge.scanner.log.capture import captured
 from medattn_edge.scanner.log.log import Log

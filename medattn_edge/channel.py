@@ -1,4 +1,4 @@
-"""Channel: what two processes say to each other about one session: a JSON object, and float32 arrays behind it.
+"""Channel: what two processes of this program say to each other: a JSON object, and arrays of numbers behind it.
 
 No pickle: what arrives can be wrong, but it cannot be code. Arrays are sent from where they lie and received where they
 will stay.
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from medattn_edge.backends.session import Patches
+from medattn_edge.volume import Array
 
 _LENGTH = struct.Struct("<I")
 Message = Mapping[str, Any]
@@ -29,18 +29,19 @@ class Channel:
     def __init__(self, end: socket.socket, waiting: Callable[[], None] = lambda: None) -> None:
         self._end, self.waiting = end, waiting
 
-    def send(self, message: Message, arrays: Sequence[Patches] = ()) -> None:
-        """Send JSON values, and C-contiguous arrays of any shape."""
-        text = json.dumps({"message": message, "shapes": [array.shape for array in arrays]}).encode()
+    def send(self, message: Message, arrays: Sequence[Array] = ()) -> None:
+        """Send JSON values, and C-contiguous arrays of any shape and any numbers."""
+        kinds = [(array.dtype.str, array.shape) for array in arrays]
+        text = json.dumps({"message": message, "arrays": kinds}).encode()
         self._write(memoryview(_LENGTH.pack(len(text)) + text))
         for array in arrays:
             self._write(array.data.cast("B"))
 
-    def receive(self) -> tuple[dict[str, Any], list[Patches]]:
+    def receive(self) -> tuple[dict[str, Any], list[Array]]:
         """Wait for what the other end sends; the arrays are new ones."""
         (length,) = _LENGTH.unpack(self._read(memoryview(bytearray(_LENGTH.size))))
         head = json.loads(bytes(self._read(memoryview(bytearray(length)))))
-        arrays = [np.empty(shape, np.float32) for shape in head["shapes"]]
+        arrays = [np.empty(shape, np.dtype(kind)) for kind, shape in head["arrays"]]
         for array in arrays:
             self._read(array.data.cast("B"))
         return head["message"], arrays
