@@ -75,8 +75,12 @@ class Files:
         return self._exported("fused.onnx", "onnxruntime")
 
     def onnx_for_openvino(self) -> Path:
-        """Fused as OpenVINO likes it."""
+        """Fused as OpenVINO likes it in FP32."""
         return self._exported("openvino.onnx", "openvino")
+
+    def onnx_for_all(self) -> Path:
+        """Fused as `export` does it by default: what every other precision is made from."""
+        return self._exported("default.onnx", "onnx")
 
     def onnx_for_tensorrt(self) -> Path:
         """Fused as TensorRT likes it."""
@@ -100,7 +104,7 @@ class Files:
 
     def int8_openvino(self) -> Path:
         """INT8 through NNCF on the OpenVINO model."""
-        return self._int8("int8.xml", self.onnx_for_openvino(), "nncf-openvino")
+        return self._int8("int8.xml", self.onnx_for_all(), "nncf-openvino")
 
     def int8_bf16(self) -> Path:
         """The same, with BF16 asked for where it is not INT8."""

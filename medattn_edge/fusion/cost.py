@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,14 +31,24 @@ class Cost:
 
 def cost(network: SegmentationNetwork, spec: ModelSpec) -> Cost:
     """Of one patch of the spec; nothing is computed and no weight is copied."""
+    traffic, run = _Traffic(), imagined(network, spec)
+    with FlopCounterMode(display=False) as counter, traffic:
+        run()
+    return Cost(counter.get_total_flops() / 1e9, traffic.moved / 1e6)
+
+
+def imagined(network: SegmentationNetwork, spec: ModelSpec) -> Callable[[], None]:
+    """A function that runs the network on one patch of the spec, with tensors that have sizes and no numbers."""
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     ghosts = {name: torch.empty(value.shape, device="meta") for name, value in tensors.items()}
     image = torch.empty(1, spec.in_channels, *spec.patch, device="meta")
-    traffic = _Traffic()
-    # no_grad, not inference_mode: under the latter the counter sees composite operators, which it does not know.
-    with torch.no_grad(), FlopCounterMode(display=False) as counter, traffic:
-        functional_call(network, ghosts, (image,))
-    return Cost(counter.get_total_flops() / 1e9, traffic.moved / 1e6)
+
+    def run() -> None:
+        # no_grad, not inference_mode: under the latter a counter sees composite operators, which it does not know.
+        with torch.no_grad():
+            functional_call(network, ghosts, (image,))
+
+    return run
 
 
 class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -12,14 +12,19 @@ from medattn_edge.fusion.plan import ALWAYS_GOOD, changed
 # paired ratios on a 2-core Xeon with AMX that was not quiet (2-D, self-guided, 3-D; published layouts): ONNX Runtime
 # FP32 1.07, 1.11, 1.02; OpenVINO FP32 1.19, 1.12, 1.14; OpenVINO INT8 1.09, 1.00, 1.11. What costs in one of them
 # (pixel-shuffle: 0.85 in ONNX Runtime; attention-inputs: 0.92 in OpenVINO) is for `compile --tune` to try.
+#
+# With winograd beside them OpenVINO is 1.15 and 1.21 times as fast again in FP32 (2-D, self-guided), for a file that is
+# 2.0 and 1.3 times as large; ONNX Runtime gains 1.05 and 1.07 only. supervision-products: OpenVINO INT8 1.16, FP32
+# 1.03, ONNX Runtime 1.00; not measured in TensorRT, which does not pad channels to 16.
+_TENSORRT = ALWAYS_GOOD - {"supervision-products"}
 DEFAULTS: dict[str, frozenset[str]] = {
-    "onnx": ALWAYS_GOOD,  # read by several runtimes: nothing that pays in one and costs in another
+    "onnx": ALWAYS_GOOD,  # read by several runtimes and in several precisions: nothing that pays in one alone
     "torchscript": ALWAYS_GOOD,
     "onnxruntime": ALWAYS_GOOD,
-    "openvino": ALWAYS_GOOD,  # it makes one operation of a position attention by itself
-    "tensorrt": ALWAYS_GOOD,
-    "tensorrt-rtx": ALWAYS_GOOD,
-    "torch-tensorrt": ALWAYS_GOOD,
+    "openvino": ALWAYS_GOOD | {"winograd"},  # it makes one operation of a position attention by itself
+    "tensorrt": _TENSORRT,
+    "tensorrt-rtx": _TENSORRT,
+    "torch-tensorrt": _TENSORRT,
 }
 # The self-guided network attends at a quarter of the patch's size, and its weights have a row per position: 64 MiB with
 # this many, 1 GiB with four times as many. Beyond it they are computed a block at a time. ONNX Runtime is faster with

@@ -17,7 +17,8 @@ from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.registry import records
 from medattn_edge.spec import ModelSpec
 
-# What takes work away. The others move it, which pays in one runtime and costs in the next: they are asked for by name.
+# What takes work away. The others move it, which pays in one runtime and costs in the next: they are asked for by name,
+# or are the default of one runtime.
 ALWAYS_GOOD = frozenset(
     {
         "batch-norm",
@@ -29,6 +30,7 @@ ALWAYS_GOOD = frozenset(
         "scalar-prelu",
         "shared-halves",
         "supervision-heads",
+        "supervision-products",
         "training-parts",
         "transposed-convolution",
     }
@@ -39,7 +41,7 @@ ALWAYS_GOOD = frozenset(
 class Applied:
     """A rewrite that changed something. sites: the modules it touched. saved: see Cost; None when not measured.
 
-    A negative saving is a cost.
+    A negative saving is a cost. fp32_only: see Rewrite.
     """
 
     name: str
@@ -47,11 +49,13 @@ class Applied:
     sites: tuple[str, ...]
     gflop_saved: float | None
     mbytes_saved: float | None
+    fp32_only: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As a manifest has it: how many sites there are, not which."""
         saved = {"gflop_saved": self.gflop_saved, "mbytes_saved": self.mbytes_saved}
-        return {"name": self.name, "title": self.title, "sites": len(self.sites), **saved}
+        told = {"name": self.name, "title": self.title, "sites": len(self.sites), **saved}
+        return told | ({"fp32_only": True} if self.fp32_only else {})
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,9 @@ def fuse(network: SegmentationNetwork, names: tuple[str, ...] | None = None, spe
     """A copy of a network in evaluation mode, rewritten; the network itself stays as it is.
 
     names: of rewrites, in any order, what they need being added; None is every one that is always good.
-    spec: measures what each one saves at the spec's patch. The copy answers `forward` and `forward_attention`; it
-    cannot be trained. Raises UsageError for a name that is not known and for two that exclude each other.
+    spec: measures what each one saves at the spec's patch, and takes back what saves nothing there. The copy answers
+    `forward` and `forward_attention`; it cannot be trained. Raises UsageError for a name that is not known and for two
+    that exclude each other.
     """
     chosen = _chosen(ALWAYS_GOOD if names is None else frozenset(names))
     fused = copy.deepcopy(network).eval()
@@ -98,6 +103,8 @@ def fuse(network: SegmentationNetwork, names: tuple[str, ...] | None = None, spe
     for rewrite in chosen:
         with torch.no_grad():
             touched = tuple(rewrite.apply(fused))
+            if touched and spec is not None and rewrite.settle is not None:
+                touched = tuple(rewrite.settle(fused, spec))
         if not touched:
             continue
         fused.eval()  # the modules that are new
@@ -105,7 +112,7 @@ def fuse(network: SegmentationNetwork, names: tuple[str, ...] | None = None, spe
         if spec is not None and now is not None:
             after = cost(fused, spec)
             gflop, mbytes, now = now.gflop - after.gflop, now.mbytes - after.mbytes, after
-        plan.append(Applied(rewrite.name, rewrite.title, touched, gflop, mbytes))
+        plan.append(Applied(rewrite.name, rewrite.title, touched, gflop, mbytes, rewrite.fp32_only))
     return Fused(fused, tuple(plan), before, now)
 
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 from torch import nn
 
 from medattn_edge.models.network import SegmentationNetwork
+from medattn_edge.spec import ModelSpec
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -21,7 +22,9 @@ class Rewrite:
     apply: changes a network in evaluation mode in place, logits and attention maps staying what they are, and returns
     the paths of the modules it touched (none: nothing to do, as in a network that it was applied to before).
     needs: what is applied first even when nobody named it. after: what comes first when both are applied.
-    excludes: what cannot be applied beside it.
+    excludes: what cannot be applied beside it. fp32_only: numbers inside are larger than the answer and cancel, so that
+    no lower precision may be made of the file. settle: once the patch is known, takes back what does not pay there and
+    returns the paths of what stays.
     """
 
     name: str
@@ -31,6 +34,8 @@ class Rewrite:
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
+    fp32_only: bool = False
+    settle: Callable[[SegmentationNetwork, ModelSpec], list[str]] | None = None
 
 
 def sites(network: nn.Module, kind: type[Module]) -> list[tuple[str, Module]]:

@@ -18,12 +18,18 @@ from medattn_edge.precision.onnx_graph import operators
 
 
 def fp32_graph(artifact: Artifact, wanted: str) -> None:
-    """Raise UsageError unless an artifact is an FP32 ONNX graph, from which every other precision is made."""
+    """Raise UsageError unless an artifact is an FP32 ONNX graph, from which every other precision can be made."""
     if artifact.path.suffix.lower() != ".onnx" or artifact.manifest.precision != "fp32":
         raise UsageError(
             f"{artifact.path.name} is an artifact in {artifact.manifest.precision}",
             expected=f"an FP32 ONNX artifact to make {wanted} from",
             hint="medattn-edge export CHECKPOINT -o NAME.onnx",
+        )
+    if only := [str(one["name"]) for one in artifact.manifest.rewrites if one.get("fp32_only")]:
+        raise UsageError(
+            f"the graph was made with {', '.join(only)}, where large numbers cancel: in {wanted} that loses the answer",
+            expected="a graph without it",
+            hint=f"medattn-edge export CHECKPOINT -o NAME.onnx --rewrite -{only[0]}",
         )
 
 

@@ -19,15 +19,20 @@ def quantise(parent: Artifact, model: Any, calibration: Calibration, recipe: Rec
     ov = imported()
     read = ov.Core().read_model(str(parent.path))
     fused = fuse_attention(read)
-    floating = names_in(read, (*attention_products(model), *with_idle_nodes(model, recipe.floating)))
+    floating = names_in(read, model, (*attention_products(model), *with_idle_nodes(model, recipe.floating)))
     made = quantised(read, calibration, recipe, [*fused, *floating])
     ov.save_model(made, str(files[".xml"]), compress_to_fp16=False)
 
 
-def names_in(model: Any, nodes: tuple[str, ...]) -> list[str]:
-    """The names that ONNX nodes have in an OpenVINO model: a convolution with a bias becomes two operations there."""
+def names_in(read: Any, model: Any, nodes: tuple[str, ...]) -> list[str]:
+    """The names that nodes of a ModelProto have in the OpenVINO model that was read of it.
+
+    A convolution with a bias becomes two operations there; the node that an output comes from has the output's name.
+    """
+    outputs = {output.name for output in model.graph.output}
     wanted = {name for node in nodes for name in (node, f"{node}/WithoutBiases")}
-    return [name for name in (op.get_friendly_name() for op in model.get_ordered_ops()) if name in wanted]
+    wanted |= {name for node in model.graph.node if node.name in nodes for name in node.output if name in outputs}
+    return [name for name in (op.get_friendly_name() for op in read.get_ordered_ops()) if name in wanted]
 
 
 DOOR = Door(

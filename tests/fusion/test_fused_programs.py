@@ -101,7 +101,7 @@ def test_the_pixel_shuffles_are_exported_without_scattering(form, network, tmp_p
 @pytest.mark.parametrize("form", ["attention-unet-3d-multi"], indirect=True)
 def test_an_exported_3d_unet_takes_any_batch_with_its_maps(form, network, tmp_path, image, distance):
     operators = check_export(form, network, "blocked", ANY_BATCH, tmp_path, image, distance)
-    assert operators["Concat"] == 1  # the maps
+    assert operators["Concat"] == 2  # the maps, and the rows of the deep-supervision heads
 
 
 @pytest.mark.parametrize("form", ["self-guided"], indirect=True)

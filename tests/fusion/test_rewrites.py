@@ -38,8 +38,10 @@ CHANGES = {
     "scalar-prelu": MONAI | GUIDED,
     "shared-halves": {"self-guided"},
     "supervision-heads": UNETS_3D,
+    "supervision-products": UNETS_3D,
     "training-parts": GUIDED,
     "transposed-convolution": GUIDED,
+    "winograd": GUIDED | {"attention-unet-2d"},  # at these sizes they stay what they are: see test_winograd.py
 }
 ALL_BLOCKED = tuple(name for name in CHANGES if name != "position-sdpa")
 ONLY_GUIDED = pytest.mark.parametrize("form", ["self-guided"], indirect=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from medattn_edge.artifact import Artifact
 from medattn_edge.errors import UsageError
 from medattn_edge.precision import door_ort, qdq_rules
 from medattn_edge.precision.attention_paths import spare_energies
+from medattn_edge.precision.derived import fp32_graph
 from medattn_edge.precision.door import Calibration, Door, Recipe, doors, fitting_doors
 from medattn_edge.precision.layers import SMALL_CHANNELS, attention_products, layers
 from medattn_edge.precision.observe import floating_tensors
@@ -275,3 +277,47 @@ def test_what_no_door_can_do_is_refused_with_what_can_be_done(path: str, recipe:
 def test_a_recipe_that_nobody_knows_is_refused(profile: str, isa: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         Recipe(profile, isa)
+
+
+def test_the_sum_that_the_logits_come_from_is_not_rounded_in_openvino(lungs: Artifact, tmp_path: Path) -> None:
+    """The node of an output has the output's name there, and was therefore not found among those to leave alone."""
+    rng = np.random.default_rng(0)
+    weights = [
+        numpy_helper.from_array(rng.normal(size=(32, 32 if index else 1, 3, 3)).astype(np.float32), f"w{index}")
+        for index in range(3)
+    ]
+    nodes = [
+        helper.make_node("Conv", ["image", "w0"], ["a"], "first", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a"], ["b"], "relu"),
+        helper.make_node("Conv", ["b", "w1"], ["c"], "left", pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["b", "w2"], ["d"], "right", pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["c", "d"], ["logits"], "sum"),
+    ]
+    image, logits = (
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, channels, 32, 32])
+        for name, channels in (("image", 1), ("logits", 32))
+    )
+    model = helper.make_model(
+        helper.make_graph(nodes, "sum", [image], [logits], weights), opset_imports=[helper.make_opsetid("", 18)]
+    )
+    onnx.save(model, str(tmp_path / "sum.onnx"))
+    patches = list(rng.random((4, 1, 1, 32, 32), dtype=np.float32))
+    parent = Artifact(tmp_path / "sum.onnx", lungs.manifest)
+    path = quantised(DOORS["nncf-openvino"], parent, calibration_of(model, patches), Recipe("cpu"), tmp_path)
+    found = in_openvino(path, patches[0])
+    assert 25 < sqnr(in_onnxruntime(parent.path, patches[0]), found) < 70
+
+    from medattn_edge.backends.openvino_library import imported
+
+    made = {op.get_friendly_name(): op for op in imported().Core().read_model(str(path)).get_ops()}
+    before = [made["logits"].input_value(index).get_node().get_type_name() for index in range(2)]
+    assert before == ["Convolution", "Convolution"]
+
+
+@pytest.mark.parametrize("wanted", ["fp16", "int8"])
+def test_nothing_is_made_of_a_graph_that_is_for_fp32_only(lungs: Artifact, wanted: str) -> None:
+    fp32_graph(lungs, wanted)
+    done = (*lungs.manifest.rewrites, {"name": "winograd", "title": "", "sites": 3, "fp32_only": True})
+    with pytest.raises(UsageError, match=f"winograd, where large numbers cancel: in {wanted}") as caught:
+        fp32_graph(Artifact(lungs.path, replace(lungs.manifest, rewrites=done)), wanted)
+    assert caught.value.hint.endswith("--rewrite -winograd")
