@@ -209,6 +209,7 @@ def test_channel_attention_taken_for_another_is_caught(
     assert [row["verdict"] for row in told["candidates"]] == ["pass", "pass", "fail"]
 
 
+@pytest.mark.slow
 def test_the_graph_that_we_export_is_left_alone_by_both_ways_into_openvino(
     medattn: Run, with_cam: Callable[[str], Path], slices: Path
 ) -> None:

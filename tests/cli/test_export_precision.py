@@ -15,7 +15,13 @@ from medattn_edge.data import shipped_checkpoints
 Run = Callable[..., Any]
 
 
-@pytest.fixture(scope="module", params=sorted(shipped_checkpoints()))
+_QUICK = "lungs-attention-unet-2d"
+_SHIPPED = [
+    name if name == _QUICK else pytest.param(name, marks=pytest.mark.slow) for name in sorted(shipped_checkpoints())
+]
+
+
+@pytest.fixture(scope="module", params=_SHIPPED)
 def shipped(request: pytest.FixtureRequest) -> str:
     """A shipped network's name."""
     return str(request.param)

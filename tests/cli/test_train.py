@@ -94,6 +94,7 @@ def _interruptible() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.mark.slow
 def test_ctrl_c_loses_less_than_an_epoch(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "ball.safetensors"
     words = ["scan.npz", "labels.npz", "-o", str(output), *NETWORK, "--label", "1=ball:7", "--steps", "4"]

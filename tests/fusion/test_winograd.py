@@ -71,7 +71,11 @@ def test_it_is_taken_where_it_is_less_work_and_the_arithmetic_is_less(channels, 
     assert (counted.get_total_flops() < 0.6 * plain.get_total_flops()) == worth
 
 
-@pytest.mark.parametrize("form", ["self-guided", "self-guided-article", "attention-unet-2d"], indirect=True)
+@pytest.mark.parametrize(
+    "form",
+    ["self-guided", pytest.param("self-guided-article", marks=pytest.mark.slow), "attention-unet-2d"],
+    indirect=True,
+)
 @torch.inference_mode()
 def test_every_2d_network_is_the_same_function(always, form, build_form, image, distance):
     network = build_form(form).double()
@@ -87,7 +91,7 @@ def test_every_2d_network_is_the_same_function(always, form, build_form, image, 
 
 
 @pytest.mark.parametrize("form", ["attention-unet-2d"], indirect=True)
-@pytest.mark.parametrize("batch", [1, None])
+@pytest.mark.parametrize("batch", [1, pytest.param(None, marks=pytest.mark.slow)])
 def test_the_exported_graph_has_matrix_products_for_convolutions(
     always, form, network, batch, tmp_path, image, distance
 ):

@@ -435,6 +435,7 @@ def test_a_worker_does_not_outlive_its_node(artifact, many_files, tmp_path, stat
         assert gone(pid, 2)
 
 
+@pytest.mark.slow
 def test_memory_is_flat_over_thirty_series(made, tmp_path):
     tried = made(key_slices=1)
     scan = real_ct()
