@@ -1,6 +1,6 @@
 """A trained network made wider, the function staying the same: to time a published width on what a network has learnt.
 
-    python benchmarks/widened.py CHECKPOINT -o WIDER [--times 2] [--spacing 1.5] [--patch 96x96x96]
+    python benchmarks/widened.py CHECKPOINT -o WIDER [--times 2]
 
 Every channel is doubled and every weight that reads it is halved (Net2Net: Chen and others 2015, arXiv:1511.05641).
 What comes out is compared with what went in before anything is written.
@@ -26,8 +26,6 @@ def main(
     source: Annotated[Path, typer.Argument(metavar="CHECKPOINT")],
     output: Annotated[Path, typer.Option("--output", "-o")],
     times: Annotated[int, typer.Option(min=2)] = 2,
-    spacing: Annotated[float, typer.Option(help="In mm, the same along every axis; 0 is the checkpoint's.")] = 0.0,
-    patch: Annotated[str, typer.Option(help="The checkpoint's by default.")] = "",
 ) -> None:
     loaded = checkpoint.load(source)
     spec = replace(loaded.spec, config={**loaded.spec.config, "width": times * int(loaded.spec.config["width"])})
@@ -38,10 +36,6 @@ def main(
     apart = float((wanted - found).abs().max() / wanted.abs().max())
     if apart > _SAME:
         raise SystemExit(f"not the same function: {apart:.1e} of the largest logit apart")
-    if spacing:
-        spec = replace(spec, spacing=(spacing,) * len(spec.patch))
-    if patch:
-        spec = replace(spec, patch=tuple(map(int, patch.split("x"))))
     checkpoint.save(output, wide, spec, {**loaded.notes, "widened": f"{times} times, from {source.name}"})
     print(f"{output}: width {spec.config['width']}, {apart:.1e} of the largest logit from {source.name}")
 

@@ -18,6 +18,7 @@ from medattn_edge.errors import EnvironmentProblem
 
 _STDERR = 2
 _LOOK_MS = 1000
+_ENDS_S = 1.0  # from the end of its connection to its own
 _OOM_SCORE = "500"  # of -1000 to 1000; 0 is any other process
 
 
@@ -53,14 +54,14 @@ def attach(descriptor: int) -> None:
     """Make this process the child of whoever holds the other end of a socket: it ends when that one does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer, which then ends this process
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold a patient's scan
-    with contextlib.suppress(OSError):  # if memory runs out, it should be the runtime that ends, not its parent
+    with contextlib.suppress(OSError):  # if memory runs out, the child should end and not its parent
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
     os.set_inheritable(descriptor, False)
     threading.Thread(target=_end_with_parent, args=(descriptor, os.getppid()), daemon=True).start()
 
 
 def _end_with_parent(descriptor: int, parent: int) -> None:
-    """Ends this process when the other end is closed, even while the runtime computes.
+    """Ends this process when the other end is closed, even while this one computes.
 
     A process forked by the parent may hold the other end open: then the parent's own end is noticed a second later.
     """
@@ -71,9 +72,15 @@ def _end_with_parent(descriptor: int, parent: int) -> None:
     os._exit(0)
 
 
-def signal_name(number: int) -> str:
-    """SIGSEGV for 11."""
-    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+def ending(process: subprocess.Popen[bytes]) -> str:
+    """How a child ended whose connection is gone; empty when it computes on, and nothing will come of it any more."""
+    try:
+        code = process.wait(_ENDS_S)
+    except subprocess.TimeoutExpired:
+        return ""
+    if code >= 0:
+        return f"ended its process with exit code {code}"
+    return f"crashed: {signal.Signals(-code).name if -code in set(signal.Signals) else f'signal {-code}'}"
 
 
 def end(process: subprocess.Popen[bytes], connection: socket.socket) -> None:

@@ -16,14 +16,13 @@ from medattn_edge import errors
 from medattn_edge.backends.session import Options, Patches, Session
 from medattn_edge.channel import Channel, Message
 from medattn_edge.child import end as end_child
-from medattn_edge.child import signal_name, spawn
+from medattn_edge.child import ending, spawn
 from medattn_edge.errors import BackendError, MedattnError
 from medattn_edge.spec import ModelSpec
 
 SECONDS = 600.0  # the time limit of opening, and of one run
 _OPENER = "medattn_edge.backends:open_session"
 _LOOK_SECONDS = 1.0
-_STDERR = 2
 _WORKER = "medattn_edge.backends.isolated_worker"
 
 
@@ -154,14 +153,11 @@ def _request(path: Path | str, backend: str | None, options: Options, opener: st
 
 def _cause(process: subprocess.Popen[bytes]) -> tuple[str, str]:
     """What ended a child, and what to do about it."""
-    try:
-        code = process.wait(_LOOK_SECONDS)
-    except subprocess.TimeoutExpired:  # it has closed its end and computes on: nothing will come any more
+    how = ending(process)
+    if not how:
         process.kill()
         return "the runtime closed the connection to its session", _CRASHED
-    if code >= 0:
-        return f"the runtime ended its process with exit code {code}", _CRASHED
-    return f"the runtime crashed: {signal_name(-code)}", _KILLED if -code == signal.SIGKILL else _CRASHED
+    return f"the runtime {how}", _KILLED if process.returncode == -signal.SIGKILL else _CRASHED
 
 
 def _raise(answer: Message) -> None:

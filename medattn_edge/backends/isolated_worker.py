@@ -22,8 +22,6 @@ from medattn_edge.child import attach
 from medattn_edge.errors import BackendError, MedattnError
 from medattn_edge.spec import ModelSpec
 
-_LOOK_MS = 1000
-_OOM_SCORE = "500"  # of -1000 to 1000; 0 is any other process
 _STATUS = Path("/proc/self/status")
 _KIB = 1024
 

@@ -92,7 +92,7 @@ def fuse(network: SegmentationNetwork, names: tuple[str, ...] | None = None, spe
     """A copy of a network in evaluation mode, rewritten; the network itself stays as it is.
 
     names: of rewrites, in any order, what they need being added; None is every one that is always good.
-    spec: measures what each one saves at the spec's patch, and takes back what saves nothing there. The copy answers
+    spec: measures what each one saves at the spec's patch, and leaves out what does not pay there. The copy answers
     `forward` and `forward_attention`; it cannot be trained. Raises UsageError for a name that is not known and for two
     that exclude each other.
     """
@@ -102,9 +102,10 @@ def fuse(network: SegmentationNetwork, names: tuple[str, ...] | None = None, spe
     before = now = cost(fused, spec) if spec is not None else None
     for rewrite in chosen:
         with torch.no_grad():
-            touched = tuple(rewrite.apply(fused))
-            if touched and spec is not None and rewrite.settle is not None:
-                touched = tuple(rewrite.settle(fused, spec))
+            if spec is not None and rewrite.apply_at is not None:
+                touched = tuple(rewrite.apply_at(fused, spec))
+            else:
+                touched = tuple(rewrite.apply(fused))
         if not touched:
             continue
         fused.eval()  # the modules that are new

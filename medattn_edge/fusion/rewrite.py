@@ -23,8 +23,8 @@ class Rewrite:
     the paths of the modules it touched (none: nothing to do, as in a network that it was applied to before).
     needs: what is applied first even when nobody named it. after: what comes first when both are applied.
     excludes: what cannot be applied beside it. fp32_only: numbers inside are larger than the answer and cancel, so that
-    no lower precision may be made of the file. settle: once the patch is known, takes back what does not pay there and
-    returns the paths of what stays.
+    no lower precision may be made of the file. apply_at: the same as `apply`, where the patch is known, and only what
+    pays there.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Rewrite:
     after: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
     fp32_only: bool = False
-    settle: Callable[[SegmentationNetwork, ModelSpec], list[str]] | None = None
+    apply_at: Callable[[SegmentationNetwork, ModelSpec], list[str]] | None = None
 
 
 def sites(network: nn.Module, kind: type[Module]) -> list[tuple[str, Module]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
@@ -19,37 +19,39 @@ LEAST_CHANNELS = 128  # below, the transforms cost more than they save at any si
 
 def apply(network: SegmentationNetwork) -> list[str]:
     """2-D convolutions of at least 128 channels in and out; at a size where it does not pay they stay what they are."""
-    touched = []
-    done = {id(made.direct) for _, made in sites(network, WinogradConvolution)}
-    for path, conv in sites(network, nn.Conv2d):
-        wide = min(conv.in_channels, conv.out_channels) >= LEAST_CHANNELS
-        if id(conv) not in done and is_same_3x3(conv) and wide:
-            network.set_submodule(path, WinogradConvolution(conv))
-            touched.append(path)
-    return touched
+    return _made(network, _wide(network))
 
 
-def settle(network: SegmentationNetwork, spec: ModelSpec) -> list[str]:
-    """Convolutions that it does not pay for at any of the sizes they see go back to what they were."""
-    made = dict(sites(network, WinogradConvolution))
-    worth: set[str] = set()
+def apply_at(network: SegmentationNetwork, spec: ModelSpec) -> list[str]:
+    """Those of them that it pays for at one of the sizes that they see, at the patch of the spec."""
+    wide, worth = _wide(network), set[nn.Module]()
 
-    def seeing(path: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
-        def look(module: nn.Module, inputs: tuple[Tensor]) -> None:
-            channels, height, width = inputs[0].shape[1:]
-            if winograd_convolution.pays(channels, made[path].outputs, height, width):
-                worth.add(path)
+    def look(conv: nn.Conv2d, inputs: tuple[Tensor]) -> None:
+        height, width = inputs[0].shape[2:]
+        if winograd_convolution.pays(conv.in_channels, conv.out_channels, height, width):
+            worth.add(conv)
 
-        return look
-
-    hooks = [module.register_forward_pre_hook(seeing(path)) for path, module in made.items()]
+    hooks = [conv.register_forward_pre_hook(look) for conv in wide.values()]
     imagined(network, spec)()
     for hook in hooks:
         hook.remove()
-    for path, module in made.items():
-        if path not in worth:
-            network.set_submodule(path, module.direct)
-    return [path for path in made if path in worth]
+    return _made(network, {path: conv for path, conv in wide.items() if conv in worth})
+
+
+def _wide(network: SegmentationNetwork) -> dict[str, nn.Conv2d]:
+    """By path, without those that are made already."""
+    done = {made.direct for _, made in sites(network, WinogradConvolution)}
+    return {
+        path: conv
+        for path, conv in sites(network, nn.Conv2d)
+        if conv not in done and is_same_3x3(conv) and min(conv.in_channels, conv.out_channels) >= LEAST_CHANNELS
+    }
+
+
+def _made(network: SegmentationNetwork, convs: Mapping[str, nn.Conv2d]) -> list[str]:
+    for path, conv in convs.items():
+        network.set_submodule(path, WinogradConvolution(conv))
+    return list(convs)
 
 
 REWRITE = Rewrite(
@@ -70,5 +72,5 @@ REWRITE = Rewrite(
         "transposed-convolution",
     ),
     fp32_only=True,
-    settle=settle,
+    apply_at=apply_at,
 )

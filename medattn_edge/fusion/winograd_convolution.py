@@ -14,13 +14,11 @@ in OpenVINO, the 3-D network at 96x96x96).
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import torch
 from torch import Tensor, nn
 from torch.jit import is_tracing  # type: ignore[attr-defined]
 
-_POINTS = (Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2))
+_POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)  # their powers are exact
 _OUTPUTS, _TAPS = 4, 3
 _WINDOW = _OUTPUTS + _TAPS - 1
 
@@ -96,5 +94,5 @@ def transforms() -> tuple[Tensor, Tensor, Tensor]:
 
 def _values(terms: int) -> Tensor:
     """(6, terms): the powers of the points, and of infinity, where only the last one counts."""
-    rows = [[float(point**power) for power in range(terms)] for point in _POINTS]
+    rows = [[point**power for power in range(terms)] for point in _POINTS]
     return torch.tensor([*rows, [0.0] * (terms - 1) + [1.0]], dtype=torch.float64)

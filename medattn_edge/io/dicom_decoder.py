@@ -10,17 +10,20 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from medattn_edge.channel import Channel, Message
-from medattn_edge.child import attach, end, signal_name, spawn
+from medattn_edge.child import attach, end, ending, spawn
 from medattn_edge.io.dicom_files import failures, quiet
 from medattn_edge.volume import Array
 
+# For pydicom. The bits above the stored ones are kept for now: some writers put the padding value there.
+AS_STORED: Mapping[str, Any] = MappingProxyType({"raw": True, "correct_unused_bits": False})
 SECONDS = 60.0  # for one slice, the start of the process included: the slowest damaged one that was met took 4
 _LOOK_SECONDS = 1.0
 
@@ -40,15 +43,13 @@ class Decoder:
         """seconds: the time limit of one slice."""
         self._seconds, self._deadline = seconds, 0.0
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._channel: Channel | None = None
-        self._end: weakref.finalize[..., Decoder] | None = None
+        self._held: tuple[subprocess.Popen[bytes], Channel, weakref.finalize[..., Decoder]] | None = None
 
     @property
     def pid(self) -> int | None:
         """Of the child, None when there is none."""
-        process = self._process
-        return None if process is None or process.poll() is not None else process.pid
+        held = self._held
+        return None if held is None or held[0].poll() is not None else held[0].pid
 
     def frames(self, path: Path, plugin: str, wanted: Sequence[int]) -> Generator[Array]:
         """Frames of a file in the wanted order, (rows, columns), as stored; close the iterator to leave it early.
@@ -69,7 +70,8 @@ class Decoder:
             channel.send(ask)
             told, arrays = channel.receive()
         except EOFError:
-            what = _cause(process)
+            how = ending(process)
+            what = f"the decoder {how}" if how else "the decoder closed its connection"
         except TimeoutError:
             what = f"no answer within {self._seconds:g} s"
         except BaseException:  # an interrupted call: its answer must not be taken for the next one's
@@ -86,18 +88,19 @@ class Decoder:
 
     def _child(self) -> tuple[subprocess.Popen[bytes], Channel]:
         """The child that is there, or a new one."""
-        if self._process is None or self._channel is None or self._process.poll() is not None:
-            self._close()
-            self._process, connection = spawn(__name__, {})
-            connection.settimeout(_LOOK_SECONDS)
-            self._channel = Channel(connection, self._look)
-            self._end = weakref.finalize(self, end, self._process, connection)
-        return self._process, self._channel
+        if self._held is not None and self._held[0].poll() is None:
+            return self._held[:2]
+        self._close()
+        process, connection = spawn(__name__, {})
+        connection.settimeout(_LOOK_SECONDS)
+        channel = Channel(connection, self._look)
+        self._held = process, channel, weakref.finalize(self, end, process, connection)
+        return process, channel
 
     def _close(self) -> None:
-        if self._end is not None:
-            self._end()
-        self._process = self._channel = self._end = None
+        held, self._held = self._held, None
+        if held is not None:
+            held[2]()
 
     def _look(self) -> None:
         """Called every second of waiting."""
@@ -135,13 +138,4 @@ def _serve(channel: Channel) -> None:
 def _read(path: Path, plugin: str, wanted: Sequence[int]) -> Iterator[Array]:
     from pydicom.pixels.utils import iter_pixels
 
-    return iter_pixels(path, indices=wanted, raw=True, correct_unused_bits=False, decoding_plugin=plugin)
-
-
-def _cause(process: subprocess.Popen[bytes]) -> str:
-    """What ended a child."""
-    try:
-        code = process.wait(_LOOK_SECONDS)
-    except subprocess.TimeoutExpired:  # it has closed its end: nothing will come any more
-        return "the decoder closed its connection"
-    return f"the decoder crashed: {signal_name(-code)}" if code < 0 else f"the decoder ended with exit code {code}"
+    return iter_pixels(path, indices=wanted, decoding_plugin=plugin, **AS_STORED)

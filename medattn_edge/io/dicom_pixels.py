@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from medattn_edge.io.dicom_decoder import Decoder, DecodingError
+from medattn_edge.io.dicom_decoder import AS_STORED, Decoder, DecodingError
 from medattn_edge.io.dicom_files import DEFLATED, check_inflated, data_set_start, failures, quiet
 from medattn_edge.io.dicom_planes import Plane
 from medattn_edge.io.dicom_reasons import RefusedSeries
@@ -87,12 +87,8 @@ def _frames(path: Path, storage: Storage, wanted: list[int]) -> Generator[Array]
     if storage.plugin not in ("", _PYTHON):
         yield from DECODER.frames(path, storage.plugin, wanted)
         return
-    # The bits above the stored ones are kept for now: some writers put the padding value there.
-    settings: dict[str, Any] = {"raw": True, "correct_unused_bits": False}
-    if storage.plugin:
-        settings["decoding_plugin"] = storage.plugin
     if storage.syntax != DEFLATED:
-        yield from iter_pixels(path, indices=wanted, **settings)
+        yield from iter_pixels(path, indices=wanted, decoding_plugin=storage.plugin, **AS_STORED)
         return
     with path.open("rb") as file:
         check_inflated(file, data_set_start(pydicom.filereader.read_file_meta_info(path)))
@@ -101,7 +97,7 @@ def _frames(path: Path, storage: Storage, wanted: list[int]) -> Generator[Array]
     if len(dataset.PixelData) < needed:
         raise RefusedSeries("truncated", f"{len(dataset.PixelData):,} bytes of pixel data where {needed:,} are needed")
     for index in wanted:
-        yield get_decoder(storage.syntax).as_array(dataset, index=index, **settings)[0]
+        yield get_decoder(storage.syntax).as_array(dataset, index=index, **AS_STORED)[0]
 
 
 def _padding(stored: Array, storage: Storage) -> Array | None:

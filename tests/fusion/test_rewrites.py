@@ -12,7 +12,6 @@ import torch
 from medattn_edge.errors import UsageError
 from medattn_edge.fusion import ALWAYS_GOOD, fuse, rewrites
 from medattn_edge.fusion.cost import cost
-from medattn_edge.spec import ModelSpec
 
 SAME = 1e-10
 GATED_3D = {"attention-unet-3d-multi", "attention-unet-3d-single", "attention-unet-3d-article"}
@@ -69,13 +68,6 @@ def answers(key, form, known_answers, build_form, image):
             images = [image(form, size) for size in (form.size, form.other)]
             known_answers[key] = network, [(one, *network.forward_attention(one)) for one in images]
     return known_answers[key]
-
-
-def spec_of(form: Any, network: Any) -> ModelSpec:
-    labels = ("background", *(f"organ_{index}" for index in range(1, max(2, form.classes))))
-    return ModelSpec(
-        form.name, form.channels, labels, form.size, network.stride, outputs=form.classes, config=form.settings
-    )
 
 
 def names_of(fused: Any) -> set[str]:
@@ -161,7 +153,7 @@ def test_a_second_time_there_is_nothing_to_do(form, network):
 
 
 @pytest.mark.parametrize("form", ["self-guided", "attention-unet-2d", "attention-unet-3d-multi"], indirect=True)
-def test_the_plan_adds_up_to_what_the_network_lost(form, network):
+def test_the_plan_adds_up_to_what_the_network_lost(form, network, spec_of):
     spec = spec_of(form, network)
     before = cost(network, spec)
     fused = fuse(network, ALL_BLOCKED, spec)

@@ -13,7 +13,6 @@ from medattn_edge.export import ExportSettings
 from medattn_edge.export.onnx import write
 from medattn_edge.fusion import defaults, fuse, winograd, winograd_convolution
 from medattn_edge.fusion.winograd_convolution import WinogradConvolution, pays
-from medattn_edge.spec import ModelSpec
 
 SAME = 1e-10
 
@@ -90,17 +89,15 @@ def test_every_2d_network_is_the_same_function(always, form, build_form, image, 
         assert distance(again, maps) <= SAME
 
 
+@pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("form", ["attention-unet-2d"], indirect=True)
 @pytest.mark.parametrize("batch", [1, pytest.param(None, marks=pytest.mark.slow)])
 def test_the_exported_graph_has_matrix_products_for_convolutions(
-    always, form, network, batch, tmp_path, image, distance
+    form, network, batch, tmp_path, image, distance, spec_of
 ):
     import onnxruntime
 
-    labels = ("background", *(f"organ_{index}" for index in range(1, max(2, form.classes))))
-    spec = ModelSpec(
-        form.name, form.channels, labels, form.size, network.stride, outputs=form.classes, config=form.settings
-    )
+    spec = spec_of(form, network)
     fused = fuse(network, defaults("openvino", form.size))
     (made,) = [one for one in fused.plan if one.name == "winograd"]
     written = write(fused.network, spec, ExportSettings(batch=batch), tmp_path / "network.onnx")
@@ -126,21 +123,15 @@ def test_a_compiled_one_answers_at_every_size(distance):
 
 
 def test_a_second_time_there_is_nothing_to_do_and_the_plan_says_fp32_only(always):
-    class Wide(nn.Sequential):
-        pass
-
-    network = Wide(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1, stride=2), nn.Conv2d(4, 4, 1))
+    network = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1, stride=2), nn.Conv2d(4, 4, 1))
     assert winograd.apply(network) == ["0"]
     assert winograd.apply(network) == []
     assert winograd.REWRITE.fp32_only
 
 
 @pytest.mark.parametrize("form", ["attention-unet-2d"], indirect=True)
-def test_where_the_patch_is_known_what_does_not_pay_is_not_in_the_plan(form, network, monkeypatch):
-    labels = ("background", *(f"organ_{index}" for index in range(1, max(2, form.classes))))
-    spec = ModelSpec(
-        form.name, form.channels, labels, form.size, network.stride, outputs=form.classes, config=form.settings
-    )
+def test_where_the_patch_is_known_what_does_not_pay_is_not_in_the_plan(form, network, monkeypatch, spec_of):
+    spec = spec_of(form, network)
     fused = fuse(network, ("winograd",), spec)
     assert fused.plan == ()
     assert not [one for one in fused.network.modules() if isinstance(one, WinogradConvolution)]
