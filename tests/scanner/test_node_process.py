@@ -94,6 +94,8 @@ def test_a_late_image_makes_a_new_version_of_all_images(running, archive, folder
     assert second == scan.instances
     assert first < second
     assert len(set().union(*segs_of(archive, scan).values())) == 2
+    # The archive has an object a moment before the node has written down that it does.
+    running.wait(lambda: running.unfinished() == 0, "the second version on record as delivered")
     versions = running.rows("SELECT key FROM series WHERE series_uid = '" + scan.uid + "'")
     states = running.rows(f"SELECT version, state FROM versions WHERE key = '{versions[0][0]}' ORDER BY version")
     assert states == [(1, "delivered"), (2, "delivered")]
