@@ -27,14 +27,14 @@ from medattn_edge.artifact import Artifact, manifest_path, sha256
 from medattn_edge.backends.compiler import CompileSettings
 from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Options
-from medattn_edge.compilation import compile_artifact
+from medattn_edge.compile.compilation import compile_artifact
 from medattn_edge.export import export_network, random_patches
-from medattn_edge.fusion import ALWAYS_GOOD, fuse
 from medattn_edge.models import build, checkpoint, network_record
 from medattn_edge.precision import fp16
-from medattn_edge.precision.door import Calibration, Recipe, doors
 from medattn_edge.precision.observe import floating_tensors, ranges
 from medattn_edge.precision.onnx_graph import operators, read
+from medattn_edge.precision.quantizers.quantizer import Calibration, Recipe, doors
+from medattn_edge.rewrites import ALWAYS_GOOD, fuse
 from medattn_edge.spec import ModelSpec
 
 LIMIT_MIB = 1536.0  # over the weights, at 512

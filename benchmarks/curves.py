@@ -16,7 +16,7 @@ import typer
 from cases import OURS, REFERENCE, Case, by_sqnr
 from suite import FOLDER, RESULTS, run, write
 
-from medattn_edge.measurement import Settings
+from medattn_edge.evaluation import Settings
 
 _INT8_DB = 25.0  # of networks that have learnt nothing: enough to see a broken graph, which is all there is to judge
 _SHOWN = ("fused.onnx", "fused.xml", "int8.xml")

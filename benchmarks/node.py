@@ -26,7 +26,7 @@ from node_peers import QUIET_S, Archive, Node, send
 from volume import environment
 
 # The series are those that the tests send as well.
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
+sys.path.append(str(Path(__file__).parent.parent))
 
 
 def main(  # noqa: PLR0913
@@ -86,9 +86,9 @@ def main(  # noqa: PLR0913
 def made(scan: Path, slices: int) -> list[Any]:
     """The slices of one CT series."""
     import numpy as np
-    from dicom_phantoms import make_series
 
     from medattn_edge.io import read_volume
+    from tests.support.dicom_phantoms import make_series
 
     volume = read_volume(scan).to_lps()
     start = max(0, (volume.shape[0] - slices) // 2)

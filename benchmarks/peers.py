@@ -74,7 +74,7 @@ def open_torch_jit(path: Path, options: Options) -> Session:
     """Traced, frozen and given to torch.jit.optimize_for_inference."""
     import torch
 
-    from medattn_edge.deprecations import torchscript_is_deprecated
+    from medattn_edge.backends.torch.deprecations import torchscript_is_deprecated
 
     network, spec = _network(path, options)
     with torchscript_is_deprecated(), torch.no_grad():
@@ -113,7 +113,7 @@ def open_openvino_f32(path: Path, options: Options) -> Session:
 
 
 def _openvino(path: Path, options: Options, hints: dict[str, Any]) -> Session:
-    from medattn_edge.backends.openvino_library import imported
+    from medattn_edge.backends.openvino.library import imported
 
     threads = {"INFERENCE_NUM_THREADS": options.threads} if options.threads else {}
     core = imported().Core()
@@ -133,7 +133,7 @@ def _of_torch(function: Callable[..., Any], spec: ModelSpec, name: str) -> Sessi
 
 
 def _network(path: Path, options: Options) -> tuple[Any, ModelSpec]:
-    from medattn_edge.backends.torch_session import prepare_torch
+    from medattn_edge.backends.torch.session import prepare_torch
     from medattn_edge.models import checkpoint
 
     prepare_torch(options)

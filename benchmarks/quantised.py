@@ -12,17 +12,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from medattn_edge import hardware
 from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.check import on_patches
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options, Session
-from medattn_edge.precision.door import Calibration, Recipe, doors
+from medattn_edge.host import hardware
 from medattn_edge.precision.judge import Verdict
 from medattn_edge.precision.layers import layers
 from medattn_edge.precision.observe import floating_tensors
 from medattn_edge.precision.onnx_graph import read
+from medattn_edge.precision.quantizers.quantizer import Calibration, Recipe, doors
 from medattn_edge.precision.sensitivity import fewest_floating, rank
 from medattn_edge.precision.statistics import activation_ranges
 from medattn_edge.precision.trials import Candidate, Runtime, Trials, installed

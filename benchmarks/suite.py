@@ -23,15 +23,15 @@ import typer
 from artifacts import Files
 from cases import BASELINES, CASES, FP32_ON_GPU, GPU, OURS, PEERS, REFERENCE, Case, Form
 
-from medattn_edge import hardware
 from medattn_edge.agreement import IDENTICAL_DB, LogitsDistance
 from medattn_edge.artifact import Artifact, manifest_path
 from medattn_edge.backends import backends, missing_packages
-from medattn_edge.backends.eager import EagerSession
+from medattn_edge.backends.runtimes import Runtime
+from medattn_edge.backends.torch.eager import EagerSession
 from medattn_edge.errors import MedattnError, MissingDependency
+from medattn_edge.evaluation import Candidate, Report, Settings, measure
 from medattn_edge.export.flops import gflop
-from medattn_edge.measurement import Candidate, Report, Settings, measure
-from medattn_edge.runtimes import Runtime
+from medattn_edge.host import hardware
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parent / ".benchmarks" / "files"
@@ -130,7 +130,7 @@ def _candidate(files: Files, form: Form, path: Path) -> Candidate:
 
 def _default_precision() -> str:
     """In what OpenVINO computes an FP32 graph when nobody says in what."""
-    from medattn_edge.backends.openvino_library import imported
+    from medattn_edge.backends.openvino.library import imported
 
     return "bf16" if "BF16" in imported().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "fp32"
 

@@ -16,9 +16,9 @@ from artifacts import Files
 from cases import CASES, OURS, Case, Form
 from suite import FOLDER, ON_CPU, ON_GPU, RESULTS, run, table, write
 
-from medattn_edge import hardware
 from medattn_edge.backends import open_session
-from medattn_edge.measurement import Settings
+from medattn_edge.evaluation import Settings
+from medattn_edge.host import hardware
 
 DURATION_S = float(os.environ.get("BENCH_DURATION_S", "10"))
 ROUNDS = 5

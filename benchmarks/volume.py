@@ -77,8 +77,8 @@ def main(
     threads: Annotated[int, typer.Option(min=0, help="0 is one for each physical core.")] = 0,
     cache: Annotated[bool, typer.Option("--cache", help="Also with OpenVINO's compiled models kept.")] = False,
 ) -> None:
-    from medattn_edge import hardware
     from medattn_edge.artifact import Artifact
+    from medattn_edge.host import hardware
 
     threads = threads or hardware.cpu().physical_cores
     spec = Artifact.read(artifacts[0]).spec
@@ -184,7 +184,7 @@ def environment(threads: int) -> dict[str, Any]:
     """Where it was measured, and with what."""
     from importlib.metadata import version
 
-    from medattn_edge import hardware
+    from medattn_edge.host import hardware
 
     cpu = hardware.cpu()
     packages = ("medattn-edge", "monai", "nibabel", "numpy", "onnxruntime", "openvino", "torch")

@@ -16,7 +16,7 @@ from .samples import real_patches
 
 if TYPE_CHECKING:
     from medattn_edge.artifact import Artifact
-    from medattn_edge.measurement import Candidate
+    from medattn_edge.evaluation import Candidate
     from medattn_edge.spec import ModelSpec
 
 Option = typer.Option
@@ -60,7 +60,7 @@ def command(  # noqa: PLR0913
     that does not agree, crashes or hangs says FAIL and has no speed, and the exit code is 1.
     """
     from medattn_edge.atomic import check_folder, replacing
-    from medattn_edge.measurement import Settings, measure
+    from medattn_edge.evaluation import Settings, measure
 
     if output is not None:
         check_folder(output)
@@ -148,8 +148,8 @@ def _reference(path: Path, files: list[Artifact]) -> Candidate:
     """Under the settings that the artifacts were exported with: the checkpoint may say less, or another patch."""
     from medattn_edge.artifact import Artifact
     from medattn_edge.backends import backend_of
-    from medattn_edge.measurement import Candidate, gate_of
-    from medattn_edge.runtimes import Runtime
+    from medattn_edge.backends.runtimes import Runtime
+    from medattn_edge.evaluation import Candidate, gate_of
 
     spec, backend = files[0].spec, backend_of(path).name
     runtime, gate = Runtime(backend, backend), gate_of("fp32", "cpu")
@@ -180,8 +180,8 @@ def _candidates(
 
     floors: what is asked of FP32, and of less.
     """
-    from medattn_edge.measurement import Candidate, executed_in, gate_of
-    from medattn_edge.runtimes import ALL, choose
+    from medattn_edge.backends.runtimes import ALL, choose
+    from medattn_edge.evaluation import Candidate, executed_in, gate_of
 
     found, left_out = list[Candidate](), dict[str, str]()
     by_us = not asked or ALL in asked

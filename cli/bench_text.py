@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from . import console
 
 if TYPE_CHECKING:
-    from medattn_edge.measurement import Candidate, Settings
+    from medattn_edge.evaluation import Candidate, Settings
 
 
 def announce(settings: Settings, rows: list[Candidate]) -> None:
     """What will be measured with what, on stderr."""
-    from medattn_edge import hardware
+    from medattn_edge.host import hardware
 
     cpu = hardware.cpu()
     several = "s" if settings.threads != 1 else ""

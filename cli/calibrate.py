@@ -65,14 +65,14 @@ def command(  # noqa: PLR0913
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Quantise to INT8; exit code 1, and no file, when the gate cannot be held."""
-    from medattn_edge import hardware
     from medattn_edge.artifact import Artifact
     from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
     from medattn_edge.backends.session import Options
+    from medattn_edge.host import hardware
     from medattn_edge.precision import windows
     from medattn_edge.precision.cache import Cache
-    from medattn_edge.precision.door import Recipe
     from medattn_edge.precision.int8 import Settings, calibrate, doors_for
+    from medattn_edge.precision.quantizers.quantizer import Recipe
 
     parent = Artifact.read(artifact)
     recipe = Recipe(profile, isa or hardware.isa(hardware.cpu()), method)

@@ -15,7 +15,7 @@ from .comparison_text import tell
 from .truth import parse_values
 
 if TYPE_CHECKING:
-    from medattn_edge.disagreement import Ruling
+    from medattn_edge.evaluation.disagreement import Ruling
 
 Option = typer.Option
 
@@ -58,9 +58,9 @@ def command(  # noqa: PLR0913
     Exit code 1 when a threshold is not reached, or when a runtime crashes on a graph or computes another one: it is
     named, and must not be deployed with that file.
     """
-    from medattn_edge import hardware
     from medattn_edge.agreement import Thresholds
-    from medattn_edge.disagreement import Outcome, judge
+    from medattn_edge.evaluation.disagreement import Outcome, judge
+    from medattn_edge.host import hardware
     from medattn_edge.inference import Settings
 
     candidates, scans = _split(files)

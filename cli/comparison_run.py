@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medattn_edge.errors import BackendError, EnvironmentProblem, UsageError
+from medattn_edge.errors import BackendError, HostError, UsageError
 
 from . import console
 from .truth import true_labels
@@ -15,9 +15,9 @@ from .truth import true_labels
 if TYPE_CHECKING:
     from medattn_edge.agreement import Agreement, Thresholds
     from medattn_edge.artifact import Manifest
+    from medattn_edge.backends.runtimes import Runtime
     from medattn_edge.backends.session import Session
     from medattn_edge.inference import Settings
-    from medattn_edge.runtimes import Runtime
     from medattn_edge.volume import Volume
 
 
@@ -79,7 +79,7 @@ def entries(paths: list[Path], asked: list[str], device: str) -> tuple[list[list
     """What to run, those of one graph together, and which runtimes are left out for which reason."""
     from medattn_edge.artifact import Artifact
     from medattn_edge.backends import backend_of
-    from medattn_edge.runtimes import ALL, choose, one_graph_each
+    from medattn_edge.backends.runtimes import ALL, choose, one_graph_each
 
     if asked and not any(path.suffix.lower() == ".onnx" for path in paths):
         raise UsageError(
@@ -108,7 +108,7 @@ def entries(paths: list[Path], asked: list[str], device: str) -> tuple[list[list
 def run(group: list[Entry], task: Task, left_out: dict[str, str]) -> None:
     """Fill in what came of each entry; one whose runtime turns out not to be here is taken out."""
     from medattn_edge.backends import open_session
-    from medattn_edge.inference.side_by_side import side_by_side
+    from medattn_edge.evaluation.side_by_side import side_by_side
     from medattn_edge.io import read_volume
 
     with ExitStack() as stack:
@@ -118,7 +118,7 @@ def run(group: list[Entry], task: Task, left_out: dict[str, str]) -> None:
                 sessions[one.name] = stack.enter_context(one.runtime.open(one.path, task.threads, task.time_limit))
             except BackendError as error:
                 one.failure = error.found
-            except EnvironmentProblem as error:
+            except HostError as error:
                 # ONNX Runtime names providers whose libraries are missing; nobody asked for this one by name.
                 if not one.chosen or not one.runtime.provider:
                     raise

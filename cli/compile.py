@@ -17,7 +17,7 @@ from .tuned import Wanted, tell_tuning, tuned
 
 if TYPE_CHECKING:
     from medattn_edge.artifact import Artifact
-    from medattn_edge.compilation import Plan
+    from medattn_edge.compile.compilation import Plan
 
 Option = typer.Option
 
@@ -74,8 +74,8 @@ def command(  # noqa: PLR0913
     """
     _refuse_precision(precision, source)
     _check_tuning(source, tune, {"--tune-duration": tune_duration, "--patch": patch, "--batch": batch}, dry_run)
-    from medattn_edge import compilation
     from medattn_edge.backends.compiler import CompileSettings
+    from medattn_edge.compile import compilation
 
     capabilities = tuple(filter(None, (name.strip() for name in compute_capability.split(","))))
     settings = CompileSettings(capabilities, workspace, timing_cache, hardware_compatible, inference_precision, threads)

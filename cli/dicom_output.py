@@ -11,7 +11,7 @@ from medattn_edge.errors import MissingDependency, UsageError
 from .inspect_dicom import is_dicom_source
 
 if TYPE_CHECKING:
-    from medattn_edge.io.dicom import Series
+    from medattn_edge.io.dicom.volume import Series
     from medattn_edge.volume import Volume
 
 _KEY = "key_{}.dcm"  # as `secondary_capture` names them
@@ -52,7 +52,7 @@ def read_scan(scan: Path, wanted: str, outputs: list[Path]) -> tuple[Volume, Ser
         return read_volume(scan), None
     if find_spec("pydicom") is None:
         raise MissingDependency.of_extra("pydicom", "dicom")
-    from medattn_edge.io.dicom import choose_series, read_series
+    from medattn_edge.io.dicom.volume import choose_series, read_series
 
     series = choose_series(scan, wanted)
     own = {path.resolve() for path in series.files}

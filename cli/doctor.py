@@ -11,9 +11,9 @@ import typer
 from . import console
 
 if TYPE_CHECKING:
-    from medattn_edge.diagnosis import Host
+    from medattn_edge.host.diagnosis import Host
 
-_NOTHING_RUNS = 3  # as an EnvironmentProblem
+_NOTHING_RUNS = 3  # as an HostError
 _DICOM = {
     **dict.fromkeys(("pydicom", "highdicom"), "dicom"),
     **dict.fromkeys(("pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm"), "dicom-codecs"),
@@ -23,9 +23,9 @@ _DICOM = {
 
 def command(json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False) -> None:
     """Explain the combination: CPU, GPU, runtimes, what runs here in which precision, and how to install the rest."""
-    from medattn_edge import diagnosis
     from medattn_edge.backends import backends
     from medattn_edge.backends.compiler import compilers
+    from medattn_edge.host import diagnosis
 
     with console.timed("asking the runtimes"):
         host = diagnosis.read_host()
@@ -77,8 +77,8 @@ _BACKENDS = ("backend", "device", "runs", "fp32", "fp16", "int8")
 
 
 def _environment(host: Host) -> list[tuple[str, str, str]]:
-    from medattn_edge.diagnosis import install_line
-    from medattn_edge.hardware import isa
+    from medattn_edge.host.diagnosis import install_line
+    from medattn_edge.host.hardware import isa
 
     cpu = host.cpu
     cores = f"{cpu.physical_cores} cores, {cpu.logical_cores} threads"

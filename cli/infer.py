@@ -20,7 +20,7 @@ from .options import parse_spacing
 
 if TYPE_CHECKING:
     from medattn_edge.inference import Segmentation
-    from medattn_edge.io.dicom import Series
+    from medattn_edge.io.dicom.volume import Series
     from medattn_edge.volume import Volume
 
 Option = typer.Option
@@ -76,7 +76,7 @@ def command(  # noqa: PLR0913
     from dataclasses import asdict
 
     from medattn_edge.backends import open_session
-    from medattn_edge.hardware import usable_cores
+    from medattn_edge.host.hardware import usable_cores
     from medattn_edge.inference import Settings, segment
     from medattn_edge.inference.dicom_results import algorithm_of, asked, write_key_slices, write_segmentation
     from medattn_edge.io import format_of, write_labels, write_maps
@@ -182,7 +182,7 @@ def _windows(batch: str) -> int | Literal["auto"] | None:
 @contextmanager
 def _kept_in(cache: Path | None) -> Iterator[None]:
     """Compiled models are kept in a folder: for OpenVINO this is a variable, so that its child processes know too."""
-    from medattn_edge.backends.openvino_model import CACHE
+    from medattn_edge.backends.openvino.model import CACHE
 
     before = os.environ.get(CACHE)
     if cache is not None:

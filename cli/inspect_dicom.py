@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from . import console
 
 if TYPE_CHECKING:
-    from medattn_edge.io.dicom import Found, Series
+    from medattn_edge.io.dicom.volume import Found, Series
 
 
 def is_dicom_source(path: Path) -> bool:
     """Whether `inspect` shows series of this path and not a model: a folder, or a file that is DICOM."""
-    from medattn_edge.io.dicom import SUFFIXES, is_dicom
+    from medattn_edge.io.dicom.volume import SUFFIXES, is_dicom
 
     return path.is_dir() or (path.is_file() and (is_dicom(path) or path.suffix.lower() in SUFFIXES))
 
@@ -24,7 +24,7 @@ def show_series(path: Path, json: bool) -> None:
     Raises MissingDependency without pydicom, ScanError when there is no DICOM at all.
     """
     from medattn_edge.errors import MissingDependency, ScanError
-    from medattn_edge.io.dicom import search
+    from medattn_edge.io.dicom.volume import search
 
     try:
         import pydicom  # noqa: F401
@@ -60,7 +60,7 @@ def _tell(path: Path, found: Found) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from medattn_edge.io.dicom import REASONS
+    from medattn_edge.io.dicom.volume import REASONS
 
     table = Table(title=escape(str(path)))
     for heading in ("series", "modality", "slices", "mm (z y x)", "accepted", "reason"):

@@ -12,7 +12,7 @@ from medattn_edge.errors import InputError
 from . import console
 
 if TYPE_CHECKING:
-    from medattn_edge.precision.qdq_rules import Finding
+    from medattn_edge.precision.lint.rules import Finding
 
 
 def command(
@@ -28,8 +28,8 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Hold an FP32, FP16 or INT8 graph to the rules of a runtime; exit 1 when it breaks one."""
-    from medattn_edge import hardware
-    from medattn_edge.precision.qdq_rules import lint
+    from medattn_edge.host import hardware
+    from medattn_edge.precision.lint.rules import lint
 
     findings = lint(_read(path), profile, isa or hardware.isa(hardware.cpu()))
     failed = any(finding.severity == "error" for finding in findings)

@@ -18,7 +18,7 @@ from . import console
 
 if TYPE_CHECKING:
     from medattn_edge.scanner.config.node_config import NodeConfig
-    from medattn_edge.scanner.state.store import Store
+    from medattn_edge.scanner.store.store import Store
 
 Option = typer.Option
 Config = Annotated[Path, Option("--config", metavar="FILE", help="The node's TOML file; `node init` writes one.")]
@@ -160,7 +160,7 @@ def _running(config: NodeConfig) -> dict[str, Any] | None:
     import json
     import urllib.request
 
-    from medattn_edge.scanner.status.outside import site_of
+    from medattn_edge.scanner.observe.outside import site_of
 
     if config.status is None or config.status.port == 0:
         return None
@@ -178,8 +178,8 @@ def _running(config: NodeConfig) -> dict[str, Any] | None:
 
 def _silent(config: NodeConfig) -> dict[str, Any]:
     """What the database of a node says that does not answer, or does not run."""
-    from medattn_edge.scanner.status.outside import is_held, snapshot_of
-    from medattn_edge.scanner.status.server import document
+    from medattn_edge.scanner.observe.outside import is_held, snapshot_of
+    from medattn_edge.scanner.observe.server import document
 
     found = document(snapshot_of(config.root), None)
     return {**found, "running": True, "why": "no_answer"} if is_held(config.root) else found
@@ -187,8 +187,8 @@ def _silent(config: NodeConfig) -> dict[str, Any]:
 
 def _store(config: NodeConfig) -> Store:
     """The records of a node that has run, to change them; it may run meanwhile."""
-    from medattn_edge.scanner.state.store import Store
-    from medattn_edge.scanner.status.outside import DATABASE, check_readable, site_of
+    from medattn_edge.scanner.observe.outside import DATABASE, check_readable, site_of
+    from medattn_edge.scanner.store.store import Store
 
     check_readable(config.root / DATABASE)
     return Store(config.root / DATABASE, site_of(config.root), config.policy())

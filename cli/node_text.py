@@ -25,7 +25,7 @@ def tell_status(document: Document, config: Path) -> None:
 
 
 def _tell_health(document: Document) -> None:
-    from medattn_edge.scanner.status.words import of_health, sentence
+    from medattn_edge.scanner.observe.messages import of_health, sentence
 
     if not document["running"]:
         console.say("the node is not running; this is what its database says")
@@ -47,7 +47,7 @@ def _tell_health(document: Document) -> None:
 
 
 def _tell_quarantined(one: Document, config: str) -> None:
-    from medattn_edge.scanner.status.words import of_quarantine, sentence
+    from medattn_edge.scanner.observe.messages import of_quarantine, sentence
 
     words = of_quarantine(one["reason"])
     detail = f" ({one['detail']})" if one["detail"] else ""
@@ -58,7 +58,7 @@ def _tell_quarantined(one: Document, config: str) -> None:
 
 
 def _tell_delivery(one: Document, delivery: Document, config: str) -> None:
-    from medattn_edge.scanner.status.words import of_delivery, sentence
+    from medattn_edge.scanner.observe.messages import of_delivery, sentence
 
     dead = delivery["state"] == "dead"
     if delivery["state"] == "delivered" or not (dead or delivery["reason"]):

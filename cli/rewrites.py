@@ -10,8 +10,8 @@ from medattn_edge.errors import UsageError
 from . import console
 
 if TYPE_CHECKING:
-    from medattn_edge.fusion import Fused
     from medattn_edge.models.network import SegmentationNetwork
+    from medattn_edge.rewrites import Fused
     from medattn_edge.spec import ModelSpec
 
 
@@ -21,7 +21,7 @@ def chosen(runtime: str, spec: ModelSpec, asked: Sequence[str], plain: bool) -> 
     asked: NAME or +NAME adds one, -NAME leaves one out. Raises UsageError for a name that is not known or cannot be
     followed.
     """
-    from medattn_edge.fusion import changed, defaults
+    from medattn_edge.rewrites import changed, defaults
 
     added = [text.removeprefix("+") for text in asked if not text.startswith("-")]
     left_out = [text.removeprefix("-") for text in asked if text.startswith("-")]
@@ -33,7 +33,7 @@ def chosen(runtime: str, spec: ModelSpec, asked: Sequence[str], plain: bool) -> 
 
 def fused_by(network: SegmentationNetwork, names: tuple[str, ...], spec: ModelSpec, asked: Sequence[str] = ()) -> Fused:
     """The network rewritten, with what each rewrite saves; a remark for every one that was asked for in vain."""
-    from medattn_edge.fusion import fuse
+    from medattn_edge.rewrites import fuse
 
     fused = fuse(network, names, spec)
     done = {applied.name for applied in fused.plan}

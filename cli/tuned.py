@@ -14,7 +14,7 @@ from .samples import real_patches
 if TYPE_CHECKING:
     from medattn_edge.artifact import Artifact
     from medattn_edge.backends.compiler import Compiler, CompileSettings
-    from medattn_edge.tuning.graphs import Graphs
+    from medattn_edge.compile.graphs import Graphs
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Wanted:
 
 def tuned(source: Path, output: Path, target: str | None, settings: CompileSettings, wanted: Wanted) -> Artifact:
     """The fastest alternative of a checkpoint, or of a file, written; raises what `tuning.tune` raises."""
-    from medattn_edge import tuning
-    from medattn_edge.compilation import compiler_for
+    from medattn_edge.compile import tuning
+    from medattn_edge.compile.compilation import compiler_for
 
     compiler = compiler_for(output, target, settings)
     if ".onnx" not in compiler.sources:
@@ -52,7 +52,7 @@ def tuned(source: Path, output: Path, target: str | None, settings: CompileSetti
 def _graphs(source: Path, output: Path, compiler: Compiler, wanted: Wanted) -> tuple[Graphs, bool]:
     """What to choose from, and whether it is in a reduced precision."""
     from medattn_edge.backends import backend_of
-    from medattn_edge.tuning.graphs import GivenGraph, RewrittenGraphs
+    from medattn_edge.compile.graphs import GivenGraph, RewrittenGraphs
 
     if source.suffix.lower() in compiler.sources:
         for option, value in (("--patch", wanted.patch), ("--batch", wanted.batch)):

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medattn_edge.backends import open_session
     from medattn_edge.errors import MedattnError
+    from medattn_edge.evaluation.comparison import compare
     from medattn_edge.export import export_network
-    from medattn_edge.fusion import fuse
-    from medattn_edge.fusion.batch_norm import fold_batch_norms
-    from medattn_edge.inference import compare, sample_patches, segment
+    from medattn_edge.inference import sample_patches, segment
     from medattn_edge.io import read_labels, read_volume, write_labels, write_maps
     from medattn_edge.models.checkpoint import load as load_checkpoint
+    from medattn_edge.rewrites import fuse
+    from medattn_edge.rewrites.batch_norm import fold_batch_norms
     from medattn_edge.spec import ModelSpec
     from medattn_edge.volume import Volume
 
@@ -31,10 +32,10 @@ _HOME = {
     "MedattnError": ("errors", "MedattnError"),
     "ModelSpec": ("spec", "ModelSpec"),
     "Volume": ("volume", "Volume"),
-    "compare": ("inference", "compare"),
+    "compare": ("evaluation.comparison", "compare"),
     "export_network": ("export", "export_network"),
-    "fold_batch_norms": ("fusion.batch_norm", "fold_batch_norms"),
-    "fuse": ("fusion", "fuse"),
+    "fold_batch_norms": ("rewrites.batch_norm", "fold_batch_norms"),
+    "fuse": ("rewrites", "fuse"),
     "load_checkpoint": ("models.checkpoint", "load"),
     "open_session": ("backends", "open_session"),
     "read_labels": ("io", "read_labels"),

@@ -2,7 +2,7 @@
 
     MedattnError                    what was found, what was expected, what to type next
     |-- UsageError              2   an option or an argument that cannot be used
-    |-- EnvironmentProblem      3   this host cannot do it
+    |-- HostError               3   this host cannot do it
     |   |-- MissingDependency       a package is not installed
     |   `-- OutputError             a file cannot be written (disk full, no permission)
     |-- InputError              4   data that cannot be used
@@ -19,7 +19,7 @@ The number is the exit code of the command line. A bug keeps its own exception a
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class MedattnError(Exception):
@@ -36,6 +36,10 @@ class MedattnError(Exception):
         self.found, self.expected, self.hint = found, expected, hint
         super().__init__(found, expected, hint)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What pickle and copy rebuild: subclasses have constructors of their own, which need not be called again."""
+        return _restore, (type(self), self.args, self.__dict__)
+
     @property
     def message(self) -> str:
         """What was found and what was expected, without the hint."""
@@ -45,19 +49,26 @@ class MedattnError(Exception):
         return f"{self.message}\n  -> {self.hint}" if self.hint else self.message
 
 
+def _restore(kind: type[MedattnError], args: tuple[Any, ...], attributes: dict[str, Any]) -> MedattnError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
+
+
 class UsageError(MedattnError):
     """An option or an argument that cannot be used."""
 
     exit_code, code = 2, "usage"
 
 
-class EnvironmentProblem(MedattnError):
+class HostError(MedattnError):
     """This host cannot do what was asked."""
 
     exit_code, code = 3, "environment"
 
 
-class MissingDependency(EnvironmentProblem):
+class MissingDependency(HostError):
     """A package that the request needs is not installed."""
 
     code = "missing_dependency"
@@ -72,7 +83,7 @@ class MissingDependency(EnvironmentProblem):
         )
 
 
-class OutputError(EnvironmentProblem):
+class OutputError(HostError):
     """A file cannot be written; whatever stood there before is untouched."""
 
     code = "output"

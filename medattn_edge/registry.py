@@ -10,13 +10,14 @@ from typing import Any
 
 @cache
 def records(package: str, attribute: str) -> tuple[Any, ...]:
-    """The `attribute` of every module of `package` that has one, ordered by the record's name.
+    """The `attribute` of every module of `package`, subpackages included, that has one, ordered by the record's name.
 
     Raises ValueError when two records share a name, or when the records share file suffixes and not exactly one of
     them is the default for each: a wrong default would change silently with the next file.
     """
-    names = [module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)]
-    modules = [importlib.import_module(f"{package}.{name}") for name in sorted(names)]
+    path = importlib.import_module(package).__path__
+    names = [module.name for module in pkgutil.walk_packages(path, f"{package}.")]
+    modules = [importlib.import_module(name) for name in sorted(names)]
     found = sorted(
         (getattr(module, attribute) for module in modules if hasattr(module, attribute)), key=lambda r: r.name
     )

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support import ROOT
+
 FORBIDDEN = ("torch", "safetensors", "onnx", "onnxscript", "scipy", "slicerio")
 WITHOUT = f"""
 import sys
@@ -40,7 +41,7 @@ def run(code: str, *words: object) -> subprocess.CompletedProcess[str]:
     "module",
     [
         *("inference", "io", "backends", "artifact", "agreement", "labels", "timing", "volume", "spec", "cli"),
-        *("io.dicom", "io.dicom_seg", "io.secondary_capture", "inference.dicom_results"),
+        *("io.dicom.volume", "io.dicom.seg", "io.dicom.secondary_capture", "inference.dicom_results"),
     ],
 )
 def test_it_imports_on_a_host_without_torch(module):
@@ -101,7 +102,7 @@ def test_a_host_without_torch_segments_a_scan(artifact, tmp_path):
 def test_a_host_without_torch_segments_a_dicom_series(artifact, tmp_path):
     pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
     pytest.importorskip("highdicom", reason="the extra dicom is not installed")
-    from dicom_phantoms import write_series
+    from tests.support.dicom_phantoms import write_series
 
     voxels = np.random.default_rng(3).integers(-1000, 1000, (4, 40, 36)).astype(np.int16)
     affine = np.array([[0, 0, 1.5, -20], [0, 1.25, 0, -30], [4.0, 0, 0, 7], [0, 0, 0, 1]])

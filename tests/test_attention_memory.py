@@ -14,20 +14,20 @@ from attention_memory import LIMIT_MIB, ROWS, Files, table
 
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.compiler import CompileSettings
-from medattn_edge.backends.openvino_attention import TYPE
-from medattn_edge.compilation import compile_artifact
+from medattn_edge.backends.openvino.attention import TYPE
+from medattn_edge.compile.compilation import compile_artifact
 from medattn_edge.export import export_network, random_patches
-from medattn_edge.fusion import fuse
-from medattn_edge.fusion.position_attention import folded_attentions
 from medattn_edge.models.checkpoint import Checkpoint
-from medattn_edge.precision.door import Calibration, Recipe, doors
 from medattn_edge.precision.fp16 import islands
 from medattn_edge.precision.fp16_graph import to_fp16
 from medattn_edge.precision.layers import attention_products
+from medattn_edge.precision.lint.graph import QdqGraph
+from medattn_edge.precision.lint.rules import lint
 from medattn_edge.precision.observe import floating_tensors, ranges
 from medattn_edge.precision.onnx_graph import Graph, read
-from medattn_edge.precision.qdq_graph import QdqGraph
-from medattn_edge.precision.qdq_rules import lint
+from medattn_edge.precision.quantizers.quantizer import Calibration, Recipe, doors
+from medattn_edge.rewrites import fuse
+from medattn_edge.rewrites.position_attention import folded_attentions
 from medattn_edge.spec import ModelSpec
 
 POSITIONS, QUERIES, REST = 16 * 16, 144, 112  # at a quarter of 64 x 64; the second block is smaller
@@ -132,7 +132,7 @@ def test_openvino_s_int8_has_floating_point_around_each_attention(blocked: Block
 
 
 def read_ir(path: Path) -> list[Any]:
-    from medattn_edge.backends.openvino_library import imported
+    from medattn_edge.backends.openvino.library import imported
 
     return list(imported().Core().read_model(str(path)).get_ordered_ops())
 

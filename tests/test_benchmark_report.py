@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import report
 
-ROOT = Path(__file__).parent.parent
-
 
 def row(artifact: str, ratio: float | None, **more: Any) -> dict[str, Any]:
     """A row as the suite writes it; without a ratio it failed."""

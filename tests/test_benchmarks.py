@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 from cases import CASES
 
-ROOT = Path(__file__).parent.parent
+from tests.support import ROOT
 
 
 def test_every_case_is_collected() -> None:

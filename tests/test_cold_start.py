@@ -16,11 +16,11 @@ import pytest
 
 from medattn_edge.artifact import manifest_path, sha256
 from medattn_edge.backends import open_session
-from medattn_edge.backends.openvino_model import CACHE
-from medattn_edge.errors import EnvironmentProblem
+from medattn_edge.backends.openvino.model import CACHE
+from medattn_edge.errors import HostError
 from medattn_edge.spec import ModelSpec
+from tests.support import ROOT
 
-ROOT = Path(__file__).parent.parent
 BARE = 150  # modules of Python itself, with an editable installation's own
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
@@ -183,10 +183,10 @@ def test_a_folder_that_others_may_write_to_is_refused(
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o775)
     monkeypatch.setenv(CACHE, str(tmp_path / "open"))
-    with pytest.raises(EnvironmentProblem, match=r"by others(.|\n)*chmod 700"):
+    with pytest.raises(HostError, match=r"by others(.|\n)*chmod 700"):
         open_session(artifact, backend="openvino", threads=1)
     assert list((tmp_path / "open").iterdir()) == []
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(CACHE, str(tmp_path / "file"))
-    with pytest.raises(EnvironmentProblem, match="no model cache"):
+    with pytest.raises(HostError, match="no model cache"):
         open_session(artifact, backend="openvino", threads=1)

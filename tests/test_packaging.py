@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support import ROOT
+
 SOURCES = ("medattn_edge", "cli", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
 
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from medattn_edge.io import read_labels
+from tests.support import ROOT
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROGRAM = Path(sys.executable).with_name("medattn-edge")
 

@@ -15,8 +15,7 @@ from medattn_edge.errors import UsageError
 from medattn_edge.export import exporters
 from medattn_edge.models import network_record, networks
 from medattn_edge.registry import check, is_default, records
-
-ROOT = Path(__file__).parent.parent
+from tests.support import ROOT
 
 
 @dataclass(frozen=True)

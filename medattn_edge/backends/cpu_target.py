@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medattn_edge import hardware
-from medattn_edge.errors import EnvironmentProblem, IntegrityError
-from medattn_edge.hardware import Cpu
+from medattn_edge.errors import HostError, IntegrityError
+from medattn_edge.host import hardware
+from medattn_edge.host.hardware import Cpu
 
 _AGAIN = "medattn-edge compile {source} -o {name}"
 
@@ -23,7 +23,7 @@ def runs_on(package: str, version: str, cpu: Cpu | None = None) -> dict[str, Any
 
 
 def check_runs_on(path: Path, target: Mapping[str, Any], *, package: str, version: str, cpu: Cpu | None = None) -> None:
-    """Raise EnvironmentProblem unless a manifest's `target` says that this host runs the file.
+    """Raise HostError unless a manifest's `target` says that this host runs the file.
 
     version: of the installed package, which must be the one that compiled it. cpu: this host's when it is left out.
     Raises IntegrityError when `target` does not say what the file needs.
@@ -40,14 +40,14 @@ def check_runs_on(path: Path, target: Mapping[str, Any], *, package: str, versio
             hint=again,
         )
     if built != version:
-        raise EnvironmentProblem(
+        raise HostError(
             f"{path.name} was compiled by {package} {built}, and this host has {version}",
             expected="the same version: it is not portable between releases",
             hint=f"{again} on this host, or pip install '{package}=={built.split('-')[0]}'",
         )
     if (architecture, sorted(map(str, isa))) != (cpu.architecture, sorted(cpu.isa)):
         here = _told(cpu.architecture, cpu.isa)
-        raise EnvironmentProblem(
+        raise HostError(
             f"{path.name} was compiled for {_told(architecture, isa)}, and this CPU is {here}",
             expected="a CPU with the same instruction sets",
             hint=f"{again} on this host",

@@ -14,10 +14,10 @@ from typing import Any
 
 from medattn_edge import errors
 from medattn_edge.backends.session import Options, Patches, Session
-from medattn_edge.channel import Channel, Message
-from medattn_edge.child import end as end_child
-from medattn_edge.child import ending, spawn
 from medattn_edge.errors import BackendError, MedattnError
+from medattn_edge.process.channel import Channel, Message
+from medattn_edge.process.child import end as end_child
+from medattn_edge.process.child import ending, spawn
 from medattn_edge.spec import ModelSpec
 
 SECONDS = 600.0  # the time limit of opening, and of one run

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from medattn_edge.backends.cuda_memory import GpuLost
+from medattn_edge.backends.cuda.memory import GpuLost
 from medattn_edge.backends.session import Patches, Session
-from medattn_edge.channel import Channel, Message
-from medattn_edge.child import attach
 from medattn_edge.errors import BackendError, MedattnError
+from medattn_edge.process.channel import Channel, Message
+from medattn_edge.process.child import attach
 from medattn_edge.spec import ModelSpec
 
 _STATUS = Path("/proc/self/status")

@@ -15,7 +15,7 @@ from medattn_edge.artifact import Artifact
 from medattn_edge.backends.compiler import Compiler, CompileSettings, Progress, Source
 from medattn_edge.backends.cpu_target import check_runs_on, runs_on
 from medattn_edge.backends.session import Backend, Options, Patches, Session
-from medattn_edge.errors import BackendError, EnvironmentProblem, UsageError
+from medattn_edge.errors import BackendError, HostError, UsageError
 
 _NAME, _ORT = "onnxruntime", ".ort"
 _NO_WARNINGS = 3  # it warns that the file is for this CPU alone, which the manifest says and a session checks
@@ -84,7 +84,7 @@ def _settings(ort: Any, threads: int) -> Any:
 def _check_optimised(artifact: Artifact, options: Options, version: str) -> None:
     name = artifact.path.name
     if options.device != "cpu":
-        raise EnvironmentProblem(
+        raise HostError(
             f"{name} was optimised for a CPU, and the device is {options.device} (CUDA)",
             expected="the CPU that it was compiled on",
             hint="--device cpu, or run the ONNX file it was made from",
@@ -120,7 +120,7 @@ def _providers(ort: Any, options: Options) -> list[Any]:
             f"the provider {options.provider!r} is not known", expected="cuda or tensorrt", hint="--provider cuda"
         )
     if wanted[0][0] not in ort.get_available_providers():
-        raise EnvironmentProblem(
+        raise HostError(
             f"this ONNX Runtime has {', '.join(ort.get_available_providers())}, not {options.device}",
             expected=wanted[0][0],
             hint="--device cpu, or pip uninstall onnxruntime && pip install onnxruntime-gpu",
@@ -132,7 +132,7 @@ def _check_provider(active: list[str], wanted: list[Any], device: str) -> None:
     """ONNX Runtime falls back to the CPU with a warning; we do not."""
     first = wanted[0] if isinstance(wanted[0], str) else wanted[0][0]
     if first not in active:
-        raise EnvironmentProblem(
+        raise HostError(
             f"ONNX Runtime could not start {first} and runs on {', '.join(active)}",
             expected=device,
             hint="check the driver with nvidia-smi, or --device cpu",

@@ -16,8 +16,8 @@ from torch import nn
 from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact, Manifest, sha256, tool_versions, writing
 from medattn_edge.backends.check import check
-from medattn_edge.backends.eager import EagerSession
 from medattn_edge.backends.session import Options, Patches, Session
+from medattn_edge.backends.torch.eager import EagerSession
 from medattn_edge.errors import MissingDependency, UsageError
 from medattn_edge.export.flops import gflop
 from medattn_edge.models.checkpoint import Checkpoint

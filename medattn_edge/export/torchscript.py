@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from medattn_edge.backends.torchscript import SUFFIX, TorchScriptSession
-from medattn_edge.deprecations import torchscript_is_deprecated
+from medattn_edge.backends.torch.deprecations import torchscript_is_deprecated
+from medattn_edge.backends.torch.torchscript import SUFFIX, TorchScriptSession
 from medattn_edge.export.exporter import Exporter, ExportSettings, Written
 from medattn_edge.spec import ModelSpec
 

@@ -1,8 +1,7 @@
 """A session and a volume become labels; numpy only."""
 
-from medattn_edge.inference.comparison import compare
 from medattn_edge.inference.preprocess import Prepared, prepare
 from medattn_edge.inference.samples import sample_patches
 from medattn_edge.inference.segment import Segmentation, Settings, segment
 
-__all__ = ["Prepared", "Segmentation", "Settings", "compare", "prepare", "sample_patches", "segment"]
+__all__ = ["Prepared", "Segmentation", "Settings", "prepare", "sample_patches", "segment"]

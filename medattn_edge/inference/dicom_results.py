@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from medattn_edge.inference.segment import Segmentation
-    from medattn_edge.io.dicom import Series
-    from medattn_edge.io.dicom_seg import SegFile
-    from medattn_edge.io.dicom_uids import Algorithm
+    from medattn_edge.io.dicom.seg import SegFile
+    from medattn_edge.io.dicom.uids import Algorithm
+    from medattn_edge.io.dicom.volume import Series
     from medattn_edge.spec import Code, ModelSpec
     from medattn_edge.volume import Volume
 
@@ -26,7 +26,7 @@ def algorithm_of(artifact: Path, spec: ModelSpec, settings: Mapping[str, object]
     from importlib.metadata import version
 
     from medattn_edge.artifact import sha256
-    from medattn_edge.io.dicom_uids import Algorithm
+    from medattn_edge.io.dicom.uids import Algorithm
 
     told = " ".join(f"{name}={value}" for name, value in sorted(settings.items()))
     return Algorithm(spec.network, version("medattn-edge"), sha256(artifact), told)
@@ -49,7 +49,7 @@ def write_segmentation(
 
     One thread at a time: DICOM's libraries have settings for the whole process, which writing changes for a while.
     """
-    from medattn_edge.io.dicom_seg import write_seg
+    from medattn_edge.io.dicom.seg import write_seg
 
     file = write_seg(path, found.labels, found.names, series, algorithm, kind=kind, codes=codes)
     notes = list(file.remarks)
@@ -65,6 +65,6 @@ def write_key_slices(
 
     One thread at a time, as for `write_segmentation`.
     """
-    from medattn_edge.io.secondary_capture import secondary_capture
+    from medattn_edge.io.dicom.secondary_capture import secondary_capture
 
     return secondary_capture(output.parent, volume, found.labels, found.names, series, algorithm, count)

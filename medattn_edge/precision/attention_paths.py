@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from medattn_edge.precision.qdq_graph import DEQUANTIZE, LAYOUT, QUANTIZE, QdqGraph
+from medattn_edge.precision.lint.graph import DEQUANTIZE, LAYOUT, QUANTIZE, QdqGraph
 
 
 def spare_energies(model: Any) -> None:

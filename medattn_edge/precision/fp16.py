@@ -20,10 +20,10 @@ from medattn_edge.backends.session import Options, Patches
 from medattn_edge.errors import InputError
 from medattn_edge.precision.derived import against_parent, fp32_graph, write_derived
 from medattn_edge.precision.fp16_graph import Island, rounded, to_fp16
+from medattn_edge.precision.lint.graph import LAYOUT
+from medattn_edge.precision.lint.operators import LARGEST_HALF
 from medattn_edge.precision.observe import batched, floating_tensors, ranges
 from medattn_edge.precision.onnx_graph import Graph, module_of, read
-from medattn_edge.precision.qdq_graph import LAYOUT
-from medattn_edge.precision.qdq_operators import LARGEST_HALF
 
 FP16_GATE = Thresholds(min_dice=0.9995, min_sqnr_db=40.0)  # on real patches
 FP16_SMOKE = Thresholds(min_sqnr_db=40.0)  # on noise, where labels mean nothing

@@ -20,14 +20,14 @@ from medattn_edge.atomic import check_folder
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options, Patches
 from medattn_edge.errors import AgreementError, UsageError
-from medattn_edge.precision import qdq_rules
 from medattn_edge.precision.cache import Cache
 from medattn_edge.precision.derived import fp32_graph
-from medattn_edge.precision.door import Calibration, Door, Recipe, fitting_doors
 from medattn_edge.precision.judge import Judge
 from medattn_edge.precision.layers import layers
+from medattn_edge.precision.lint import rules
 from medattn_edge.precision.observe import floating_tensors
 from medattn_edge.precision.onnx_graph import read
+from medattn_edge.precision.quantizers.quantizer import Calibration, Door, Recipe, fitting_doors
 from medattn_edge.precision.sensitivity import Damage, fewest_floating, rank
 from medattn_edge.precision.statistics import Ranges, activation_ranges
 from medattn_edge.precision.trials import Candidate, Runtime, Trials, installed
@@ -239,5 +239,5 @@ def _linted(best: Candidate) -> list[dict[str, str]]:
     """What the lint warns of; raises InputError when it finds errors, which would be a bug of the door."""
     if best.artifact.path.suffix != ".onnx":
         return []
-    found = qdq_rules.check(read(best.artifact.path), best.recipe.profile, best.recipe.isa)
+    found = rules.check(read(best.artifact.path), best.recipe.profile, best.recipe.isa)
     return [{"rule": one.rule, "node": one.node, "module": one.module, "reason": one.reason} for one in found]

@@ -17,10 +17,10 @@ from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Options, Patches, Session
 from medattn_edge.errors import BackendError
 from medattn_edge.precision.cache import Cache
-from medattn_edge.precision.door import Calibration, Door, Recipe
-from medattn_edge.precision.door_ort import qdq
 from medattn_edge.precision.judge import Judge, Verdict
 from medattn_edge.precision.onnx_graph import operators, read
+from medattn_edge.precision.quantizers.ort import qdq
+from medattn_edge.precision.quantizers.quantizer import Calibration, Door, Recipe
 from medattn_edge.timing import interleaved
 
 ROUNDS = 7  # of a timing: enough for a median to say which of two is faster

@@ -12,27 +12,27 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from medattn_edge.errors import EnvironmentProblem, MedattnError
+from medattn_edge.errors import HostError, MedattnError
 from medattn_edge.scanner.config.node_config import NodeConfig, reloadable
-from medattn_edge.scanner.crew import Crew
-from medattn_edge.scanner.doors import Doors
-from medattn_edge.scanner.intake.associations import Associations
-from medattn_edge.scanner.intake.objects import header_of
-from medattn_edge.scanner.log.capture import captured
-from medattn_edge.scanner.log.log import Level, Log
-from medattn_edge.scanner.log.words import words_of
-from medattn_edge.scanner.state.snapshot import Snapshot
-from medattn_edge.scanner.state.store import Store
-from medattn_edge.scanner.status.health import Health
-from medattn_edge.scanner.status.outside import DATABASE, KEY, LOCK
-from medattn_edge.scanner.status.server import StatusServer
-from medattn_edge.scanner.storage.custody import Custody
-from medattn_edge.scanner.storage.disk import Watermark, locked
-from medattn_edge.scanner.storage.keys import site_key
-from medattn_edge.scanner.storage.recovery import recover
-from medattn_edge.scanner.storage.retention import clean
-from medattn_edge.scanner.storage.spool import Spool
+from medattn_edge.scanner.endpoints import Doors
+from medattn_edge.scanner.observe.allowlist import words_of
+from medattn_edge.scanner.observe.capture import captured
+from medattn_edge.scanner.observe.health import Health
+from medattn_edge.scanner.observe.log import Level, Log
+from medattn_edge.scanner.observe.outside import DATABASE, KEY, LOCK
+from medattn_edge.scanner.observe.server import StatusServer
+from medattn_edge.scanner.receive.associations import Associations
+from medattn_edge.scanner.receive.objects import header_of
+from medattn_edge.scanner.store.custody import Custody
+from medattn_edge.scanner.store.disk import Watermark, locked
+from medattn_edge.scanner.store.keys import site_key
+from medattn_edge.scanner.store.recovery import recover
+from medattn_edge.scanner.store.retention import clean
+from medattn_edge.scanner.store.snapshot import Snapshot
+from medattn_edge.scanner.store.spool import Spool
+from medattn_edge.scanner.store.store import Store
 from medattn_edge.scanner.work.dispatch import ROOM
+from medattn_edge.scanner.work.pool import Crew
 from medattn_edge.scanner.work.tasks import OVERLAY
 
 _LONGEST_TICK_S: Final = 1.0
@@ -42,7 +42,7 @@ _CLEAN_EVERY_S: Final = 900.0
 def run(config_path: Path) -> int:
     """Run a node until SIGTERM or SIGINT; SIGHUP reads the configuration again. The exit code.
 
-    Raises UsageError for a configuration that cannot be used, EnvironmentProblem when another node has the same root or
+    Raises UsageError for a configuration that cannot be used, HostError when another node has the same root or
     a port is taken, IntegrityError for a damaged database.
     """
     config = NodeConfig.load(config_path)
@@ -223,7 +223,7 @@ def _alone(root: Path) -> Iterator[None]:
         try:
             held.enter_context(locked(root / LOCK, wait=False))
         except BlockingIOError as error:
-            raise EnvironmentProblem(
+            raise HostError(
                 f"another node runs in {root}", expected="one node for each root", hint="medattn-edge node status"
             ) from error
         yield

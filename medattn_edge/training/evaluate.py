@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medattn_edge.backends.eager import EagerSession
+from medattn_edge.backends.torch.eager import EagerSession
 from medattn_edge.inference import segment
 from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.spec import ModelSpec

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from medattn_edge.errors import EnvironmentProblem, OutputError, ScanError, UsageError
+from medattn_edge.errors import HostError, OutputError, ScanError, UsageError
 from medattn_edge.models import checkpoint
 from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.spec import ModelSpec
@@ -173,7 +173,7 @@ class _Run:
         except RuntimeError as error:
             if "memory" not in str(error):
                 raise
-            raise EnvironmentProblem(
+            raise HostError(
                 f"not enough memory for {len(images)} patches of {'x'.join(map(str, self.spec.patch))}",
                 expected="room for one step",
                 hint=f"--batch {max(1, len(images) // 2)}, or a smaller --patch",

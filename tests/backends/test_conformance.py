@@ -19,11 +19,11 @@ from medattn_edge.agreement import LogitsDistance
 from medattn_edge.artifact import Artifact, manifest_path, sha256
 from medattn_edge.backends import Session, backends, missing_packages, open_session
 from medattn_edge.backends.compiler import CompileSettings, compilers
-from medattn_edge.backends.torch_session import TorchSession
-from medattn_edge.compilation import compile_artifact
+from medattn_edge.backends.torch.session import TorchSession
+from medattn_edge.compile.compilation import compile_artifact
 from medattn_edge.errors import (
     BackendError,
-    EnvironmentProblem,
+    HostError,
     InputError,
     IntegrityError,
     MedattnError,
@@ -314,7 +314,7 @@ def test_a_device_that_nobody_knows_is_refused(backend, file, device):
 
 
 def test_a_gpu_that_is_not_there_is_an_error_and_never_the_cpu(backend, file):
-    with pytest.raises(EnvironmentProblem, match=r"not cuda:63|CUDA(.|\n)*--device cpu") as refused:
+    with pytest.raises(HostError, match=r"not cuda:63|CUDA(.|\n)*--device cpu") as refused:
         open_session(file, backend=backend.name, device="cuda:63")
     assert refused.value.exit_code == 3
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medattn_edge.backends.cuda_graph import CudaGraph, recorded
-from medattn_edge.backends.cuda_memory import CudaStream, GpuLost, lost_by
-from medattn_edge.backends.tensorrt_execution import Execution
-from medattn_edge.backends.tensorrt_library import Listeners, Message, has_gpu
+from medattn_edge.backends.cuda.graph import CudaGraph, recorded
+from medattn_edge.backends.cuda.memory import CudaStream, GpuLost, lost_by
+from medattn_edge.backends.tensorrt.execution import Execution
+from medattn_edge.backends.tensorrt.library import Listeners, Message, has_gpu
 from medattn_edge.errors import BackendError, MissingDependency
 
 real = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from medattn_edge.backends import Options
-from medattn_edge.backends.cuda_memory import GpuLost
-from medattn_edge.backends.eager import EagerSession
-from medattn_edge.backends.tensorrt_library import has_gpu
-from medattn_edge.backends.torch_session import TorchSession
+from medattn_edge.backends.cuda.memory import GpuLost
+from medattn_edge.backends.tensorrt.library import has_gpu
+from medattn_edge.backends.torch.eager import EagerSession
+from medattn_edge.backends.torch.session import TorchSession
 from medattn_edge.errors import BackendError
 from medattn_edge.export import random_patches
 from medattn_edge.models import build

@@ -24,7 +24,7 @@ from medattn_edge.backends import Options, open_session
 from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.errors import (
     BackendError,
-    EnvironmentProblem,
+    HostError,
     InputError,
     IntegrityError,
     MissingDependency,
@@ -49,7 +49,7 @@ OPENERS = """
 import ctypes, os, sys, time
 import numpy as np
 from medattn_edge.backends import open_session
-from medattn_edge.backends.cuda_memory import GpuLost
+from medattn_edge.backends.cuda.memory import GpuLost
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import MissingDependency
 from medattn_edge.spec import ModelSpec
@@ -288,7 +288,7 @@ def test_errors_of_opening_arrive_as_they_were_raised(artifact: Path, tmp_path: 
         IsolatedSession(artifact, options=Options(device="gpu"))
     with pytest.raises(UsageError, match="tensorrt-2"):
         IsolatedSession(artifact, backend="tensorrt-2")
-    with pytest.raises(EnvironmentProblem, match=r"cuda:63|CUDA"):
+    with pytest.raises(HostError, match=r"cuda:63|CUDA"):
         IsolatedSession(artifact, options=Options(device="cuda:63"))
 
 

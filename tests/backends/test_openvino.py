@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medattn_edge import probe
 from medattn_edge.agreement import LogitsDistance
 from medattn_edge.artifact import Artifact, manifest_path, sha256
 from medattn_edge.backends import backend_of, open_session
 from medattn_edge.backends.compiler import CompileSettings
-from medattn_edge.backends.openvino_layers import Layer, counts, deviations
-from medattn_edge.backends.openvino_library import imported
-from medattn_edge.backends.openvino_model import precision_of, translated
-from medattn_edge.compilation import compile_artifact
-from medattn_edge.diagnosis import installed
-from medattn_edge.errors import BackendError, EnvironmentProblem, IntegrityError, UsageError
+from medattn_edge.backends.openvino.layers import Layer, counts, deviations
+from medattn_edge.backends.openvino.library import imported
+from medattn_edge.backends.openvino.model import precision_of, translated
+from medattn_edge.compile.compilation import compile_artifact
+from medattn_edge.errors import BackendError, HostError, IntegrityError, UsageError
 from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.host import probe
+from medattn_edge.host.diagnosis import installed
 from medattn_edge.models import build
 from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.spec import ModelSpec
@@ -130,7 +130,7 @@ WATCHED = """
 @needs_nncf
 def test_openvino_and_nncf_come_without_connections_threads_or_files_in_the_home_folder(tmp_path: Path) -> None:
     code = f"""{WATCHED}
-    from medattn_edge.backends.openvino_library import imported, imported_nncf
+    from medattn_edge.backends.openvino.library import imported, imported_nncf
     ov, nncf = imported(), imported_nncf()
     ov.convert_model  # what OpenVINO's own telemetry is bound to
     nncf.telemetry.telemetry.send_event(event_category="a", event_action="b", event_label="c")
@@ -179,11 +179,11 @@ def test_nncf_with_live_telemetry_is_refused() -> None:
     package.Telemetry = Telemetry
     sys.modules["openvino_telemetry"] = package
     import nncf
-    from medattn_edge.backends.openvino_library import imported_nncf
-    from medattn_edge.errors import EnvironmentProblem
+    from medattn_edge.backends.openvino.library import imported_nncf
+    from medattn_edge.errors import HostError
     try:
         imported_nncf()
-    except EnvironmentProblem as error:
+    except HostError as error:
         assert "telemetry" in error.found, error
     else:
         raise AssertionError("it was taken")
@@ -302,11 +302,11 @@ def test_a_cut_weights_file_with_the_right_hash_is_the_runtimes_error(compiled: 
         (
             "openvino",
             "2024.1.0-1-abc",
-            EnvironmentProblem,
+            HostError,
             r"compiled by openvino 2024\.1(.|\n)*'openvino==2024\.1\.0'",
         ),
-        ("architecture", "riscv64", EnvironmentProblem, r"compiled for riscv64 with(.|\n)*medattn-edge compile"),
-        ("isa", ["avx2"], EnvironmentProblem, r"with avx2, and this CPU is(.|\n)*medattn-edge compile"),
+        ("architecture", "riscv64", HostError, r"compiled for riscv64 with(.|\n)*medattn-edge compile"),
+        ("isa", ["avx2"], HostError, r"with avx2, and this CPU is(.|\n)*medattn-edge compile"),
         ("isa", None, IntegrityError, "does not say"),
         ("openvino", None, IntegrityError, "does not say"),
     ],

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medattn_edge.backends.openvino_attention import TYPE, fuse_attention
-from medattn_edge.backends.openvino_library import imported
+from medattn_edge.backends.openvino.attention import TYPE, fuse_attention
+from medattn_edge.backends.openvino.library import imported
 
 ov = imported()
 

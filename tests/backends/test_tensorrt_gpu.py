@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medattn_edge import gpu_clocks
 from medattn_edge.agreement import LogitsDistance, Thresholds
 from medattn_edge.artifact import Artifact, manifest_path, sha256, writing
 from medattn_edge.backends import Session, open_session
 from medattn_edge.backends.compiler import CompileSettings, Source, compilers
-from medattn_edge.backends.tensorrt_library import has_gpu
-from medattn_edge.errors import BackendError, EnvironmentProblem, MedattnError, UsageError
+from medattn_edge.backends.tensorrt.library import has_gpu
+from medattn_edge.errors import BackendError, HostError, MedattnError, UsageError
 from medattn_edge.export import ExportSettings, export_network, random_patches
-from medattn_edge.fusion.batch_norm import fold_batch_norms
+from medattn_edge.host import gpu_clocks
 from medattn_edge.models import build, checkpoint
+from medattn_edge.rewrites.batch_norm import fold_batch_norms
 from medattn_edge.spec import ModelSpec
 from medattn_edge.timing import interleaved
 
@@ -85,10 +85,10 @@ def graphs(trained, tmp_path_factory) -> dict[str, Artifact]:
 def eight_bits(full: Artifact, path: Path) -> Artifact:
     """The Q/DQ form for TensorRT, as near to FP32 in ONNX Runtime as the engine will have to be."""
     from medattn_edge.precision.derived import write_derived
-    from medattn_edge.precision.door import Recipe
-    from medattn_edge.precision.door_ort import qdq
     from medattn_edge.precision.observe import floating_tensors, ranges
     from medattn_edge.precision.onnx_graph import read
+    from medattn_edge.precision.quantizers.ort import qdq
+    from medattn_edge.precision.quantizers.quantizer import Recipe
 
     model, noise = read(full.path), random_patches(SPEC, 8, seed=6)
     found = ranges(model, floating_tensors(model), [patch[None] for patch in noise])
@@ -306,14 +306,14 @@ def test_a_cut_engine_with_the_right_hash_is_the_runtimes_error(target, engine_o
 @pytest.mark.parametrize("target", ["tensorrt", "tensorrt-rtx"])
 def test_another_gpu_than_there_is_or_than_it_was_built_for_is_refused(target, engine_of, tmp_path):
     path = engine_of(target, "fp32")
-    with pytest.raises(EnvironmentProblem, match="not cuda:63"):
+    with pytest.raises(HostError, match="not cuda:63"):
         open_session(path, device="cuda:63")
     values = json.loads(manifest_path(path).read_text())
     values["target"]["runs_on"]["compute_capabilities"] = ["sm53"]
     copied = tmp_path / path.name
     copied.write_bytes(path.read_bytes())
     manifest_path(copied).write_text(json.dumps(values))
-    with pytest.raises(EnvironmentProblem, match="built for sm53"):
+    with pytest.raises(HostError, match="built for sm53"):
         open_session(copied, device="cuda:0")
 
 

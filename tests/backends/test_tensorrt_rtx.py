@@ -16,19 +16,20 @@ import numpy as np
 import pytest
 
 from medattn_edge.artifact import Artifact, Manifest, manifest_path, sha256, writing
-from medattn_edge.backends import open_session, tensorrt, tensorrt_rtx
+from medattn_edge.backends import open_session
 from medattn_edge.backends.compiler import CompileSettings, Source, compiler_of
-from medattn_edge.backends.cuda_memory import cuda_error
-from medattn_edge.backends.tensorrt_build import build
-from medattn_edge.backends.tensorrt_library import TENSORRT_RTX, has_gpu
-from medattn_edge.backends.tensorrt_progress import Phases
-from medattn_edge.backends.tensorrt_rtx import cache_files, capabilities_of, stored_kernels
-from medattn_edge.backends.tensorrt_session import check_target, host_platform
-from medattn_edge.errors import BackendError, EnvironmentProblem, IntegrityError, UsageError
+from medattn_edge.backends.cuda.memory import cuda_error
+from medattn_edge.backends.tensorrt import backend, rtx
+from medattn_edge.backends.tensorrt.build import build
+from medattn_edge.backends.tensorrt.library import TENSORRT_RTX, has_gpu
+from medattn_edge.backends.tensorrt.progress import Phases
+from medattn_edge.backends.tensorrt.rtx import cache_files, capabilities_of, stored_kernels
+from medattn_edge.backends.tensorrt.session import check_target, host_platform
+from medattn_edge.errors import BackendError, HostError, IntegrityError, UsageError
 from medattn_edge.export import ExportSettings, export_network, random_patches
-from medattn_edge.fusion.batch_norm import fold_batch_norms
-from medattn_edge.hardware import Gpu
+from medattn_edge.host.hardware import Gpu
 from medattn_edge.models.checkpoint import Checkpoint
+from medattn_edge.rewrites.batch_norm import fold_batch_norms
 from medattn_edge.spec import ModelSpec
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
@@ -67,7 +68,7 @@ def engine(source, tmp_path_factory) -> Path:
     """It compiled, with its manifest."""
     path = tmp_path_factory.mktemp("compiled") / "network.rtx"
     with writing(path) as (model, sidecar):
-        target = tensorrt_rtx.COMPILER.compile(source, {".rtx": model}, SETTINGS, None)
+        target = rtx.COMPILER.compile(source, {".rtx": model}, SETTINGS, None)
         manifest = source.manifest.child(target=target, sha256=sha256(model))
         sidecar.write_text(json.dumps(manifest.to_json()))
     return path
@@ -257,7 +258,7 @@ def test_a_graph_that_the_builder_refuses_gives_its_reason(source, tmp_path):
 
 @without_gpu
 def test_an_engine_on_a_host_without_a_gpu_says_so(engine):
-    with pytest.raises(EnvironmentProblem, match=r"no NVIDIA GPU(.|\n)*cuda:0(.|\n)*--device cpu") as refused:
+    with pytest.raises(HostError, match=r"no NVIDIA GPU(.|\n)*cuda:0(.|\n)*--device cpu") as refused:
         open_session(engine, device="cuda:0")
     assert refused.value.exit_code == 3
 
@@ -277,18 +278,18 @@ def test_a_changed_engine_is_refused_before_anything_reads_it(engine, tmp_path):
 
 @without_gpu
 def test_tensorrt_itself_compiles_only_on_a_host_with_a_gpu(source, tmp_path):
-    with pytest.raises(EnvironmentProblem, match="no NVIDIA GPU"):
-        tensorrt.COMPILER.compile(source, {".engine": tmp_path / "network.engine"}, CompileSettings(), None)
+    with pytest.raises(HostError, match="no NVIDIA GPU"):
+        backend.COMPILER.compile(source, {".engine": tmp_path / "network.engine"}, CompileSettings(), None)
 
 
 def test_tensorrt_itself_builds_for_the_gpu_it_runs_on():
     turing = Gpu(0, "a Turing card", "sm75", 8192, "580", "13.0")
-    tensorrt.check_host(turing, CompileSettings(compute_capabilities=("sm75",)))
+    backend.check_host(turing, CompileSettings(compute_capabilities=("sm75",)))
     with pytest.raises(UsageError, match=r"\(sm75\), not for sm86(.|\n)*-o NAME\.rtx --compute-capability sm86"):
-        tensorrt.check_host(turing, CompileSettings(compute_capabilities=("sm86",)))
+        backend.check_host(turing, CompileSettings(compute_capabilities=("sm86",)))
     with pytest.raises(UsageError, match="Ampere"):
-        tensorrt.check_host(turing, CompileSettings(hardware_compatible=True))
-    tensorrt.check_host(replace(turing, compute_capability="sm120"), CompileSettings(hardware_compatible=True))
+        backend.check_host(turing, CompileSettings(hardware_compatible=True))
+    backend.check_host(replace(turing, compute_capability="sm120"), CompileSettings(hardware_compatible=True))
 
 
 def target_of(**needs: Any) -> dict[str, Any]:
@@ -325,7 +326,7 @@ def test_an_engine_runs_where_its_manifest_says(needs, host):
     ],
 )
 def test_an_engine_of_another_host_is_refused_in_plain_words(needs, host, said):
-    with pytest.raises(EnvironmentProblem, match=said) as refused:
+    with pytest.raises(HostError, match=said) as refused:
         check_target(target_of(**needs), **{**HOST, **host})
     assert "medattn-edge compile" in refused.value.hint
 

@@ -14,14 +14,14 @@ import numpy as np
 import onnx
 import pytest
 
-from medattn_edge import hardware
 from medattn_edge.artifact import Artifact, manifest_path, sha256
 from medattn_edge.cli import bench_text
-from medattn_edge.compilation import FP32_ON_CPU
+from medattn_edge.compile.compilation import FP32_ON_CPU
+from medattn_edge.evaluation.report import SPEED_FIELDS
 from medattn_edge.export import random_patches
-from medattn_edge.measurement.report import SPEED_FIELDS
-from medattn_edge.precision.door import Calibration, Recipe, doors
+from medattn_edge.host import hardware
 from medattn_edge.precision.observe import floating_tensors
+from medattn_edge.precision.quantizers.quantizer import Calibration, Recipe, doors
 from medattn_edge.precision.statistics import activation_ranges
 
 Run = Callable[..., Any]

@@ -17,14 +17,14 @@ import onnx
 import pytest
 import torch
 
-from medattn_edge import hardware
 from medattn_edge.artifact import Artifact, manifest_path, sha256
-from medattn_edge.backends.openvino_library import imported
+from medattn_edge.backends.openvino.library import imported
 from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.host import hardware
 from medattn_edge.models import build
 from medattn_edge.models import checkpoint as checkpoints
-from medattn_edge.precision.door import Calibration, Recipe, doors
 from medattn_edge.precision.observe import floating_tensors
+from medattn_edge.precision.quantizers.quantizer import Calibration, Recipe, doors
 from medattn_edge.precision.statistics import activation_ranges
 from medattn_edge.spec import Intensity, ModelSpec
 

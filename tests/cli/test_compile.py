@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from medattn_edge.artifact import Artifact, manifest_path, sha256
-from medattn_edge.backends.tensorrt_library import has_gpu
+from medattn_edge.backends.tensorrt.library import has_gpu
 
 Run = Callable[..., Any]
 

@@ -19,10 +19,10 @@ from medattn_edge.volume import Volume
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 highdicom = pytest.importorskip("highdicom", reason="the extra dicom is not installed")
 
-from dicom_phantoms import in_plane, real_ct, save, write_medium, write_series  # noqa: E402
 from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
 
-from medattn_edge.io.dicom import find_series  # noqa: E402
+from medattn_edge.io.dicom.volume import find_series  # noqa: E402
+from tests.support.dicom_phantoms import in_plane, real_ct, save, write_medium, write_series  # noqa: E402
 
 Run = Callable[..., Any]
 NAME = "Phantom^Synthetic"
@@ -250,9 +250,9 @@ def test_doctor_tells_the_dicom_libraries_and_the_decoders(medattn: Run) -> None
 
 def test_doctor_says_the_extra_of_each_library_that_is_missing() -> None:
     from medattn_edge.cli.doctor import _dicom
-    from medattn_edge.diagnosis import Host
-    from medattn_edge.hardware import Cpu
-    from medattn_edge.probe import Answer
+    from medattn_edge.host.diagnosis import Host
+    from medattn_edge.host.hardware import Cpu
+    from medattn_edge.host.probe import Answer
 
     told = Answer(facts={"decoders": {"JPEG 2000": []}})
     rows = {row["what"]: row for row in _dicom(Host(Cpu("", "", (), 1, 1), (), {"pydicom": "3.0"}, {"pydicom": told}))}

@@ -13,10 +13,10 @@ import pytest
 from medattn_edge.backends import backends
 from medattn_edge.backends.compiler import Compiler
 from medattn_edge.backends.session import Backend
-from medattn_edge.diagnosis import Host, backend_rows, compiler_row, conflicts, extra_of, problems
-from medattn_edge.executed_precision import executed
-from medattn_edge.hardware import Cpu, Gpu
-from medattn_edge.probe import Answer, ask
+from medattn_edge.host.computed_precision import executed
+from medattn_edge.host.diagnosis import Host, backend_rows, compiler_row, conflicts, extra_of, problems
+from medattn_edge.host.hardware import Cpu, Gpu
+from medattn_edge.host.probe import Answer, ask
 
 Run = Callable[..., Any]
 

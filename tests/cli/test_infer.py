@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medattn_edge import hardware
+from medattn_edge.host import hardware
 from medattn_edge.io import read_labels
 
 Run = Callable[..., Any]

@@ -23,18 +23,17 @@ import pytest
 pytest.importorskip("highdicom", reason="the extra dicom is not installed")
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
-from node_files import make_artifact, plain, write
-
 from medattn_edge.scanner.config.node_config import NodeConfig
-from medattn_edge.scanner.log.log import Log
-from medattn_edge.scanner.state.records import Header, Output, Policy
-from medattn_edge.scanner.state.store import Store
-from medattn_edge.scanner.status.health import Health, WorkerSeen
-from medattn_edge.scanner.status.server import StatusServer, document
-from medattn_edge.scanner.storage.custody import Custody
-from medattn_edge.scanner.storage.disk import Disk, Watermark
-from medattn_edge.scanner.storage.keys import site_key
-from medattn_edge.scanner.storage.spool import Spool
+from medattn_edge.scanner.observe.health import Health, WorkerSeen
+from medattn_edge.scanner.observe.log import Log
+from medattn_edge.scanner.observe.server import StatusServer, document
+from medattn_edge.scanner.store.custody import Custody
+from medattn_edge.scanner.store.disk import Disk, Watermark
+from medattn_edge.scanner.store.keys import site_key
+from medattn_edge.scanner.store.records import Header, Output, Policy
+from medattn_edge.scanner.store.spool import Spool
+from medattn_edge.scanner.store.store import Store
+from tests.support.node_files import make_artifact, plain, write
 
 
 class Records:

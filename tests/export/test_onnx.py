@@ -176,7 +176,7 @@ def test_every_way_to_export_gives_the_network_and_nothing_else(form, export_for
 
 @pytest.mark.slow
 def test_every_form_exports_to_the_same_bytes_again(form, export_form, checkpoint_of, tmp_path):
-    from medattn_edge.fusion.batch_norm import fold_batch_norms
+    from medattn_edge.rewrites.batch_norm import fold_batch_norms
 
     first, _, settings = export_form(form, ".onnx", BATCH_1)
     fresh = checkpoint_of(form)

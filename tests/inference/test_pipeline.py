@@ -10,7 +10,6 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from medattn_edge.errors import BackendError
 from medattn_edge.inference import Settings, prepare, segment
 from medattn_edge.inference.handover import ahead, behind
 from medattn_edge.inference.sliding_window import walk
+from tests.support import ROOT
 
 Make = Callable[..., Any]
 
@@ -117,7 +117,7 @@ import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job has not
 sys.path.insert(0, {folder!r})
 import numpy as np
-from conftest import FakeSession, make_spec, make_volume
+from tests.support.sessions import FakeSession, make_spec, make_volume
 from medattn_edge.inference import Settings, segment
 
 def slow(patches):
@@ -131,7 +131,7 @@ segment(FakeSession(make_spec((8, 8), 1), slow), volume, settings=Settings(batch
 
 
 def test_ctrl_c_ends_it_at_once() -> None:
-    code = CTRL_C.format(folder=str(Path(__file__).parent))
+    code = CTRL_C.format(folder=str(ROOT))
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()

@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from medattn_edge.deprecations import torchscript_is_deprecated
+from medattn_edge.backends.torch.deprecations import torchscript_is_deprecated
 from medattn_edge.errors import CheckpointError, IntegrityError, MedattnError, OutputError
 from medattn_edge.models import build, checkpoint, networks
 from medattn_edge.models.resnet import BACKBONES

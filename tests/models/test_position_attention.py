@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from medattn_edge.deprecations import torchscript_is_deprecated
+from medattn_edge.backends.torch.deprecations import torchscript_is_deprecated
 from medattn_edge.models.attention import ROWS, PositionAttention
 
 SIZES = [(32, 40), (48, 48), (33, 41)]  # 1280 and 2304 positions are whole blocks, 1353 are not

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from medattn_edge.deprecations import torchscript_is_deprecated
+from medattn_edge.backends.torch.deprecations import torchscript_is_deprecated
 from medattn_edge.errors import CheckpointError
 from medattn_edge.models.resnet import BACKBONES, ResNet, load_torchvision, torchvision_modules
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from medattn_edge.deprecations import torchscript_is_deprecated
+from medattn_edge.backends.torch.deprecations import torchscript_is_deprecated
 from medattn_edge.models.network import WithAttention
 
 COMPILERS = ("script", "trace")

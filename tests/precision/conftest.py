@@ -13,10 +13,10 @@ from medattn_edge.backends.session import Options
 from medattn_edge.data import shipped_checkpoints
 from medattn_edge.data.samples import sample_scan
 from medattn_edge.export import export_network, random_patches
-from medattn_edge.fusion.batch_norm import fold_batch_norms
 from medattn_edge.models import checkpoint as checkpoints
 from medattn_edge.precision import windows
 from medattn_edge.precision.windows import Scan, Windows
+from medattn_edge.rewrites.batch_norm import fold_batch_norms
 
 
 def exported(name: str, folder: Path) -> Artifact:

@@ -17,15 +17,15 @@ from medattn_edge.backends.compiler import CompileSettings, Source, compiler_of
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options
 from medattn_edge.export import ExportSettings, export_network, random_patches
-from medattn_edge.fusion.batch_norm import fold_batch_norms
 from medattn_edge.models.checkpoint import Checkpoint
-from medattn_edge.precision.door import Recipe
-from medattn_edge.precision.door_ort import qdq
 from medattn_edge.precision.fp16 import islands
 from medattn_edge.precision.fp16_graph import Island, rounded, to_fp16
+from medattn_edge.precision.lint.rules import ISAS, PROFILES, lint
 from medattn_edge.precision.observe import floating_tensors, ranges
 from medattn_edge.precision.onnx_graph import MODULE, Graph, module_of, read
-from medattn_edge.precision.qdq_rules import ISAS, PROFILES, lint
+from medattn_edge.precision.quantizers.ort import qdq
+from medattn_edge.precision.quantizers.quantizer import Recipe
+from medattn_edge.rewrites.batch_norm import fold_batch_norms
 from medattn_edge.spec import ModelSpec
 
 CAPABILITIES = ("sm86", "sm89")

@@ -24,7 +24,6 @@ from medattn_edge.data.samples import sample_scan
 from medattn_edge.errors import AgreementError, InputError, UsageError
 from medattn_edge.export import ExportSettings, export_network, random_patches
 from medattn_edge.export.onnx import write
-from medattn_edge.fusion.batch_norm import fold_batch_norms
 from medattn_edge.inference import sample_patches
 from medattn_edge.io import read_volume
 from medattn_edge.models import checkpoint as checkpoints
@@ -33,6 +32,7 @@ from medattn_edge.precision.fp16 import FP16_GATE, FP16_SMOKE, LARGEST_HALF, MAR
 from medattn_edge.precision.fp16_graph import rounded, to_fp16
 from medattn_edge.precision.observe import floating_tensors, ranges
 from medattn_edge.precision.onnx_graph import read, with_shapes
+from medattn_edge.rewrites.batch_norm import fold_batch_norms
 from medattn_edge.spec import ModelSpec
 
 Array = np.ndarray[Any, Any]

@@ -10,12 +10,12 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from medattn_edge.precision import qdq_operators
 from medattn_edge.precision.fp16 import ALWAYS_FP32, LARGEST_HALF, MARGIN, islands
 from medattn_edge.precision.fp16_graph import rounded, to_fp16
+from medattn_edge.precision.lint import operators
+from medattn_edge.precision.lint.rules import PROFILES, lint
 from medattn_edge.precision.observe import floating_tensors, ranges
 from medattn_edge.precision.onnx_graph import MODULE, Graph, module_of, set_module, with_shapes
-from medattn_edge.precision.qdq_rules import PROFILES, lint
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 Array = np.ndarray[Any, Any]
@@ -242,7 +242,7 @@ def test_a_resize_inside_the_network_is_half_and_its_scales_are_not() -> None:
 
 
 def test_every_operator_that_lint_wants_in_fp32_stays_fp32() -> None:
-    assert set(qdq_operators.ISLANDS) <= set(ALWAYS_FP32)
+    assert set(operators.ISLANDS) <= set(ALWAYS_FP32)
 
 
 def test_a_norm_written_out_stays_fp32_where_it_sums() -> None:

@@ -16,8 +16,8 @@ from medattn_edge.backends.session import Options
 from medattn_edge.errors import AgreementError, UsageError
 from medattn_edge.precision import int8, windows
 from medattn_edge.precision.cache import Cache
-from medattn_edge.precision.door import Recipe
 from medattn_edge.precision.int8 import Settings, calibrate
+from medattn_edge.precision.quantizers.quantizer import Recipe
 from medattn_edge.precision.windows import Scan, Windows
 
 Halves = tuple[Windows, Windows]

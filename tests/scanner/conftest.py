@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent))  # durable_node.py, which the killed processes use as well
-
-from durable_node import Node
+from tests.support.durable_node import Node
 
 
 @pytest.fixture
@@ -25,7 +22,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
 @pytest.fixture(scope="module")
 def model(randomised: Any) -> Path:
     """The tiny network that the tests of whole nodes segment with."""
-    from running_node import tiny_model
+    from tests.support.running_node import tiny_model
 
     return tiny_model(randomised)
 
@@ -33,7 +30,7 @@ def model(randomised: Any) -> Path:
 @pytest.fixture
 def archive() -> Iterator[Any]:
     """An archive that stores what it is sent."""
-    from dicom_peers import Archive
+    from tests.support.dicom_peers import Archive
 
     with Archive() as started:
         yield started

@@ -14,7 +14,6 @@ pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from node_files import make_artifact, plain, write
 
 from medattn_edge.errors import IntegrityError, MedattnError, UsageError
 from medattn_edge.scanner.config.example import example
@@ -30,7 +29,8 @@ from medattn_edge.scanner.config.node_config import (
     reloadable,
 )
 from medattn_edge.scanner.config.toml import Reader, as_toml, written
-from medattn_edge.scanner.state.records import Policy
+from medattn_edge.scanner.store.records import Policy
+from tests.support.node_files import make_artifact, plain, write
 
 SECTIONS = {
     "receive": Receive,
@@ -74,7 +74,7 @@ def archive(**keys: Any) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Any:
     pytest.importorskip("cryptography", reason="cryptography is not installed")
-    from certificates import make
+    from tests.support.certificates import make
 
     return make(tmp_path_factory.mktemp("certificates"))
 

@@ -11,11 +11,11 @@ import pytest
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
-from dicom_mutations import mutations  # noqa: E402
-from dicom_peers import Archive, send  # noqa: E402
-from dicom_phantoms import real_ct, write_series  # noqa: E402
-from raw_sender import Raw  # noqa: E402
-from running_node import RunningNode, Scan  # noqa: E402
+from tests.support.dicom_mutations import mutations  # noqa: E402
+from tests.support.dicom_peers import Archive, send  # noqa: E402
+from tests.support.dicom_phantoms import real_ct, write_series  # noqa: E402
+from tests.support.raw_sender import Raw  # noqa: E402
+from tests.support.running_node import RunningNode, Scan  # noqa: E402
 
 
 def test_a_sender_that_breaks_off_in_the_middle_of_an_object_harms_nobody(model, archive, tmp_path):

@@ -9,10 +9,11 @@ import threading
 import pytest
 
 from medattn_edge.errors import IntegrityError, OutputError
-from medattn_edge.scanner.state.records import Fate, Policy
-from medattn_edge.scanner.state.schema import MIGRATIONS
-from medattn_edge.scanner.state.store import Store
-from medattn_edge.scanner.state.transitions import (
+from medattn_edge.scanner.store.keys import site_key
+from medattn_edge.scanner.store.records import Fate, Policy
+from medattn_edge.scanner.store.schema import MIGRATIONS
+from medattn_edge.scanner.store.store import Store
+from medattn_edge.scanner.store.transitions import (
     DELIVERY_TRANSITIONS,
     TRANSITIONS,
     DeliveryState,
@@ -21,7 +22,6 @@ from medattn_edge.scanner.state.transitions import (
     check,
     check_delivery,
 )
-from medattn_edge.scanner.storage.keys import site_key
 
 
 def rows(node, query, *values):
@@ -99,7 +99,7 @@ def test_a_database_of_an_older_version_is_brought_up_to_date_with_what_it_holds
     node.keep(1, 1)
     node.store.close()
     newer = (*MIGRATIONS, ("ALTER TABLE versions ADD COLUMN model TEXT NOT NULL DEFAULT ''",))
-    monkeypatch.setattr("medattn_edge.scanner.state.schema.MIGRATIONS", newer)
+    monkeypatch.setattr("medattn_edge.scanner.store.schema.MIGRATIONS", newer)
     node.open()
     assert rows(node, "SELECT key, model FROM versions") == [(node.key(1), "")]
     assert rows(node, "PRAGMA user_version") == [(len(MIGRATIONS) + 1,)]

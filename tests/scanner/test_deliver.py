@@ -22,7 +22,14 @@ pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 pytest.importorskip("highdicom", reason="the extra node is not installed")
 pytest.importorskip("cryptography", reason="the extra dev is not installed")
 
-from archive_peer import (  # noqa: E402
+from medattn_edge.scanner.config.sections import Destination  # noqa: E402
+from medattn_edge.scanner.deliver.deliverer import Deliverer  # noqa: E402
+from medattn_edge.scanner.deliver.send import PERMANENT, WORDS, verify  # noqa: E402
+from medattn_edge.scanner.observe.log import Log  # noqa: E402
+from medattn_edge.scanner.store.records import Output  # noqa: E402
+from medattn_edge.scanner.store.transitions import DeliveryState, State  # noqa: E402
+from tests.support import ROOT  # noqa: E402
+from tests.support.archive_peer import (  # noqa: E402
     CAPTURE,
     EXPLICIT,
     IMPLICIT,
@@ -33,13 +40,6 @@ from archive_peer import (  # noqa: E402
     make_results,
     segment,
 )
-
-from medattn_edge.scanner.config.sections import Destination  # noqa: E402
-from medattn_edge.scanner.delivery.deliver import Deliverer  # noqa: E402
-from medattn_edge.scanner.delivery.send import PERMANENT, WORDS, verify  # noqa: E402
-from medattn_edge.scanner.log.log import Log  # noqa: E402
-from medattn_edge.scanner.state.records import Output  # noqa: E402
-from medattn_edge.scanner.state.transitions import DeliveryState, State  # noqa: E402
 
 # The library leaves the socket of a refused connection to the garbage collector.
 refused = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -320,7 +320,7 @@ def test_a_folder_gets_whole_files_and_the_same_again_changes_nothing(node, resu
     found = {path.name: path.read_bytes() for path in (out / key / "v1").iterdir()}
     assert found == {name: path.read_bytes() for name, path in results.items()}
     before = {path.name: path.stat().st_ino for path in (out / key / "v1").iterdir()}
-    from medattn_edge.scanner.delivery.folder import put
+    from medattn_edge.scanner.deliver.folder import put
 
     put(out, due.key, due.version, list(results.values()))
     assert before == {path.name: path.stat().st_ino for path in (out / key / "v1").iterdir()}
@@ -346,9 +346,11 @@ def test_a_folder_on_a_full_disk_is_tried_again_and_holds_no_half_file(node, res
 def test_a_deliverer_that_is_killed_after_the_archive_accepted_delivers_again_under_the_same_identity(node, results):
     key = segment(node, results, 1, "pacs")
     with Archive() as archive:
-        script = Path(__file__).with_name("killed_deliverer.py")
         ended = subprocess.run(
-            [sys.executable, str(script), str(node.root), str(archive.port)], timeout=60, check=False
+            [sys.executable, "-m", "tests.support.killed_deliverer", str(node.root), str(archive.port)],
+            timeout=60,
+            check=False,
+            cwd=ROOT,
         )
         assert ended.returncode == -signal.SIGKILL
         assert len(archive.uids) == 3

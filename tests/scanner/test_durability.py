@@ -7,17 +7,17 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import pytest
-from durable_node import sample
 
-from medattn_edge.scanner.state.rows import short_hash, split_hashes
-from medattn_edge.scanner.state.transitions import DeliveryState, State
-from medattn_edge.scanner.storage.disk import write_durably
-from medattn_edge.scanner.storage.keys import BYTES, site_key
+from medattn_edge.scanner.store.disk import write_durably
+from medattn_edge.scanner.store.keys import BYTES, site_key
+from medattn_edge.scanner.store.rows import short_hash, split_hashes
+from medattn_edge.scanner.store.transitions import DeliveryState, State
+from tests.support import ROOT
+from tests.support.durable_node import sample
 
-CHILD = Path(__file__).with_name("killed_node.py")
+CHILD = ("-m", "tests.support.killed_node")
 FAR = 1000  # changes of the disk or the database, that a process may live for
 
 
@@ -35,8 +35,8 @@ class Killed:
 
     def run(self, kill_at):
         self.runs += 1
-        words = [sys.executable, CHILD, self.root, self.pacs, self.first + self.runs, kill_at]
-        done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
+        words = [sys.executable, *CHILD, self.root, self.pacs, self.first + self.runs, kill_at]
+        done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, cwd=ROOT)
         assert done.returncode in {-9, 0}, done.stderr
         self.kills += done.returncode == -9
         for line in done.stdout.splitlines():

@@ -13,8 +13,8 @@ import pytest
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
-from dicom_peers import Archive, send  # noqa: E402
-from running_node import COMMAND, RunningNode, Scan  # noqa: E402
+from tests.support.dicom_peers import Archive, send  # noqa: E402
+from tests.support.running_node import COMMAND, RunningNode, Scan  # noqa: E402
 
 # Workers
 

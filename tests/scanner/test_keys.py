@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from medattn_edge.errors import EnvironmentProblem, IntegrityError
-from medattn_edge.scanner.storage.keys import SiteKey, site_key
+from medattn_edge.errors import HostError, IntegrityError
+from medattn_edge.scanner.store.keys import SiteKey, site_key
 
 
 def names(folder):
@@ -35,7 +35,7 @@ def test_a_site_key_that_others_may_read_or_that_is_none_is_refused(tmp_path):
     path = tmp_path / "site.key"
     site_key(path)
     path.chmod(0o640)
-    with pytest.raises(EnvironmentProblem, match="chmod 600"):
+    with pytest.raises(HostError, match="chmod 600"):
         site_key(path)
     Path(path).chmod(0o600)
     path.write_bytes(b"short")

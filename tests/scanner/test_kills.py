@@ -15,8 +15,8 @@ import pytest
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
-from dicom_peers import Archive, send  # noqa: E402
-from running_node import RunningNode, Scan  # noqa: E402
+from tests.support.dicom_peers import Archive, send  # noqa: E402
+from tests.support.running_node import RunningNode, Scan  # noqa: E402
 
 # A kill is no reason to give a series up; the patience of a real node is tested where it counts.
 PATIENT = {"retries": 100_000, "interruptions": 100_000, "delivery_attempts": 100_000}

@@ -13,10 +13,10 @@ pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
 from medattn_edge.errors import OutputError
 from medattn_edge.scanner.config.sections import Destination
-from medattn_edge.scanner.delivery.deliver import Deliverer
-from medattn_edge.scanner.delivery.letters import letter_of, remove_letter, write_letter
-from medattn_edge.scanner.log.log import Log
-from medattn_edge.scanner.state.transitions import State
+from medattn_edge.scanner.deliver.deliverer import Deliverer
+from medattn_edge.scanner.deliver.letters import letter_of, remove_letter, write_letter
+from medattn_edge.scanner.observe.log import Log
+from medattn_edge.scanner.store.transitions import State
 
 
 def deliver(node, folder):

@@ -12,15 +12,15 @@ import warnings
 from enum import Enum
 
 import pytest
-from durable_node import sample
 
 from medattn_edge.errors import OutputError, ScanError
-from medattn_edge.scanner.log.capture import captured
-from medattn_edge.scanner.log.fields import FLAGS, NUMBERS, WORDS
-from medattn_edge.scanner.log.log import Level, Log
+from medattn_edge.scanner.observe.capture import captured
+from medattn_edge.scanner.observe.fields import FLAGS, NUMBERS, WORDS
+from medattn_edge.scanner.observe.log import Level, Log
 from medattn_edge.scanner.reasons import REASONS
-from medattn_edge.scanner.state.records import Fate, code
-from medattn_edge.scanner.state.transitions import State
+from medattn_edge.scanner.store.records import Fate, code
+from medattn_edge.scanner.store.transitions import State
+from tests.support.durable_node import sample
 
 NAME, PATIENT, UID = "Mustermann^Erika", "PID4711", "1.2.840.99.4711.1"
 SECRETS = (NAME, "Mustermann", PATIENT, UID, "4711")
@@ -224,8 +224,8 @@ def test_warnings_and_the_ends_of_threads_are_reduced_too(stream, capsys):
 
 def test_the_end_of_the_process_tells_no_name(tmp_path):
     code = f"""
-from medattn_edge.scanner.log.log import Log
-from medattn_edge.scanner.log.capture import captured
+from medattn_edge.scanner.observe.log import Log
+from medattn_edge.scanner.observe.capture import captured
 with captured(Log()):
     try:
         raise KeyError({NAME!r})

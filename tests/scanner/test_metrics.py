@@ -6,9 +6,9 @@ import re
 from dataclasses import replace
 
 import pytest
-from status_scenes import SCENES, WORKERS, Watched, all_down, many, nothing_yet
 
-from medattn_edge.scanner.status.metrics import text_of
+from medattn_edge.scanner.observe.metrics import text_of
+from tests.support.status_scenes import SCENES, WORKERS, Watched, all_down, many, nothing_yet
 
 # The exposition format 0.0.4, as strict as its description is.
 NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"

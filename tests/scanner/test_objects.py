@@ -14,13 +14,13 @@ import pytest
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 
-from dicom_mutations import mutations  # noqa: E402
-from dicom_phantoms import real_ct, write_series  # noqa: E402
 from pydicom.uid import generate_uid  # noqa: E402
 
 from medattn_edge.errors import ScanError, UsageError  # noqa: E402
-from medattn_edge.io.dicom_files import data_set_start  # noqa: E402
-from medattn_edge.scanner.intake.objects import CutOff, header_of, reason_of, sop_class_uid  # noqa: E402
+from medattn_edge.io.dicom.files import data_set_start  # noqa: E402
+from medattn_edge.scanner.receive.objects import CutOff, header_of, reason_of, sop_class_uid  # noqa: E402
+from tests.support.dicom_mutations import mutations  # noqa: E402
+from tests.support.dicom_phantoms import real_ct, write_series  # noqa: E402
 
 NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 DEFLATED, JPEG_2000, RLE = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5"

@@ -8,18 +8,18 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from status_scenes import SCENES, WORKERS, Watched, all_down, calm, many, nothing_yet, quarantine, running
 
 from medattn_edge.errors import InputError
-from medattn_edge.io.dicom_reasons import REASONS as SERIES_REASONS
+from medattn_edge.io.dicom.reasons import REASONS as SERIES_REASONS
 from medattn_edge.scanner import reasons
-from medattn_edge.scanner.delivery import send
-from medattn_edge.scanner.status import words as page_words
-from medattn_edge.scanner.status.page import page_of, page_without_records
-from medattn_edge.scanner.status.style import STYLE
-from medattn_edge.scanner.status.words import of_delivery, of_health, of_quarantine
-from medattn_edge.scanner.storage.disk import Disk
+from medattn_edge.scanner.deliver import send
+from medattn_edge.scanner.observe import messages as page_words
+from medattn_edge.scanner.observe.messages import of_delivery, of_health, of_quarantine
+from medattn_edge.scanner.observe.page import page_of, page_without_records
+from medattn_edge.scanner.observe.style import STYLE
+from medattn_edge.scanner.store.disk import Disk
 from medattn_edge.scanner.work import tasks
+from tests.support.status_scenes import SCENES, WORKERS, Watched, all_down, calm, many, nothing_yet, quarantine, running
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 PARTS = ["todo", "series", "times", "deliveries", "workers", "disk", "results"]

@@ -17,10 +17,10 @@ import pytest
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
-from archive_peer import make_certificates  # noqa: E402
-from dicom_peers import AE_TITLE, Archive, dcmsend, dcmtk, needs_dcmtk, needs_orthanc, send, storescu  # noqa: E402
-from orthanc_peer import Orthanc  # noqa: E402
-from running_node import COMMAND, RunningNode, Scan  # noqa: E402
+from tests.support.archive_peer import make_certificates  # noqa: E402
+from tests.support.dicom_peers import AE_TITLE, Archive, dcmsend, dcmtk, needs_dcmtk, needs_orthanc, send, storescu  # noqa: E402
+from tests.support.orthanc_peer import Orthanc  # noqa: E402
+from tests.support.running_node import COMMAND, RunningNode, Scan  # noqa: E402
 
 TOOLS = Path(sys.executable).parent
 

@@ -14,15 +14,15 @@ import pytest
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
-from dicom_peers import dcmsend, dcmtk, needs_dcmtk, send, storescu  # noqa: E402
-from dicom_phantoms import make_series, real_ct, save, write_series  # noqa: E402
-from durable_node import POLICY, Node  # noqa: E402
 from pynetdicom import AE, evt  # noqa: E402
-from raw_sender import Raw  # noqa: E402
-from serving import Serving  # noqa: E402
 
-from medattn_edge.io.dicom_files import data_set_start  # noqa: E402
-from medattn_edge.scanner.intake.objects import header_of  # noqa: E402
+from medattn_edge.io.dicom.files import data_set_start  # noqa: E402
+from medattn_edge.scanner.receive.objects import header_of  # noqa: E402
+from tests.support.dicom_peers import dcmsend, dcmtk, needs_dcmtk, send, storescu  # noqa: E402
+from tests.support.dicom_phantoms import make_series, real_ct, save, write_series  # noqa: E402
+from tests.support.durable_node import POLICY, Node  # noqa: E402
+from tests.support.raw_sender import Raw  # noqa: E402
+from tests.support.serving import Serving  # noqa: E402
 
 BIG_ENDIAN, JPEG_2000 = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.4.90"
 NAME = "Zyxwvut^Testpatient"

@@ -13,14 +13,14 @@ import pytest
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
-from dicom_mutations import mutations  # noqa: E402
-from dicom_peers import closing_sockets, send  # noqa: E402
-from dicom_phantoms import real_ct, write_series  # noqa: E402
 from pynetdicom import AE, evt  # noqa: E402
-from raw_sender import Raw  # noqa: E402
-from serving import Serving  # noqa: E402
 
-from medattn_edge.errors import EnvironmentProblem  # noqa: E402
+from medattn_edge.errors import HostError  # noqa: E402
+from tests.support.dicom_mutations import mutations  # noqa: E402
+from tests.support.dicom_peers import closing_sockets, send  # noqa: E402
+from tests.support.dicom_phantoms import real_ct, write_series  # noqa: E402
+from tests.support.raw_sender import Raw  # noqa: E402
+from tests.support.serving import Serving  # noqa: E402
 
 CT, CAPTURE = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.7"
 NOT_UNDERSTOOD, OTHER_CLASS, OUT_OF_RESOURCES = 0xC000, 0xA900, 0xA700
@@ -214,7 +214,7 @@ def test_a_port_that_is_taken_says_how_to_find_who_has_it(node):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         serving = Serving(node, port=taken.getsockname()[1])
-        with pytest.raises(EnvironmentProblem, match="cannot listen") as raised:
+        with pytest.raises(HostError, match="cannot listen") as raised:
             serving.receiver.start()
         assert "ss -ltnp" in raised.value.hint
 

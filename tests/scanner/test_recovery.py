@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from durable_node import sample
 
-from medattn_edge.scanner.state.records import Fate
-from medattn_edge.scanner.state.transitions import DeliveryState, State
-from medattn_edge.scanner.storage.recovery import Recovery
-from medattn_edge.scanner.storage.retention import DAY_S, clean
+from medattn_edge.scanner.store.records import Fate
+from medattn_edge.scanner.store.recovery import Recovery
+from medattn_edge.scanner.store.retention import DAY_S, clean
+from medattn_edge.scanner.store.transitions import DeliveryState, State
+from tests.support.durable_node import sample
 
 
 def test_a_clean_start_has_nothing_to_do(node):

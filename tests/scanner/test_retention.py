@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from medattn_edge.scanner.state.transitions import State
-from medattn_edge.scanner.storage import disk
-from medattn_edge.scanner.storage.disk import Watermark
-from medattn_edge.scanner.storage.retention import DAY_S, clean
+from medattn_edge.scanner.store import disk
+from medattn_edge.scanner.store.disk import Watermark
+from medattn_edge.scanner.store.retention import DAY_S, clean
+from medattn_edge.scanner.store.transitions import State
 
 
 def names(folder):

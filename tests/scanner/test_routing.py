@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from medattn_edge.scanner.config.node_config import Model
 from medattn_edge.scanner.config.routing import route
-from medattn_edge.scanner.state.records import Job
+from medattn_edge.scanner.store.records import Job
 
 JOB = Job(1, "0" * 32, 1, 1, ("a.dcm",), "CT", "CHEST", "Thorax 1.0 B30f [lung]", "CT1")
 

@@ -13,14 +13,14 @@ import pytest
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
-from dicom_phantoms import real_ct, write_series  # noqa: E402
 from PIL import Image  # noqa: E402
-from running_node import COMMAND, tiny_model  # noqa: E402
 
 from medattn_edge.errors import MedattnError, OutputError  # noqa: E402
 from medattn_edge.scanner.config.sections import Model  # noqa: E402
 from medattn_edge.scanner.work.segmenting import Segmenter  # noqa: E402
 from medattn_edge.scanner.work.tasks import Done, Refused, Task  # noqa: E402
+from tests.support.dicom_phantoms import real_ct, write_series  # noqa: E402
+from tests.support.running_node import COMMAND, tiny_model  # noqa: E402
 
 PATIENT = ("Phantom", "PHANTOM-1", "Synthetic")
 

@@ -10,13 +10,13 @@ import stat
 from dataclasses import replace
 
 import pytest
-from durable_node import Node, sample
 
 from medattn_edge.errors import OutputError, ScanError, UsageError
-from medattn_edge.scanner.state.records import Fate, Policy
-from medattn_edge.scanner.state.transitions import State
-from medattn_edge.scanner.storage import disk
-from medattn_edge.scanner.storage.disk import Watermark, write_durably
+from medattn_edge.scanner.store import disk
+from medattn_edge.scanner.store.disk import Watermark, write_durably
+from medattn_edge.scanner.store.records import Fate, Policy
+from medattn_edge.scanner.store.transitions import State
+from tests.support.durable_node import Node, sample
 
 
 def names(folder):

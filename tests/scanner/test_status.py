@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from status_scenes import SCENES, Watched, all_down, calm, many, quarantine, segmented
 
-from medattn_edge.errors import EnvironmentProblem
+from medattn_edge.errors import HostError
 from medattn_edge.scanner.config.sections import Status
-from medattn_edge.scanner.log.log import Log
-from medattn_edge.scanner.status.server import StatusServer, document
+from medattn_edge.scanner.observe.log import Log
+from medattn_edge.scanner.observe.server import StatusServer, document
+from tests.support.status_scenes import SCENES, Watched, all_down, calm, many, quarantine, segmented
 
 PATHS = ("/", "/status.json", "/metrics", "/ready", "/live")
 
@@ -100,7 +100,7 @@ def test_another_name_is_refused_so_that_no_foreign_page_can_read_this_one(node,
 def test_the_port_may_be_any_free_one_and_is_free_again_afterwards(node):
     with served(calm(node)) as (port, _):
         taken = StatusServer(Status(port=port), Watched(node), Log(io.StringIO()))
-        with pytest.raises(EnvironmentProblem, match=rf"127\.0\.0\.1:{port}") as caught:
+        with pytest.raises(HostError, match=rf"127\.0\.0\.1:{port}") as caught:
             taken.start()
         assert "port" in caught.value.hint
         taken.stop()

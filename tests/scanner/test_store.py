@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from durable_node import POLICY, Node
 
 from medattn_edge.errors import UsageError
-from medattn_edge.scanner.intake.associations import Associations
-from medattn_edge.scanner.state.records import Fate, Policy
-from medattn_edge.scanner.state.snapshot import spread_of
-from medattn_edge.scanner.state.transitions import (
+from medattn_edge.scanner.receive.associations import Associations
+from medattn_edge.scanner.store.records import Fate, Policy
+from medattn_edge.scanner.store.snapshot import spread_of
+from medattn_edge.scanner.store.transitions import (
     DeliveryState,
     State,
     TransitionRefused,
 )
+from tests.support.durable_node import POLICY, Node
 
 
 def rows(node, query, *values):

@@ -23,13 +23,12 @@ import pytest
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
-from dicom_phantoms import real_ct, write_series  # noqa: E402
-from running_node import tiny_model  # noqa: E402
-
 from medattn_edge.scanner.config.sections import Limits, Model  # noqa: E402
-from medattn_edge.scanner.log.log import Log  # noqa: E402
+from medattn_edge.scanner.observe.log import Log  # noqa: E402
 from medattn_edge.scanner.work.supervisor import Supervisor  # noqa: E402
 from medattn_edge.scanner.work.tasks import Done, Refused, Task, WorkerLost  # noqa: E402
+from tests.support.dicom_phantoms import real_ct, write_series  # noqa: E402
+from tests.support.running_node import tiny_model  # noqa: E402
 
 LIMITS = Limits(job_timeout_s=60, start_timeout_s=60)
 PATIENT = ("Phantom", "PHANTOM-1", "Synthetic")
@@ -404,7 +403,7 @@ NODE = """
 import json, sys, threading, time
 from pathlib import Path
 from medattn_edge.scanner.config.sections import Limits, Model
-from medattn_edge.scanner.log.log import Log
+from medattn_edge.scanner.observe.log import Log
 from medattn_edge.scanner.work.supervisor import Supervisor
 from medattn_edge.scanner.work.tasks import Task
 root, artifact, files, work = json.loads(sys.argv[1])

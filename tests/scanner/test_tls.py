@@ -15,15 +15,14 @@ pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installe
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 pytest.importorskip("cryptography", reason="the extra dev is not installed")
 
-from certificates import Certificates, make  # noqa: E402
-from dicom_peers import dcmtk, needs_dcmtk, send, storescu  # noqa: E402
-from dicom_phantoms import real_ct, write_series  # noqa: E402
-from raw_sender import Raw  # noqa: E402
-from serving import Serving  # noqa: E402
-
 from medattn_edge.errors import UsageError  # noqa: E402
 from medattn_edge.scanner.config.node_config import Destination, Tls  # noqa: E402
 from medattn_edge.scanner.tls import client_context, server_context  # noqa: E402
+from tests.support.certificates import Certificates, make  # noqa: E402
+from tests.support.dicom_peers import dcmtk, needs_dcmtk, send, storescu  # noqa: E402
+from tests.support.dicom_phantoms import real_ct, write_series  # noqa: E402
+from tests.support.raw_sender import Raw  # noqa: E402
+from tests.support.serving import Serving  # noqa: E402
 
 
 @pytest.fixture(scope="module")

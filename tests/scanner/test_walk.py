@@ -6,16 +6,15 @@ import contextlib
 import random
 from collections import Counter
 
-from durable_node import Node
-
 from medattn_edge.errors import UsageError
-from medattn_edge.scanner.state.records import Fate, Policy
-from medattn_edge.scanner.state.transitions import (
+from medattn_edge.scanner.store.records import Fate, Policy
+from medattn_edge.scanner.store.transitions import (
     TRANSITIONS,
     DeliveryState,
     State,
     check,
 )
+from tests.support.durable_node import Node
 
 
 def rows(node, query, *values):
@@ -128,7 +127,7 @@ def test_no_walk_loses_anything_or_leaves_the_table_and_together_they_go_everywh
         check(before, after)
         seen.add((before, after))
 
-    monkeypatch.setattr("medattn_edge.scanner.state.rows.check", remember)
+    monkeypatch.setattr("medattn_edge.scanner.store.rows.check", remember)
     for seed in range(4):
         walk = Walk(tmp_path / str(seed), seed)
         for _ in range(250):

@@ -15,14 +15,13 @@ import pytest
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 
-from dicom_phantoms import real_ct, write_medium, write_series  # noqa: E402
-from durable_node import Node  # noqa: E402
-
 from medattn_edge.errors import OutputError  # noqa: E402
 from medattn_edge.scanner.config.node_config import Watch  # noqa: E402
-from medattn_edge.scanner.intake.objects import header_of  # noqa: E402
-from medattn_edge.scanner.intake.watch import Watcher  # noqa: E402
-from medattn_edge.scanner.log.log import Log  # noqa: E402
+from medattn_edge.scanner.observe.log import Log  # noqa: E402
+from medattn_edge.scanner.receive.objects import header_of  # noqa: E402
+from medattn_edge.scanner.receive.watch import Watcher  # noqa: E402
+from tests.support.dicom_phantoms import real_ct, write_medium, write_series  # noqa: E402
+from tests.support.durable_node import Node  # noqa: E402
 
 WORDS = ("watch", "unparsable", "truncated", "blank_uid", "series_too_large")
 

@@ -48,7 +48,7 @@ def _check_receive(receive: Receive, reader: Reader) -> None:
 
 
 def _check_classes(classes: Sequence[str], reader: Reader) -> None:
-    from medattn_edge.scanner.intake.objects import sop_class_uid
+    from medattn_edge.scanner.receive.objects import sop_class_uid
 
     if not classes:
         raise reader.wrong("[receive] sop_classes", "is empty", 'sop_classes = ["CTImageStorage"]', "what is taken")

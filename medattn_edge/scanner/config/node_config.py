@@ -10,7 +10,7 @@ from typing import Any, Self
 from medattn_edge.scanner.config.check import check
 from medattn_edge.scanner.config.sections import Destination, Limits, Model, Receive, Status, Tls, Watch
 from medattn_edge.scanner.config.toml import Reader, written
-from medattn_edge.scanner.state.records import Policy
+from medattn_edge.scanner.store.records import Policy
 
 __all__ = ["Destination", "Limits", "Model", "NodeConfig", "Receive", "Status", "Tls", "Watch", "reloadable"]
 

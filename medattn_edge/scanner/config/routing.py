@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from medattn_edge.scanner.config.sections import Model
-from medattn_edge.scanner.state.records import Job
+from medattn_edge.scanner.store.records import Job
 
 
 def route(models: Sequence[Model], job: Job) -> Model | None:

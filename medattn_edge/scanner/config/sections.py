@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from medattn_edge.scanner.state.records import Policy
+from medattn_edge.scanner.store.records import Policy
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Final
 
 import numpy as np
 
-from medattn_edge import hardware
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import BackendError
+from medattn_edge.host import hardware
 from medattn_edge.labels import labels_of
-from medattn_edge.scanner.storage.disk import locked, write_durably
+from medattn_edge.scanner.store.disk import locked, write_durably
 from medattn_edge.scanner.work.tasks import CANARY_CHANGED, CANARY_DAMAGED, CANARY_NOT_FINITE
 
 _SEED: Final = 20181109

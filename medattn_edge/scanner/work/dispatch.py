@@ -13,10 +13,10 @@ from typing import Final
 from medattn_edge.errors import MedattnError, ScanError
 from medattn_edge.scanner.config.node_config import Model
 from medattn_edge.scanner.config.routing import route
-from medattn_edge.scanner.log.log import Level, Log
+from medattn_edge.scanner.observe.log import Level, Log
 from medattn_edge.scanner.reasons import CUT_OFF, FILE_MISSING, ROUTE_CHANGED
-from medattn_edge.scanner.state.records import Job
-from medattn_edge.scanner.storage.custody import Custody
+from medattn_edge.scanner.store.custody import Custody
+from medattn_edge.scanner.store.records import Job
 from medattn_edge.scanner.work.supervisor import Supervisor
 from medattn_edge.scanner.work.tasks import Done, Refused, Task, WorkerLost
 

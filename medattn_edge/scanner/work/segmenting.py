@@ -12,14 +12,14 @@ from typing import Final, Self
 from medattn_edge.backends import open_session
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import InputError
-from medattn_edge.hardware import usable_cores
+from medattn_edge.host.hardware import usable_cores
 from medattn_edge.inference import Settings, segment
 from medattn_edge.inference.dicom_results import algorithm_of, asked, write_key_slices, write_segmentation
-from medattn_edge.io.dicom import RefusedSeries, Series, read_series, series_of
-from medattn_edge.io.dicom_seg import Algorithm
+from medattn_edge.io.dicom.seg import Algorithm
+from medattn_edge.io.dicom.volume import RefusedSeries, Series, read_series, series_of
 from medattn_edge.io.overlay import write_overlay
 from medattn_edge.scanner.config.sections import Model
-from medattn_edge.scanner.state.records import Output
+from medattn_edge.scanner.store.records import Output
 from medattn_edge.scanner.work.canary import sing
 from medattn_edge.scanner.work.tasks import OVERLAY, SEG, Done, Refused, Task
 

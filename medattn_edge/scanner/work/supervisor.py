@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from medattn_edge.channel import Channel
-from medattn_edge.child import spawn
-from medattn_edge.errors import EnvironmentProblem
+from medattn_edge.errors import HostError
+from medattn_edge.process.channel import Channel
+from medattn_edge.process.child import spawn
 from medattn_edge.scanner.config.sections import Limits, Model
-from medattn_edge.scanner.log.log import Level, Log
+from medattn_edge.scanner.observe.log import Level, Log
 from medattn_edge.scanner.work.tasks import (
     CANCELLED,
     CODES,
@@ -89,7 +89,7 @@ class Supervisor:
             self._cancelled = False
             try:
                 self._process, self._end = spawn(_WORKER, {})
-            except EnvironmentProblem as error:
+            except HostError as error:
                 raise WorkerLost(NOT_READY, error.message) from error
             self._end.settimeout(_LOOK_S)
             self._channel = Channel(self._end, self._look)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from medattn_edge.errors import BackendError
 from medattn_edge.scanner.config.sections import Model
-from medattn_edge.scanner.state.records import Output
+from medattn_edge.scanner.store.records import Output
 
 SEG, OVERLAY = "seg.dcm", "overlay.png"  # names of results in their folder
 CRASHED: Final = "crashed"

@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from medattn_edge.channel import Channel, Message
-from medattn_edge.child import attach
 from medattn_edge.errors import MedattnError
-from medattn_edge.scanner.log.capture import captured
-from medattn_edge.scanner.log.log import Log
+from medattn_edge.process.channel import Channel, Message
+from medattn_edge.process.child import attach
+from medattn_edge.scanner.observe.capture import captured
+from medattn_edge.scanner.observe.log import Log
 from medattn_edge.scanner.work.canary import CanaryError
 from medattn_edge.scanner.work.segmenting import Segmenter
 from medattn_edge.scanner.work.tasks import BUG, FAILED, OUT_OF_MEMORY, Done, Task, model_from_json

@@ -1,0 +1,143 @@
+"""A file -> OpenVINO's compiled model, always in a precision that was asked for.
+
+OpenVINO would compute FP32 graphs in BF16 where the CPU has it, and a blob too, whatever it was compiled with: that
+choice is made when it is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medattn_edge.artifact import Manifest
+from medattn_edge.backends.cpu_target import check_runs_on
+from medattn_edge.errors import BackendError, HostError, IntegrityError, UsageError
+
+NAME = "openvino"
+CACHE = "MEDATTN_EDGE_MODEL_CACHE"
+IR, WEIGHTS, BLOB = ".xml", ".bin", ".blob"
+_PRECISIONS = {"f32": "FP32", "bf16": "BF16"}  # as we and OpenVINO's hint name it -> as its capabilities do
+
+
+def configuration(ov: Any, precision: str, threads: int) -> dict[str, Any]:
+    """What a model is compiled with, and a blob is opened with: OpenVINO's own property names.
+
+    Raises UsageError for a precision that is not known, HostError for bf16 on a CPU without it, which OpenVINO
+    would compute in FP32 without a word.
+    """
+    if precision not in _PRECISIONS:
+        raise UsageError(
+            f"the inference precision {precision!r} is not known",
+            expected=f"one of {', '.join(_PRECISIONS)}",
+            hint="--inference-precision f32",
+        )
+    capabilities = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if _PRECISIONS[precision] not in capabilities:
+        raise HostError(
+            f"this CPU does not compute in {precision} (OpenVINO says {', '.join(capabilities)})",
+            expected="a CPU with AVX-512 BF16 or AMX",
+            hint="medattn-edge compile NET.onnx -o NAME.xml --inference-precision f32",
+        )
+    threaded = {"INFERENCE_NUM_THREADS": threads} if threads else {}
+    return {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, **threaded}
+
+
+def precision_of(target: Mapping[str, Any]) -> str:
+    """In which precision a compiled artifact asked to be computed; f32 for one that OpenVINO did not compile."""
+    settings = target.get("settings") if target.get("compiler") == NAME else None
+    found = settings.get("inference_precision", "f32") if isinstance(settings, Mapping) else "f32"
+    if found not in _PRECISIONS:
+        raise IntegrityError(
+            f"the manifest asks for the inference precision {found!r}",
+            expected=f"one of {', '.join(_PRECISIONS)}",
+            hint=f"medattn-edge compile NET.onnx -o NAME{IR}",
+        )
+    return str(found)
+
+
+def read(ov: Any, path: Path, manifest: Manifest) -> Any:
+    """The model of an ONNX file or of an IR whose hashes have been checked; raises BackendError when it is none."""
+    _check_weights(path, manifest)
+    weights = {"weights": str(path.with_suffix(WEIGHTS))} if path.suffix.lower() == IR else {}
+    try:
+        return ov.Core().read_model(str(path), **weights)
+    except Exception as error:
+        raise translated(error, f"cannot read {path.name}") from error
+
+
+def _check_weights(path: Path, manifest: Manifest) -> None:
+    if path.suffix.lower() == IR and WEIGHTS not in manifest.companions:
+        raise IntegrityError(
+            f"the manifest of {path.name} does not name its weights",
+            expected=f"the SHA-256 of {path.stem}{WEIGHTS} under `companions`",
+            hint=f"medattn-edge compile NET.onnx -o {path.name}",
+        )
+
+
+def compiled(ov: Any, path: Path, manifest: Manifest, settings: Mapping[str, Any]) -> Any:
+    """The compiled model of an artifact whose hashes have been checked; settings: of `configuration`.
+
+    What is compiled is kept in the folder that the variable CACHE names, if it is set, and taken from there the next
+    time; a blob is compiled already.
+    Raises HostError for a blob of another version or CPU and for a folder that others may write to,
+    BackendError for a file that OpenVINO cannot read.
+    """
+    if path.suffix.lower() == BLOB:
+        check_runs_on(path, manifest.target, package=NAME, version=ov.__version__)
+        try:
+            return ov.Core().import_model(path.read_bytes(), "CPU", dict(settings))
+        except Exception as error:
+            raise translated(error, f"cannot open {path.name}") from error
+    _check_weights(path, manifest)
+    kept = _cache(manifest)
+    # By its path OpenVINO would not even read a model that it has kept. An IR's weights are found beside it.
+    model = read(ov, path, manifest) if kept is None else str(path)
+    try:
+        return ov.Core().compile_model(model, "CPU", {**settings, **({} if kept is None else {"CACHE_DIR": str(kept)})})
+    except Exception as error:
+        raise translated(error, f"cannot compile {path.name}") from error
+
+
+def loaded_from_cache(made: Any) -> bool | None:
+    """Whether a compiled model was taken from the cache; None when there is none."""
+    return bool(made.get_property("LOADED_FROM_CACHE")) if os.environ.get(CACHE) else None
+
+
+def _cache(manifest: Manifest) -> Path | None:
+    """A folder for this very model inside the user's: OpenVINO tells models apart by path and time, we by content."""
+    name = os.environ.get(CACHE)
+    if not name:
+        return None
+    folder = Path(name)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = folder.stat()
+    except OSError as error:
+        raise HostError(
+            f"no model cache in {folder}: {error.strerror}",
+            expected="a folder that can be written to",
+            hint="--cache FOLDER",
+        ) from error
+    # What lies there is run as code.
+    if owner.st_uid != os.getuid() or owner.st_mode & 0o022:
+        raise HostError(
+            f"the model cache {folder} can be written to by others, and what lies in it is run",
+            expected="a folder of this user's that nobody else may write to",
+            hint=f"chmod 700 {folder}, or another --cache",
+        )
+    content = " ".join([manifest.sha256, *(manifest.companions[suffix] for suffix in sorted(manifest.companions))])
+    return folder / hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def translated(error: Exception, what: str) -> BackendError:
+    """OpenVINO's exception as ours: of its lines, the last that say why and not where."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reasons = [line for line in lines if not line.startswith(("Exception from ", "Check '"))]
+    return BackendError(
+        f"OpenVINO {what}: {'; '.join((reasons or lines or [type(error).__name__])[-2:])}",
+        expected="a valid run",
+        hint="compare the artifact with its checkpoint: medattn-edge compare",
+    )

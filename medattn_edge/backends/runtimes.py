@@ -1,0 +1,162 @@
+"""Runtimes: where a file can be run on this host, each time in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from medattn_edge.artifact import Manifest
+from medattn_edge.backends import backend_of, backends, missing_packages
+from medattn_edge.backends.isolated import SECONDS, IsolatedSession
+from medattn_edge.backends.session import Options
+from medattn_edge.errors import HostError, UsageError
+from medattn_edge.host import hardware, probe
+
+AS_WRITTEN = "onnxruntime-unoptimised"
+ALL = "all"
+_GPU = "cuda:0"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One way to run a file. name: as reports say it. environment: variables of its process beside this one's own.
+    The other fields are those of `open_session`.
+    """
+
+    name: str
+    backend: str
+    device: str = "cpu"
+    optimise: bool = True
+    provider: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def as_written(self) -> bool:
+        """Whether it computes a graph node by node, which is what the graph means."""
+        return self.name == AS_WRITTEN
+
+    def open(self, path: Path, threads: int = 0, seconds: float = SECONDS) -> IsolatedSession:
+        """A session in a process of its own; raises what IsolatedSession raises."""
+        options = Options(self.device, threads, None, self.optimise, self.provider)
+        return IsolatedSession(
+            path, backend=self.backend, options=options, seconds=seconds, environment=self.environment
+        )
+
+
+# An INT8 graph is computed by other kernels where a CPU has no AMX, as most beside a scanner have none, and OpenVINO's
+# differ: so a host with AMX also computes it as the others do.
+_WITHOUT_AMX = Runtime("openvino-without-amx", "openvino", environment={"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_FP16"})
+_OF_ONNX = (
+    Runtime(AS_WRITTEN, "onnxruntime", optimise=False),
+    Runtime("onnxruntime", "onnxruntime"),
+    Runtime("openvino", "openvino"),
+    _WITHOUT_AMX,
+    Runtime("onnxruntime-cuda", "onnxruntime", _GPU, provider="cuda"),
+    Runtime("onnxruntime-tensorrt", "onnxruntime", _GPU, provider="tensorrt"),
+)
+_PORTABLE = (".xml",)  # compiled where it is opened: for whatever CPU that is
+_PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+
+
+@dataclass(frozen=True)
+class Host:
+    """amx, gpu: whether it has them. providers: of its ONNX Runtime. missing: packages of backends that it lacks."""
+
+    amx: bool = False
+    gpu: bool = False
+    providers: tuple[str, ...] = ()
+    missing: frozenset[str] = frozenset()
+
+
+def this_host() -> Host:
+    """What decides here; ONNX Runtime is asked, in a process of its own, only when there is a GPU."""
+    gpu = bool(hardware.gpus())
+    providers = probe.ask(["onnxruntime"])["onnxruntime"].facts.get("providers", ()) if gpu else ()
+    missing = frozenset(package for record in backends().values() for package in missing_packages(record))
+    return Host("amx_int8" in hardware.cpu().isa, gpu, tuple(providers), missing)
+
+
+def of_onnx(host: Host, device: str = "cpu") -> tuple[tuple[Runtime, ...], dict[str, str]]:
+    """The runtimes of an .onnx file on a host, and why each of the others is none of them.
+
+    device: a GPU leaves only its own, and the graph as it is written, which the CPU computes.
+    """
+    known: tuple[Runtime, ...] = _OF_ONNX
+    if device != "cpu":
+        known = (known[0], *(replace(one, device=device) for one in known if one.device != "cpu"))
+    absent = {one.name: _absence(one, host) for one in known}
+    return (
+        tuple(one for one in known if not absent[one.name]),
+        {name: why for name, why in absent.items() if why},
+    )
+
+
+def _absence(runtime: Runtime, host: Host) -> str:
+    """Why a host does not have a runtime; empty when it has."""
+    record = backends()[runtime.backend]
+    if host.missing & set(record.packages):
+        return f"not installed: pip install 'medattn-edge[{record.extra}]'"
+    if runtime == _WITHOUT_AMX and not host.amx:
+        return "this CPU has no AMX: openvino itself"
+    if runtime.device != "cpu" and not host.gpu:
+        return "no NVIDIA GPU with a driver"
+    if runtime.device != "cpu" and _PROVIDERS[runtime.provider] not in host.providers:
+        return f"this ONNX Runtime has no {_PROVIDERS[runtime.provider]}: pip install onnxruntime-gpu"
+    return ""
+
+
+def choose(
+    path: Path, precision: str, asked: Sequence[str] = (), device: str = "cpu", host: Host | None = None
+) -> tuple[tuple[Runtime, ...], dict[str, str]]:
+    """The runtimes to run a file in, and why some of this host's were left out.
+
+    asked: names, or `all`; without, a reduced precision in an .onnx file is run in all there are, because it is where
+    they differ, and anything else in its own backend; an IR of OpenVINO also as a CPU without AMX computes it. host:
+    this one by default.
+    Raises UsageError for a name that is not known, HostError for one that is not here, and what `backend_of`
+    raises.
+    """
+    own = backend_of(path).name
+    alone = Runtime(own, own, device)
+    if path.suffix.lower() != ".onnx" or (not asked and precision == "fp32"):
+        twice = own == _WITHOUT_AMX.backend and path.suffix.lower() in _PORTABLE and precision != "fp32"
+        amx = twice and (host or this_host()).amx
+        return ((alone, _WITHOUT_AMX) if amx else (alone,)), {}
+    here, absent = of_onnx(host or this_host(), device)
+    if device != "cpu" and all(one.device == "cpu" for one in here):
+        raise HostError(
+            f"no runtime of {path.name} is here for {device}: {'; '.join(dict.fromkeys(absent.values()))}",
+            expected="an NVIDIA GPU and onnxruntime-gpu",
+            hint="--device cpu",
+        )
+    if not asked or ALL in asked:
+        return here, absent
+    for name in asked:
+        if name not in {one.name for one in here} | set(absent):
+            raise UsageError(
+                f"the runtime {name!r} is not known",
+                expected=f"{ALL}, or some of {', '.join(one.name for one in here)}",
+                hint=f"--runtime {ALL}",
+            )
+        if name in absent:
+            raise HostError(
+                f"the runtime {name} is not here: {absent[name]}",
+                expected=f"some of {', '.join(one.name for one in here)}",
+                hint=f"--runtime {ALL} for all that are",
+            )
+    return tuple(one for one in here if one.name in asked), {}
+
+
+def one_graph_each(manifests: Sequence[Manifest | None]) -> list[list[int]]:
+    """The indices of artifacts, those of one graph together: what was compiled from a file in its own precision is
+    that file's graph in another form. A checkpoint (None) stands for itself.
+    """
+    groups: dict[Any, list[int]] = {}
+    for index, manifest in enumerate(manifests):
+        key: Any = index
+        if manifest is not None:
+            key = (manifest.parent_sha256 if manifest.target else manifest.sha256, manifest.precision)
+        groups.setdefault(key, []).append(index)
+    return list(groups.values())

@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT for RTX: ONNX to engine, engine to session."""

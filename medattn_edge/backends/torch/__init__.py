@@ -1,0 +1,1 @@
+"""The backends that run in PyTorch: eager, TorchScript and torch-TensorRT."""

@@ -1,0 +1,151 @@
+"""What tuning chooses from: the graphs that one network can be compiled from, each the same function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from medattn_edge.artifact import Artifact
+from medattn_edge.backends.compiler import Source
+from medattn_edge.backends.session import Options, Session
+from medattn_edge.compile.compilation import reference_of
+from medattn_edge.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from medattn_edge.export import ExportSettings
+    from medattn_edge.models.checkpoint import Checkpoint
+    from medattn_edge.models.network import SegmentationNetwork
+    from medattn_edge.rewrites import Fused
+
+Rewrites = tuple[str, ...]
+PLAIN: Rewrites = ("batch-norm",)
+_ALWAYS = {"batch-norm", "training-parts"}  # nothing is ever faster without them
+_EXPORTER = "onnx"
+
+
+class Graphs(Protocol):
+    """What tuning chooses from.
+
+    default: the rewrites that the target's files are made with; empty where there is no choice. optional: those that
+    would change this network and are not among them, and those among them that do; what can be toggled.
+    """
+
+    spec: ModelSpec
+    default: Rewrites
+    optional: Rewrites
+
+    def write(self, rewrites: Rewrites, path: Path) -> Artifact:
+        """The graph with these rewrites; `path` is where it is written if it is not there already."""
+        ...
+
+    def reference(self, threads: int) -> Session:
+        """What every file compiled from them must agree with."""
+        ...
+
+    def toggled(self, rewrites: Rewrites, name: str) -> Rewrites:
+        """The rewrites with this one, and what it needs, or without it, and what needs it."""
+        ...
+
+    def command(self, rewrites: Rewrites) -> str:
+        """What to type for the same graph; empty where it lies there."""
+        ...
+
+
+class GivenGraph:
+    """A file that is what it is, and its own reference."""
+
+    default: Rewrites = ()
+    optional: Rewrites = ()
+
+    def __init__(self, path: Path) -> None:
+        self._artifact = Artifact.read(path)
+        self.spec = self._artifact.spec
+        self.precision = self._artifact.manifest.precision
+
+    def write(self, rewrites: Rewrites, path: Path) -> Artifact:
+        """The file itself."""
+        return self._artifact
+
+    def reference(self, threads: int) -> Session:
+        """The file in its own runtime."""
+        return reference_of(Source(self._artifact.path, self._artifact.manifest), threads)
+
+    def toggled(self, rewrites: Rewrites, name: str) -> Rewrites:
+        """There are none."""
+        return rewrites
+
+    def command(self, rewrites: Rewrites) -> str:
+        """There is none."""
+        return ""
+
+
+class RewrittenGraphs:
+    """A checkpoint's network with one set of rewrites or another; the reference is the checkpoint's own.
+
+    runtime: the compiler whose defaults they start from. fuse: `rewrites.fuse`, or what answers as it does.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        runtime: str,
+        settings: ExportSettings,
+        fuse: Callable[[SegmentationNetwork, Rewrites, ModelSpec], Fused] | None = None,
+    ) -> None:
+        from medattn_edge import rewrites as library
+
+        self.spec = checkpoint.spec
+        self._checkpoint, self._settings, self._fuse = checkpoint, settings, fuse or library.fuse
+        self.default = library.defaults(runtime, self.spec.patch)
+        self.optional = _optional(checkpoint.network, self.default)
+
+    def write(self, rewrites: Rewrites, path: Path) -> Artifact:
+        """Export to ONNX; raises AgreementError when it disagrees with the checkpoint's network already there."""
+        from medattn_edge.export import export_network, random_patches
+
+        fused = self._fuse(self._checkpoint.network, rewrites, self.spec)
+        noise = {"random": random_patches(self.spec, 1)}  # the compiled file is what real input is given to
+        return export_network(
+            self._checkpoint, path, noise, deployed=fused.network, settings=self._settings, rewrites=fused.rewrites
+        )
+
+    def reference(self, threads: int) -> Session:
+        """The eager network in FP32 on the CPU."""
+        from medattn_edge.backends.torch.eager import EagerSession
+
+        return EagerSession(self._checkpoint.network, self.spec, Options(threads=threads))
+
+    def toggled(self, rewrites: Rewrites, name: str) -> Rewrites:
+        """See `rewrites.changed`."""
+        from medattn_edge.rewrites import changed
+
+        return changed(rewrites, left_out=[name]) if name in rewrites else changed(rewrites, added=[name])
+
+    def command(self, rewrites: Rewrites) -> str:
+        """The `export` that writes the same bytes."""
+        from medattn_edge.rewrites import defaults
+
+        usual = defaults(_EXPORTER, self.spec.patch)
+        words = ["medattn-edge export CHECKPOINT -o NAME.onnx", "--patch " + "x".join(map(str, self.spec.patch))]
+        words += [f"--batch {self._settings.batch or 'dynamic'}"]
+        words += [f"--rewrite {name}" for name in rewrites if name not in usual]
+        words += [f"--rewrite -{name}" for name in usual if name not in rewrites]
+        return " ".join(words)
+
+
+def _optional(network: SegmentationNetwork, default: Rewrites) -> Rewrites:
+    """Every rewrite that finds something in this network, those that are not the default's first."""
+    from medattn_edge.rewrites import changed, fuse, rewrites
+
+    together: set[str] = set()
+    alone: list[str] = []
+    for name, record in rewrites().items():  # some start from what others made: they are tried together
+        beside = {other for other in together if name in rewrites()[other].excludes}
+        if beside or together & {*record.excludes}:
+            alone.append(name)
+        else:
+            together.add(name)
+    plans: Sequence[Rewrites] = [changed(together), *(changed([name]) for name in alone)]
+    found = {applied.name for names in plans for applied in fuse(network, names).plan} - _ALWAYS
+    return tuple(sorted((name for name in rewrites() if name in found), key=lambda name: name in default))

@@ -1,0 +1,155 @@
+"""What tuning tries: alternatives, each compiled, opened in a process of its own, and held to the reference."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from medattn_edge.artifact import Artifact
+from medattn_edge.backends.check import Remembered, check
+from medattn_edge.backends.compiler import Compiler, CompileSettings
+from medattn_edge.backends.isolated import IsolatedSession
+from medattn_edge.backends.session import Patches, Session
+from medattn_edge.compile.compilation import gates, opened, plan, stage, with_noise
+from medattn_edge.compile.graphs import Graphs, Rewrites
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One way to make the file."""
+
+    rewrites: Rewrites
+    settings: CompileSettings
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of one alternative.
+
+    outcome: default, kept, no gain, refused, same or untried; reason: why. ratio: the default's time over this one's,
+    with its quartiles; ratio_to_best: the time of the best one until then over it. None where it was not timed.
+    """
+
+    name: str
+    alternative: Alternative
+    outcome: str
+    reason: str = ""
+    sqnr_db: float | None = None
+    p50_ms: float | None = None
+    ratio: float | None = None
+    quartiles: tuple[float, float] | None = None
+    ratio_to_best: float | None = None
+    rounds: int = 0
+
+    def to_json(self, compiler: Compiler) -> dict[str, Any]:
+        """Plain JSON values; settings: those that the compiler follows."""
+        rest = {key: value for key, value in vars(self).items() if key != "alternative"}
+        quartiles = None if self.quartiles is None else list(self.quartiles)
+        settings = {name: getattr(self.alternative.settings, name) for name in compiler.settings}
+        plain = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
+        return {**rest, "quartiles": quartiles, "rewrites": list(self.alternative.rewrites), "settings": plain}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An alternative that was compiled, agrees, and is open."""
+
+    alternative: Alternative
+    graph: Artifact
+    folder: Path
+    session: IsolatedSession
+    sqnr_db: float
+
+    def discard(self) -> None:
+        """Close it and delete its files."""
+        self.session.close()
+        shutil.rmtree(self.folder)
+
+
+class Workshop:
+    """Makes trials, one after the other; the sessions that are open when it is closed are closed."""
+
+    def __init__(
+        self, graphs: Graphs, output: Path, compiler: Compiler, samples: Mapping[str, Patches], folder: Path
+    ) -> None:
+        self.graphs, self.compiler = graphs, compiler
+        self._output, self._folder, self._stack = output, folder, ExitStack()
+        self._samples = with_noise(samples, graphs.spec)
+        self._reference: Session | None = None
+        self._made: dict[Any, str] = {}  # what is the same file -> the name of the alternative that it was made for
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every session."""
+        self._stack.close()
+
+    def patches(self, batch: int | None) -> Patches:
+        """What is timed: the first real patch, as often as a run takes it."""
+        first = next(iter(self._samples.values()))[:1]
+        return np.ascontiguousarray(np.repeat(first, batch or 1, axis=0))
+
+    def make(self, name: str, alternative: Alternative, like: Trial | None = None) -> Trial | Row:
+        """A trial, or the row of an alternative that is no other file than one before. like: may have its graph.
+
+        Raises AgreementError, BackendError or InputError for one that cannot be used.
+        """
+        if twin := self._twin(name, alternative):
+            return Row(name, alternative, "same", f"the same as {twin}")
+        self._count += 1
+        folder = self._folder / str(self._count)
+        folder.mkdir()
+        try:
+            found = self._made_in(folder, name, alternative, like)
+        except BaseException:
+            shutil.rmtree(folder)
+            raise
+        if isinstance(found, Row):
+            shutil.rmtree(folder)
+        return found
+
+    def _made_in(self, folder: Path, name: str, alternative: Alternative, like: Trial | None) -> Trial | Row:
+        if like is not None and like.alternative.rewrites == alternative.rewrites:
+            graph = like.graph
+        else:
+            graph = self.graphs.write(alternative.rewrites, folder / f"{self._output.stem}.onnx")
+            if twin := self._twin(name, (graph.manifest.sha256, alternative.settings)):
+                return Row(name, alternative, "same", f"its graph is that of {twin}")
+        planned = plan(graph.path, self._output, self.compiler.name, alternative.settings)
+        (folder / "compiled").mkdir()
+        staged = stage(planned, folder / "compiled")
+        content = (staged.manifest.sha256, *staged.manifest.companions.values(), alternative.settings.threads)
+        if twin := self._twin(name, content):
+            return Row(name, alternative, "same", f"it compiles to the file of {twin}")
+        session = self._stack.enter_context(opened(staged, alternative.settings.threads))
+        try:
+            wanted = gates(graph.manifest, staged.manifest, self._samples)
+            cases = check(self._answers(alternative.settings.threads), session, self._samples, wanted)
+        except BaseException:
+            session.close()
+            raise
+        return Trial(alternative, graph, folder, session, min(case["sqnr_db"] for case in cases))
+
+    def _twin(self, name: str, key: Any) -> str:
+        """The alternative that had this key before; none has from now on."""
+        found = self._made.setdefault(key, name)
+        return found if found != name else ""
+
+    def _answers(self, threads: int) -> Session:
+        if self._reference is None:
+            self._reference = Remembered(self.graphs.reference(threads))
+        return self._reference

@@ -1,0 +1,181 @@
+"""Tuning: compile the alternatives of one network, time them in turn on this host, keep the fastest that agrees.
+
+A rewrite pays in one runtime and costs in the next, and a thread more is not always faster: so it is measured.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from medattn_edge.artifact import Artifact
+from medattn_edge.atomic import check_folder
+from medattn_edge.backends.compiler import Compiler, CompileSettings
+from medattn_edge.backends.isolated import IsolatedSession
+from medattn_edge.backends.session import Patches
+from medattn_edge.compile.compilation import build, plan
+from medattn_edge.compile.graphs import PLAIN, Graphs
+from medattn_edge.compile.trials import Alternative, Row, Trial, Workshop
+from medattn_edge.errors import AgreementError, BackendError, InputError
+from medattn_edge.host import hardware
+from medattn_edge.timing import in_turn
+
+BETTER = 1.02  # a ratio above it, with its lower quartile above 1, is worth another graph
+DURATION_S = 600.0
+_LEAST_S, _MOST_S = 0.5, 10.0  # of one file in one comparison
+_SHARE = 5  # of an alternative's time, one part is measuring one file; making and checking it takes some too
+_MAX_ROUNDS = 200  # the quartiles of so many pairs move no more
+
+Progress = Callable[[str, int, int], None]  # what is being tried, alternatives done, alternatives in all
+
+
+def tune(
+    graphs: Graphs,
+    output: Path,
+    compiler: Compiler,
+    settings: CompileSettings,
+    samples: Mapping[str, Patches],
+    duration_s: float = DURATION_S,
+    progress: Progress | None = None,
+) -> Artifact:
+    """The artifact of the best alternative; its `target` says under `tuning` what was measured.
+
+    Greedy: from the default on, one change at a time, kept where the file is faster than the best one until then.
+    samples: name -> real input float32 (n, C, *patch). duration_s: after it no other alternative is begun.
+    Raises AgreementError when the default does not agree, what `build` raises, and writes nothing then.
+    """
+    check_folder(output)
+    start = time.monotonic()
+    threaded = "threads" in compiler.settings
+    cores = hardware.cpu().physical_cores
+    base = replace(settings, threads=settings.threads or cores) if threaded else settings
+    counts = _fewer(cores) if threaded and not settings.threads else []
+    with tempfile.TemporaryDirectory() as folder, Workshop(graphs, output, compiler, samples, Path(folder)) as shop:
+        rows, best = _search(shop, Alternative(graphs.default, base), counts, start + duration_s, progress)
+        shop.close()
+        record = {
+            "chosen": [row.name for row in rows if row.outcome in ("default", "kept")],
+            "rewrites": list(best.alternative.rewrites),
+            "threads": best.alternative.settings.threads,
+            "command": graphs.command(best.alternative.rewrites),
+            "took_s": round(time.monotonic() - start, 1),
+            "better": BETTER,
+            "host": _host(),
+            "alternatives": [row.to_json(compiler) for row in rows],
+        }
+        planned = plan(best.graph.path, output, compiler.name, best.alternative.settings)
+        return build(replace(planned, record={"tuning": record}), samples)
+
+
+def _fewer(cores: int) -> list[int]:
+    """Numbers of threads to try beside one per physical core: the powers of two below."""
+    return [1 << power for power in range(cores.bit_length()) if 1 << power < cores]
+
+
+def _host() -> dict[str, Any]:
+    cpu = hardware.cpu()
+    return {"cpu": cpu.model, "isa": list(cpu.isa), "physical_cores": cpu.physical_cores}
+
+
+_Step = Callable[[Alternative], tuple[str, Alternative]]  # the best one until then -> what to try, and its name
+
+
+def _steps(graphs: Graphs, compiler: Compiler, counts: list[int]) -> list[_Step]:
+    def plain(best: Alternative) -> tuple[str, Alternative]:
+        return "BatchNorm folding alone", replace(best, rewrites=PLAIN)
+
+    def toggle(name: str) -> _Step:
+        def step(best: Alternative) -> tuple[str, Alternative]:
+            sign = "without" if name in best.rewrites else "with"
+            return f"{sign} {name}", replace(best, rewrites=graphs.toggled(best.rewrites, name))
+
+        return step
+
+    def setting(name: str, value: Any) -> _Step:
+        def step(best: Alternative) -> tuple[str, Alternative]:
+            return f"{name} {value}", replace(best, settings=replace(best.settings, **{name: value}))
+
+        return step
+
+    followed = [("threads", count) for count in counts if "threads" in compiler.settings]
+    steps: list[_Step] = [plain] if graphs.default else []
+    # Settings first: they need no new graph, and every toggle is then timed under the best of them.
+    return [*steps, *(setting(*one) for one in followed), *(toggle(name) for name in graphs.optional)]
+
+
+def _search(
+    shop: Workshop, default: Alternative, counts: list[int], until: float, progress: Progress | None
+) -> tuple[list[Row], Trial]:
+    steps = _steps(shop.graphs, shop.compiler, counts)
+    report = progress or (lambda what, done, of: None)
+    report("default", 0, len(steps) + 1)
+    first = shop.make("default", default)
+    if isinstance(first, Row):
+        raise RuntimeError("the first alternative has a twin")
+    best, rows = first, [Row("default", default, "default", "", first.sqnr_db, ratio=1.0, quartiles=(1.0, 1.0))]
+    patches = shop.patches(first.graph.manifest.batch)
+    share = (until - time.monotonic()) / max(1, len(steps)) / _SHARE
+    for index, step in enumerate(steps):
+        name, alternative = step(best.alternative)
+        report(name, index + 1, len(steps) + 1)
+        if time.monotonic() > until:
+            rows.append(Row(name, alternative, "untried", "the time was up"))
+            continue
+        try:
+            trial = shop.make(name, alternative, best)
+        except (AgreementError, BackendError, InputError) as error:
+            rows.append(Row(name, alternative, "refused", error.found))
+            continue
+        if isinstance(trial, Row):
+            rows.append(trial)
+            continue
+        row = _timed(name, first, best, trial, patches, min(max(share, _LEAST_S), _MOST_S))
+        rows.append(row)
+        if row.outcome == "kept":
+            if best is not first:
+                best.session.close()
+            best = trial
+        else:
+            trial.discard()
+    return rows, best
+
+
+def _timed(name: str, first: Trial, best: Trial, trial: Trial, patches: Patches, duration_s: float) -> Row:
+    """The row of an alternative beside the default and the best one until then, all three in turn."""
+    trials = {"default": first, "best": best, "new": trial}
+    if best is first:
+        del trials["best"]
+    calls = {key: partial(_milliseconds, one.session, patches) for key, one in trials.items()}
+    try:
+        times = in_turn(calls, duration_s=duration_s, max_rounds=_MAX_ROUNDS)
+    except BackendError as error:
+        if trial.session.alive:  # another one failed, which ran before
+            raise
+        return Row(name, trial.alternative, "refused", error.found, trial.sqnr_db)
+    new = times["new"]
+    ratio, quartiles = new.ratio_of(times["default"])
+    gain, (low, _) = new.ratio_of(times.get("best", times["default"]))
+    kept = gain > BETTER and low > 1
+    return Row(
+        name,
+        trial.alternative,
+        outcome="kept" if kept else "no gain",
+        reason="" if kept else f"{gain:.3f} times as fast as the best until then; asked for is {BETTER}, beyond noise",
+        sqnr_db=trial.sqnr_db,
+        p50_ms=new.p50_ms,
+        ratio=ratio,
+        quartiles=quartiles,
+        ratio_to_best=gain,
+        rounds=len(new.samples_ms),
+    )
+
+
+def _milliseconds(session: IsolatedSession, patches: Patches) -> float:
+    """Of one run, as the session's own process measured it."""
+    session.run(patches)
+    return session.last_ms

@@ -1,0 +1,127 @@
+"""Trial: one candidate from the start of its process to its last run; whatever it does there is its own verdict."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from medattn_edge.agreement import IDENTICAL_DB, Agreement, LogitsDistance, Thresholds
+from medattn_edge.backends.check import on_patches
+from medattn_edge.backends.isolated import IsolatedSession
+from medattn_edge.backends.session import Patches, Session
+from medattn_edge.compile.compilation import with_noise
+from medattn_edge.errors import HostError, MedattnError, UsageError
+from medattn_edge.evaluation.candidate import Candidate, Settings
+from medattn_edge.timing import Latency
+
+_SAME_DB = 30.0  # an answer of later has to be that near to the first one, where the gate asks nothing
+
+
+@dataclass
+class Trial:
+    """What came of a candidate so far. must: it is the reference, whose errors are raised and no verdict.
+
+    left_out: why it is no row at all, empty when it is one. cold_start_ms: from the start of its process to its first
+    answer. peak_rss_mb, timed_by: after the last run.
+    """
+
+    candidate: Candidate
+    must: bool = False
+    session: IsolatedSession | None = None
+    cold_start_ms: float = math.nan
+    peak_rss_mb: float = math.nan
+    timed_by: str = ""
+    agreement: Mapping[str, Any] | None = None
+    latency: Latency | None = None
+    failures: list[str] = field(default_factory=list)
+    left_out: str = ""
+    _first: Patches | None = None
+
+    @property
+    def stands(self) -> bool:
+        """Whether nothing speaks against it."""
+        return not self.failures and not self.left_out
+
+    def start(self, patch: Patches, settings: Settings) -> None:
+        """Open it and let it answer once, with nothing else computing."""
+        start = time.perf_counter()
+        try:
+            self.session = self.candidate.open(settings.threads, settings.seconds)
+            if self.session.batch not in (None, settings.batch):
+                self.failures.append(
+                    f"it runs {self.session.batch} patches at once, and {settings.batch} are asked for"
+                )
+                return
+            # Never another batch from here on, so that the peak of its memory is that of what is timed.
+            self.session.batch = settings.batch
+            self._first = self.session.run(patch)
+        except UsageError:
+            raise
+        except MedattnError as error:
+            if self.candidate.optional and isinstance(error, HostError):
+                self.left_out = error.found
+            else:
+                self._fails(error)
+        else:
+            self.cold_start_ms = (time.perf_counter() - start) * 1e3
+
+    def judge(self, reference: Session, samples: Mapping[str, Patches]) -> None:
+        """Hold it to its gate on every real sample, and on noise to as much of it as noise can tell."""
+        assert self.session is not None
+        real = []
+        for name, patches in with_noise(samples, reference.spec).items():
+            on_noise = name not in samples
+            try:
+                found = on_patches(reference, self.session, patches)
+            except MedattnError as error:
+                self._fails(error, f"on {name} input: ")
+                return
+            gate = Thresholds() if on_noise and not self.candidate.exact else self.candidate.gate
+            self.failures += [f"on {name} input {reason}" for reason in gate.failures(found)]
+            real += [] if on_noise else [found]
+        self.agreement = worst(real)
+
+    def run(self, patch: Patches) -> float:
+        """The milliseconds of one run; an error is also its verdict."""
+        assert self.session is not None
+        try:
+            self.session.run(patch)
+        except MedattnError as error:
+            self._fails(error, "while it was timed: ")
+            raise
+        return self.session.last_ms
+
+    def finish(self, patch: Patches) -> None:
+        """Ask once more: an answer that has changed meanwhile was not worth timing."""
+        assert self.session is not None
+        assert self._first is not None
+        distance = LogitsDistance()
+        try:
+            distance.add(self._first, self.session.run(patch))
+        except MedattnError as error:
+            self._fails(error, "after it was timed: ")
+            return
+        floor = min(self.candidate.gate.min_sqnr_db or _SAME_DB, _SAME_DB)
+        if not distance.sqnr_db >= floor:
+            self.failures.append(f"after it was timed its answer was {distance.sqnr_db:.1f} dB from its first one")
+        self.peak_rss_mb = self.session.peak_rss_mb
+        self.timed_by = "wall clock" if self.session.device_ms is None else "device events"
+
+    def _fails(self, error: MedattnError, when: str = "") -> None:
+        if self.must:
+            raise error
+        self.failures.append(when + error.found)
+
+
+def worst(found: list[Agreement]) -> dict[str, Any]:
+    """The worst of each figure as JSON values; the SQNR of identical logits, and of what is not finite, is null."""
+    sqnr, far = min(one.sqnr_db for one in found), max(one.max_abs for one in found)
+    return {
+        "sqnr_db": sqnr if math.isfinite(sqnr) and sqnr < IDENTICAL_DB else None,
+        "label_match": min(one.label_match for one in found),
+        "max_abs": far if math.isfinite(far) else None,
+        "least_dice": min((value for one in found for value in one.dice.values()), default=1.0),
+    }

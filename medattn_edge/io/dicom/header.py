@@ -1,0 +1,162 @@
+"""The header of one DICOM file: which series it belongs to, and every slice in it, without its pixels."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medattn_edge.io.dicom.extent import check_encapsulated, check_native, check_start
+from medattn_edge.io.dicom.files import DEFLATED, DICOMDIR_CLASS, check_inflated, data_set_start, failures, quiet
+from medattn_edge.io.dicom.planes import Plane, planes_of
+from medattn_edge.io.dicom.reasons import RefusedSeries
+from medattn_edge.io.dicom.storage import check_decoder, storage_of
+
+_ROOT = "1.2.840.10008.5.1.4.1.1."
+# The classes of images that are slices of a scan: single-frame; enhanced, and enhanced converted from single-frame.
+_SINGLE = {_ROOT + "2": "CT", _ROOT + "4": "MR", _ROOT + "128": "PT"}
+ENHANCED = {
+    _ROOT + "2.1": "CT",
+    _ROOT + "4.1": "MR",
+    _ROOT + "130": "PT",
+    _ROOT + "2.2": "CT",
+    _ROOT + "4.4": "MR",
+    _ROOT + "128.1": "PT",
+}
+_KNOWN = _SINGLE | ENHANCED
+
+_TAGS = (
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality"),
+    *("BodyPartExamined", "SeriesDescription", "ImageType", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel"),
+    *("PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "RescaleType"),
+    *("ModalityLUTSequence", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"),
+    *("TemporalPositionIdentifier", "EchoNumbers", "DiffusionBValue"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+)
+_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
+
+
+@dataclass(frozen=True)
+class Header:
+    """One file. series_uid is "" when it cannot be read; refusal says why the file is no use, None when it is."""
+
+    path: Path = field(repr=False)
+    sop_class_uid: str = ""
+    sop_instance_uid: str = field(default="", repr=False)
+    series_uid: str = field(default="", repr=False)
+    study_uid: str = field(default="", repr=False)
+    frame_of_reference_uid: str = field(default="", repr=False)
+    modality: str = ""
+    body_part: str = field(default="", repr=False)
+    description: str = field(default="", repr=False)
+    image_type: tuple[str, ...] = ()
+    planes: tuple[Plane, ...] = field(default=(), repr=False)
+    refusal: RefusedSeries | None = None
+
+
+def read_header(path: Path) -> Header | None:
+    """The header of a file, a refused one for a damaged file; None for a DICOMDIR, which is a list and no object."""
+    with quiet():
+        try:
+            dataset, start = _open(path)
+        except RefusedSeries as refusal:
+            return Header(path, refusal=refusal)
+        except failures() as error:
+            return Header(path, refusal=RefusedSeries("unreadable", f"a file is no DICOM ({type(error).__name__})"))
+        sop_class = _text(dataset, "SOPClassUID")
+        if DICOMDIR_CLASS in (sop_class, _text(dataset.file_meta, "MediaStorageSOPClassUID")):
+            return None
+        planes, refused = _judged(path, dataset, start)
+        return Header(
+            path,
+            sop_class,
+            sop_instance_uid=_text(dataset, "SOPInstanceUID"),
+            series_uid=_text(dataset, "SeriesInstanceUID"),
+            study_uid=_text(dataset, "StudyInstanceUID"),
+            frame_of_reference_uid=_text(dataset, "FrameOfReferenceUID"),
+            modality=_code(_text(dataset, "Modality")),
+            body_part=_text(dataset, "BodyPartExamined"),
+            description=_text(dataset, "SeriesDescription"),
+            image_type=tuple(_text(dataset, "ImageType").upper().split("\\")),
+            planes=planes,
+            refusal=refused,
+        )
+
+
+def _open(path: Path) -> tuple[Any, int]:
+    """The header's elements, and where the pixel data element starts."""
+    import pydicom
+
+    with path.open("rb") as file:
+        meta = pydicom.filereader.read_file_meta_info(path)
+        if _text(meta, "TransferSyntaxUID") == DEFLATED:
+            check_inflated(file, data_set_start(meta))
+            file.seek(0)
+        dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
+        return dataset, file.tell()
+
+
+def _judged(path: Path, dataset: Any, start: int) -> tuple[tuple[Plane, ...], RefusedSeries | None]:
+    """The slices of the file, or the reason why there are none."""
+    try:
+        return _planes(path, dataset, start), None
+    except RefusedSeries as refusal:
+        return (), refusal
+    except failures() as error:
+        return (), RefusedSeries("unreadable", f"the header is damaged ({type(error).__name__})")
+
+
+def _planes(path: Path, dataset: Any, start: int) -> tuple[Plane, ...]:
+    """Every check in turn, so that the first and plainest reason is the one given."""
+    sop_class = _text(dataset, "SOPClassUID")
+    enhanced = sop_class in ENHANCED
+    if sop_class and sop_class not in _KNOWN:
+        kind = "unsupported_modality" if "Rows" in dataset else "not_an_image"
+        raise RefusedSeries(kind, f"objects of the class {_class_name(sop_class)}")
+    if not sop_class and not _text(dataset.file_meta, "MediaStorageSOPClassUID"):
+        raise RefusedSeries("unreadable", "a file does not say what kind of object it is")
+    with path.open("rb") as file:
+        file.seek(start)
+        deflated = _text(dataset.file_meta, "TransferSyntaxUID") == DEFLATED
+        length = 0 if deflated else check_start(file, dataset)
+        if not sop_class:
+            raise RefusedSeries("unreadable", "a file does not say what kind of object it is")
+        if _code(_text(dataset, "Modality")) != _KNOWN[sop_class]:
+            raise RefusedSeries("unsupported_modality", f"a {_KNOWN[sop_class]} image of another modality")
+        for name in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"):
+            uid = _text(dataset, name)
+            if len(uid) > 64 or not _UID.fullmatch(uid):
+                raise RefusedSeries("blank_uid", f"the {name} is {'no UID' if uid else 'empty'}")
+        storage = storage_of(dataset, enhanced=enhanced)
+        check_decoder(storage)
+        if storage.encapsulated:
+            check_encapsulated(file, length, storage.frames, (storage.rows, storage.columns))
+        elif not deflated:
+            check_native(file, length, storage.frame_bytes * storage.frames)
+    return planes_of(path, dataset, storage, enhanced=enhanced)
+
+
+def _text(dataset: Any, keyword: str) -> str:
+    """A value as text, "" when it is missing, unreadable or no text; several values stand between backslashes."""
+    try:
+        value = dataset.get(keyword)
+        parts = [value] if isinstance(value, str) else list(value or ())
+    except failures():
+        return ""
+    # A damaged file may hold a whole sequence in this place.
+    return "\\".join(parts).strip(" \0") if all(isinstance(part, str) for part in parts) else ""
+
+
+def _code(text: str) -> str:
+    """A modality, or "": it is shown in tables and logs, and a damaged file may hold anything in its place."""
+    return text if re.fullmatch("[A-Z]{2,10}", text) else ""
+
+
+def _class_name(uid: str) -> str:
+    """The standard's name of a class; what a file invents is not repeated."""
+    from pydicom.uid import UID
+
+    name = UID(uid).name
+    return "an unknown class" if name == uid else f"'{name}'"

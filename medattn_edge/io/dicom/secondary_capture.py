@@ -1,0 +1,184 @@
+"""Pictures of the labels as DICOM, for archives and viewers without segmentations: slices with coloured outlines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medattn_edge.atomic import replacing
+from medattn_edge.errors import UsageError
+from medattn_edge.io.colours import label_colour
+from medattn_edge.io.dicom.derived import MANUFACTURER, complete, highdicom, software_versions
+from medattn_edge.io.dicom.series import Series
+from medattn_edge.io.dicom.source import Frame, Source, lenient, read_source
+from medattn_edge.io.dicom.uids import Algorithm, Identity
+from medattn_edge.io.page import Panel, Row, compose
+from medattn_edge.volume import Array, Volume
+
+_LONGEST_SIDE = 620  # pixels of a slice
+_OUTLINE = 2
+_ENDS = ("LPH", "RAF")
+
+
+@dataclass(frozen=True, eq=False)
+class _Picture:
+    """pixels: uint8 (rows, columns, 3). spacing: mm of one. orientation: where its rows and its columns go."""
+
+    pixels: Array
+    spacing: float
+    orientation: tuple[str, str]
+
+
+def secondary_capture(
+    folder: Path,
+    volume: Volume,
+    labels: Volume,
+    names: Sequence[str],
+    series: Series,
+    algorithm: Algorithm,
+    count: int = 3,
+) -> tuple[Path, ...]:
+    """Write up to `count` key slices as key_1.dcm, key_2.dcm, ... into a folder that exists; returns them.
+
+    volume (D, H, W) and labels (D, H, W) lie on the series' grid, in any order of the axes. The key slices are the ones
+    with the most voxels of each label, those of the largest labels first, and then the ones with the most labelled
+    voxels; the middle slice alone when there is none. They are shown as they were acquired, in the scanner's window or
+    from the 1st to the 99th percentile, and each refers to its own slice. The same input gives the same UIDs and bytes.
+    Raises UsageError, ScanError when the series is gone, GeometryError for another grid, OutputError,
+    MissingDependency.
+    """
+    library = highdicom()
+    if count < 1:
+        raise UsageError(f"{count} key slices", expected="1 or more", hint="--key-slices 3")
+    source = read_source(series)
+    drawn = labels.like(source.grid).voxels
+    scan = volume.like(source.grid).voxels
+    scan = scan if scan.ndim == 3 else scan[0]
+    window = source.window or _percentiles(scan)
+    identity = Identity(series.series_instance_uid, source.sop_instance_uids, algorithm, "key-slices")
+    paths = []
+    for number, place in enumerate(key_slices(drawn, count), start=1):
+        grey = np.clip((np.nan_to_num(scan[place].astype(np.float32)) - window[0]) / (window[1] - window[0]), 0, 1)
+        picture = _picture(source, place, grey, drawn[place], names)
+        paths.append(Path(folder) / f"key_{number}.dcm")
+        with lenient():
+            image = _image(library, picture, source, identity, number)
+            _refer(image, source.frames[place])
+            with replacing(paths[-1]) as temporary:
+                image.save_as(temporary, enforce_file_format=True)
+    return tuple(paths)
+
+
+def key_slices(labels: Array, count: int) -> list[int]:
+    """The slices (along D) that show most, in slice order: at most `count`, and none without a label but the middle."""
+    counts = np.stack([np.bincount(plane.ravel(), minlength=int(labels.max()) + 1) for plane in labels])[:, 1:]
+    by_size = np.argsort(-counts.sum(axis=0), kind="stable")
+    busiest = [int(counts[:, label].argmax()) for label in by_size if counts[:, label].any()]
+    fullest = np.argsort(-counts.sum(axis=1), kind="stable")
+    found = dict.fromkeys([*busiest, *(int(place) for place in fullest if counts[place].any())])
+    return sorted(list(found)[:count]) or [len(labels) // 2]
+
+
+def _percentiles(scan: Array) -> tuple[float, float]:
+    """The 1st and 99th of a part of the voxels, without the smallest value, which is padding or air."""
+    part = scan[:: max(1, len(scan) // 32), ::2, ::2]
+    part = part[np.isfinite(part)]
+    inside = part[part > part.min()] if part.size else part
+    low, high = np.percentile(inside, (1, 99)) if inside.size else (0.0, 1.0)
+    return float(low), float(max(high, low + 1e-6))
+
+
+def _picture(source: Source, place: int, grey: Array, labels: Array, names: Sequence[str]) -> _Picture:
+    """A slice (rows, columns) in 0..1 with its labels, as a page with a legend."""
+    from PIL import Image
+
+    _, down_mm, across_mm = source.grid.spacing
+    size = grey.shape[0] * down_mm, grey.shape[1] * across_mm
+    scale = _LONGEST_SIDE / max(size)
+    rows, columns = (max(8, round(mm * scale)) for mm in size)
+    flat = Image.fromarray(grey.astype(np.float32)).resize((columns, rows), Image.Resampling.BILINEAR)
+    pixels = np.repeat(255 * np.asarray(flat)[..., None], 3, axis=-1)
+    finer = labels[np.ix_(np.arange(rows) * labels.shape[0] // rows, np.arange(columns) * labels.shape[1] // columns)]
+    for value in np.unique(finer[finer > 0]).tolist():
+        pixels[_border(finer == value)] = label_colour(value)
+    _, down, across = source.grid.affine[:3, :3].T
+    edges = "".join(_end(step) for step in (-across, across, -down, down))
+    caption = f"slice {place + 1} of {len(source.frames)}   not for diagnosis"
+    legend = [(int(value), _name(names, value)) for value in np.unique(labels[labels > 0]).tolist()]
+    page = compose([Row([Panel((pixels + 0.5).astype(np.uint8), edges, caption)])], legend, scale)
+    return _Picture(np.asarray(page), 1 / scale, (edges[1], edges[3]))
+
+
+def _border(mask: Array) -> Array:
+    """The outermost pixels of a mask."""
+    inner = mask
+    for _ in range(_OUTLINE):
+        wide = np.pad(inner, 1)
+        inner = inner & wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
+    return mask & ~inner
+
+
+def _end(step: Array) -> str:
+    """The letter of the patient's side that a direction (LPS) leads to."""
+    axis = int(np.abs(step).argmax())
+    return _ENDS[bool(step[axis] < 0)][axis]
+
+
+def _name(names: Sequence[str], value: int) -> str:
+    return names[value] if value < len(names) and names[value] else f"label {value}"
+
+
+def _image(library: Any, picture: _Picture, source: Source, identity: Identity, number: int) -> Any:
+    """The secondary capture image, without its references."""
+    algorithm, header = identity.algorithm, source.frames[0].header
+    image = library.sc.SCImage(
+        pixel_array=picture.pixels,
+        photometric_interpretation="RGB",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        study_instance_uid=header.StudyInstanceUID,
+        series_instance_uid=identity.uid("series"),
+        series_number=2000 + source.series_number,
+        series_description=f"{algorithm.name} key slices"[:64],
+        sop_instance_uid=identity.uid("instance", number),
+        instance_number=number,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=algorithm.name,
+        software_versions=software_versions(algorithm),
+        device_serial_number=algorithm.model_sha256,
+        pixel_spacing=(picture.spacing, picture.spacing),
+        patient_orientation=picture.orientation,
+    )
+    image.BurnedInAnnotation = "NO"  # nothing in the picture says whose it is
+    image.Laterality = ""  # unknown: the labels may be on either side
+    image.DerivationDescription = f"Outlines of {algorithm.name}, model {algorithm.model_sha256}"
+    for element in header.group_dataset(0x0028):
+        if element.keyword.startswith("LossyImage"):
+            image.add(element)
+    complete(image, source, identity, (algorithm.name, algorithm.version))
+    return image
+
+
+def _refer(image: Any, frame: Frame) -> None:
+    """Say which slice of the source a picture shows."""
+    from highdicom.sr import CodedConcept
+    from pydicom.dataset import Dataset
+    from pydicom.sr.codedict import codes
+
+    reference, instance, series = Dataset(), Dataset(), Dataset()
+    for item in (reference, instance):
+        item.ReferencedSOPClassUID = frame.header.SOPClassUID
+        item.ReferencedSOPInstanceUID = frame.header.SOPInstanceUID
+    if frame.number:
+        reference.ReferencedFrameNumber = frame.number
+    reference.PurposeOfReferenceCodeSequence = [
+        CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation)
+    ]
+    image.SourceImageSequence = [reference]
+    series.SeriesInstanceUID = frame.header.SeriesInstanceUID
+    series.ReferencedInstanceSequence = [instance]
+    image.ReferencedSeriesSequence = [series]

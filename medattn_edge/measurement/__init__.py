@@ -1,8 +1,0 @@
-"""Measurement: how fast files are on this host, each beside how well it agrees with the reference."""
-
-from medattn_edge.measurement.candidate import Candidate, Settings, executed_in, gate_of
-from medattn_edge.measurement.measure import measure
-from medattn_edge.measurement.report import Report, Row
-from medattn_edge.measurement.roofline import Peak, peak
-
-__all__ = ["Candidate", "Peak", "Report", "Row", "Settings", "executed_in", "gate_of", "measure", "peak"]

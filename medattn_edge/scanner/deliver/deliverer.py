@@ -1,0 +1,157 @@
+"""One destination's thread: every result reaches it, or a dead letter says which did not."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from medattn_edge.errors import OutputError
+from medattn_edge.scanner.config.sections import Destination
+from medattn_edge.scanner.deliver.folder import put
+from medattn_edge.scanner.deliver.letters import remove_letter, write_letter
+from medattn_edge.scanner.deliver.send import Archive, NotTaken
+from medattn_edge.scanner.observe.log import Level, Log
+from medattn_edge.scanner.store.records import Delivery
+from medattn_edge.scanner.store.spool import Spool
+from medattn_edge.scanner.store.store import Store
+from medattn_edge.scanner.store.transitions import TransitionRefused
+
+_LOOK_S: Final = 1.0  # between looks for what is due, when nobody wakes the thread
+_LONGEST_PAUSE_S: Final = 60.0  # while our own disk takes nothing
+_BATCH: Final = 100
+
+
+class Deliverer:
+    """`run` is for a thread of its own; one for each destination, since nothing marks a delivery as being under way."""
+
+    def __init__(self, destination: Destination, store: Store, spool: Spool, log: Log, calling_ae: str) -> None:
+        self._destination, self._store, self._spool = destination, store, spool
+        self._log, self._calling_ae = log, calling_ae
+
+    def run(self, stopping: threading.Event, wake: threading.Event) -> None:
+        """Deliver what is due, again and again, until told to stop; a delivery that is under way is finished."""
+        pause = _LOOK_S
+        while not stopping.is_set():
+            wake.clear()  # before the look: what comes during it wakes us again
+            try:
+                tried = self.deliver_due(stopping)
+            except OutputError as error:
+                # What was sent cannot be put on record, and is sent again under the same identity: not every second.
+                self._log.failure("delivery_waits", error)
+                stopping.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                continue
+            pause = _LOOK_S
+            if not tried:
+                wake.wait(_LOOK_S)
+
+    def deliver_due(self, stopping: threading.Event | None = None) -> int:
+        """Try what may be tried now, in one association. How many deliveries were tried.
+
+        Where the association ends in the middle, the delivery that it ended with has failed; the others are still due.
+        """
+        found = self._store.deliveries_due(self._destination.name, _BATCH)
+        due = [(one, self._files(one)) for one in found if not self._is_lost(one)]
+        if not due:
+            return 0
+        if self._destination.folder is not None:
+            folder = self._destination.folder
+            return self._try_all(due, stopping, lambda one, files: put(folder, one.key, one.version, files))
+        try:
+            archive = Archive(self._destination, [path for _, files in due for path in files], self._calling_ae)
+        except NotTaken as refusal:
+            for delivery, _ in due:
+                self._failed(delivery, refusal)
+            return len(due)
+        try:
+            return self._try_all(due, stopping, lambda one, files: self._send(archive, one, files), archive)
+        finally:
+            archive.close()
+
+    def _try_all(
+        self,
+        due: Sequence[tuple[Delivery, Sequence[Path]]],
+        stopping: threading.Event | None,
+        hand_over: Callable[[Delivery, Sequence[Path]], None],
+        archive: Archive | None = None,
+    ) -> int:
+        tried = 0
+        for delivery, files in due:
+            if (stopping is not None and stopping.is_set()) or (archive is not None and not archive.open and tried):
+                break
+            tried += 1
+            began = time.monotonic()
+            try:
+                hand_over(delivery, files)
+            except NotTaken as refusal:
+                self._failed(delivery, refusal)
+            else:
+                self._delivered(delivery, time.monotonic() - began)
+        return tried
+
+    def _send(self, archive: Archive, delivery: Delivery, files: Sequence[Path]) -> None:
+        for path in files:
+            status = archive.send(path)
+            if status:
+                self._event("accepted_with_warning", delivery, Level.WARNING, status=status)
+
+    def _is_lost(self, delivery: Delivery) -> bool:
+        """Whether the result vanished; then it is made again, under the same identity, as after a restart."""
+        if all(path.is_file() for path in self._files(delivery)):
+            return False
+        with self._spool.lock(delivery.key):
+            # Another destination's thread may have seen it as well, and the worker may be done again.
+            due = self._store.deliveries_due(self._destination.name, _BATCH)
+            if delivery.id in {one.id for one in due} and not all(path.is_file() for path in self._files(delivery)):
+                self._store.result_lost(delivery.key, delivery.version)
+                self._event("result_lost", delivery, Level.ERROR)
+        return True
+
+    def _files(self, delivery: Delivery) -> list[Path]:
+        folder = self._spool.result(delivery.key, delivery.version)
+        return [folder / output.name for output in delivery.outputs]
+
+    def _delivered(self, delivery: Delivery, seconds: float) -> None:
+        # The letter first: after a crash in between it is delivered again, and no letter stays that nobody needs.
+        remove_letter(self._spool, delivery)
+        try:
+            self._store.delivered(delivery)
+        except TransitionRefused:
+            self._overtaken(delivery)
+            return
+        self._event("delivered", delivery, Level.INFO, seconds=seconds, count=len(delivery.outputs))
+
+    def _failed(self, delivery: Delivery, refusal: NotTaken) -> None:
+        reason, attempts = refusal.reason, delivery.attempts + 1
+        if attempts >= self._store.policy.delivery_attempts:
+            # The letter first: a crash in between writes it again, and none is forgotten.
+            try:
+                write_letter(self._spool, delivery, reason, self._store.clock())
+            except OutputError as error:
+                # No death without a letter: the last try is not counted until there is room for it.
+                self._log.failure("letter_waits", error, key=delivery.key)
+                delivery = replace(delivery, attempts=delivery.attempts - 1)
+        try:
+            again = self._store.delivery_failed(delivery, reason)
+        except TransitionRefused:
+            self._overtaken(delivery)
+            return
+        more: dict[str, float] = {"status": refusal.status} if refusal.status else {}
+        if again is None:
+            self._event("delivery_dead", delivery, Level.ERROR, reason, attempts=attempts, **more)
+        else:
+            wait = max(0.0, again - self._store.clock())
+            self._event("delivery_failed", delivery, Level.WARNING, reason, attempts=attempts, next_try_s=wait, **more)
+
+    def _overtaken(self, delivery: Delivery) -> None:
+        """The thread that the destination had before a reload was still at it."""
+        self._event("delivery_overtaken", delivery, Level.WARNING)
+
+    def _event(self, name: str, delivery: Delivery, level: Level, reason: str = "", **numbers: float) -> None:
+        words = {"reason": reason} if reason else {}
+        about: dict[str, float | str] = {**words, **numbers, "version": delivery.version}
+        self._log.event(name, key=delivery.key, level=level, destination=self._destination.name, **about)

@@ -1,1 +1,0 @@
-"""What a node says of itself in lines of JSON, without identifiers."""

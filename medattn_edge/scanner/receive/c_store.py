@@ -1,0 +1,219 @@
+"""C-STORE and C-ECHO, through pynetdicom. Success is answered when an object is durable and on record, not before."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from medattn_edge.errors import MedattnError, OutputError, ScanError
+from medattn_edge.scanner.config.sections import Receive, Tls
+from medattn_edge.scanner.observe.log import Level, Log
+from medattn_edge.scanner.reasons import TOO_LARGE
+from medattn_edge.scanner.receive.associations import Associations
+from medattn_edge.scanner.receive.listener import Listener, hang_up
+from medattn_edge.scanner.receive.objects import UNPARSABLE, CutOff, header_of, reason_of, sop_class_uid
+from medattn_edge.scanner.store.custody import Custody
+from medattn_edge.scanner.store.records import Header
+from medattn_edge.scanner.tls import server_context
+
+if TYPE_CHECKING:
+    from pynetdicom.association import Association
+
+SUCCESS: Final = 0x0000
+OUT_OF_RESOURCES: Final = 0xA700
+OTHER_CLASS: Final = 0xA900  # the data set is not what the command said
+NOT_UNDERSTOOD: Final = 0xC000
+_REJECTED_PERMANENTLY, _REJECTED_FOR_NOW = (0x01, 0x01, 0x03), (0x02, 0x03, 0x02)
+_IDLE_S: Final = 120.0  # an association on which nothing comes is aborted
+WORDS: Final = (
+    *("address_not_allowed", "no_tls", "calling_ae", "called_ae", "draining", "too_large", UNPARSABLE),
+    *("other_class", "blank_uid", "not_kept"),
+)
+
+
+class Receiver:
+    """The listeners of a node. `start` opens them; the rest may be called from any thread."""
+
+    def __init__(
+        self, receive: Receive, tls: Tls | None, custody: Custody, associations: Associations, log: Log
+    ) -> None:
+        self._receive, self._tls, self._custody = receive, tls, custody
+        self._associations, self._log = associations, log
+        self._most_bytes = receive.max_object_mb * 1_000_000
+        self._listeners: dict[str, Listener] = {}
+        self._numbers: dict[Association, int] = {}
+        self._coming: dict[Association, int] = {}
+        self._refusing = False
+        self._ae: Any = None
+
+    def start(self) -> dict[str, int]:
+        """Open the listeners; their ports, by name. Raises HostError, UsageError, MissingDependency."""
+        self._ae = _application_entity(self._receive)
+        where: dict[str, tuple[int, ssl.SSLContext | None]] = {"plain": (self._receive.port, None)}
+        if self._tls is not None:
+            where["tls"] = (self._tls.port, server_context(self._tls))
+        try:
+            for name, (port, context) in where.items():
+                address, networks = (self._receive.host, port), self._receive.addresses
+                self._listeners[name] = Listener(
+                    name, self._ae, address, networks, context, self._handlers(name), self._log
+                )
+        except MedattnError:
+            self.stop(0)
+            raise
+        return {name: listener.port for name, listener in self._listeners.items()}
+
+    def refuse_new(self) -> None:
+        """Reject new associations for now; open ones go on."""
+        self._refusing = True
+
+    def stop(self, within_s: float) -> None:
+        """Close the ports, let open associations end within the limit, abort the rest."""
+        end = time.monotonic() + within_s
+        self._refusing = True
+        for listener in self._listeners.values():
+            listener.close()
+        self._listeners.clear()
+        if self._ae is None:
+            return
+        for association in self._ae.active_associations:
+            if not association.is_established:
+                hang_up(association)  # it has asked for nothing yet, and would be rejected
+        while self._ae.active_associations and time.monotonic() < end:
+            time.sleep(0.02)
+        for association in self._ae.active_associations:
+            hang_up(association)
+
+    def _handlers(self, listener: str) -> list[Any]:
+        from pynetdicom import evt
+
+        return [
+            (evt.EVT_REQUESTED, self._requested, [listener]),
+            (evt.EVT_ESTABLISHED, self._established),
+            (evt.EVT_C_ECHO, self._echo),
+            (evt.EVT_C_STORE, self._store, [listener]),
+            (evt.EVT_DATA_RECV, self._data),
+        ]
+
+    def _requested(self, event: Any, listener: str) -> None:
+        """Judge who calls before anything else of the request is looked at; the library says no with a code."""
+        wanted, calling = event.assoc.requestor.primitive, self._receive.calling_ae
+        reason = ""
+        if self._refusing:
+            reason, code = "draining", _REJECTED_FOR_NOW
+        elif "*" not in calling and str(wanted.calling_ae_title).strip() not in calling:
+            reason, code = "calling_ae", _REJECTED_PERMANENTLY
+        elif str(wanted.called_ae_title).strip() != self._receive.ae_title.strip():
+            # The library rejects it by itself; here it is only told.
+            self._log.event("rejected", level=Level.WARNING, listener=listener, reason="called_ae")
+        if reason:
+            self._log.event("rejected", level=Level.WARNING, listener=listener, reason=reason)
+            association = event.assoc
+            association.acse.send_reject(*code)
+            # What the library's own rejection does; the connection ends when the caller has read the answer.
+            association.is_rejected = True
+            association.kill()
+
+    def _established(self, event: Any) -> None:
+        association = event.assoc
+        number = self._associations.opened()
+        self._numbers[association], self._coming[association] = number, 0
+
+        def ended() -> None:
+            # However it ends, its thread does; the library has paths on which no event says so.
+            association.join()
+            self._numbers.pop(association, None)
+            self._coming.pop(association, None)
+            self._associations.closed(number)
+
+        threading.Thread(target=ended, name="association-end", daemon=True).start()
+
+    def _echo(self, event: Any) -> int:
+        return SUCCESS
+
+    def _data(self, event: Any) -> None:
+        """Abort whoever sends more for one object than one may have, before memory is full of it."""
+        association = event.assoc
+        if association in self._coming:
+            self._coming[association] += len(event.data)
+            # A little more than the object: there are heads around its pieces.
+            if self._coming[association] > 1.1 * self._most_bytes + 1_000_000:
+                self._log.event("refused", level=Level.WARNING, reason="too_large")
+                self._coming.pop(association, None)
+                # From a thread of its own: this one, which reads for the association, has to end meanwhile.
+                threading.Thread(target=hang_up, args=(association,), name="hang-up", daemon=True).start()
+
+    def _store(self, event: Any, listener: str) -> int:
+        self._coming[event.assoc] = 0
+        try:
+            data = event.encoded_dataset()
+        except Exception as error:  # noqa: BLE001 - a hostile command; the type is told, and the node goes on
+            self._log.failure("refused", error, level=Level.WARNING)
+            return NOT_UNDERSTOOD
+        request, calling_ae = event.request, str(event.assoc.requestor.ae_title).strip()
+        said = (str(request.AffectedSOPClassUID or ""), str(request.AffectedSOPInstanceUID or ""))
+        if said[0] != event.context.abstract_syntax:
+            return self._refuse("other_class", listener, OTHER_CLASS)  # perhaps one that is not allowed
+        try:
+            header = header_of(data)
+        except ScanError as error:
+            if isinstance(error, CutOff):
+                self._miss(error.header, reason_of(error), calling_ae)
+            return self._put_aside(data, reason_of(error), listener, NOT_UNDERSTOOD)
+        if len(data) > self._most_bytes:
+            self._miss(header, TOO_LARGE, calling_ae)
+            return self._refuse("too_large", listener, OUT_OF_RESOURCES)
+        if not header.series_uid or not header.sop_uid:
+            return self._put_aside(data, "blank_uid", listener, NOT_UNDERSTOOD)
+        if said != (header.sop_class, header.sop_uid):
+            return self._put_aside(data, "other_class", listener, OTHER_CLASS)
+        try:
+            received = self._custody.keep(data, header, calling_ae)
+        except OutputError as error:
+            self._log.failure("not_kept", error)
+            return OUT_OF_RESOURCES
+        number = self._numbers.get(event.assoc)
+        if number is not None:
+            self._associations.delivered(number, received.key)
+        if received.late:
+            self._log.event("late_image", key=received.key, version=received.version)
+        return SUCCESS
+
+    def _miss(self, header: Header, reason: str, calling_ae: str) -> None:
+        """Record that a series lacks an object, so that it is not segmented without it."""
+        if header.series_uid and header.sop_uid:
+            try:
+                self._custody.refuse(header, reason, calling_ae)
+            except OutputError as error:
+                self._log.failure("not_recorded", error)
+
+    def _refuse(self, reason: str, listener: str, status: int) -> int:
+        self._log.event("refused", level=Level.WARNING, listener=listener, reason=reason, status=status)
+        return status
+
+    def _put_aside(self, data: bytes, reason: str, listener: str, status: int) -> int:
+        """Keep what cannot be filed, for whoever has to find out what the sender does."""
+        try:
+            self._custody.keep_unreadable(data, reason)
+        except OutputError:
+            return self._refuse("not_kept", listener, OUT_OF_RESOURCES)
+        return self._refuse(reason, listener, status)
+
+
+def _application_entity(receive: Receive) -> Any:
+    """pynetdicom's entity with our classes in every transfer syntax, titles and limits."""
+    from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, _config
+    from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+    _config.LOG_HANDLER_LEVEL = "none"  # the lines that nobody reads cost time, and quote what is sent
+    ae = AE(ae_title=receive.ae_title)
+    ae.require_called_aet = True
+    ae.maximum_associations = receive.max_associations
+    ae.maximum_pdu_size = 131_072
+    ae.network_timeout, ae.acse_timeout, ae.dimse_timeout = _IDLE_S, 30.0, 60.0
+    ae.add_supported_context(Verification)
+    for name in receive.sop_classes:
+        ae.add_supported_context(sop_class_uid(name), ALL_TRANSFER_SYNTAXES)
+    return ae

@@ -1,0 +1,164 @@
+"""A watched folder: its DICOM files are taken like received ones, each once, when nobody writes to them any more."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from medattn_edge.errors import OutputError, ScanError
+from medattn_edge.io.dicom.files import SUFFIXES
+from medattn_edge.scanner.config.sections import Watch
+from medattn_edge.scanner.observe.log import Level, Log
+from medattn_edge.scanner.reasons import TOO_LARGE
+from medattn_edge.scanner.receive.objects import CutOff, header_of, reason_of
+from medattn_edge.scanner.store.custody import Custody
+from medattn_edge.scanner.store.disk import write_durably
+from medattn_edge.scanner.store.records import Fate
+
+_SENDER: Final = ""  # no AE title: a route may ask for one, and a folder has none
+_MEMORY: Final = "watched.json"
+_DIRECTORY: Final = "DICOMDIR"  # a list of the files beside it, no object
+_Facts = tuple[int, int]  # size, and time of change in ns
+
+
+class Watcher:
+    """`run` is for a thread of its own. What was taken is remembered in the root, without names of files."""
+
+    def __init__(self, watch: Watch, custody: Custody, log: Log) -> None:
+        self._watch, self._custody, self._log = watch, custody, log
+        self._memory = custody.spool.root / _MEMORY
+        self._taken = _remembered(self._memory)
+        self._seen: dict[Path, tuple[_Facts, float]] = {}  # and since when it is like that
+        self._unreadable: set[str] = set()
+        self._missing = False
+
+    def run(self, stopping: threading.Event) -> None:
+        """Look, again and again, until told to stop."""
+        while not stopping.is_set():
+            try:
+                self.look(stopping)
+            except OutputError as error:
+                # The disk takes nothing now; the files stay where they are.
+                self._log.failure("watch_waits", error, level=Level.WARNING)
+            stopping.wait(self._watch.poll_s)
+
+    def look(self, stopping: threading.Event | None = None) -> int:
+        """Take what is whole; how many files were taken. Raises OutputError when the disk takes nothing."""
+        if not self._watch.folder.is_dir():
+            if not self._missing:
+                self._log.event("watch_missing", level=Level.WARNING)
+            self._missing = True
+            return 0
+        self._missing = False
+        found, taken = dict(_files(self._watch.folder)), 0
+        now, before = time.monotonic(), self._seen
+        self._seen = {
+            path: before[path] if path in before and before[path][0] == facts else (facts, now)
+            for path, facts in found.items()
+        }
+        marks = {path: self._mark(path, facts) for path, facts in found.items()}
+        known = self._taken & set(marks.values())  # files that are gone are forgotten
+        changed, self._taken = self._taken != known, known
+        try:
+            for path, mark in marks.items():
+                if stopping is not None and stopping.is_set():
+                    break
+                # By our own watch: a copy that keeps its times looks old, and other machines' clocks are wrong.
+                seen, since = self._seen[path]
+                if mark in self._taken or path not in before or now - since < self._watch.settle_s:
+                    continue
+                done = self._take(path, seen, mark)
+                if done is not None:
+                    taken, changed = taken + done, True
+                    self._taken.add(mark)
+        finally:
+            if changed:
+                self._remember()
+        return taken
+
+    def _take(self, path: Path, facts: _Facts, mark: str) -> int | None:
+        """1 when the file became an object of the node, 0 when it never will, None when it has to be tried again."""
+        if path.name == _DIRECTORY:
+            return 0
+        if facts[0] > self._custody.store.policy.max_bytes:
+            self._log.event("refused", level=Level.WARNING, listener="watch", reason=TOO_LARGE)
+            return 0
+        try:
+            with path.open("rb") as file:
+                data = file.read()
+            if _facts(path.stat()) != facts:
+                return None  # somebody writes again
+        except OSError as error:
+            if mark not in self._unreadable:
+                self._unreadable.add(mark)
+                self._log.failure("watch_unreadable", error, level=Level.WARNING)
+            return None
+        if data[128:132] != b"DICM" and path.suffix.lower() not in SUFFIXES:
+            return 0
+        try:
+            header = header_of(data)
+            if not header.series_uid or not header.sop_uid:
+                return self._put_aside(path, data, "blank_uid")
+            received = self._custody.keep(data, header, _SENDER)
+        except ScanError as error:
+            if isinstance(error, CutOff) and error.header.series_uid and error.header.sop_uid:
+                self._custody.refuse(error.header, reason_of(error), _SENDER)
+            return self._put_aside(path, data, reason_of(error))
+        if received.fate is Fate.CONFLICT:
+            self._log.event("refused", key=received.key, level=Level.WARNING, listener="watch", fate=received.fate)
+        self._leave(path)
+        return 1
+
+    def _put_aside(self, path: Path, data: bytes, reason: str) -> int:
+        self._custody.keep_unreadable(data, reason)
+        self._log.event("refused", level=Level.WARNING, listener="watch", reason=reason)
+        self._leave(path)
+        return 0
+
+    def _leave(self, path: Path) -> None:
+        """What was taken is durable; remove the original when that is wanted."""
+        if self._watch.after == "remove":
+            try:
+                path.unlink()
+            except OSError as error:
+                self._log.failure("watch_not_removed", error, level=Level.WARNING)
+
+    def _mark(self, path: Path, facts: _Facts) -> str:
+        """What stands for a file as it is now."""
+        return self._custody.store.site.object_name(f"{path}\0{facts[0]}\0{facts[1]}").removesuffix(".dcm")
+
+    def _remember(self) -> None:
+        write_durably(self._memory, json.dumps(sorted(self._taken)).encode())
+
+
+def _remembered(path: Path) -> set[str]:
+    """What was taken before; nothing when the memory is lost: what is taken again is a duplicate."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return set()
+    return {one for one in found if isinstance(one, str)} if isinstance(found, list) else set()
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, _Facts]]:
+    """Every regular file, with its size and its time of change; hidden ones are somebody's half-written ones."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            try:
+                found = path.stat()
+            except OSError:
+                continue  # removed while we looked
+            if stat.S_ISREG(found.st_mode) and not name.startswith("."):
+                yield path, _facts(found)
+
+
+def _facts(found: os.stat_result) -> _Facts:
+    return found.st_size, found.st_mtime_ns

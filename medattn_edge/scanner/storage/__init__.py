@@ -1,1 +1,0 @@
-"""The files of a node, durable, and together with the rows."""

@@ -1,0 +1,108 @@
+"""One SQLite file, a connection for each thread, and every change a transaction of its own."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medattn_edge.errors import IntegrityError, OutputError
+from medattn_edge.scanner.store.schema import connect, migrate
+
+
+class _Connection:
+    """Closed with the thread that it belongs to, or with the database."""
+
+    def __init__(self, path: Path) -> None:
+        self.database = connect(path)
+
+    def close(self) -> None:
+        self.database.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "database"):
+            self.close()
+
+
+class Database:
+    """Several threads and processes may use it. Raises IntegrityError for a file that is no database of ours."""
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        self.path = Path(path)
+        self._local = threading.local()
+        self._all: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        # Waiting threads take turns here; SQLite's own wait, for other processes, is a lottery.
+        self._turn = threading.RLock()
+        self._closed = False
+        try:
+            with self.writing() as database:
+                migrate(database, self.path, fingerprint)
+        except BaseException:
+            self.close()
+            raise
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction that sees no other's half, is durable when the block ends, and undone when it raises."""
+        with self._turn, self._told_apart():
+            database = self._connection()
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                yield database
+                database.execute("COMMIT")
+            except BaseException:
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """One consistent view, which waits for nobody."""
+        with self._told_apart():
+            database = self._connection()
+            database.execute("BEGIN")
+            try:
+                yield database
+            finally:
+                database.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Close every thread's connection; later calls raise sqlite3.ProgrammingError."""
+        with self._turn:
+            self._closed = True
+            for connection in list(self._all):
+                connection.close()
+
+    def _connection(self) -> sqlite3.Connection:
+        held: _Connection | None = getattr(self._local, "connection", None)
+        if held is None:
+            if self._closed:
+                raise sqlite3.ProgrammingError("the database is closed")
+            held = self._local.connection = _Connection(self.path)
+            self._all.add(held)
+        return held.database
+
+    @contextmanager
+    def _told_apart(self) -> Iterator[None]:
+        """A full disk and a damaged file are ours to tell; a constraint or a wrong statement is a bug."""
+        try:
+            yield
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+            raise
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_ERROR:
+                raise
+            raise OutputError(
+                f"cannot use {self.path}: {error}",
+                expected="free space, permission to write and nobody who holds the file for long",
+                hint=f"df -h '{self.path.parent}'",
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise IntegrityError(
+                f"{self.path} is damaged: {error}",
+                expected="a database that medattn-edge wrote",
+                hint=f"mv '{self.path}' '{self.path}.damaged' and its -wal; the spool is read again at the start",
+            ) from error

@@ -1,0 +1,136 @@
+"""The store's first part: objects become series, series become complete."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection
+
+from medattn_edge.scanner.store.records import Completion, Fate, Header, Instance, Received, code
+from medattn_edge.scanner.store.rows import Rows, latest_version, missing_from, move
+from medattn_edge.scanner.store.transitions import State, is_superseded_by_a_late_image
+
+
+class Receiving(Rows):
+    """Everything up to `queued`."""
+
+    def known_sha256(self, key: str, sop_uid: str) -> str | None:
+        """The sha256 of the instance that is on record, or None."""
+        with self.database.reading() as database:
+            row = database.execute(
+                "SELECT sha256 FROM instances WHERE key = ? AND sop_uid = ?", (key, sop_uid)
+            ).fetchone()
+        return None if row is None else str(row["sha256"])
+
+    def usage(self, key: str) -> tuple[int, int]:
+        """How many instances of a series are on record, and their bytes."""
+        with self.database.reading() as database:
+            [count, size] = database.execute(
+                "SELECT COUNT(*), COALESCE(SUM(bytes), 0) FROM instances WHERE key = ?", (key,)
+            ).fetchone()
+        return int(count), int(size)
+
+    def received(self, instance: Instance) -> Received:
+        """Record an object that is durable in the spool. Idempotent: it may be called again after a crash.
+
+        An image that comes after its series was complete opens the next version, which contains all instances. The
+        version before it makes way (`superseded`) while it has no result; a result stays and goes on being delivered.
+        """
+        header, now = instance.header, self.clock()
+        key = self.site.series_key(header.series_uid)
+        with self.database.writing() as database:
+            _file_series(database, key, header, instance.calling_ae)
+            latest = latest_version(database, key)
+            held = database.execute(
+                "SELECT sha256 FROM instances WHERE key = ? AND sop_uid = ?", (key, header.sop_uid)
+            ).fetchone()
+            if latest is not None and held is not None:
+                return _again(database, latest, instance, held["sha256"] == instance.sha256, now)
+            version = _open_version(database, key, latest, now)
+            database.execute(
+                "INSERT INTO instances VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (key, header.sop_uid, header.sop_class, instance.name, instance.sha256, instance.bytes, version, now),
+            )
+            database.execute("DELETE FROM refusals WHERE key = ? AND sop_uid = ?", (key, header.sop_uid))
+        return Received(key, version, Fate.NEW, late=latest is not None and version > latest["version"])
+
+    def refused(self, header: Header, reason: str, calling_ae: str = "") -> str:
+        """Record that an object was not taken, with the code of the reason; the key of its series.
+
+        Until that object comes after all, the series is not whole, and is quarantined instead of segmented in part.
+        """
+        key, now = self.site.series_key(header.series_uid), self.clock()
+        with self.database.writing() as database:
+            _file_series(database, key, header, calling_ae)
+            database.execute(
+                "INSERT OR REPLACE INTO refusals VALUES (?, ?, ?, ?)",
+                (key, header.sop_uid, code(reason), now),
+            )
+            latest = latest_version(database, key)
+            if latest is not None and latest["state"] == State.RECEIVING:
+                database.execute("UPDATE versions SET last_received = ? WHERE id = ?", (now, latest["id"]))
+            elif latest is not None and latest["state"] in {State.QUEUED, State.RUNNING}:
+                self.quarantine_row(database, latest, reason, "an object was sent late and not taken")
+        return key
+
+    def complete(self, busy: Collection[str] = ()) -> Completion:
+        """Queue every series that is complete. busy: keys of those that an open association delivered to.
+
+        A series of which objects are missing is quarantined instead.
+        """
+        now = self.clock()
+        queued, quarantined = [], []
+        with self.database.writing() as database:
+            # The clock was set back: a time in the future would hold its series for that long.
+            database.execute(
+                "UPDATE versions SET last_received = ? WHERE state = ? AND last_received > ?",
+                (now, State.RECEIVING, now),
+            )
+            quiet = database.execute(
+                "SELECT * FROM versions WHERE state = ? AND last_received <= ? ORDER BY last_received, id",
+                (State.RECEIVING, now - self.policy.quiet_s),
+            ).fetchall()
+            for row in quiet:
+                if row["key"] in busy and row["last_received"] > now - self.policy.longest_wait_s:
+                    continue
+                missing = missing_from(database, row["key"])
+                if missing is None:
+                    queued.append(row["key"])
+                    move(database, row, State.QUEUED, {"completed": now})
+                else:
+                    quarantined.append(row["key"])
+                    self.quarantine_row(database, row, *missing, {"completed": now})
+        return Completion(tuple(queued), tuple(quarantined))
+
+
+def _file_series(database: sqlite3.Connection, key: str, header: Header, calling_ae: str) -> None:
+    about = (header.series_uid, header.study_uid, header.modality, header.body_part, header.description)
+    database.execute(
+        "INSERT INTO series VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING", (key, *about, calling_ae)
+    )
+
+
+def _open_version(database: sqlite3.Connection, key: str, latest: sqlite3.Row | None, now: float) -> int:
+    """The number of the version that a new instance belongs to, opened if it must be."""
+    if latest is not None and latest["state"] == State.RECEIVING:
+        database.execute("UPDATE versions SET last_received = ? WHERE id = ?", (now, latest["id"]))
+        return int(latest["version"])
+    if latest is not None and is_superseded_by_a_late_image(State(latest["state"])):
+        move(database, latest, State.SUPERSEDED, {"finished": now})
+    version = 1 if latest is None else int(latest["version"]) + 1
+    database.execute(
+        "INSERT INTO versions (key, version, state, first_received, last_received) VALUES (?, ?, ?, ?, ?)",
+        (key, version, State.RECEIVING, now, now),
+    )
+    return version
+
+
+def _again(database: sqlite3.Connection, latest: sqlite3.Row, instance: Instance, same: bool, now: float) -> Received:
+    """An instance that is on record came once more."""
+    if latest["state"] == State.RECEIVING:  # somebody is still sending
+        database.execute("UPDATE versions SET last_received = ? WHERE id = ?", (now, latest["id"]))
+    if not same:
+        database.execute(
+            "INSERT INTO conflicts VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (latest["key"], instance.header.sop_uid, instance.sha256, now),
+        )
+    return Received(latest["key"], latest["version"], Fate.DUPLICATE if same else Fate.CONFLICT)

@@ -1,0 +1,167 @@
+"""The tables of `node.sqlite`, their versions, and how a database is opened."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from medattn_edge.errors import IntegrityError
+from medattn_edge.scanner.store.transitions import BIRTH, DELIVERY_BIRTH, DELIVERY_TRANSITIONS, TRANSITIONS
+
+BUSY_SECONDS: Final = 30.0
+
+# One entry per version of the schema, never changed once released: a database runs those that it has not run.
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+        """CREATE TABLE series (
+            key TEXT PRIMARY KEY,
+            series_uid TEXT NOT NULL UNIQUE,
+            study_uid TEXT NOT NULL,
+            modality TEXT NOT NULL,
+            body_part TEXT NOT NULL,
+            description TEXT NOT NULL,
+            calling_ae TEXT NOT NULL
+        ) WITHOUT ROWID""",
+        # version: the first version of the series that contains the instance. Every later one does too.
+        """CREATE TABLE instances (
+            key TEXT NOT NULL REFERENCES series,
+            sop_uid TEXT NOT NULL,
+            sop_class TEXT NOT NULL,
+            name TEXT NOT NULL,
+            sha256 TEXT NOT NULL,
+            bytes INTEGER NOT NULL,
+            version INTEGER NOT NULL,
+            received REAL NOT NULL,
+            PRIMARY KEY (key, sop_uid),
+            UNIQUE (key, name)
+        ) WITHOUT ROWID""",
+        # The same SOPInstanceUID with other bytes: the first stays, this one lies in quarantine.
+        """CREATE TABLE conflicts (
+            key TEXT NOT NULL REFERENCES series,
+            sop_uid TEXT NOT NULL,
+            sha256 TEXT NOT NULL,
+            received REAL NOT NULL,
+            PRIMARY KEY (key, sop_uid, sha256)
+        ) WITHOUT ROWID""",
+        # Objects that were not taken and have not come again: their series is not whole.
+        """CREATE TABLE refusals (
+            key TEXT NOT NULL REFERENCES series,
+            sop_uid TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            refused REAL NOT NULL,
+            PRIMARY KEY (key, sop_uid)
+        ) WITHOUT ROWID""",
+        # Objects that were here once, as 8 bytes of a hash each: a late image alone makes no whole series.
+        """CREATE TABLE gone (
+            key TEXT PRIMARY KEY REFERENCES series,
+            reason TEXT NOT NULL,
+            hashes BLOB NOT NULL
+        ) WITHOUT ROWID""",
+        """CREATE TABLE versions (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            key TEXT NOT NULL REFERENCES series,
+            version INTEGER NOT NULL,
+            state TEXT NOT NULL,
+            attempts INTEGER NOT NULL DEFAULT 0,
+            failures INTEGER NOT NULL DEFAULT 0,
+            interruptions INTEGER NOT NULL DEFAULT 0,
+            worker TEXT NOT NULL DEFAULT '',
+            reason TEXT NOT NULL DEFAULT '',
+            detail TEXT NOT NULL DEFAULT '',
+            first_received REAL NOT NULL,
+            last_received REAL NOT NULL,
+            completed REAL,
+            claimed REAL,
+            segmented REAL,
+            finished REAL,
+            UNIQUE (key, version)
+        )""",
+        "CREATE INDEX versions_by_state ON versions (state, completed)",
+        """CREATE TABLE outputs (
+            version_id INTEGER NOT NULL REFERENCES versions,
+            kind TEXT NOT NULL,
+            name TEXT NOT NULL,
+            sop_uid TEXT NOT NULL,
+            PRIMARY KEY (version_id, name)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE deliveries (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            version_id INTEGER NOT NULL REFERENCES versions,
+            destination TEXT NOT NULL,
+            state TEXT NOT NULL,
+            attempts INTEGER NOT NULL DEFAULT 0,
+            next_try REAL NOT NULL,
+            accepted REAL,
+            reason TEXT NOT NULL DEFAULT '',
+            UNIQUE (version_id, destination)
+        )""",
+        "CREATE INDEX deliveries_by_state ON deliveries (state, next_try)",
+        # Filled from transitions.py whenever a database is opened; the triggers hold every process to it.
+        """CREATE TABLE transitions (
+            kind TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL, PRIMARY KEY (kind, before, after)
+        ) WITHOUT ROWID""",
+        *(
+            trigger
+            for table in ("versions", "deliveries")
+            for trigger in (
+                f"""CREATE TRIGGER {table}_change BEFORE UPDATE OF state ON {table}
+                WHEN NOT EXISTS (
+                    SELECT 1 FROM transitions WHERE kind = '{table}' AND before = OLD.state AND after = NEW.state)
+                BEGIN SELECT RAISE(ABORT, 'transition refused'); END""",
+                f"""CREATE TRIGGER {table}_birth BEFORE INSERT ON {table}
+                WHEN NOT EXISTS (SELECT 1 FROM transitions WHERE kind = '{table}' AND before = '' AND after = NEW.state)
+                BEGIN SELECT RAISE(ABORT, 'transition refused'); END""",
+            )
+        ),
+    ),
+)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection that is durable at every commit and waits for other processes; transactions are begun by hand."""
+    # Closed by whichever thread closes the store, hence check_same_thread.
+    database = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        database.row_factory = sqlite3.Row
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def migrate(database: sqlite3.Connection, path: Path, fingerprint: str) -> None:
+    """Bring the tables up to date, inside the caller's transaction.
+
+    fingerprint: of the site key that the series keys in the database are made with.
+    Raises IntegrityError for a database of a newer medattn-edge, or of another site key.
+    """
+    [version] = database.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise IntegrityError(
+            f"{path} was written by a newer medattn-edge: its tables have the version {version}",
+            expected=f"at most {len(MIGRATIONS)}",
+            hint="pip install --upgrade medattn-edge",
+        )
+    for statements in MIGRATIONS[version:]:
+        for statement in statements:
+            database.execute(statement)
+    database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    database.execute("INSERT OR IGNORE INTO meta VALUES ('site_key', ?)", (fingerprint,))
+    [stored] = database.execute("SELECT value FROM meta WHERE name = 'site_key'").fetchone()
+    if stored != fingerprint:
+        raise IntegrityError(
+            f"{path} was written with another site key",
+            expected=f"the key with the fingerprint {stored}, not {fingerprint}",
+            hint="put site.key back from a backup",
+        )
+    wanted = {("versions", "", BIRTH), ("deliveries", "", DELIVERY_BIRTH)}
+    wanted |= {("versions", before, after) for before, ways in TRANSITIONS.items() for after in ways}
+    wanted |= {("deliveries", before, after) for before, ways in DELIVERY_TRANSITIONS.items() for after in ways}
+    if {tuple(row) for row in database.execute("SELECT kind, before, after FROM transitions")} != wanted:
+        database.execute("DELETE FROM transitions")
+        database.executemany("INSERT INTO transitions VALUES (?, ?, ?)", sorted(wanted))

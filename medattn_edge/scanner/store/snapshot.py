@@ -1,0 +1,184 @@
+"""What the status page, the metrics and `node status` show: counts, times, recent jobs. Free of identifiers."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from medattn_edge.scanner.store.transitions import DeliveryState, State
+
+LAST: Final = 100
+STAGES: Final = {
+    "receiving": "first object to last object",
+    "completing": "last object to complete",
+    "waiting": "complete to claimed",
+    "segmenting": "claimed to result on disk",
+    "delivering": "result on disk to the last destination's acceptance",
+    "whole": "last object to the last destination's acceptance",
+}
+# A modality is free text to whoever writes the object; only these are shown.
+_MODALITIES: Final = frozenset({"CT", "MR", "PT", "NM", "US", "CR", "DX", "MG", "XA", "RF", "OT", "SEG", "SR", "SC"})
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Seconds over the last 100 versions that have them: nearest rank. NaN where there are none."""
+
+    count: int
+    p50: float
+    p90: float
+    max: float
+
+
+@dataclass(frozen=True)
+class DeliverySeen:
+    """next_try, accepted: seconds since 1970. reason: why the last attempt failed."""
+
+    destination: str
+    state: DeliveryState
+    attempts: int
+    next_try: float
+    accepted: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class VersionSeen:
+    """One version of a series. times: seconds since 1970, of what has happened so far."""
+
+    key: str
+    version: int
+    state: State
+    modality: str
+    instances: int
+    attempts: int
+    worker: str
+    reason: str
+    detail: str
+    times: Mapping[str, float]
+    deliveries: tuple[DeliverySeen, ...]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """now: when it was taken. states, deliveries: how many are in each state, zeros included. attempts: of all jobs.
+
+    retries: attempts to deliver that failed. recent: newest first. quarantined, undelivered: newest first, at most 100.
+    """
+
+    now: float
+    states: Mapping[State, int]
+    deliveries: Mapping[DeliveryState, int]
+    instances: int
+    bytes: int
+    conflicts: int
+    attempts: int
+    retries: int
+    stages: Mapping[str, Spread]
+    recent: tuple[VersionSeen, ...]
+    quarantined: tuple[VersionSeen, ...]
+    undelivered: tuple[VersionSeen, ...]
+
+
+def take(database: sqlite3.Connection, now: float, recent: int) -> Snapshot:
+    """The snapshot, inside the caller's transaction."""
+    states: dict[State, int] = dict.fromkeys(State, 0)
+    for name, count in database.execute("SELECT state, COUNT(*) FROM versions GROUP BY state"):
+        states[State(name)] = count
+    deliveries: dict[DeliveryState, int] = dict.fromkeys(DeliveryState, 0)
+    for name, count in database.execute("SELECT state, COUNT(*) FROM deliveries GROUP BY state"):
+        deliveries[DeliveryState(name)] = count
+    instances, size = database.execute("SELECT COUNT(*), COALESCE(SUM(bytes), 0) FROM instances").fetchone()
+    [conflicts] = database.execute("SELECT COUNT(*) FROM conflicts").fetchone()
+    [attempts] = database.execute("SELECT COALESCE(SUM(attempts), 0) FROM versions").fetchone()
+    [retries] = database.execute("SELECT COALESCE(SUM(attempts), 0) FROM deliveries").fetchone()
+    return Snapshot(
+        now,
+        states,
+        deliveries,
+        instances,
+        size,
+        conflicts,
+        attempts,
+        retries,
+        _stages(database),
+        _versions(database, tuple(State), recent),
+        _versions(database, (State.QUARANTINED,), LAST),
+        _versions(database, (State.SEGMENTED, State.FAILED), LAST),
+    )
+
+
+def _stages(database: sqlite3.Connection) -> dict[str, Spread]:
+    rows = database.execute(
+        "SELECT v.*, (SELECT MAX(accepted) FROM deliveries d WHERE d.version_id = v.id) AS accepted FROM versions v"
+        " WHERE segmented IS NOT NULL ORDER BY segmented DESC, id DESC LIMIT ?",
+        (LAST,),
+    ).fetchall()
+
+    def spread(start: str, end: str, *, delivered: bool = False) -> Spread:
+        # A clock that was set back makes no negative time.
+        return spread_of(
+            [
+                max(0.0, row[end] - row[start])
+                for row in rows
+                if row[start] is not None
+                and row[end] is not None
+                and (not delivered or row["state"] == State.DELIVERED)
+            ]
+        )
+
+    return {
+        "receiving": spread("first_received", "last_received"),
+        "completing": spread("last_received", "completed"),
+        "waiting": spread("completed", "claimed"),
+        "segmenting": spread("claimed", "segmented"),
+        "delivering": spread("segmented", "accepted", delivered=True),
+        "whole": spread("last_received", "accepted", delivered=True),
+    }
+
+
+def spread_of(seconds: Sequence[float]) -> Spread:
+    """Median, 90th percentile and maximum, each a value that occurred."""
+    if not seconds:
+        return Spread(0, math.nan, math.nan, math.nan)
+    ordered = sorted(seconds)
+    count = len(ordered)
+    return Spread(count, ordered[math.ceil(0.5 * count) - 1], ordered[math.ceil(0.9 * count) - 1], ordered[-1])
+
+
+def _versions(database: sqlite3.Connection, states: Sequence[State], limit: int) -> tuple[VersionSeen, ...]:
+    marks = ", ".join("?" * len(states))
+    rows = database.execute(
+        "SELECT v.*, s.modality, (SELECT COUNT(*) FROM instances i WHERE i.key = v.key AND i.version <= v.version)"
+        " AS instances FROM versions v JOIN series s USING (key)"
+        f" WHERE v.state IN ({marks}) ORDER BY v.id DESC LIMIT ?",
+        (*states, limit),
+    ).fetchall()
+    return tuple(_version(database, row) for row in rows)
+
+
+def _version(database: sqlite3.Connection, row: sqlite3.Row) -> VersionSeen:
+    deliveries = database.execute(
+        "SELECT destination, state, attempts, next_try, accepted, reason FROM deliveries"
+        " WHERE version_id = ? ORDER BY id",
+        (row["id"],),
+    )
+    times = ("first_received", "last_received", "completed", "claimed", "segmented", "finished")
+    return VersionSeen(
+        row["key"],
+        row["version"],
+        State(row["state"]),
+        row["modality"] if row["modality"] in _MODALITIES else "other",
+        row["instances"],
+        row["attempts"],
+        row["worker"],
+        row["reason"],
+        row["detail"],
+        {name: row[name] for name in times if row[name] is not None},
+        tuple(
+            DeliverySeen(one[0], DeliveryState(one[1]), one[2], one[3], one[4], one[5]) for one in deliveries.fetchall()
+        ),
+    )

@@ -1,6 +1,0 @@
-"""Checkpoint or graph -> the fastest artifact of it on this host that agrees."""
-
-from medattn_edge.tuning.graphs import PLAIN, GivenGraph, Graphs, RewrittenGraphs
-from medattn_edge.tuning.tune import BETTER, DURATION_S, tune
-
-__all__ = ["BETTER", "DURATION_S", "PLAIN", "GivenGraph", "Graphs", "RewrittenGraphs", "tune"]

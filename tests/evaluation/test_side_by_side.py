@@ -1,0 +1,112 @@
+"""One reference and several candidates on one scan, in a single walk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medattn_edge.errors import BackendError, ShapeError, UsageError
+from medattn_edge.evaluation.comparison import compare
+from medattn_edge.evaluation.side_by_side import side_by_side
+from medattn_edge.inference import Settings
+
+Make = Callable[..., Any]
+SETTINGS = Settings(batch=2)
+
+
+@pytest.fixture
+def volume(volume_of: Make) -> Any:
+    return volume_of(np.random.default_rng(0).normal(size=(9, 14, 12)), (2.0, 1.0, 1.0))
+
+
+def failing_after(runs: int, function: Callable[[Any], Any], error: Exception) -> Callable[[Any], Any]:
+    """A network that raises from the given run on."""
+    left = [runs]
+
+    def answer(patches: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise error
+        return function(patches)
+
+    return answer
+
+
+@pytest.mark.parametrize("settings", [{"patch": (8, 8)}, {"patch": (4, 8, 8), "spacing": (1.5, 1.2, 0.9)}])
+def test_each_candidate_gets_what_a_comparison_of_its_own_gives(
+    fake: Make, spec_of: Make, network: Make, volume: Any, settings: dict[str, Any]
+) -> None:
+    spec, function = spec_of(**settings), network(3)
+    networks = {
+        "same": function,
+        "off": lambda patches: function(patches) + np.float32(0.25),
+        "other": lambda patches: -function(patches),
+    }
+    reference = fake(spec, function)
+    seen = side_by_side(reference, {name: fake(spec, one) for name, one in networks.items()}, volume, SETTINGS)
+    assert not seen.failed
+    for name, one in networks.items():
+        agreement, expected, found = compare(reference, fake(spec, one), volume, SETTINGS)
+        assert seen.found[name][0] == agreement
+        np.testing.assert_array_equal(seen.labels.voxels, expected.voxels)
+        np.testing.assert_array_equal(seen.found[name][1].voxels, found.voxels)
+        assert seen.found[name][1].affine.tobytes() == volume.affine.tobytes()
+    assert seen.found["same"][0].max_abs == 0 < seen.found["off"][0].max_abs
+
+
+def test_the_reference_runs_once_for_all(fake: Make, spec_of: Make, network: Make, volume: Any) -> None:
+    spec, function, runs = spec_of((8, 8)), network(3), []
+
+    def counted(patches: Any) -> Any:
+        runs.append(len(patches))
+        return function(patches)
+
+    side_by_side(fake(spec, counted), {"a": fake(spec, function)}, volume, SETTINGS)
+    alone = len(runs)
+    runs.clear()
+    side_by_side(fake(spec, counted), {name: fake(spec, function) for name in "abcd"}, volume, SETTINGS)
+    assert len(runs) == alone > 1
+
+
+@pytest.mark.parametrize("runs", [0, 1, 3])
+def test_a_candidate_that_fails_is_left_behind_and_the_others_arrive(
+    fake: Make, spec_of: Make, network: Make, volume: Any, runs: int
+) -> None:
+    spec, function = spec_of((8, 8)), network(3)
+    error = BackendError("the runtime crashed: SIGSEGV", hint="another one")
+    said: list[tuple[int, int]] = []
+    seen = side_by_side(
+        fake(spec, function),
+        {"dies": fake(spec, failing_after(runs, function, error)), "lives": fake(spec, function)},
+        volume,
+        SETTINGS,
+        lambda done, total: said.append((done, total)),
+    )
+    assert list(seen.failed) == ["dies"]
+    assert seen.failed["dies"] is error
+    assert list(seen.found) == ["lives"]
+    assert seen.found["lives"][0].label_match == 1
+    assert said == sorted(said)
+    assert said[-1][0] == said[-1][1]
+
+
+def test_the_failure_of_the_reference_and_a_bug_of_a_candidate_are_not_hidden(
+    fake: Make, spec_of: Make, network: Make, volume: Any
+) -> None:
+    spec, function = spec_of((8, 8)), network(3)
+    broken = fake(spec, failing_after(1, function, BackendError("out of memory", hint="-")))
+    with pytest.raises(BackendError, match="out of memory"):
+        side_by_side(broken, {"a": fake(spec, function)}, volume, SETTINGS)
+    for error in (ShapeError("a shape", hint="-"), ZeroDivisionError()):
+        with pytest.raises(type(error)):
+            side_by_side(fake(spec, function), {"a": fake(spec, failing_after(1, function, error))}, volume, SETTINGS)
+
+
+def test_a_candidate_that_sees_something_else_is_refused(fake: Make, spec_of: Make, network: Make, volume: Any) -> None:
+    function = network(3)
+    candidates = {"a": fake(spec_of((8, 8)), function), "b": fake(spec_of((16, 8)), function)}
+    with pytest.raises(UsageError, match="--patch 8x8"):
+        side_by_side(fake(spec_of((8, 8)), function), candidates, volume)

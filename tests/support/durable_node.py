@@ -1,0 +1,90 @@
+"""The durable half of a node: its folder, a clock that stands still, and objects that look like DICOM to nobody but us.
+
+The durable half of the node reads no DICOM: an object here is JSON with the UIDs, and `read_header` reads that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from medattn_edge.errors import ScanError
+from medattn_edge.scanner.store.custody import Custody
+from medattn_edge.scanner.store.disk import Watermark
+from medattn_edge.scanner.store.keys import site_key
+from medattn_edge.scanner.store.records import Header, Job, Output, Policy, Received
+from medattn_edge.scanner.store.recovery import Recovery, recover
+from medattn_edge.scanner.store.spool import Spool
+from medattn_edge.scanner.store.store import Store
+
+POLICY = Policy(quiet_s=60, longest_wait_s=600, delivery_attempts=3)
+
+
+def sample(series: object, number: object, more: str = "") -> tuple[bytes, Header]:
+    """An object and its header."""
+    header = Header(f"1.2.3.{series}.{number}", "1.2.840.10008.5.1.4.1.1.2", f"1.2.3.{series}", "1.2.3", "CT", "CHEST")
+    return json.dumps({"series": header.series_uid, "sop": header.sop_uid, "more": more}).encode(), header
+
+
+def read_header(path: Path) -> Header:
+    """The header of an object that `sample` made. Raises ScanError for anything else."""
+    try:
+        told = json.loads(path.read_bytes())
+        return Header(told["sop"], "1.2.840.10008.5.1.4.1.1.2", told["series"], "1.2.3", "CT", "CHEST")
+    except (ValueError, KeyError) as error:
+        raise ScanError(f"cannot read {path.name}") from error
+
+
+@dataclass
+class Node:
+    """The durable half of a node, and what a test does with it again and again."""
+
+    root: Path
+    policy: Policy = POLICY
+    now: float = 1_000_000.0
+    limits: dict[str, Any] = field(default_factory=lambda: {"most_used": 1.0, "least_free": 0})
+
+    def __post_init__(self) -> None:
+        self.open()
+
+    def open(self) -> None:
+        self.spool = Spool(self.root)
+        self.store = Store(self.root / "node.sqlite", site_key(self.root / "site.key"), self.policy, lambda: self.now)
+        self.custody = Custody(self.spool, self.store, Watermark(self.root, **self.limits))
+
+    def restart(self, read: Callable[[Path], Header] = read_header) -> Recovery:
+        """What kill -9 and a new start do, as far as files and rows can tell."""
+        self.store.close()
+        self.open()
+        return recover(self.custody, read)
+
+    def keep(self, series: object, number: object, more: str = "", **header: str) -> Received:
+        data, read = sample(series, number, more)
+        return self.custody.keep(data, replace(read, **header), "SCANNER")
+
+    def key(self, series: object) -> str:
+        return self.store.site.series_key(f"1.2.3.{series}")
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+
+    def job(self, series: object = 1, count: int = 2) -> Job:
+        """A running job of a new series."""
+        for number in range(count):
+            self.keep(series, number)
+        self.pass_time(60)
+        self.custody.complete()
+        job = self.custody.claim("worker-0")
+        assert job is not None
+        return job
+
+    def segment(self, job: Job, *destinations: str) -> bool:
+        """Write a result and hand it in."""
+        folder = self.custody.workplace(job)
+        (folder / "seg.dcm").write_bytes(b"seg of " + ",".join(job.names).encode())
+        (folder / "overlay.png").write_bytes(b"picture")
+        outputs = (Output("seg", "seg.dcm", "2.25.1"), Output("overlay", "overlay.png"))
+        return self.custody.segmented(job, folder, outputs, destinations)
