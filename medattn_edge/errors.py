@@ -23,10 +23,14 @@ from typing import Any, ClassVar
 
 
 class MedattnError(Exception):
-    """Base of the tree.
+    """Base of the tree. Errors can be pickled and copied, whatever the arguments of their own constructor are.
 
-    found: what is wrong, in one sentence without a full stop. expected: what would have been right.
-    hint: what to type or do next.
+    Attributes:
+        found: what is wrong, in one sentence without a full stop.
+        expected: what would have been right.
+        hint: what to type or do next.
+        exit_code: of the command line.
+        code: for programs: lower case, with underscores; it never changes.
     """
 
     exit_code: ClassVar[int] = 6
