@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def is_dicom_source(path: Path) -> bool:
     """Whether `inspect` shows series of this path and not a model: a folder, or a file that is DICOM."""
-    from medattn_edge.io.dicom.volume import SUFFIXES, is_dicom
+    from medattn_edge.io.dicom.files import SUFFIXES, is_dicom
 
     return path.is_dir() or (path.is_file() and (is_dicom(path) or path.suffix.lower() in SUFFIXES))
 

@@ -79,11 +79,11 @@ class MissingDependency(HostError):
 
     @classmethod
     def of_extra(cls, package: str, extra: str) -> MissingDependency:
-        """The error for a package that one of our extras installs."""
+        """The error for a package that the extra installs; the extra is "" for what another package's record needs."""
         return cls(
             f"the package {package!r} is not installed",
-            expected=f"the extra {extra!r} of medattn-edge",
-            hint=f"pip install 'medattn-edge[{extra}]'",
+            expected=f"the extra {extra!r} of medattn-edge" if extra else f"{package!r}, which an entry point needs",
+            hint=f"pip install 'medattn-edge[{extra}]'" if extra else f"pip install {package}",
         )
 
 

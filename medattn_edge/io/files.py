@@ -17,7 +17,7 @@ from medattn_edge.volume import Volume
 
 def formats() -> tuple[Format, ...]:
     """Every FORMAT record, ordered by name."""
-    return records("medattn_edge.io", "FORMAT")
+    return records("medattn_edge.io", "FORMAT", "medattn_edge.formats")
 
 
 def format_of(path: Path) -> Format:

@@ -136,6 +136,6 @@ def _serve(channel: Channel) -> None:
 
 
 def _read(path: Path, plugin: str, wanted: Sequence[int]) -> Iterator[Array]:
-    from pydicom.pixels import iter_pixels
+    from pydicom.pixels.utils import iter_pixels
 
     return iter_pixels(path, indices=wanted, decoding_plugin=plugin, **AS_STORED)

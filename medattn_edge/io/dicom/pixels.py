@@ -81,7 +81,8 @@ def _decoded(path: Path, run: list[tuple[int, Plane]]) -> Generator[tuple[tuple[
 def _frames(path: Path, storage: Storage, wanted: list[int]) -> Generator[Array]:
     """Frames of a file in the wanted order, (rows, columns); what may go wrong is left to the caller."""
     import pydicom
-    from pydicom.pixels import get_decoder, iter_pixels
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.pixels.utils import iter_pixels
 
     if storage.plugin not in ("", _PYTHON):
         yield from DECODER.frames(path, storage.plugin, wanted)

@@ -97,7 +97,7 @@ def check_decoder(storage: Storage) -> None:
 
 def _decoder(uid: Any) -> Any:
     """pydicom's decoder for a transfer syntax, None when it has none at all."""
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
     try:
         return get_decoder(uid)

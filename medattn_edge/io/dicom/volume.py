@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from medattn_edge.errors import ScanError
-from medattn_edge.io.dicom.files import SUFFIXES, is_dicom
 from medattn_edge.io.dicom.pixels import read_planes
 from medattn_edge.io.dicom.planes import Plane
 from medattn_edge.io.dicom.reasons import RefusedSeries
 from medattn_edge.io.dicom.series import Found, Series, find_series, search, series_hash, series_of
-from medattn_edge.io.format import Format
 from medattn_edge.volume import Volume
 
 
@@ -67,16 +65,6 @@ def _line(series: Series) -> str:
     name = f"{series.hash or 'without UID'} {series.modality or '?'} of {series.slices} slices"
     return name if series.accepted else f"{name} ({series.reason})"
 
-
-def _read(path: Path) -> Volume:
-    return read_series(choose_series(path))
-
-
-def _claims(path: Path) -> bool:
-    return path.is_dir() or is_dicom(path)
-
-
-FORMAT = Format("dicom", SUFFIXES, "dicom", ("pydicom",), _read, None, None, claims=_claims)
 
 __all__ = [
     "Found",
