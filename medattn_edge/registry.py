@@ -25,7 +25,7 @@ def records(package: str, attribute: str, group: str = "") -> tuple[Any, ...]:
 
     Args:
         package: its modules, subpackages included, are looked through.
-        attribute: what a module of ours calls its record.
+        attribute: what a module of ours calls its record, or its tuple of records.
         group: the entry points that name the records of other packages; "" when nobody else may have one.
 
     Returns:
@@ -36,7 +36,7 @@ def records(package: str, attribute: str, group: str = "") -> tuple[Any, ...]:
             records share a file suffix and not exactly one of them is its default: a wrong default would change
             silently with the next package.
     """
-    origins = {module.__name__: getattr(module, attribute) for module in _modules(package, attribute)}
+    origins = {origin: record for module in _modules(package, attribute) for origin, record in _own(module, attribute)}
     if group:
         from importlib.metadata import entry_points
 
@@ -94,6 +94,16 @@ def _modules(package: str, attribute: str) -> Iterator[ModuleType]:
             module = importlib.import_module(found.name)
             if hasattr(module, attribute):
                 yield module
+
+
+def _own(module: ModuleType, attribute: str) -> Iterator[tuple[str, Any]]:
+    """Each record of a module of ours, with where it comes from."""
+    value = getattr(module, attribute)
+    if not isinstance(value, tuple):
+        yield module.__name__, value
+        return
+    for number, record in enumerate(value, start=1):
+        yield f"record {number} of {module.__name__}", record
 
 
 def _origin(entry: EntryPoint) -> str:

@@ -113,6 +113,23 @@ def test_records_are_found_by_looking_into_the_folder_and_ordered_by_name(site):
     assert "variants_of_a_test.no_variant" not in sys.modules
 
 
+def test_a_module_may_hold_several_records(site):
+    own_package(site)
+    code = "from variants_of_a_test.record import Record\nVARIANT = (Record('third'), Record('fourth'))\n"
+    (site / "variants_of_a_test" / "c.py").write_text(code)
+    assert [record.name for record in records("variants_of_a_test", "VARIANT")] == [
+        "first",
+        "fourth",
+        "second",
+        "third",
+    ]
+    (site / "variants_of_a_test" / "d.py").write_text(code.replace("third", "fifth"))
+    records.cache_clear()
+    both = r"record 2 of variants_of_a_test\.c and record 2 of variants_of_a_test\.d have the same name 'fourth'"
+    with pytest.raises(HostError, match=both):
+        records("variants_of_a_test", "VARIANT")
+
+
 def test_a_subpackage_that_cannot_be_imported_is_not_passed_over(site):
     own_package(site)
     (site / "variants_of_a_test" / "below" / "__init__.py").write_text("import a_module_that_is_not_there\n")
