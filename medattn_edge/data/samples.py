@@ -19,7 +19,7 @@ def sample_labels() -> Path:
 
 
 def _slicerio(name: str) -> Path:
-    found = find_spec("slicerio")
-    if found is None or found.origin is None:
+    spec = find_spec("slicerio")
+    if spec is None or spec.origin is None:
         raise MissingDependency.of_extra("slicerio", "export")
-    return Path(found.origin).parent / "data" / name
+    return Path(spec.origin).parent / "data" / name

@@ -11,14 +11,14 @@ import numpy as np
 from medattn_edge.atomic import replacing
 from medattn_edge.errors import GeometryError
 from medattn_edge.io.colours import heat_colours, label_colour
-from medattn_edge.io.page import Panel, Row, compose
+from medattn_edge.io.page import Panel, PanelRow, compose
 from medattn_edge.volume import Array, Volume
 
 _FILL, _HEAT, _DIMMED = 0.14, 0.75, 0.8
 
 
 @dataclass(frozen=True)
-class _Plane:
+class _View:
     """One cut in the radiological convention: what lies left, right, up and down, and below and above zero."""
 
     name: str
@@ -27,7 +27,7 @@ class _Plane:
     ends: str
 
 
-_PLANES = (_Plane("axial", 0, "RLAP", "FH"), _Plane("coronal", 1, "RLHF", "AP"), _Plane("sagittal", 2, "APHF", "RL"))
+_VIEWS = (_View("axial", 0, "RLAP", "FH"), _View("coronal", 1, "RLHF", "AP"), _View("sagittal", 2, "APHF", "RL"))
 
 
 def write_overlay(
@@ -54,14 +54,14 @@ def write_overlay(
     turned = _shown(scan, window)
     drawn = labels.to_lps().voxels
     scale = _pixels_per_mm(turned.scan)
-    cuts = [(plane, _busiest(drawn, plane.axis)) for plane in (_PLANES if scan.shape[0] > 1 else _PLANES[:1])]
-    rows = [Row([_label_panel(turned, drawn, cut, scale) for cut in cuts])]
+    cuts = [(view, _busiest(drawn, view.axis)) for view in (_VIEWS if scan.shape[0] > 1 else _VIEWS[:1])]
+    rows = [PanelRow([_label_panel(turned, drawn, cut, scale) for cut in cuts])]
     if attention is not None:
         finite = np.nan_to_num(attention.astype(np.float32))
         low, high = float(finite.min()), float(finite.max())
         heat = scan.with_voxels((finite - low) / max(high - low, 1e-9)).to_lps().voxels
         panels = [_heat_panel(turned, drawn, heat, cut, scale) for cut in cuts]
-        rows.append(Row(panels, f"{attention_name or 'attention'}   {low:.2f}", f"{high:.2f}"))
+        rows.append(PanelRow(panels, f"{attention_name or 'attention'}   {low:.2f}", f"{high:.2f}"))
     picture = compose(rows, _legend(labels, names), scale if scan.calibrated else 0.0)
     with replacing(path) as temporary, temporary.open("wb") as file:
         picture.save(file, format="PNG")
@@ -76,7 +76,7 @@ class _Shown:
     low: float
     high: float
 
-    def cut(self, cut: tuple[_Plane, int]) -> Array:
+    def cut(self, cut: tuple[_View, int]) -> Array:
         """(3, rows, columns) in 0..1: the grey values in their window, three times, or the colours of a picture."""
         values = np.nan_to_num(_cut(self.scan.voxels, *cut).astype(np.float32))
         shown: Array = np.clip((values - self.low) / max(self.high - self.low, 1e-6), 0, 1)
@@ -110,15 +110,15 @@ def _busiest(labels: Array, axis: int) -> int:
     return int(counts.argmax()) if counts.any() else len(counts) // 2
 
 
-def _cut(array: Array, plane: _Plane, index: int) -> Array:
+def _cut(array: Array, view: _View, index: int) -> Array:
     """(..., rows, columns) of (..., D, H, W), the head up."""
-    flat = np.take(array, index, axis=plane.axis - 3)
-    return flat if plane.axis == 0 else np.flip(flat, axis=-2)
+    flat = np.take(array, index, axis=view.axis - 3)
+    return flat if view.axis == 0 else np.flip(flat, axis=-2)
 
 
-def _size(volume: Volume, plane: _Plane, scale: float) -> tuple[int, int]:
+def _size(volume: Volume, view: _View, scale: float) -> tuple[int, int]:
     """(columns, rows) of a panel in pixels."""
-    rows, columns = (round(volume.shape[a] * volume.spacing[a] * scale) for a in range(3) if a != plane.axis)
+    rows, columns = (round(volume.shape[a] * volume.spacing[a] * scale) for a in range(3) if a != view.axis)
     return max(columns, 8), max(rows, 8)
 
 
@@ -130,13 +130,13 @@ def _smooth(flat: Array, size: tuple[int, int]) -> Array:
     return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
 
 
-def _grey(shown: _Shown, cut: tuple[_Plane, int], scale: float) -> Array:
+def _grey(shown: _Shown, cut: tuple[_View, int], scale: float) -> Array:
     """The scan under a panel, float (rows, columns, 3) in 0..255."""
     size = _size(shown.scan, cut[0], scale)
     return 255 * np.stack([_smooth(channel, size) for channel in shown.cut(cut)], axis=-1)
 
 
-def _label_panel(shown: _Shown, labels: Array, cut: tuple[_Plane, int], scale: float) -> Panel:
+def _label_panel(shown: _Shown, labels: Array, cut: tuple[_View, int], scale: float) -> Panel:
     """Every label as a light fill and an outline of two pixels just inside its border."""
     pixels = _grey(shown, cut, scale)
     _draw_labels(pixels, _cut(labels, *cut), _FILL, 2)
@@ -162,7 +162,7 @@ def _outline(mask: Array, width: int) -> Array:
     return mask & ~inner
 
 
-def _heat_panel(shown: _Shown, labels: Array, heat: Array, cut: tuple[_Plane, int], scale: float) -> Panel:
+def _heat_panel(shown: _Shown, labels: Array, heat: Array, cut: tuple[_View, int], scale: float) -> Panel:
     """The attention as heat over the dimmed scan, which shows through where there is little; thin outlines."""
     pixels = _DIMMED * _grey(shown, cut, scale)
     share = np.clip(_smooth(_cut(heat, *cut), (pixels.shape[1], pixels.shape[0])), 0, 1)
@@ -171,16 +171,16 @@ def _heat_panel(shown: _Shown, labels: Array, heat: Array, cut: tuple[_Plane, in
     return _panel(pixels, shown.scan, cut)
 
 
-def _panel(pixels: Array, volume: Volume, cut: tuple[_Plane, int]) -> Panel:
-    plane, index = cut
+def _panel(pixels: Array, volume: Volume, cut: tuple[_View, int]) -> Panel:
+    view, index = cut
     pixels = np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
     if not volume.calibrated:
         return Panel(pixels, "", f"{volume.shape[2]} x {volume.shape[1]} pixels")
     # The position of the panel's middle along its own patient axis: L for sagittal, P for coronal, H for axial.
     middle: list[float] = [(size - 1) / 2 for size in volume.shape]
-    middle[plane.axis] = index
-    mm = float(volume.point(*middle)[2 - plane.axis])
-    return Panel(pixels, plane.edges, f"{plane.name}   {plane.ends[mm > 0]} {abs(mm):.0f} mm")
+    middle[view.axis] = index
+    mm = float(volume.point(*middle)[2 - view.axis])
+    return Panel(pixels, view.edges, f"{view.name}   {view.ends[mm > 0]} {abs(mm):.0f} mm")
 
 
 def _legend(labels: Volume, names: Sequence[str]) -> list[tuple[int, str]]:

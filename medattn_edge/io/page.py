@@ -26,7 +26,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Row:
+class PanelRow:
     """Panels side by side; with `low` and `high`, the texts at the ends of the heat scale below them."""
 
     panels: Sequence[Panel]
@@ -44,7 +44,7 @@ class Row:
         return max(len(panel.pixels) for panel in self.panels)
 
 
-def compose(rows: Sequence[Row], legend: Sequence[tuple[int, str]], pixels_per_mm: float) -> Any:
+def compose(rows: Sequence[PanelRow], legend: Sequence[tuple[int, str]], pixels_per_mm: float) -> Any:
     """A Pillow RGB picture. legend: (label value, text). pixels_per_mm: 0 when there are no millimetres."""
     from PIL import Image, ImageDraw
 
@@ -63,7 +63,7 @@ def compose(rows: Sequence[Row], legend: Sequence[tuple[int, str]], pixels_per_m
     return page
 
 
-def _draw_row(page: Any, draw: Any, row: Row, top: int, pixels_per_mm: float) -> None:
+def _draw_row(page: Any, draw: Any, row: PanelRow, top: int, pixels_per_mm: float) -> None:
     """Captions, panels, and the heat scale if the row has one."""
     from PIL import Image
 
@@ -105,7 +105,7 @@ def _draw_scale_bar(draw: Any, start: tuple[int, int], width: int, pixels_per_mm
     _write(draw, (x, y - 8), f"{length} mm", "lb", _BRIGHT)
 
 
-def _draw_heat_scale(page: Any, draw: Any, row: Row, start: tuple[int, int]) -> None:
+def _draw_heat_scale(page: Any, draw: Any, row: PanelRow, start: tuple[int, int]) -> None:
     from PIL import Image
 
     x, y = start

@@ -125,8 +125,8 @@ def anatomy_of(name: str, codes: Mapping[str, Code]) -> Anatomy | None:
         return Anatomy(_ABNORMAL if codes[name].value in known else _STRUCTURE, codes[name])
     # A number is a word too: "liver 5" is a part of the liver, and its code is not the liver's.
     words = frozenset(re.findall(r"[^\W_]+", name.lower())) - {"of", "the", "and"}
-    if found := _organ(words):
-        return Anatomy(_STRUCTURE, *found)
+    if organ := _organ(words):
+        return Anatomy(_STRUCTURE, *organ)
     abnormal = [word for word in words if _singular(word) in _ABNORMALITIES]
     if len(abnormal) != 1:
         return None

@@ -73,16 +73,16 @@ def check_encapsulated(file: BinaryIO, length: int, frames: int, size: tuple[int
 def _check_codestream(file: BinaryIO, size: tuple[int, int]) -> None:
     """Compare what a JPEG 2000, JPEG or JPEG-LS stream says of its own size; other fragments say nothing."""
     head = file.read(4)
-    found: tuple[int, int] | None = None
+    stated: tuple[int, int] | None = None
     if head == b"\xff\x4f\xff\x51":
         right, bottom, left, top = struct.unpack(">4L", file.read(20)[4:].ljust(16, b"\0"))
-        found = (bottom - top, right - left)
+        stated = (bottom - top, right - left)
     elif head[:2] == b"\xff\xd8":
         file.seek(-2, os.SEEK_CUR)
-        found = _jpeg_size(file)
-    if found is not None and found != size:
+        stated = _jpeg_size(file)
+    if stated is not None and stated != size:
         raise RefusedSeries(
-            "unreadable", f"a compressed frame of {found[0]}x{found[1]} in a header of {size[0]}x{size[1]}"
+            "unreadable", f"a compressed frame of {stated[0]}x{stated[1]} in a header of {size[0]}x{size[1]}"
         )
 
 

@@ -97,9 +97,9 @@ def listing(path: Path) -> Listing:
     ignored = 0
     for folder, folders, names in os.walk(path):
         folders.sort()
-        for found in (Path(folder) / name for name in sorted(names)):
-            if is_dicom(found) or (found.suffix.lower() in SUFFIXES and found.is_file()):
-                files.append(found)
+        for file in (Path(folder) / name for name in sorted(names)):
+            if is_dicom(file) or (file.suffix.lower() in SUFFIXES and file.is_file()):
+                files.append(file)
             else:
                 ignored += 1
         if len(files) > MOST_FILES:
@@ -140,13 +140,13 @@ def _medium(path: Path) -> Listing | None:
             meta = pydicom.filereader.read_file_meta_info(path)
             if str(meta.get("MediaStorageSOPClassUID", "")) != DICOMDIR_CLASS:
                 return None
-            found = list(_records(pydicom.dcmread(path)))
+            entries = list(_records(pydicom.dcmread(path)))
         except failures() as error:
             if path.name.upper() != "DICOMDIR":
                 return None  # an object like any other: its own refusal says why
             raise RefusedSeries("unreadable", f"the DICOMDIR cannot be parsed ({type(error).__name__})") from error
-    files = {place: series for place, series in found if place.is_file()}
-    return Listing(tuple(sorted(files)), tuple(series for place, series in found if place not in files))
+    files = {place: series for place, series in entries if place.is_file()}
+    return Listing(tuple(sorted(files)), tuple(series for place, series in entries if place not in files))
 
 
 def _records(directory: Any) -> Iterator[tuple[Path, str]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from medattn_edge.io.dicom.extent import check_encapsulated, check_native, check_start
 from medattn_edge.io.dicom.files import DEFLATED, DICOMDIR_CLASS, check_inflated, data_set_start, failures, quiet
-from medattn_edge.io.dicom.planes import Plane, planes_of
+from medattn_edge.io.dicom.planes import ImagePlane, planes_of
 from medattn_edge.io.dicom.reasons import RefusedSeries
 from medattn_edge.io.dicom.storage import check_decoder, storage_of
 
@@ -52,7 +52,7 @@ class Header:
     body_part: str = field(default="", repr=False)
     description: str = field(default="", repr=False)
     image_type: tuple[str, ...] = ()
-    planes: tuple[Plane, ...] = field(default=(), repr=False)
+    planes: tuple[ImagePlane, ...] = field(default=(), repr=False)
     refusal: RefusedSeries | None = None
 
 
@@ -98,7 +98,7 @@ def _open(path: Path) -> tuple[Any, int]:
         return dataset, file.tell()
 
 
-def _judged(path: Path, dataset: Any, start: int) -> tuple[tuple[Plane, ...], RefusedSeries | None]:
+def _judged(path: Path, dataset: Any, start: int) -> tuple[tuple[ImagePlane, ...], RefusedSeries | None]:
     """The slices of the file, or the reason why there are none."""
     try:
         return _planes(path, dataset, start), None
@@ -108,7 +108,7 @@ def _judged(path: Path, dataset: Any, start: int) -> tuple[tuple[Plane, ...], Re
         return (), RefusedSeries("unreadable", f"the header is damaged ({type(error).__name__})")
 
 
-def _planes(path: Path, dataset: Any, start: int) -> tuple[Plane, ...]:
+def _planes(path: Path, dataset: Any, start: int) -> tuple[ImagePlane, ...]:
     """Every check in turn, so that the first and plainest reason is the one given."""
     sop_class = _text(dataset, "SOPClassUID")
     enhanced = sop_class in ENHANCED

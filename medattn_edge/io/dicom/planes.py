@@ -23,7 +23,7 @@ _MACROS = (
 
 
 @dataclass(frozen=True)
-class Plane:
+class ImagePlane:
     """One slice: frame `frame` (from 0) of the file `path`.
 
     position: LPS mm of the centre of its first voxel. right, down: unit steps along a row and along a column.
@@ -45,7 +45,7 @@ class Plane:
     storage: Storage
 
 
-def planes_of(path: Path, dataset: Any, storage: Storage, *, enhanced: bool) -> tuple[Plane, ...]:
+def planes_of(path: Path, dataset: Any, storage: Storage, *, enhanced: bool) -> tuple[ImagePlane, ...]:
     """The slices of a file in the order of its frames; raises RefusedSeries."""
     if not enhanced:
         volume = _words(dataset, "TemporalPositionIdentifier", "EchoNumbers", "DiffusionBValue")
@@ -71,10 +71,10 @@ _Place = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
 
 def _plane(
     path: Path, frame: int, place: _Place, rescale: tuple[float, float, str], rest: tuple[Any, tuple[str, ...], Storage]
-) -> Plane:
+) -> ImagePlane:
     position, directions, spacing = place
     dataset, volume, storage = rest
-    return Plane(
+    return ImagePlane(
         path,
         frame,
         str(dataset.SOPInstanceUID),

@@ -16,7 +16,7 @@ from medattn_edge.io.dicom.derived import MANUFACTURER, complete, highdicom, sof
 from medattn_edge.io.dicom.series import Series
 from medattn_edge.io.dicom.source import Frame, Source, lenient, read_source
 from medattn_edge.io.dicom.uids import Algorithm, Identity
-from medattn_edge.io.page import Panel, Row, compose
+from medattn_edge.io.page import Panel, PanelRow, compose
 from medattn_edge.volume import Array, Volume
 
 _LONGEST_SIDE = 620  # pixels of a slice
@@ -46,7 +46,7 @@ def secondary_capture(
 
     volume (D, H, W) and labels (D, H, W) lie on the series' grid, in any order of the axes. The key slices are the ones
     with the most voxels of each label, those of the largest labels first, and then the ones with the most labelled
-    voxels; the middle slice alone when there is none. They are shown as they were acquired, in the scanner's window or
+    voxels; only the middle slice when there is none. They are shown as they were acquired, in the scanner's window or
     from the 1st to the 99th percentile, and each refers to its own slice. The same input gives the same UIDs and bytes.
     Raises UsageError, ScanError when the series is gone, GeometryError for another grid, OutputError,
     MissingDependency.
@@ -79,8 +79,8 @@ def key_slices(labels: Array, count: int) -> list[int]:
     by_size = np.argsort(-counts.sum(axis=0), kind="stable")
     busiest = [int(counts[:, label].argmax()) for label in by_size if counts[:, label].any()]
     fullest = np.argsort(-counts.sum(axis=1), kind="stable")
-    found = dict.fromkeys([*busiest, *(int(place) for place in fullest if counts[place].any())])
-    return sorted(list(found)[:count]) or [len(labels) // 2]
+    places = dict.fromkeys([*busiest, *(int(place) for place in fullest if counts[place].any())])
+    return sorted(list(places)[:count]) or [len(labels) // 2]
 
 
 def _percentiles(scan: Array) -> tuple[float, float]:
@@ -109,7 +109,7 @@ def _picture(source: Source, place: int, grey: Array, labels: Array, names: Sequ
     edges = "".join(_end(step) for step in (-across, across, -down, down))
     caption = f"slice {place + 1} of {len(source.frames)}   not for diagnosis"
     legend = [(int(value), _name(names, value)) for value in np.unique(labels[labels > 0]).tolist()]
-    page = compose([Row([Panel((pixels + 0.5).astype(np.uint8), edges, caption)])], legend, scale)
+    page = compose([PanelRow([Panel((pixels + 0.5).astype(np.uint8), edges, caption)])], legend, scale)
     return _Picture(np.asarray(page), 1 / scale, (edges[1], edges[3]))
 
 

@@ -15,7 +15,7 @@ from medattn_edge.errors import ScanError
 from medattn_edge.io.dicom.files import Listing, listing
 from medattn_edge.io.dicom.geometry import Grid, grid_of
 from medattn_edge.io.dicom.header import Header, read_header
-from medattn_edge.io.dicom.planes import Plane
+from medattn_edge.io.dicom.planes import ImagePlane
 from medattn_edge.io.dicom.reasons import RefusedSeries
 from medattn_edge.io.dicom.storage import MOST_VOXELS
 
@@ -66,7 +66,7 @@ class Series:
         return self.grid
 
     @property
-    def frames(self) -> tuple[Plane, ...]:
+    def frames(self) -> tuple[ImagePlane, ...]:
         """Every slice in order: path, frame (from 0), sop_instance_uid; empty when refused."""
         return self.grid.planes if self.grid is not None else ()
 
@@ -85,7 +85,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """series: ordered by the first file of each. ignored: how many files are no DICOM."""
 
     series: tuple[Series, ...]
@@ -97,7 +97,7 @@ def series_hash(uid: str, key: bytes = b"") -> str:
     return hmac.new(key, uid.encode(), hashlib.sha256).hexdigest()[:12]
 
 
-def search(path: Path) -> Found:
+def search(path: Path) -> SearchResult:
     """Every series in a folder (with its folders), a file, or what a DICOMDIR lists; reads headers only.
 
     A damaged file is a refused series of its own, or makes its series refused. Raises ScanError when there is no such
@@ -114,12 +114,12 @@ def series_of(files: Sequence[Path]) -> tuple[Series, ...]:
     return _found(Listing(tuple(sorted(files)))).series
 
 
-def _found(files: Listing) -> Found:
+def _found(files: Listing) -> SearchResult:
     headers = [header for file in files.files if (header := read_header(file)) is not None]
     series = [_series(group, files.missing.count(group[0].series_uid)) for group in _groups(headers)]
     known = {header.series_uid for header in headers}
     series += [_gone(uid, files.missing.count(uid)) for uid in sorted(set(files.missing) - known)]
-    return Found(tuple(series), files.ignored + len(files.files) - len(headers))
+    return SearchResult(tuple(series), files.ignored + len(files.files) - len(headers))
 
 
 def find_series(path: Path) -> tuple[Series, ...]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from medattn_edge.errors import ScanError
 from medattn_edge.io.dicom.pixels import read_planes
-from medattn_edge.io.dicom.planes import Plane
+from medattn_edge.io.dicom.planes import ImagePlane
 from medattn_edge.io.dicom.reasons import RefusedSeries
-from medattn_edge.io.dicom.series import Found, Series, find_series, search, series_hash, series_of
+from medattn_edge.io.dicom.series import SearchResult, Series, find_series, search, series_hash, series_of
 from medattn_edge.volume import Volume
 
 
@@ -29,18 +29,18 @@ def choose_series(path: Path, wanted: str = "") -> Series:
     Raises ScanError, listing the series, when there is none or more than one, or when a file beside the only one is
     damaged and may belong to it; RefusedSeries when the one that was meant is refused.
     """
-    found = search(path)
-    if not found.series:
+    listed = search(path)
+    if not listed.series:
         where = "a folder without DICOM files" if path.is_dir() else "no DICOM file"
         raise ScanError(
-            f"{path} is {where} ({found.ignored} others)",
+            f"{path} is {where} ({listed.ignored} others)",
             expected="a DICOM series",
             hint=f"medattn-edge inspect '{path}'",
         )
-    meant = [one for one in found.series if one.hash.startswith(wanted.lower())] if wanted else list(found.series)
+    meant = [one for one in listed.series if one.hash.startswith(wanted.lower())] if wanted else list(listed.series)
     if not meant:
         raise ScanError(
-            f"{path} has no series {wanted!r}: {'; '.join(_line(one) for one in found.series)}",
+            f"{path} has no series {wanted!r}: {'; '.join(_line(one) for one in listed.series)}",
             expected="the first digits of a series' hash",
             hint=f"medattn-edge inspect '{path}'",
         )
@@ -54,7 +54,7 @@ def choose_series(path: Path, wanted: str = "") -> Series:
     several = f"{len(accepted)} series that can be read"
     what = several if len(accepted) != 1 else "damaged files beside its series"
     raise ScanError(
-        f"{path} has {what}: {'; '.join(_line(one) for one in found.series)}",
+        f"{path} has {what}: {'; '.join(_line(one) for one in listed.series)}",
         expected="one series",
         hint=f"--series {accepted[0].hash}" if accepted else f"medattn-edge inspect '{path}'",
     )
@@ -67,9 +67,9 @@ def _line(series: Series) -> str:
 
 
 __all__ = [
-    "Found",
-    "Plane",
+    "ImagePlane",
     "RefusedSeries",
+    "SearchResult",
     "Series",
     "choose_series",
     "find_series",
