@@ -76,7 +76,7 @@ def _show(path: Path, result: SearchResult) -> None:
     for reason in sorted({str(one.reason) for one in refused}):
         console.say(f"{reason}: {SERIES_REASONS[reason].meaning}; {SERIES_REASONS[reason].action}")
     if result.ignored:
-        console.say(f"passed over: {result.ignored} files that are no DICOM")
+        console.say(f"passed over: {result.ignored} files that are not DICOM")
 
 
 def _name(series: Series) -> str:

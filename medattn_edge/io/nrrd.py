@@ -29,8 +29,9 @@ _MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 0.001}
 def read(path: Path) -> Volume:
     """One scan on three spatial axes; an axis without a direction is the channel axis of (C, D, H, W).
 
-    Raises ScanError for data in another file, overlapping segments and time series; GeometryError when the header
-    does not say where the patient's left is.
+    Raises:
+        ScanError: for data in another file, overlapping segments and time series.
+        GeometryError: when the header does not say where the patient's left is.
     """
     import nrrd
 

@@ -42,10 +42,19 @@ def write_overlay(
 ) -> None:
     """Write a PNG: the cuts with the most labelled voxels, in true proportions, the patient's left on the right.
 
-    scan (D, H, W) or (C, D, H, W), of which the first channel is shown, or all three of a colour picture. labels
-    (D, H, W) on the same grid; names[value] names a label. window: the values that become black and white, by default
-    the 1st and 99th percentile of the values above the smallest. attention (D, H, W) on the same grid is a second row,
-    as heat from its least to its largest value. Raises GeometryError when the grids differ, OutputError.
+    Args:
+        path: of the PNG.
+        scan: (D, H, W) or (C, D, H, W), of which the first channel is shown, or all three of a colour picture.
+        labels: (D, H, W) on the same grid.
+        names: names[value] names a label.
+        window: the values that become black and white, by default the 1st and 99th percentile of the values above the
+            smallest.
+        attention: (D, H, W) on the same grid, for a second row, as heat from its least to its largest value.
+        attention_name: what that row is called.
+
+    Raises:
+        GeometryError: when the grids differ.
+        OutputError: when the file cannot be written.
     """
     if labels.shape != scan.shape or not np.allclose(labels.affine, scan.affine, rtol=0, atol=1e-2):
         raise GeometryError(

@@ -18,7 +18,13 @@ _NARROWEST = 420
 
 @dataclass(frozen=True)
 class Panel:
-    """One cut. pixels: uint8 (rows, columns, 3). edges: letters for left, right, top and bottom, or ""."""
+    """One cut.
+
+    Attributes:
+        pixels: uint8 (rows, columns, 3).
+        edges: letters for left, right, top and bottom, or "".
+        caption: above it.
+    """
 
     pixels: Array
     edges: str
@@ -27,7 +33,13 @@ class Panel:
 
 @dataclass(frozen=True)
 class PanelRow:
-    """Panels side by side; with `low` and `high`, the texts at the ends of the heat scale below them."""
+    """Panels side by side.
+
+    Attributes:
+        panels: from the left.
+        low: the text at the lower end of the heat scale below them.
+        high: the text at the upper end; without it there is no such scale.
+    """
 
     panels: Sequence[Panel]
     low: str = ""
@@ -45,7 +57,16 @@ class PanelRow:
 
 
 def compose(rows: Sequence[PanelRow], legend: Sequence[tuple[int, str]], pixels_per_mm: float) -> Any:
-    """A Pillow RGB picture. legend: (label value, text). pixels_per_mm: 0 when there are no millimetres."""
+    """Draw a page.
+
+    Args:
+        rows: from the top.
+        legend: (label value, text) of each entry.
+        pixels_per_mm: 0 when there are no millimetres.
+
+    Returns:
+        A Pillow RGB picture.
+    """
     from PIL import Image, ImageDraw
 
     inside = max(_NARROWEST, *(row.width for row in rows))

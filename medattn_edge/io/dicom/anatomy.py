@@ -104,9 +104,13 @@ _PAIRED = {"adrenal gland", "breast", "eye", "kidney", "lung", "ovary", "parotid
 
 @dataclass(frozen=True)
 class Anatomy:
-    """How a segment is coded: what kind of thing (category), which one (type), on which side, and in which organ.
+    """How a segment is coded.
 
-    side belongs to the region where there is one: a cyst in the right kidney.
+    Attributes:
+        category: what kind of thing it is.
+        type: which one.
+        side: of the region where there is one, as in a cyst in the right kidney, else of the thing.
+        region: the organ that it is in.
     """
 
     category: Code

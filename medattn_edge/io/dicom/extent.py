@@ -16,7 +16,14 @@ _FRAME_HEADERS = (0xC0, 0xC1, 0xC2, 0xC3, 0xF7)
 
 
 def check_start(file: BinaryIO, dataset: Any) -> int:
-    """Read the head of the pixel data element at the file's position; its length, or raise RefusedSeries."""
+    """Read the head of the pixel data element at the file's position.
+
+    Returns:
+        The length that it states, in bytes.
+
+    Raises:
+        RefusedSeries: when there is none, or when it holds floating-point numbers.
+    """
     order = "<" if dataset.original_encoding[1] else ">"
     head = file.read(8 if dataset.original_encoding[0] else 12)
     if len(head) < 8:
@@ -28,7 +35,16 @@ def check_start(file: BinaryIO, dataset: Any) -> int:
 
 
 def check_native(file: BinaryIO, length: int, expected: int) -> None:
-    """length: what the element says; expected: bytes of all frames. Raises RefusedSeries for any difference."""
+    """Check that uncompressed pixel data is whole.
+
+    Args:
+        file: at the first byte of the pixel data.
+        length: what the element says, in bytes.
+        expected: bytes of all frames.
+
+    Raises:
+        RefusedSeries: for any difference.
+    """
     left = os.fstat(file.fileno()).st_size - file.tell()
     if length == _UNDEFINED:
         raise RefusedSeries("unreadable", "uncompressed pixel data of undefined length")
@@ -39,10 +55,18 @@ def check_native(file: BinaryIO, length: int, expected: int) -> None:
 
 
 def check_encapsulated(file: BinaryIO, length: int, frames: int, size: tuple[int, int]) -> None:
-    """Walk the fragments to their end. size: (rows, columns), which every codestream must repeat.
+    """Check that compressed pixel data is whole, fragment by fragment.
 
-    A decoder reserves what the codestream says, so a damaged one could ask for any amount of memory. Raises
-    RefusedSeries.
+    A decoder reserves what the codestream says, so a damaged one could ask for any amount of memory.
+
+    Args:
+        file: at the first byte of the pixel data.
+        length: what the element says.
+        frames: how many are needed.
+        size: (rows, columns), which every codestream must repeat.
+
+    Raises:
+        RefusedSeries: when a fragment is cut off, missing or of another size.
     """
     if length != _UNDEFINED:
         raise RefusedSeries("unreadable", "compressed pixel data of a fixed length")

@@ -28,8 +28,13 @@ _reading = threading.local()
 
 @dataclass(frozen=True)
 class Listing:
-    """files: what is or claims to be DICOM, sorted. missing: SeriesInstanceUID of each file that a DICOMDIR lists in
-    vain. ignored: how many other files were passed over."""
+    """The files of a path.
+
+    Attributes:
+        files: what is or claims to be DICOM, sorted.
+        missing: the SeriesInstanceUID of each file that a DICOMDIR lists and that is not there.
+        ignored: how many other files were passed over.
+    """
 
     files: tuple[Path, ...]
     missing: tuple[str, ...] = ()
@@ -89,7 +94,10 @@ def is_dicom(path: Path) -> bool:
 def listing(path: Path) -> Listing:
     """The files of a folder (with its folders), of a DICOMDIR, or the file itself.
 
-    A file with a DICOM suffix and no DICOM start is listed, for its refusal to be seen. Raises RefusedSeries.
+    A file with a DICOM suffix and no DICOM start is listed, for its refusal to be seen.
+
+    Raises:
+        RefusedSeries: for a DICOMDIR that cannot be parsed, and for more files than any scan has.
     """
     if not path.is_dir():
         return _medium(path) or Listing((path,))
@@ -108,7 +116,15 @@ def listing(path: Path) -> Listing:
 
 
 def check_inflated(file: BinaryIO, start: int) -> None:
-    """Raise RefusedSeries when a deflated data set that starts there grows beyond reason, before anything keeps it."""
+    """Check that a deflated data set stays within reason, before anything keeps it.
+
+    Args:
+        file: open for reading.
+        start: where the data set starts.
+
+    Raises:
+        RefusedSeries: when it grows too large or is cut off.
+    """
     file.seek(start)
     inflate, size, block = zlib.decompressobj(-zlib.MAX_WBITS), 0, file.read(1 << 16)
     while block:

@@ -21,14 +21,23 @@ _BESIDE = 0.25  # of a voxel, that a slice may lie off the line of the others
 
 @dataclass(frozen=True)
 class Grid:
-    """planes in slice order, along the normal. affine: a Volume's, of (D, H, W) = slices, rows, columns."""
+    """Slices that form one regular grid.
+
+    Attributes:
+        planes: in slice order, along the normal.
+        affine: a Volume's, of (D, H, W) = slices, rows, columns.
+    """
 
     planes: tuple[ImagePlane, ...]
     affine: Array
 
 
 def grid_of(planes: Sequence[ImagePlane]) -> Grid:
-    """The grid that the slices of one series form; raises RefusedSeries."""
+    """The grid that the slices of one series form.
+
+    Raises:
+        RefusedSeries: when they form none.
+    """
     _check_alike(planes)
     _check_one_volume(planes)
     if len(planes) < 2:

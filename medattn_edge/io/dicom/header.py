@@ -40,7 +40,22 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 @dataclass(frozen=True)
 class Header:
-    """One file. series_uid is "" when it cannot be read; refusal says why the file is no use, None when it is."""
+    """One file; its repr shows no identifier and no free text.
+
+    Attributes:
+        path: of the file.
+        sop_class_uid: "" when it cannot be read, as every text here.
+        sop_instance_uid: of the object.
+        series_uid: of the series that it belongs to.
+        study_uid: of the study.
+        frame_of_reference_uid: of the patient's coordinates.
+        modality: upper-case letters.
+        body_part: for choosing a model.
+        description: of the series.
+        image_type: the values in upper case.
+        planes: every slice, in the order of the frames; empty when it is refused.
+        refusal: why the file cannot be used, None when it can.
+    """
 
     path: Path = field(repr=False)
     sop_class_uid: str = ""
@@ -64,7 +79,7 @@ def read_header(path: Path) -> Header | None:
         except RefusedSeries as refusal:
             return Header(path, refusal=refusal)
         except failures() as error:
-            return Header(path, refusal=RefusedSeries("unreadable", f"a file is no DICOM ({type(error).__name__})"))
+            return Header(path, refusal=RefusedSeries("unreadable", f"a file is not DICOM ({type(error).__name__})"))
         sop_class = _text(dataset, "SOPClassUID")
         if DICOMDIR_CLASS in (sop_class, _text(dataset.file_meta, "MediaStorageSOPClassUID")):
             return None
@@ -128,7 +143,7 @@ def _planes(path: Path, dataset: Any, start: int) -> tuple[ImagePlane, ...]:
         for name in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"):
             uid = _text(dataset, name)
             if len(uid) > 64 or not _UID.fullmatch(uid):
-                raise RefusedSeries("blank_uid", f"the {name} is {'no UID' if uid else 'empty'}")
+                raise RefusedSeries("blank_uid", f"the {name} is {'not a UID' if uid else 'empty'}")
         storage = storage_of(dataset, enhanced=enhanced)
         check_decoder(storage)
         if storage.encapsulated:

@@ -25,9 +25,13 @@ DECODER = Decoder()
 
 
 def read_planes(planes: Sequence[ImagePlane], modality: str) -> Array:
-    """(D, H, W) in the order of the planes: int16 when every possible value fits, otherwise float32.
+    """The voxels of slices; padding gets the lowest value of the rest.
 
-    Padding gets the lowest value of the rest. Raises RefusedSeries for pixel data that cannot be decoded.
+    Returns:
+        (D, H, W) in the order of the planes: int16 when every possible value fits, otherwise float32.
+
+    Raises:
+        RefusedSeries: for pixel data that cannot be decoded.
     """
     storage = planes[0].storage
     voxels = np.empty((len(planes), storage.rows, storage.columns), dtype=_type(planes, modality))

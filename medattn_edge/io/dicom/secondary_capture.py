@@ -26,7 +26,13 @@ _ENDS = ("LPH", "RAF")
 
 @dataclass(frozen=True, eq=False)
 class _Picture:
-    """pixels: uint8 (rows, columns, 3). spacing: mm of one. orientation: where its rows and its columns go."""
+    """A page with one slice.
+
+    Attributes:
+        pixels: uint8 (rows, columns, 3).
+        spacing: mm of one.
+        orientation: where its rows and its columns go.
+    """
 
     pixels: Array
     spacing: float
@@ -42,14 +48,31 @@ def secondary_capture(
     algorithm: Algorithm,
     count: int = 3,
 ) -> tuple[Path, ...]:
-    """Write up to `count` key slices as key_1.dcm, key_2.dcm, ... into a folder that exists; returns them.
+    """Write key slices as key_1.dcm, key_2.dcm, ...
 
-    volume (D, H, W) and labels (D, H, W) lie on the series' grid, in any order of the axes. The key slices are the ones
-    with the most voxels of each label, those of the largest labels first, and then the ones with the most labelled
-    voxels; only the middle slice when there is none. They are shown as they were acquired, in the scanner's window or
-    from the 1st to the 99th percentile, and each refers to its own slice. The same input gives the same UIDs and bytes.
-    Raises UsageError, ScanError when the series is gone, GeometryError for another grid, OutputError,
-    MissingDependency.
+    The key slices are the ones with the most voxels of each label, those of the largest labels first, and then the ones
+    with the most labelled voxels; only the middle slice when there is none. They are shown as they were acquired, in
+    the scanner's window or from the 1st to the 99th percentile, and each refers to its own slice. The same input gives
+    the same UIDs and bytes.
+
+    Args:
+        folder: that exists.
+        volume: the scan (D, H, W) on the series' grid, in any order of the axes.
+        labels: (D, H, W) on that grid.
+        names: names[value] names a label.
+        series: that the labels belong to.
+        algorithm: that made them.
+        count: how many slices at most.
+
+    Returns:
+        The files, in slice order.
+
+    Raises:
+        UsageError: for a count below 1.
+        ScanError: when the series is gone.
+        GeometryError: for another grid.
+        OutputError: when a file cannot be written.
+        MissingDependency: without highdicom.
     """
     library = highdicom()
     if count < 1:

@@ -60,7 +60,12 @@ _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One slice: the header of its instance, and its number there, from 1; 0 for a single-frame instance."""
+    """One slice.
+
+    Attributes:
+        header: of its instance.
+        number: in that instance, from 1; 0 for a single-frame instance.
+    """
 
     header: Any
     number: int
@@ -70,12 +75,15 @@ class Frame:
 class Source:
     """A series as the origin of derived objects.
 
-    frames: in slice order along the normal; their headers hold geometry and UIDs, and nothing of the patient. grid: a
-    Volume of that order, (D, H, W) = slices, rows, columns, whose voxels mean nothing. identity: the elements of the
-    patient and the study, and the character set. date, time: the latest content date and time of the instances, or of
-    the acquisition, the series, the study where there is none, or 1900: what is derived carries them too, so that doing
-    it again gives the same bytes. window: low and high of the scanner's own grey scale, or None. series_number: 0 where
-    there is none.
+    Attributes:
+        frames: in slice order along the normal; their headers hold geometry and UIDs, and nothing of the patient.
+        grid: a Volume of that order, (D, H, W) = slices, rows, columns, whose voxels mean nothing.
+        identity: the elements of the patient and the study, and the character set.
+        date: the latest content date of the instances, or of the acquisition, the series, the study where there is
+            none, or 1900: what is derived carries it too, so that doing it again gives the same bytes.
+        time: of that date.
+        window: low and high of the scanner's own grey scale, or None.
+        series_number: 0 where there is none.
     """
 
     frames: tuple[Frame, ...]
@@ -100,8 +108,11 @@ class Source:
 def read_source(series: Series) -> Source:
     """The headers of an accepted series, without its pixels; the grid is the series' own.
 
-    Raises RefusedSeries for a refused series and for a damaged header, ScanError when an instance is gone or another
-    one than it was, or the series has several multi-frame instances. No message has a name, a number or a UID in it.
+    No message has a name, a number or a UID in it.
+
+    Raises:
+        RefusedSeries: for a refused series and for a damaged header.
+        ScanError: when an instance is gone or another one than it was, or the series has several multi-frame instances.
     """
     planes, affine = series.usable_grid().planes, series.usable_grid().affine
     with lenient():

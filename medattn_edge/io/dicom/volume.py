@@ -17,7 +17,10 @@ def read_series(series: Series) -> Volume:
 
     Values are rescaled (HU for CT), int16 when every possible one fits, otherwise float32. MONOCHROME1 is turned round,
     except where the values are physical (CT, PET): there it says only how to show them. Padding gets the lowest value
-    of the rest. Raises RefusedSeries, with its `reason`, for a refused series and for pixel data that is damaged.
+    of the rest.
+
+    Raises:
+        RefusedSeries: with its `reason`, for a refused series and for pixel data that is damaged.
     """
     grid = series.usable_grid()
     return Volume(read_planes(grid.planes, series.modality), grid.affine)
@@ -26,8 +29,10 @@ def read_series(series: Series) -> Volume:
 def choose_series(path: Path, wanted: str = "") -> Series:
     """The series of a folder or file whose hash begins with `wanted`; without, the only one that is accepted.
 
-    Raises ScanError, listing the series, when there is none or more than one, or when a file beside the only one is
-    damaged and may belong to it; RefusedSeries when the one that was meant is refused.
+    Raises:
+        ScanError: listing the series, when there is none or more than one, or when a file beside the only one is
+            damaged and may belong to it.
+        RefusedSeries: when the one that was meant is refused.
     """
     listed = search(path)
     if not listed.series:
