@@ -9,12 +9,20 @@ from medattn_edge.errors import MissingDependency
 
 
 def sample_scan() -> Path:
-    """The chest CT of slicerio (MIT): 128x128x34, 3.05 x 3.05 x 10 mm, one subject; raises MissingDependency."""
+    """The chest CT of slicerio (MIT): 128x128x34, 3.05 x 3.05 x 10 mm, one subject.
+
+    Raises:
+        MissingDependency: when the package is not installed.
+    """
     return _slicerio("CTChest4.nrrd")
 
 
 def sample_labels() -> Path:
-    """Its segmentation: 1 ribs, 2 to 4 spine, 5 right lung, 6 left lung, 7 tissue; raises MissingDependency."""
+    """Its segmentation: 1 ribs, 2 to 4 spine, 5 right lung, 6 left lung, 7 tissue.
+
+    Raises:
+        MissingDependency: when the package is not installed.
+    """
     return _slicerio("Segmentation.seg.nrrd")
 
 

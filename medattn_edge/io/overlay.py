@@ -10,7 +10,8 @@ import numpy as np
 
 from medattn_edge.atomic import replacing
 from medattn_edge.errors import GeometryError
-from medattn_edge.io.colours import heat_colours, label_colour
+from medattn_edge.io.colours import heat_colours
+from medattn_edge.io.display import display_window, draw_labels, label_name
 from medattn_edge.io.page import Panel, PanelRow, compose
 from medattn_edge.volume import Array, Volume
 
@@ -19,7 +20,14 @@ _FILL, _HEAT, _DIMMED = 0.14, 0.75, 0.8
 
 @dataclass(frozen=True)
 class _View:
-    """One cut in the radiological convention: what lies left, right, up and down, and below and above zero."""
+    """One direction of cuts in the radiological convention.
+
+    Attributes:
+        name: of the direction.
+        axis: of (D, H, W) that it is along.
+        edges: letters of what lies left, right, up and down.
+        ends: letters of what lies below and above zero.
+    """
 
     name: str
     axis: int
@@ -78,8 +86,14 @@ def write_overlay(
 
 @dataclass(frozen=True)
 class _Shown:
-    """A scan (C, D, H, W) as it was stored, and how its values become 0..1. Only the cuts are ever converted: a whole
-    scan in colours and floating point would be six times its size."""
+    """A scan and how its values become 0..1. Only the cuts are ever converted: a whole scan in colours and floating
+    point would be six times its size.
+
+    Attributes:
+        scan: (C, D, H, W) as it was stored.
+        low: the value that becomes 0.
+        high: the value that becomes 1.
+    """
 
     scan: Volume
     low: float
@@ -95,16 +109,8 @@ class _Shown:
 def _shown(scan: Volume, window: tuple[float, float] | None) -> _Shown:
     colour = scan.channels == 3 and not scan.calibrated
     voxels = scan.voxels if colour else scan.voxels.reshape(-1, *scan.shape)[:1]
-    low, high = window or ((0.0, 255.0) if colour else _percentiles(voxels))
+    low, high = window or ((0.0, 255.0) if colour else display_window(voxels))
     return _Shown(scan.with_voxels(voxels).to_lps(), low, high)
-
-
-def _percentiles(values: Array) -> tuple[float, float]:
-    """The 1st and 99th, without the smallest value: it is the padding around a CT or the air around a head."""
-    values = values if values.dtype.kind in "iu" else np.nan_to_num(values.astype(np.float32))
-    inside = values[values > values.min()]
-    low, high = np.percentile(inside if inside.size else values, (1, 99))
-    return float(low), float(high)
 
 
 def _pixels_per_mm(volume: Volume) -> float:
@@ -148,27 +154,8 @@ def _grey(shown: _Shown, cut: tuple[_View, int], scale: float) -> Array:
 def _label_panel(shown: _Shown, labels: Array, cut: tuple[_View, int], scale: float) -> Panel:
     """Every label as a light fill and an outline of two pixels just inside its border."""
     pixels = _grey(shown, cut, scale)
-    _draw_labels(pixels, _cut(labels, *cut), _FILL, 2)
+    draw_labels(pixels, _cut(labels, *cut), _FILL, 2)
     return _panel(pixels, shown.scan, cut)
-
-
-def _draw_labels(pixels: Array, flat: Array, fill: float, width: int) -> None:
-    """Draw labels (rows, columns) of the scan's own grid, as blocks, onto the finer pixels."""
-    rows, columns = ((np.arange(n) * m) // n for n, m in zip(pixels.shape, flat.shape, strict=False))
-    flat = flat[np.ix_(rows, columns)]
-    for value in np.unique(flat[flat > 0]).tolist():
-        mask, colour = flat == value, np.array(label_colour(value))
-        pixels[mask] += fill * (colour - pixels[mask])
-        pixels[_outline(mask, width)] = colour
-
-
-def _outline(mask: Array, width: int) -> Array:
-    """The outermost pixels of a mask; the edge of the panel is a border too."""
-    inner = mask
-    for _ in range(width):
-        p = np.pad(inner, 1)
-        inner = p[1:-1, 1:-1] & p[:-2, 1:-1] & p[2:, 1:-1] & p[1:-1, :-2] & p[1:-1, 2:]
-    return mask & ~inner
 
 
 def _heat_panel(shown: _Shown, labels: Array, heat: Array, cut: tuple[_View, int], scale: float) -> Panel:
@@ -176,7 +163,7 @@ def _heat_panel(shown: _Shown, labels: Array, heat: Array, cut: tuple[_View, int
     pixels = _DIMMED * _grey(shown, cut, scale)
     share = np.clip(_smooth(_cut(heat, *cut), (pixels.shape[1], pixels.shape[0])), 0, 1)
     pixels += _HEAT * share[..., None] * (heat_colours(share) - pixels)
-    _draw_labels(pixels, _cut(labels, *cut), 0.0, 1)
+    draw_labels(pixels, _cut(labels, *cut), 0.0, 1)
     return _panel(pixels, shown.scan, cut)
 
 
@@ -196,7 +183,6 @@ def _legend(labels: Volume, names: Sequence[str]) -> list[tuple[int, str]]:
     """(value, name and amount) of every label that is there."""
     entries = []
     for value, count in zip(*np.unique(labels.voxels[labels.voxels > 0], return_counts=True), strict=True):
-        name = names[value] if value < len(names) else f"label {value}"
         amount = f"{count * labels.voxel_ml:,.1f} ml" if labels.calibrated else f"{count:,} pixels"
-        entries.append((int(value), f"{name}   {amount}"))
+        entries.append((int(value), f"{label_name(names, int(value))}   {amount}"))
     return entries
