@@ -20,9 +20,9 @@ class Latency:
 
     samples_ms: npt.NDArray[np.float64]
 
-    def percentile(self, share: float) -> float:
-        """The smallest sample that `share` percent of all do not exceed, in ms."""
-        return float(np.percentile(self.samples_ms, share, method="inverted_cdf"))
+    def percentile(self, percent: float) -> float:
+        """The smallest sample that `percent` of all do not exceed, in ms."""
+        return float(np.percentile(self.samples_ms, percent, method="inverted_cdf"))
 
     @property
     def p50_ms(self) -> float:
@@ -45,7 +45,7 @@ class Latency:
         return float(self.samples_ms.max())
 
     def miss_rate(self, deadline_ms: float) -> float:
-        """The share of the samples that took longer."""
+        """The fraction of the samples that took longer."""
         return float((self.samples_ms > deadline_ms).mean())
 
     def ratio_of(self, reference: Latency) -> tuple[float, tuple[float, float]]:
