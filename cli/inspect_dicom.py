@@ -45,6 +45,9 @@ def show_series(path: Path, json: bool) -> None:
 
 def _facts(series: Series) -> dict[str, Any]:
     """One series without its UID and without free text."""
+    from medattn_edge.reasons import SERIES_REASONS
+
+    known = SERIES_REASONS[series.reason] if series.reason else None
     return {
         "series_hash": series.hash or None,
         "modality": series.modality,
@@ -52,7 +55,9 @@ def _facts(series: Series) -> dict[str, Any]:
         "spacing_mm": [round(step, 6) for step in series.spacing_mm] if series.spacing_mm else None,
         "accepted": series.accepted,
         "reason": series.reason,
+        "meaning": known.meaning if known else None,
         "detail": series.detail,
+        "action": series.hint or known.action if known else None,
     }
 
 
