@@ -57,9 +57,9 @@ def main(checkpoint: Path, scan: Path, output: Path, sw_batch_size: int = 1, thr
 
 def scaling(intensity: Intensity) -> tr.Transform:
     """The transform of MONAI that does what the spec says."""
-    if intensity.kind == "window":
-        return tr.ScaleIntensityRanged("image", intensity.low, intensity.high, 0.0, 1.0, clip=True)
-    return {"zscore": tr.NormalizeIntensityd, "minmax": tr.ScaleIntensityd, "none": tr.Identityd}[intensity.kind](
+    if (window := intensity.span) is not None:
+        return tr.ScaleIntensityRanged("image", *window, 0.0, 1.0, clip=True)
+    return {"zscore": tr.NormalizeIntensityd, "minmax": tr.ScaleIntensityd, "none": tr.Identityd}[str(intensity)](
         "image"
     )
 

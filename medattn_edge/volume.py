@@ -101,11 +101,15 @@ class Volume:
         return replace(self, voxels=voxels)
 
     def to_lps(self) -> Volume:
-        """The same voxels with D nearest to S, H to P and W to L, each in the positive direction.
+        """The same voxels with D nearest to S, H to P and W to L, each in the positive direction: `oriented("LPS")`."""
+        return self.oriented("LPS")
+
+    def oriented(self, code: str) -> Volume:
+        """The same voxels with W, H and D running nearest to where the three letters of `code` say, such as RAS.
 
         An exact permutation and flip: no value and no position changes. `like` is its inverse.
         """
-        order, flips = _nearest_lps(self.affine)
+        order, flips = _nearest(self.affine, code)
         return self._permuted(order, flips)
 
     def like(self, other: Volume) -> Volume:
@@ -142,9 +146,14 @@ class Volume:
         return replace(self, voxels=voxels, affine=affine)
 
 
-def _nearest_lps(affine: Array) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """The permutation and flips that bring (D, H, W) nearest to (S, P, L): the best of all six."""
+_TOWARDS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "S": (2, 1), "I": (2, -1)}
+
+
+def _nearest(affine: Array, code: str) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """The permutation and flips that bring (W, H, D) nearest to the directions of a code: the best of all six."""
     unit = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    rows = (2, 1, 0)  # the patient axis, as a row of the affine, that D, H and W should follow
+    # For D, H and W: the patient axis, as a row of the affine, that it should follow, and in which direction.
+    rows, signs = zip(*(_TOWARDS[letter] for letter in reversed(code)), strict=True)
     best = max(permutations(range(3)), key=lambda order: float(np.abs(unit[rows, order]).sum()))
-    return best, tuple(bool(unit[row, axis] < 0) for row, axis in zip(rows, best, strict=True))
+    flips = tuple(bool(unit[row, axis] * sign < 0) for row, sign, axis in zip(rows, signs, best, strict=True))
+    return best, flips

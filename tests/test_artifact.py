@@ -16,7 +16,7 @@ from medattn_edge.errors import InputError, IntegrityError, OutputError
 from medattn_edge.spec import Intensity, ModelSpec
 
 SPEC = ModelSpec(
-    "unet", 1, ("background", "lung"), (64, 48), (16, 16), spacing=(0.7, 0.7), intensity=Intensity("window", -1000, 400)
+    "unet", 1, ("background", "lung"), (64, 48), (16, 16), spacing=(0.7, 0.7), intensity=Intensity.window(-1000, 400)
 )
 CONTENT = b"the model"
 FIELDS = [

@@ -48,6 +48,10 @@ class Prepared:
         """A view of an array (..., D, H, W) on the grid of lps with its axes in the network's order."""
         return network_view(array, self.order)
 
+    def oriented_labels(self, labels: Volume) -> Volume:
+        """Labels of the scan's grid with their axes as `lps` has them; raises GeometryError for another grid."""
+        return labels.like(self.scan).like(self.lps)
+
     def on_scan(self, voxels: Array) -> Volume:
         """Voxels (D, H, W) or (C, D, H, W) on the grid of lps as a volume on the scan's own grid: a view, no copy."""
         return replace(self.lps, voxels=voxels).like(self.scan)
@@ -56,14 +60,14 @@ class Prepared:
 def prepare(volume: Volume, spec: ModelSpec) -> Prepared:
     """What the network of `spec` wants to see of a scan; raises ScanError for a scan that it cannot judge.
 
-    Oriented to LPS; intensities normalised per channel with the statistics of the original voxels (population standard
-    deviation); then resampled linearly to spec.spacing on a grid with the same centre and field of view; then in the
-    axis order of spec.axes. A 2-D network sees axial slices: D is neither resampled nor moved. A slice without any
-    contrast becomes zeros under a statistic per slice.
+    Oriented as spec.orientation says; intensities by the chain of spec.intensity, measured on the original grid; then
+    resampled linearly to spec.spacing on a grid with the same centre and field of view; then in the axis order of
+    spec.axes. A 2-D network sees slices along D, which is neither resampled nor moved. A slice without any contrast
+    becomes zeros under a statistic per slice.
     """
     _check(volume, spec)
-    lps = volume.to_lps()
-    axes = spec.axes if spec.dims == 3 else "DHW"
+    lps = volume.oriented(spec.orientation)
+    axes = spec.axes if spec.dims == 3 else "D" + spec.axes
     d, h, w = ("DHW".index(axis) for axis in axes)
     order, steps = (d, h, w), [1.0, 1.0, 1.0]
     if spec.spacing is not None:
@@ -79,7 +83,7 @@ def labels_on_image(labels: Volume, prepared: Prepared) -> Array:
 
     Raises GeometryError for labels that are not on the scan's grid.
     """
-    found = prepared.in_network_order(labels.like(prepared.scan).to_lps().voxels)
+    found = prepared.in_network_order(prepared.oriented_labels(labels).voxels)
     for axis, step in enumerate(prepared.steps):
         if step != 1:
             where = positions(found.shape[axis], prepared.image.shape[1 + axis], step)

@@ -194,7 +194,7 @@ NETWORK = Network(
     build=AttentionUNet3d,
     settings={"width": 16, "gates": "multi", "align_corners": False, "strided_theta": True},
     patch=(96, 96, 96),
-    intensity=Intensity("zscore"),
+    intensity=Intensity.parse("zscore"),
     layouts=(
         _layout("agn_multi_dsv", "multi", present="attentionblock2.gate_block_2.theta.weight", absent="nothing"),
         _layout(

@@ -73,7 +73,7 @@ NETWORK = Network(
     build=GridAttentionUNet,
     settings={"width": 16, "align_corners": False, "strided_theta": True},
     patch=(160, 160, 32),
-    intensity=Intensity("zscore"),
+    intensity=Intensity.parse("zscore"),
     axes="WHD",
     layouts=(
         Layout(

@@ -247,7 +247,7 @@ NETWORK = Network(
         "autoencoder": "shared",
     },
     patch=(256, 256),
-    intensity=Intensity("minmax", scope="slice"),
+    intensity=Intensity.parse("minmax:slice"),
     layouts=(
         Layout(
             name="ms_dual_guided",

@@ -207,10 +207,11 @@ def random_scan(spec: ModelSpec, seed: int = 0) -> Scan:
     """Noise of four patches a side, in the spec's intensity window: to try a calibration, never to deploy one."""
     rng = np.random.default_rng(seed)
     shape = [4 * size for size in spec.patch] if spec.dims == 3 else [12, *spec.patch]
-    order = [spec.axes.index(axis) for axis in "DHW"] if spec.dims == 3 else [0, 1, 2]
+    axes = spec.axes if spec.dims == 3 else "D" + spec.axes
+    order = [axes.index(axis) for axis in "DHW"]
     values = rng.random((spec.in_channels, *(shape[axis] for axis in order)), np.float32)
-    if spec.intensity.kind == "window":
-        values = values * (spec.intensity.high - spec.intensity.low) + spec.intensity.low
+    if (span := spec.intensity.span) is not None:
+        values = values * (span[1] - span[0]) + span[0]
     spacing = (1.0, 1.0, 1.0) if spec.spacing is None else (*(1.0,) * (3 - spec.dims), *spec.spacing)
     affine = np.eye(4)
     for column, axis in enumerate((2, 1, 0)):  # voxel axes z, y, x onto x, y, z in mm

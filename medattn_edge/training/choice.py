@@ -16,7 +16,7 @@ from medattn_edge.spec import Intensity, ModelSpec
 from medattn_edge.training.cases import Case, Label
 
 AIR_HU = -500.0  # a scan with values below it is taken for a CT in HU: no other modality stores them
-CT_WINDOW = Intensity("window", -1000.0, 400.0)
+CT_WINDOW = Intensity.window(-1000.0, 400.0)
 
 
 @dataclass(frozen=True)
@@ -94,12 +94,12 @@ def _unbuilt(record: Network, settings: dict[str, Any], channels: int, outputs: 
 
 
 def _intensity(record: Network, cases: Sequence[Case]) -> tuple[Intensity, str]:
-    if record.intensity.kind != "none":
+    if record.intensity != Intensity():
         return record.intensity, f"what {record.name} was published with"
     lowest = min(float(case.scan.voxels.min()) for case in cases)
     if lowest < AIR_HU:
         return CT_WINDOW, f"values down to {lowest:g}, so this is a CT"
-    return Intensity("zscore"), f"values from {lowest:g}, so this is no CT"
+    return Intensity.parse("zscore"), f"values from {lowest:g}, so this is no CT"
 
 
 def _median_spacing(cases: Sequence[Case], dims: int) -> tuple[float, ...] | None:

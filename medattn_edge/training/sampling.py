@@ -40,7 +40,7 @@ def training_stretches(case: Case, part: Part, spec: ModelSpec) -> list[Stretch]
     of a whole volume (zscore, minmax) know of held-out voxels, as they do of the voxels of a new scan.
     """
     prepared = prepare(case.scan, spec)
-    labels = nearest_labels(prepared, case.labels.to_lps().voxels)
+    labels = nearest_labels(prepared, prepared.oriented_labels(case.labels).voxels)
     axis = prepared.order.index(0)
     where, training = _samples(prepared, axis), set(part.training)
     inside = [

@@ -60,7 +60,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, randomised: Callable[[A
         patch=(32, 32),
         stride=(16, 16),
         spacing=(3.0, 3.0),
-        intensity=Intensity("window", -1000.0, 400.0),
+        intensity=Intensity.window(-1000.0, 400.0),
         config={"width": 4},
     )
     torch.manual_seed(3)

@@ -47,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, randomised: Callable[[Any], A
             labels=("background", "right_lung", "left_lung"),
             patch=patch,
             stride=stride,
-            intensity=Intensity("window", -1000.0, 400.0),
+            intensity=Intensity.window(-1000.0, 400.0),
             config=config,
         )
         torch.manual_seed(3)

@@ -20,17 +20,20 @@ RAMP = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
 
 
 def test_a_window_clips_and_maps_to_zero_and_one(spec_of: Make, volume_of: Make) -> None:
-    spec = spec_of((4, 4), intensity=Intensity("window", 5, 15))
+    spec = spec_of((4, 4), intensity=Intensity.window(5, 15))
     image = prepare(volume_of(RAMP), spec).image
     assert image.dtype == np.float32
     np.testing.assert_allclose(image[0], (RAMP.astype(float).clip(5, 15) - 5) / 10, rtol=1e-6)
 
 
-@pytest.mark.parametrize("scope", ["volume", "slice"])
+@pytest.mark.parametrize("scope", ["", ":slice"])
 @pytest.mark.parametrize("kind", ["zscore", "minmax"])
 def test_statistics_are_those_of_their_scope(spec_of: Make, volume_of: Make, kind: str, scope: str) -> None:
-    image = prepare(volume_of(RAMP + 10**4), spec_of((4, 4), intensity=Intensity(kind, scope=scope))).image[0]
-    for part in [image] if scope == "volume" else image:
+    image = prepare(
+        volume_of(RAMP + 10**4),
+        spec_of((4, 4), intensity=Intensity.parse(kind + scope)),
+    ).image[0]
+    for part in image if scope else [image]:
         if kind == "zscore":
             assert part.mean() == pytest.approx(0, abs=1e-6)
             assert part.std() == pytest.approx(1, rel=1e-6)
@@ -42,14 +45,14 @@ def test_statistics_are_those_of_their_scope(spec_of: Make, volume_of: Make, kin
 def test_a_slice_without_contrast_becomes_zeros(spec_of: Make, volume_of: Make, kind: str) -> None:
     voxels = np.random.default_rng(0).normal(size=(3, 11, 13))
     voxels[1] = 0.1  # 143 tenths do not add up to 14.3
-    image = prepare(volume_of(voxels), spec_of((4, 4), intensity=Intensity(kind, scope="slice"))).image
+    image = prepare(volume_of(voxels), spec_of((4, 4), intensity=Intensity.parse(f"{kind}:slice"))).image
     assert (image[0, 1] == 0).all()
     assert image[0, 2].std() > 0
 
 
 def test_channels_have_their_own_statistics(spec_of: Make, volume_of: Make) -> None:
     voxels = np.stack([RAMP, 100 * RAMP + 7])
-    image = prepare(volume_of(voxels), spec_of((4, 4), channels=2, intensity=Intensity("zscore"))).image
+    image = prepare(volume_of(voxels), spec_of((4, 4), channels=2, intensity=Intensity.parse("zscore"))).image
     np.testing.assert_allclose(image[0], image[1], atol=1e-6)
 
 
@@ -129,11 +132,11 @@ def broken(value: float) -> np.ndarray:
         (broken(-np.inf), {}, r"2 voxel.*\(1, 0, 2\).*-inf"),
         (broken(1e300), {}, r"2 voxel.*\(1, 0, 2\).*1e\+300.*float32"),
         (RAMP.astype(complex), {}, r"complex128.*real numbers"),
-        (np.full((2, 3, 4), 7), {"intensity": Intensity("zscore")}, r"every voxel.*is 7(.|\n)*export"),
-        (np.full((2, 3, 4), 7), {"intensity": Intensity("minmax", scope="slice")}, r"every voxel.*is 7"),
-        (np.full((2, 3, 4), 7), {"intensity": Intensity("window", 0, 10)}, r"every voxel.*is 7"),
-        (RAMP, {"intensity": Intensity("window", 23, 90)}, r"0\.\.23 .*outside.*23\.\.90(.|\n)*rescale"),
-        (RAMP, {"intensity": Intensity("window", -90, 0)}, r"0\.\.23 .*outside.*-90\.\.0"),
+        (np.full((2, 3, 4), 7), {"intensity": Intensity.parse("zscore")}, r"every voxel.*is 7(.|\n)*export"),
+        (np.full((2, 3, 4), 7), {"intensity": Intensity.parse("minmax:slice")}, r"every voxel.*is 7"),
+        (np.full((2, 3, 4), 7), {"intensity": Intensity.window(0, 10)}, r"every voxel.*is 7"),
+        (RAMP, {"intensity": Intensity.window(23, 90)}, r"0\.\.23 .*outside.*23\.\.90(.|\n)*rescale"),
+        (RAMP, {"intensity": Intensity.window(-90, 0)}, r"0\.\.23 .*outside.*-90\.\.0"),
         (RAMP, {"spacing": (1e-4, 1e-4)}, r"30000x40000.*spacing(.|\n)*header"),
     ],
 )

@@ -239,7 +239,7 @@ def test_a_foreign_file_gets_the_networks_defaults_and_numbered_labels(published
     loaded = checkpoint.load(tmp_path / "model.pth")
     assert loaded.spec.labels == ("background", "class_1", "class_2", "class_3")
     assert (loaded.spec.patch, loaded.spec.stride) == ((96, 96, 96), (16, 16, 16))
-    assert loaded.spec.intensity == Intensity("zscore")
+    assert loaded.spec.intensity == Intensity.parse("zscore")
     assert dict(loaded.notes) == {}
     relabelled = loaded.with_spec(loaded.spec.with_patch((32, 32, 32)))
     assert relabelled.spec.patch == (32, 32, 32)
@@ -493,7 +493,7 @@ OWN = ModelSpec(
     patch=(16, 24),
     stride=(2, 2),
     spacing=(0.75, 0.8),
-    intensity=Intensity("window", -1000, 400),
+    intensity=Intensity.window(-1000, 400),
     config={"dims": 2, "channels": [2, 4]},
 )
 
@@ -528,7 +528,7 @@ def test_what_was_saved_is_loaded_bit_for_bit(form, network, tmp_path):
         network.stride,
         outputs=form.classes,
         config=form.settings,
-        intensity=Intensity("minmax", scope="slice"),
+        intensity=Intensity.parse("minmax:slice"),
     )
     checkpoint.save(tmp_path / "model.safetensors", network, spec, notes={"dice": [0.9, 0.8], "split": {"test": ["a"]}})
     loaded = checkpoint.load(tmp_path / "model.safetensors", network=form.name)

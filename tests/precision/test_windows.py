@@ -162,7 +162,7 @@ def test_a_digest_tells_scans_and_places() -> None:
 
 @pytest.mark.parametrize("spec", [SPEC, replace(SPEC, in_channels=2), replace(DEEP, axes="HWD", spacing=(3, 1, 2))])
 def test_noise_goes_the_way_of_a_scan(spec: ModelSpec) -> None:
-    spec = replace(spec, intensity=Intensity("window", -100.0, 300.0))
+    spec = replace(spec, intensity=Intensity.window(-100.0, 300.0))
     some, others = split([random_scan(spec, 3)], [], spec, Bright(spec))
     assert some[0].shape == others[0].shape == (1, spec.in_channels, *spec.patch)
     assert 0.4 < some[0].mean() < 0.6

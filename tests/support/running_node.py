@@ -61,7 +61,7 @@ def tiny_model(randomised: Callable[[Any], Any]) -> Path:
         ("background", "right_lung"),
         (32, 32),
         (4, 4),
-        intensity=Intensity("window", -1000, 400),
+        intensity=Intensity.window(-1000, 400),
         config={"dims": 2, "channels": [4, 8, 16]},
     )
     torch.manual_seed(4)

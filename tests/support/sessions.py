@@ -33,7 +33,7 @@ class FakeSession(Session):
 
 def make_spec(patch: tuple[int, ...], classes: int = 3, channels: int = 1, **settings: Any) -> ModelSpec:
     labels = tuple(f"label_{value}" for value in range(max(classes, 2)))
-    settings.setdefault("intensity", Intensity("none"))
+    settings.setdefault("intensity", Intensity())
     return ModelSpec("fake", channels, labels, patch, (1,) * len(patch), outputs=classes, **settings)
 
 

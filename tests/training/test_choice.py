@@ -26,14 +26,14 @@ def _ct(case: Case) -> Case:
 def test_a_ct_gets_a_window_and_anything_else_a_z_score(case_of: Callable[..., Case]) -> None:
     wishes = Wishes("attention-unet-2d", {"width": 4})
     spec, remarks = choose_spec([_ct(case_of())], LABELS, wishes)
-    assert spec.intensity == Intensity("window", -1000, 400)
+    assert spec.intensity == Intensity.window(-1000, 400)
     assert remarks[0].startswith("intensity window:-1000:400: values down to")
-    assert choose_spec([case_of()], LABELS, wishes)[0].intensity == Intensity("zscore")
+    assert choose_spec([case_of()], LABELS, wishes)[0].intensity == Intensity.parse("zscore")
     published, _ = choose_spec([_ct(case_of())], LABELS, Wishes("self-guided", SELF_GUIDED))
-    assert published.intensity == Intensity("minmax", scope="slice")
-    wished = Wishes("attention-unet-2d", {"width": 4}, (32, 32), (), Intensity("window", 0, 80))
+    assert published.intensity == Intensity.parse("minmax:slice")
+    wished = Wishes("attention-unet-2d", {"width": 4}, (32, 32), (), Intensity.window(0, 80))
     spec, remarks = choose_spec([_ct(case_of())], LABELS, wished)
-    assert (spec.intensity, spec.spacing, spec.patch) == (Intensity("window", 0, 80), None, (32, 32))
+    assert (spec.intensity, spec.spacing, spec.patch) == (Intensity.window(0, 80), None, (32, 32))
     assert remarks == []
 
 

@@ -37,7 +37,7 @@ def test_held_out_and_training_slices_are_told_apart(patch: tuple[int, ...], cas
     (part,) = split_cases([Case("a", scan, stored)], 0.2, 10)
     spoiled = labels.copy()
     spoiled[part.held_out[0]] = 0
-    spec = ModelSpec("any", 1, ("background", "a"), patch, (1,) * len(patch), intensity=Intensity("none"))
+    spec = ModelSpec("any", 1, ("background", "a"), patch, (1,) * len(patch), intensity=Intensity())
     clean, worse = (
         evaluate(Threshold(len(patch)), spec, [Case("a", scan, Volume(one, affine))], [part], everything=True)
         for one in (labels, spoiled)
@@ -56,6 +56,6 @@ def test_a_label_in_neither_counts_as_found(case_of: Callable[..., Case]) -> Non
         case.scan.with_voxels(np.zeros((6, 8, 8), np.float32)),
         case.labels.with_voxels(np.zeros((6, 8, 8), np.uint8)),
     )
-    spec = ModelSpec("any", 1, ("background", "a"), (8, 8), (1, 1), intensity=Intensity("none"))
+    spec = ModelSpec("any", 1, ("background", "a"), (8, 8), (1, 1), intensity=Intensity())
     parts = split_cases([empty], 0.2, 3)
     assert evaluate(Threshold(2), spec, [empty], parts, everything=False).held_out == {"a": 1.0}

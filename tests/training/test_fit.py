@@ -191,7 +191,7 @@ def test_an_interrupted_training_is_not_overwritten_by_mistake(interrupted: Path
     [
         ({"settings": replace(SHORT, epochs=9)}, "settings.epochs was 3, is 9"),
         ({"settings": replace(SHORT, learning_rate=0.1)}, "settings.learning_rate was 0.001, is 0.1"),
-        ({"wishes": replace(FLAT, intensity=Intensity("minmax"))}, "spec.intensity was"),
+        ({"wishes": replace(FLAT, intensity=Intensity.parse("minmax"))}, "spec.intensity was"),
         ({"wishes": replace(FLAT, config={"width": 4})}, "spec.config was"),
     ],
 )
@@ -236,7 +236,7 @@ def test_whole_scans_are_held_out_of_a_binary_training(case_of: Callable[..., Ca
         ("background", "ball"),
         (32, 32),
         (16, 16),
-        intensity=Intensity("zscore"),
+        intensity=Intensity.parse("zscore"),
         outputs=1,
         config={"width": 8},
     )

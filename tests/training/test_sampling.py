@@ -69,7 +69,7 @@ def test_labels_are_resampled_to_where_the_image_is(spacing: tuple[float, ...], 
     """A scan that is its own label map, smooth enough that linear interpolation rounds to the nearest label."""
     ramp = np.indices((20, 24, 28)).sum(0).astype(np.float32)
     affine = np.array([[0.0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
-    spec = ModelSpec("any", 1, LABELS, (8, 8, 8), (8, 8, 8), spacing, Intensity("none"), axes=axes)
+    spec = ModelSpec("any", 1, LABELS, (8, 8, 8), (8, 8, 8), spacing, Intensity(), axes=axes)
     prepared = prepare(Volume(ramp, affine), spec)
     labels = nearest_labels(prepared, ramp.astype(np.uint8))
     assert labels.shape == prepared.image.shape[1:]

@@ -82,7 +82,7 @@ def test_held_out_voxels_never_reach_a_training_patch(
     """Whatever is written into the held-out slices, the training stretches stay bit for bit what they were."""
     case = case_of()
     spec = ModelSpec(
-        "any", 1, ("background", "a", "b"), (8, 8, 8), (8, 8, 8), spacing, Intensity("window", -100, 300), axes=axes
+        "any", 1, ("background", "a", "b"), (8, 8, 8), (8, 8, 8), spacing, Intensity.window(-100, 300), axes=axes
     )
     (part,) = split_cases([case], 0.2, 10)
     spoiled_scan, spoiled_labels = case.scan.voxels.copy(), case.labels.voxels.copy()
