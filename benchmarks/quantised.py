@@ -1,4 +1,4 @@
-"""FP32 ONNX -> INT8 through one door, judged by any gate: an SQNR floor as well as a Dice.
+"""FP32 ONNX -> INT8 through one quantizer, judged by any gate: an SQNR floor as well as a Dice.
 
 `medattn-edge calibrate` asks for Dice on real scans, which deterministic weights do not have.
 """
@@ -22,10 +22,10 @@ from medattn_edge.precision.judge import Verdict
 from medattn_edge.precision.layers import layers
 from medattn_edge.precision.observe import floating_tensors
 from medattn_edge.precision.onnx_graph import read
-from medattn_edge.precision.quantizers.quantizer import Calibration, Recipe, doors
+from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, quantizers
 from medattn_edge.precision.sensitivity import fewest_floating, rank
 from medattn_edge.precision.statistics import activation_ranges
-from medattn_edge.precision.trials import Candidate, Runtime, Trials, installed
+from medattn_edge.precision.trials import QuantizationTrials, QuantizedCandidate, Runtime, installed
 
 
 class Runs(list[Any]):
@@ -55,28 +55,35 @@ def int8(
 ) -> Artifact:
     """Write the INT8 artifact of an FP32 ONNX artifact: the best that the trials give, also when the gate fails.
 
-    way: door and profile. patches: to calibrate on, and others to judge on. limits: the gate, and how many graphs may
-    be judged; while it fails, the layers that lose most go back to floating point.
+    Args:
+        parent: the FP32 artifact.
+        path: to write, .onnx or .xml.
+        way: quantizer and profile.
+        patches: to calibrate on, and others to judge on.
+        limits: the gate, and how many graphs may be judged; while it fails, the layers that lose most go back to
+            floating point.
     """
     (name, profile), (calibrated, held_out), (gate, trials) = way, patches, limits
-    door, model = doors()[name], read(parent.path)
+    quantizer, model = quantizers()[name], read(parent.path)
     runs = Runs(calibrated, parent.manifest.batch or 1)
-    recipe = Recipe(profile, hardware.isa(hardware.cpu()))
+    recipe = QuantizationRecipe(profile, hardware.isa(hardware.cpu()))
     ranges = cache(lambda: activation_ranges(model, floating_tensors(model), runs, recipe.method))
     as_written = profile == "tensorrt"  # what a CPU makes of it is not what will run
     runtime = Runtime("openvino" if path.suffix == ".xml" else "onnxruntime", optimise=not as_written)
     with OnnxRuntimeSession(parent, Options()) as reference, tempfile.TemporaryDirectory() as folder:
         judge: Any = Judge(reference, held_out, gate, parent.manifest.batch or 1)
-        made = Trials(parent, model, Calibration(runs, runs.digest, ranges), judge, runtime, (Path(folder), trials))
-        best = made.candidate(door, recipe)
+        made = QuantizationTrials(
+            parent, model, Calibration(runs, runs.digest, ranges), judge, runtime, (Path(folder), trials)
+        )
+        best = made.candidate(quantizer, recipe)
         if not best.verdict.holds and best.verdict.agreement.finite:
             best = _with_floating_layers(made, best)
-        told = {"door": name, "floating": list(best.recipe.floating), "trials": made.count}
+        told = {"quantizer": name, "floating": list(best.recipe.floating), "trials": made.count}
         manifest = replace(best.artifact.manifest, recipe={**told, **best.verdict.to_json()})
         return installed(Artifact(best.artifact.path, manifest), path)
 
 
-def _with_floating_layers(trials: Trials, first: Candidate) -> Candidate:
+def _with_floating_layers(trials: QuantizationTrials, first: QuantizedCandidate) -> QuantizedCandidate:
     from medattn_edge.precision.int8 import NOTHING_KEPT
 
     found = layers(trials.model)
@@ -85,7 +92,7 @@ def _with_floating_layers(trials: Trials, first: Candidate) -> Candidate:
     def floating(nodes: tuple[str, ...]) -> Verdict | None:
         if not trials.left:
             return None
-        return trials.candidate(first.door, replace(first.recipe, floating=nodes)).verdict
+        return trials.candidate(first.quantizer, replace(first.recipe, floating=nodes)).verdict
 
     fewest_floating(ranking, floating)
     made = [one for one in trials.made if len(one.recipe.floating) < len(found)]  # else nothing of it is INT8
@@ -93,5 +100,5 @@ def _with_floating_layers(trials: Trials, first: Candidate) -> Candidate:
     return min(enough, key=lambda one: len(one.recipe.floating)) if enough else max(made, key=_closeness)
 
 
-def _closeness(candidate: Candidate) -> float:
+def _closeness(candidate: QuantizedCandidate) -> float:
     return candidate.verdict.agreement.sqnr_db

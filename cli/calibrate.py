@@ -44,10 +44,13 @@ def command(  # noqa: PLR0913
     ] = "minmax",
     samples: Annotated[int, Option("--samples", min=1, help="Patches to calibrate on, half of them foreground.")] = 32,
     held_out_samples: Annotated[int, Option("--held-out-samples", min=1, help="Patches to judge on.")] = 16,
-    gate: Annotated[float, Option("--gate", min=0, max=1, help="Least Dice of every label with the FP32 one.")] = 0.999,
-    door: Annotated[
-        str, Option("--door", help="nncf-onnx, nncf-openvino or onnxruntime; by default the best of all that fit.")
+    gate: Annotated[
+        float, Option("--gate", min=0, max=1, help="Minimum Dice of every label with the FP32 one.")
+    ] = 0.999,
+    quantizer: Annotated[
+        str, Option("--quantizer", help="nncf-onnx, nncf-openvino or onnxruntime; by default the best of all that fit.")
     ] = "",
+    door: Annotated[str | None, Option("--door", hidden=True)] = None,
     runtime: Annotated[
         Literal["onnxruntime", "openvino"] | None, Option(help="To judge and time in, for --profile cpu.")
     ] = None,
@@ -70,13 +73,15 @@ def command(  # noqa: PLR0913
     from medattn_edge.host import hardware
     from medattn_edge.precision import windows
     from medattn_edge.precision.cache import Cache
-    from medattn_edge.precision.int8 import Settings, calibrate, doors_for
-    from medattn_edge.precision.quantizers.quantizer import Recipe
+    from medattn_edge.precision.int8 import CalibrationSettings, calibrate, quantizers_for
+    from medattn_edge.precision.quantizers.quantizer import QuantizationRecipe
 
+    if door is not None:
+        raise UsageError("--door is now --quantizer", expected="--quantizer NAME", hint=f"--quantizer {door}")
     parent = Artifact.read(artifact)
-    recipe = Recipe(profile, isa or hardware.isa(hardware.cpu()), method)
-    settings = Settings(recipe, gate, door, runtime or "", max_trials, threads)
-    doors_for(parent, output, settings)  # what stands against it is said before the work
+    recipe = QuantizationRecipe(profile, isa or hardware.isa(hardware.cpu()), method)
+    settings = CalibrationSettings(recipe, gate, quantizer, runtime or "", max_trials, threads)
+    quantizers_for(parent, output, settings)  # what stands against it is said before the work
     if not scans and not allow_random:
         raise UsageError(
             "no scan to calibrate on: the ranges of noise are not those of a patient",
@@ -136,15 +141,17 @@ def _tell(made: Artifact) -> None:
 
     manifest = made.manifest
     recipe, (case,) = manifest.recipe, manifest.agreement
-    table = Table("door", "least Dice", "SQNR dB", "gate", "FP32 time / INT8 time", title="every way to INT8")
-    for row in recipe["doors"]:
+    table = Table("quantizer", "minimum Dice", "SQNR dB", "gate", "FP32 time / INT8 time", title="quantizers")
+    for row in recipe["quantizers"]:
         ratio = "-" if row["ratio_to_fp32"] is None else f"{row['ratio_to_fp32']:.2f}"
         holds = "holds" if row["holds"] else "fails"
         sqnr = "not finite" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f}"
-        table.add_row(row["door"], f"{row['dice']:.6f}", sqnr, holds, ratio)
+        table.add_row(row["quantizer"], f"{row['dice']:.6f}", sqnr, holds, ratio)
     console.show(table)
     size = made.path.stat().st_size + sum(made.path.with_suffix(one).stat().st_size for one in manifest.companions)
-    console.say(f"{made.path}: {size / 1e6:.1f} MB, INT8 through {recipe['door']}, after {recipe['trials']} trials")
+    console.say(
+        f"{made.path}: {size / 1e6:.1f} MB, INT8 through {recipe['quantizer']}, after {recipe['trials']} trials"
+    )
     console.say(f"calibrated on {_counts(recipe['calibrated_on'])}; judged on {_counts(recipe['judged_on'])}")
     if recipe["unseen"]:
         console.note(f"not judged, because FP32 finds none in the held-out windows: {', '.join(recipe['unseen'])}")
@@ -155,7 +162,7 @@ def _tell(made: Artifact) -> None:
             kinds = "\n".join(layer["operator"] for layer in damage["layers"])
             left.add_row(names, kinds, f"{damage['dice']:.6f}", f"{damage['sqnr_db']:.1f}")
         console.show(left)
-    console.say(f"least Dice of a label {min(case['dice'].values()):.6f}, SQNR {case['sqnr_db']:.1f} dB against FP32")
+    console.say(f"minimum Dice of a label {min(case['dice'].values()):.6f}, SQNR {case['sqnr_db']:.1f} dB against FP32")
     for finding in recipe["lint"]:
         console.note(f"lint: {finding['module'] or finding['node']}: {finding['reason']}", level=2)
     _advise(made)

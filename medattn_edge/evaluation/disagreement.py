@@ -65,7 +65,7 @@ class Ruling:
         """What to do about the refused ones; empty when there are none."""
         if not self.refused:
             return ""
-        again = "make another file for the refused one: medattn-edge calibrate --door, or compile"
+        again = "make another file for the refused one: medattn-edge calibrate --quantizer, or compile"
         left = [row.runtime for row in self.rows if not row.refused and not row.as_written]
         return f"deploy it in {' or '.join(left)}, or {again}" if left else again
 

@@ -1,6 +1,6 @@
 """FP32 ONNX -> INT8, calibrated on real scans, and judged on windows that it was not calibrated on.
 
-Every door that can write the file is tried. Of those that hold the gate the fastest is taken; when none does, the
+Every quantizer that can write the file is tried. Of those that hold the gate the fastest is taken; when none does, the
 layers that lose most go back to floating point until the gate holds, or it is said that it cannot.
 """
 
@@ -27,10 +27,10 @@ from medattn_edge.precision.layers import layers
 from medattn_edge.precision.lint import rules
 from medattn_edge.precision.observe import floating_tensors
 from medattn_edge.precision.onnx_graph import read
-from medattn_edge.precision.quantizers.quantizer import Calibration, Door, Recipe, fitting_doors
+from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, Quantizer, fitting_quantizers
 from medattn_edge.precision.sensitivity import Damage, fewest_floating, rank
 from medattn_edge.precision.statistics import Ranges, activation_ranges
-from medattn_edge.precision.trials import Candidate, Runtime, Trials, installed
+from medattn_edge.precision.trials import QuantizationTrials, QuantizedCandidate, Runtime, installed
 from medattn_edge.precision.windows import Windows
 
 Progress = Callable[[str, int, int], None]  # what is going on, steps done, of
@@ -39,16 +39,16 @@ NOTHING_KEPT = Cache(None)
 
 
 @dataclass(frozen=True)
-class Settings:
+class CalibrationSettings:
     """What to ask of an INT8 file.
 
-    recipe: profile, CPU and method. gate: the least Dice, see Judge. door: one alone, or empty for all that fit.
+    recipe: profile, CPU and method. gate: the minimum Dice, see Judge. quantizer: one alone, or empty for all that fit.
     runtime: the backend that will run it, empty for the suffix's own. max_trials: quantised graphs to judge at most.
     """
 
-    recipe: Recipe
+    recipe: QuantizationRecipe
     gate: float = 0.999
-    door: str = ""
+    quantizer: str = ""
     runtime: str = ""
     max_trials: int = 64
     threads: int = 0
@@ -58,18 +58,18 @@ def calibrate(
     parent: Artifact,
     path: Path,
     windows: tuple[Windows, Windows],
-    settings: Settings,
+    settings: CalibrationSettings,
     kept: Cache = NOTHING_KEPT,
     progress: Progress | None = None,
 ) -> Artifact:
     """Write the INT8 artifact of an FP32 ONNX artifact.
 
-    windows: to calibrate on, and held out. The manifest's recipe says what they were, what every door gave, which
+    windows: to calibrate on, and held out. The manifest's recipe says what they were, what every quantizer gave, which
     layers stayed in floating point and why, and how fast it is against FP32 in its runtime.
     Raises AgreementError, and writes nothing, when the gate cannot be held within the trials; UsageError for a parent
     that is not FP32 ONNX, for windows in both sets and for settings that nothing can follow; MissingDependency.
     """
-    doors = doors_for(parent, path, settings)
+    quantizers = quantizers_for(parent, path, settings)
     calibrated, held_out = windows
     _check_disjoint(calibrated, held_out)
     tell = progress or (lambda what, done, total: None)
@@ -80,12 +80,12 @@ def calibrate(
     with OnnxRuntimeSession(parent, Options(threads=settings.threads)) as reference:
         judge = Judge(reference, held_out, settings.gate)
     with tempfile.TemporaryDirectory() as folder:
-        trials = Trials(
+        trials = QuantizationTrials(
             parent, model, calibration, judge, _runtime(path, settings), (Path(folder), settings.max_trials)
         )
-        for index, door in enumerate(doors):
-            tell(f"quantising by {door.name}", index, len(doors))
-            trials.candidate(door, settings.recipe)
+        for index, quantizer in enumerate(quantizers):
+            tell(f"quantising by {quantizer.name}", index, len(quantizers))
+            trials.candidate(quantizer, settings.recipe)
         candidates = trials.timed(trials.made, inputs[0])
         best, ranking = max(candidates, key=_worth), list[Damage]()
         if not best.verdict.holds:
@@ -99,8 +99,8 @@ def calibrate(
             recipe={
                 **asdict(replace(settings.recipe, floating=())),
                 "floating": [damage.to_json() for damage in ranking if set(damage.nodes) <= set(best.recipe.floating)],
-                "door": best.door.name,
-                "doors": [one.to_json() for one in candidates],
+                "quantizer": best.quantizer.name,
+                "quantizers": [one.to_json() for one in candidates],
                 "trials": trials.count,
                 "ranking": [damage.to_json() for damage in ranking[:_TOLD]],
                 "calibrated_on": calibrated.report(),
@@ -114,15 +114,15 @@ def calibrate(
         return installed(Artifact(best.artifact.path, manifest), path)
 
 
-def doors_for(parent: Artifact, path: Path, settings: Settings) -> tuple[Door, ...]:
-    """The doors that `calibrate` would try; raises what it raises before any work is done."""
+def quantizers_for(parent: Artifact, path: Path, settings: CalibrationSettings) -> tuple[Quantizer, ...]:
+    """The quantizers that `calibrate` would try; raises what it raises before any work is done."""
     fp32_graph(parent, "int8")
     check_folder(path)
     if settings.runtime and settings.runtime != "openvino" and Path(path).suffix.lower() == ".xml":
         raise UsageError(
             f"{Path(path).name} in {settings.runtime}", expected="openvino", hint="leave --runtime out, or -o NAME.onnx"
         )
-    return fitting_doors(path, settings.recipe, settings.door)
+    return fitting_quantizers(path, settings.recipe, settings.quantizer)
 
 
 class Inputs(Sequence[Patches]):
@@ -139,9 +139,9 @@ class Inputs(Sequence[Patches]):
 
 
 def _ranges(
-    parent: Artifact, model: Any, inputs: Inputs, settings: Settings, kept: Cache, tell: Progress
+    parent: Artifact, model: Any, inputs: Inputs, settings: CalibrationSettings, kept: Cache, tell: Progress
 ) -> Callable[[], Ranges]:
-    """The activations' ranges, measured once, when a door asks for them, and kept for the next time."""
+    """The activations' ranges, measured once, when a quantizer asks for them, and kept for the next time."""
 
     @cache
     def measured() -> Ranges:
@@ -175,7 +175,7 @@ def _check_disjoint(calibrated: Windows, held_out: Windows) -> None:
         )
 
 
-def _runtime(path: Path, settings: Settings) -> Runtime:
+def _runtime(path: Path, settings: CalibrationSettings) -> Runtime:
     """A graph for TensorRT is judged as it is written: what a CPU runtime makes of it is not what will run."""
     if settings.recipe.profile == "tensorrt":
         return Runtime("onnxruntime", False, settings.threads)
@@ -183,7 +183,7 @@ def _runtime(path: Path, settings: Settings) -> Runtime:
     return Runtime(settings.runtime or default, True, settings.threads)
 
 
-def _worth(candidate: Candidate) -> tuple[Any, ...]:
+def _worth(candidate: QuantizedCandidate) -> tuple[Any, ...]:
     """Agreement first, measured time second: of those that hold the gate the fastest, else the closest one."""
     if candidate.verdict.holds and candidate.speed is not None:
         return (True, candidate.speed.ratio_to_fp32)
@@ -191,8 +191,8 @@ def _worth(candidate: Candidate) -> tuple[Any, ...]:
 
 
 def _with_floating_layers(
-    trials: Trials, best: Candidate, kept: Cache, tell: Progress
-) -> tuple[Candidate, list[Damage]]:
+    trials: QuantizationTrials, best: QuantizedCandidate, kept: Cache, tell: Progress
+) -> tuple[QuantizedCandidate, list[Damage]]:
     """The candidate with the fewest layers in floating point that holds the gate, or the best that was found."""
     found = layers(trials.model)
     ranking = rank(
@@ -207,7 +207,7 @@ def _with_floating_layers(
         if not trials.left:
             return None
         tell(f"{len(nodes)} of {len(found)} layers in floating point", len(trials.made) - first, trials.left)
-        return trials.candidate(best.door, replace(best.recipe, floating=nodes)).verdict
+        return trials.candidate(best.quantizer, replace(best.recipe, floating=nodes)).verdict
 
     fewest_floating(ranking, floating)
     # With every layer in floating point any gate holds, and nothing of it is INT8.
@@ -218,8 +218,8 @@ def _with_floating_layers(
     return max(made, key=lambda one: one.verdict.rank), ranking
 
 
-def _gate_failed(best: Candidate, trials: Trials, count: int) -> AgreementError:
-    closest = f"{best.door.name}, {len(best.recipe.floating)} of {count} layers in floating point"
+def _gate_failed(best: QuantizedCandidate, trials: QuantizationTrials, count: int) -> AgreementError:
+    closest = f"{best.quantizer.name}, {len(best.recipe.floating)} of {count} layers in floating point"
     figures = f"SQNR {best.verdict.agreement.sqnr_db:.1f} dB, after {trials.count} trials"
     return AgreementError(
         f"INT8 does not hold the gate: {'; '.join(best.verdict.failures)} ({closest}, {figures})",
@@ -229,14 +229,14 @@ def _gate_failed(best: Candidate, trials: Trials, count: int) -> AgreementError:
     )
 
 
-def _case(best: Candidate, judge: Judge) -> dict[str, Any]:
+def _case(best: QuantizedCandidate, judge: Judge) -> dict[str, Any]:
     asked = "min_dice_ratio" if best.verdict.candidate_dice else "min_dice"
     thresholds = {asked: judge.gate}
     return {"input": "held out", "patches": len(judge.windows), "thresholds": thresholds, **best.verdict.to_json()}
 
 
-def _linted(best: Candidate) -> list[dict[str, str]]:
-    """What the lint warns of; raises InputError when it finds errors, which would be a bug of the door."""
+def _linted(best: QuantizedCandidate) -> list[dict[str, str]]:
+    """What the lint warns of; raises InputError when it finds errors, which would be a bug of the quantizer."""
     if best.artifact.path.suffix != ".onnx":
         return []
     found = rules.check(read(best.artifact.path), best.recipe.profile, best.recipe.isa)

@@ -59,8 +59,8 @@ class Verdict:
 class Judge:
     """Holds candidates to a gate on held-out windows.
 
-    gate: the least Dice of every label with the FP32 network's labels; with true labels, the least share of the FP32
-    network's own Dice (MLPerf's rule for 3D-UNet: 0.999 is its high accuracy, 0.99 its default).
+    gate: the minimum Dice of every label with the FP32 network's labels; with true labels, the smallest share of the
+    FP32 network's own Dice (MLPerf's rule for 3D-UNet: 0.999 is its high accuracy, 0.99 its default).
     The FP32 logits are kept: 4 x K x patch bytes a window. unseen: labels that FP32 finds in no window, of which the
     gate says nothing. Raises UsageError when it finds none at all: any gate would hold.
     """

@@ -20,7 +20,7 @@ from medattn_edge.precision.cache import Cache
 from medattn_edge.precision.judge import Judge, Verdict
 from medattn_edge.precision.onnx_graph import operators, read
 from medattn_edge.precision.quantizers.ort import qdq
-from medattn_edge.precision.quantizers.quantizer import Calibration, Door, Recipe
+from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, Quantizer
 from medattn_edge.timing import interleaved
 
 ROUNDS = 7  # of a timing: enough for a median to say which of two is faster
@@ -57,11 +57,11 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class QuantizedCandidate:
     """An INT8 artifact in a temporary folder, and what it is worth."""
 
-    door: Door
-    recipe: Recipe
+    quantizer: Quantizer
+    recipe: QuantizationRecipe
     artifact: Artifact
     verdict: Verdict
     speed: Speed | None = None
@@ -69,7 +69,7 @@ class Candidate:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: one line of a report."""
         return {
-            "door": self.door.name,
+            "quantizer": self.quantizer.name,
             "floating": len(self.recipe.floating),
             "dice": self.verdict.dice,
             "sqnr_db": self.verdict.to_json()["sqnr_db"],
@@ -78,7 +78,7 @@ class Candidate:
         }
 
 
-class Trials:
+class QuantizationTrials:
     """Makes candidates of one parent and remembers each.
 
     model: the parent's ModelProto. room: a folder of its own, and how many graphs may be judged.
@@ -95,7 +95,7 @@ class Trials:
     ) -> None:
         self.parent, self.model, self.calibration, self.judge = parent, model, calibration, judge
         self.runtime, (self.folder, self.limit) = runtime, room
-        self.made: list[Candidate] = []
+        self.made: list[QuantizedCandidate] = []
         self.count = 0
 
     @property
@@ -103,22 +103,22 @@ class Trials:
         """How many more there may be."""
         return max(0, self.limit - self.count)
 
-    def candidate(self, door: Door, recipe: Recipe) -> Candidate:
-        """Quantise by a door and judge; it counts as a trial."""
-        suffix = next(one for one in door.suffixes)
-        files = {one: self.folder / f"trial{self.count}{one}" for one in (suffix, *door.companions)}
+    def candidate(self, quantizer: Quantizer, recipe: QuantizationRecipe) -> QuantizedCandidate:
+        """Quantise by a quantizer and judge; it counts as a trial."""
+        suffix = next(one for one in quantizer.suffixes)
+        files = {one: self.folder / f"trial{self.count}{one}" for one in (suffix, *quantizer.companions)}
         self.count += 1
-        door.quantise(self.parent, self.model, self.calibration, recipe, files)
-        artifact = _described(self.parent, files[suffix], door)
+        quantizer.quantise(self.parent, self.model, self.calibration, recipe, files)
+        artifact = _described(self.parent, files[suffix], quantizer)
         try:
             with self.runtime.apart(artifact.path) as session:
                 verdict = self.judge.judge(session)
         except BackendError as error:  # a crash of a runtime is a verdict on the file
             verdict = Verdict.of_failure(f"{self.runtime.backend}: {error.found}")
-        self.made.append(Candidate(door, recipe, artifact, verdict))
+        self.made.append(QuantizedCandidate(quantizer, recipe, artifact, verdict))
         return self.made[-1]
 
-    def alone(self, recipe: Recipe, cache: Cache) -> Callable[[tuple[str, ...]], tuple[float, float]]:
+    def alone(self, recipe: QuantizationRecipe, cache: Cache) -> Callable[[tuple[str, ...]], tuple[float, float]]:
         """Tells SQNR in dB and Dice of the parent with some nodes quantised and no others, on a few windows.
 
         In ONNX Runtime, as the graph is written. What was found is kept, so that an interrupted ranking goes on.
@@ -148,7 +148,7 @@ class Trials:
 
         return found
 
-    def timed(self, candidates: Sequence[Candidate], patch: Patches) -> list[Candidate]:
+    def timed(self, candidates: Sequence[QuantizedCandidate], patch: Patches) -> list[QuantizedCandidate]:
         """The candidates with their speed, all measured in turn with the FP32 parent in the same runtime.
 
         Not where the graph is computed as it is written, which nobody would run, and none whose runtime failed.
@@ -171,9 +171,9 @@ class Trials:
         return [replace(one, speed=speeds.get(str(one.artifact.path))) for one in candidates]
 
 
-def _described(parent: Artifact, path: Path, door: Door | None) -> Artifact:
+def _described(parent: Artifact, path: Path, quantizer: Quantizer | None) -> Artifact:
     """A candidate with a manifest beside it, as every session wants."""
-    companions = door.companions if door is not None else ()
+    companions = quantizer.companions if quantizer is not None else ()
     manifest = parent.manifest.child(
         precision="int8",
         sha256=sha256(path),

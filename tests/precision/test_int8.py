@@ -16,12 +16,12 @@ from medattn_edge.backends.session import Options
 from medattn_edge.errors import AgreementError, UsageError
 from medattn_edge.precision import int8, windows
 from medattn_edge.precision.cache import Cache
-from medattn_edge.precision.int8 import Settings, calibrate
-from medattn_edge.precision.quantizers.quantizer import Recipe
+from medattn_edge.precision.int8 import CalibrationSettings, calibrate
+from medattn_edge.precision.quantizers.quantizer import QuantizationRecipe
 from medattn_edge.precision.windows import Scan, Windows
 
 Halves = tuple[Windows, Windows]
-ORT = Settings(Recipe("cpu"), gate=0.99, door="onnxruntime", threads=1)
+ORT = CalibrationSettings(QuantizationRecipe("cpu"), gate=0.99, quantizer="onnxruntime", threads=1)
 EASY = replace(ORT, gate=0.9)
 
 
@@ -43,7 +43,7 @@ def test_what_holds_the_gate_is_written_with_its_recipe(
     assert recipe["calibrated_on"] == {"CTChest4.nrrd": 8}
     assert recipe["judged_on"] == {"CTChest4.nrrd": 6}
     assert recipe["floating"] == []
-    assert recipe["door"] == "onnxruntime"
+    assert recipe["quantizer"] == "onnxruntime"
     assert recipe["speed"]["runtime"] == "onnxruntime"
     assert recipe["speed"]["ratio_to_fp32"] > 0
     (case,) = manifest.agreement
@@ -55,33 +55,35 @@ def test_what_holds_the_gate_is_written_with_its_recipe(
 
 
 def test_an_ir_is_written_with_its_weights(lungs: Artifact, halves: Halves, tmp_path: Path) -> None:
-    made = calibrate(lungs, tmp_path / "net.xml", halves, replace(EASY, door=""))
+    made = calibrate(lungs, tmp_path / "net.xml", halves, replace(EASY, quantizer=""))
     assert set(made.manifest.companions) == {".bin"}
-    assert made.manifest.recipe["door"] == "nncf-openvino"
+    assert made.manifest.recipe["quantizer"] == "nncf-openvino"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.bin", "net.xml", "net.xml.json"]
     with open_session(made.path, threads=1) as session:
         assert session.run(halves[1][0]).shape == (1, 3, 128, 128)
 
 
-def test_of_the_doors_that_hold_the_gate_the_fastest_is_taken(
+def test_of_the_quantizers_that_hold_the_gate_the_fastest_is_taken(
     lungs: Artifact, halves: Halves, kept: Cache, tmp_path: Path
 ) -> None:
-    recipe = calibrate(lungs, tmp_path / "net.onnx", halves, replace(EASY, door=""), kept).manifest.recipe
-    rows = {row["door"]: row for row in recipe["doors"]}
+    recipe = calibrate(lungs, tmp_path / "net.onnx", halves, replace(EASY, quantizer=""), kept).manifest.recipe
+    rows = {row["quantizer"]: row for row in recipe["quantizers"]}
     assert set(rows) == {"nncf-onnx", "onnxruntime"}
     assert all(row["holds"] for row in rows.values())
-    assert recipe["door"] == max(rows, key=lambda name: rows[name]["ratio_to_fp32"])
+    assert recipe["quantizer"] == max(rows, key=lambda name: rows[name]["ratio_to_fp32"])
 
 
 def test_agreement_comes_before_speed() -> None:
     from medattn_edge.agreement import Agreement
     from medattn_edge.precision.judge import Verdict
-    from medattn_edge.precision.trials import Candidate, Speed
+    from medattn_edge.precision.trials import QuantizedCandidate, Speed
 
-    def candidate(holds: bool, dice: float, ratio: float) -> Candidate:
+    def candidate(holds: bool, dice: float, ratio: float) -> QuantizedCandidate:
         agreement = Agreement(0.0, 40.0, 1.0, {"organ": dice}, {}, 0, 0)
         verdict = Verdict(agreement, {}, {}, () if holds else ("low",))
-        return Candidate(Any, Recipe("cpu"), Any, verdict, Speed("onnxruntime", ratio, ratio, ratio))
+        return QuantizedCandidate(
+            Any, QuantizationRecipe("cpu"), Any, verdict, Speed("onnxruntime", ratio, ratio, ratio)
+        )
 
     slow, fast, wrong, worse = (
         candidate(True, 0.9999, 1.1),
@@ -144,10 +146,10 @@ def test_an_interruption_keeps_what_was_ranked(lungs: Artifact, halves: Halves, 
 def test_the_tensorrt_profile_is_judged_as_written_and_claims_no_speed(
     lungs: Artifact, halves: Halves, kept: Cache, tmp_path: Path
 ) -> None:
-    settings = replace(EASY, recipe=Recipe("tensorrt"))
+    settings = replace(EASY, recipe=QuantizationRecipe("tensorrt"))
     made = calibrate(lungs, tmp_path / "net.onnx", halves, settings, kept)
     assert made.manifest.recipe["speed"] is None
-    assert made.manifest.recipe["doors"][0]["ratio_to_fp32"] is None
+    assert made.manifest.recipe["quantizers"][0]["ratio_to_fp32"] is None
     with open_session(made.path, threads=1, optimise=False) as session:
         assert session.facts["backend"] == "onnxruntime-unoptimised"
 

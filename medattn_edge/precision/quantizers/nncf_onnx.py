@@ -11,10 +11,12 @@ from medattn_edge.precision.attention_paths import spare_energies
 from medattn_edge.precision.layers import attention_products, with_idle_nodes
 from medattn_edge.precision.onnx_graph import in_order, name_new_nodes
 from medattn_edge.precision.quantizers.nncf_quantise import METHODS, quantised
-from medattn_edge.precision.quantizers.quantizer import Calibration, Door, Recipe
+from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, Quantizer
 
 
-def quantise(parent: Artifact, model: Any, calibration: Calibration, recipe: Recipe, files: Mapping[str, Path]) -> None:
+def quantise(
+    parent: Artifact, model: Any, calibration: Calibration, recipe: QuantizationRecipe, files: Mapping[str, Path]
+) -> None:
     """Write the Q/DQ graph of an FP32 ModelProto to files[".onnx"]."""
     import onnx
 
@@ -31,7 +33,7 @@ def quantise(parent: Artifact, model: Any, calibration: Calibration, recipe: Rec
     onnx.save(made, str(files[".onnx"]))
 
 
-DOOR = Door(
+QUANTIZER = Quantizer(
     name="nncf-onnx",
     suffixes=(".onnx",),
     profiles=("cpu",),

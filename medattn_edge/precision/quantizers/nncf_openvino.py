@@ -11,10 +11,12 @@ from medattn_edge.backends.openvino.attention import fuse_attention
 from medattn_edge.backends.openvino.library import imported
 from medattn_edge.precision.layers import attention_products, with_idle_nodes
 from medattn_edge.precision.quantizers.nncf_quantise import METHODS, quantised
-from medattn_edge.precision.quantizers.quantizer import Calibration, Door, Recipe
+from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, Quantizer
 
 
-def quantise(parent: Artifact, model: Any, calibration: Calibration, recipe: Recipe, files: Mapping[str, Path]) -> None:
+def quantise(
+    parent: Artifact, model: Any, calibration: Calibration, recipe: QuantizationRecipe, files: Mapping[str, Path]
+) -> None:
     """Write the IR of the parent's graph, quantised, to files[".xml"] and files[".bin"], which share one stem."""
     ov = imported()
     read = ov.Core().read_model(str(parent.path))
@@ -35,7 +37,7 @@ def names_in(read: Any, model: Any, nodes: tuple[str, ...]) -> list[str]:
     return [name for name in (op.get_friendly_name() for op in read.get_ordered_ops()) if name in wanted]
 
 
-DOOR = Door(
+QUANTIZER = Quantizer(
     name="nncf-openvino",
     suffixes=(".xml",),
     companions=(".bin",),
