@@ -22,7 +22,8 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import typer
 
-from medattn_edge.agreement import LogitsDistance, Thresholds
+from medattn_edge import gates
+from medattn_edge.agreement import LogitsDistance
 from medattn_edge.artifact import Artifact, manifest_path, sha256
 from medattn_edge.backends.compiler import CompileSettings
 from medattn_edge.backends.isolated import IsolatedSession
@@ -124,7 +125,7 @@ class Files:
         if not path.is_file():
             parent = Artifact.read(self.onnx())
             noise = random_patches(parent.spec, 1, seed=1)
-            gate = Thresholds(min_sqnr_db=40.0)  # untrained weights have no labels to keep
+            gate = gates.FP16_NOISE.thresholds  # untrained weights have no labels to keep
             fp16.convert(parent, path, {"noise": noise}, random_patches(parent.spec, 1), gate=gate)
         return path
 

@@ -18,6 +18,8 @@ from typing import Annotated, Any
 
 import typer
 
+from medattn_edge import gates
+
 PROGRAM = Path(sys.executable).with_name("medattn-edge")
 HEAD = ("file", "runs in", "layers in FP", "minimum Dice", "SQNR dB", "true Dice", "FP32 time / its time")
 
@@ -29,7 +31,7 @@ def main(
     patch: str = "",
     labels: Annotated[Path | None, typer.Option()] = None,
     label_value: Annotated[list[str] | None, typer.Option()] = None,
-    gate: float = 0.999,
+    gate: float = gates.INT8.limits["min_dice"],
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, size = Path(name), ["--patch", patch] if patch else []

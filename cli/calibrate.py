@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from medattn_edge import gates
 from medattn_edge.errors import InputError, UsageError
 
 from . import console
@@ -46,7 +47,7 @@ def command(  # noqa: PLR0913
     held_out_samples: Annotated[int, Option("--held-out-samples", min=1, help="Patches to judge on.")] = 16,
     gate: Annotated[
         float, Option("--gate", min=0, max=1, help="Minimum Dice of every label with the FP32 one.")
-    ] = 0.999,
+    ] = gates.INT8.limits["min_dice"],
     quantizer: Annotated[
         str, Option("--quantizer", help="nncf-onnx, nncf-openvino or onnxruntime; by default the best of all that fit.")
     ] = "",

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from medattn_edge.agreement import Agreement
+from medattn_edge.gates import RUNTIME_GAP
 
-MAX_GAP_DB = 6.0
-CLIP_DB = 100.0  # beyond it two FP32 runs differ by the order of their sums
+MAX_GAP_DB, CLIP_DB = RUNTIME_GAP.limits["max_gap_db"], RUNTIME_GAP.limits["clip_db"]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.session import Options, Patches
 from medattn_edge.errors import InputError
+from medattn_edge.gates import FP16, FP16_NOISE
 from medattn_edge.precision.derived import against_parent, fp32_graph, write_derived
 from medattn_edge.precision.fp16_graph import Island, rounded, to_fp16
 from medattn_edge.precision.lint.graph import LAYOUT
@@ -25,8 +26,7 @@ from medattn_edge.precision.lint.operators import LARGEST_HALF
 from medattn_edge.precision.observe import batched, floating_tensors, ranges
 from medattn_edge.precision.onnx_graph import Graph, module_of, read
 
-FP16_GATE = Thresholds(min_dice=0.9995, min_sqnr_db=40.0)  # on real patches
-FP16_SMOKE = Thresholds(min_sqnr_db=40.0)  # on noise, where labels mean nothing
+FP16_GATE, FP16_SMOKE = FP16.thresholds, FP16_NOISE.thresholds  # on real patches, and on noise
 MARGIN = 8.0  # a tensor whose largest magnitude on the samples exceeds LARGEST_HALF / MARGIN stays FP32
 # Operator -> rule. Sums over many values, their squares' roots, and exponentials, whatever their range.
 ALWAYS_FP32 = {

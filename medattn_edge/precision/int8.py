@@ -20,6 +20,7 @@ from medattn_edge.atomic import check_folder
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options, Patches
 from medattn_edge.errors import AgreementError, UsageError
+from medattn_edge.gates import INT8
 from medattn_edge.precision.cache import Cache
 from medattn_edge.precision.derived import fp32_graph
 from medattn_edge.precision.judge import Judge
@@ -47,7 +48,7 @@ class CalibrationSettings:
     """
 
     recipe: QuantizationRecipe
-    gate: float = 0.999
+    gate: float = INT8.limits["min_dice"]
     quantizer: str = ""
     runtime: str = ""
     max_trials: int = 64
