@@ -67,7 +67,7 @@ FP16_NOISE = _gate(
 INT8 = _gate(
     "int8",
     "MLPerf's high accuracy for 3D-UNet, 99.9 %: of the FP32 network's labels, or, with true labels, of its own Dice.",
-    ("precision.int8", "cli.calibrate"),
+    ("precision.settings", "cli.calibrate"),
     min_dice=0.999,
 )
 REDUCED = _gate(

@@ -20,9 +20,15 @@ from medattn_edge.registry import records
 class QuantizationRecipe:
     """How to quantise.
 
-    profile: cpu (asymmetric activations, uint8 on x86) or tensorrt (symmetric INT8). isa: of the CPU that will run it:
-    without VNNI products overflow unless weights have 7 bits; ARM wants signed activations. method: of the ranges.
-    floating: names of FP32 nodes that stay floating point, beside the attention products and softmaxes.
+    Attributes:
+        profile: cpu (asymmetric activations, uint8 on x86) or tensorrt (symmetric INT8).
+        isa: of the CPU that will run it: without VNNI products overflow unless weights have 7 bits; ARM wants signed
+            activations.
+        method: of the ranges.
+        floating: names of FP32 nodes that stay floating point, beside the attention products and softmaxes.
+
+    Raises:
+        UsageError: a profile or an isa that is not known.
     """
 
     profile: str
@@ -42,8 +48,10 @@ class QuantizationRecipe:
 class Calibration:
     """What the activations look like.
 
-    patches: runs of the network's own batch. digest: a SHA-256 that says which. ranges: of every FP32 tensor, measured
-    when somebody asks.
+    Attributes:
+        patches: runs of the network's own batch.
+        digest: a SHA-256 that says which.
+        ranges: of every FP32 tensor; measured when they are first called for.
     """
 
     patches: Sequence[Patches]
@@ -55,9 +63,17 @@ class Calibration:
 class Quantizer:
     """The record (QUANTIZER) of a file.
 
-    suffixes: of what it writes. companions: suffixes of the files beside it. profiles, isas: that it can follow.
-    methods: of ranges that it knows. quantise: parent, its ModelProto, calibration, recipe, suffix -> path to write.
-    default: of those that write a suffix, the one that is tried first.
+    Attributes:
+        name: for --quantizer and for manifests.
+        suffixes: of what it writes.
+        profiles: that it can follow.
+        isas: that it can follow.
+        methods: of ranges that it knows.
+        extra: of pyproject.toml, that installs the packages.
+        packages: import names.
+        quantise: parent, its ModelProto, calibration, recipe, suffix -> path to write.
+        companions: suffixes of the files beside it.
+        default: of those that write a suffix, whether it is tried first.
     """
 
     name: str
@@ -78,9 +94,16 @@ def quantizers() -> dict[str, Quantizer]:
 
 
 def fitting_quantizers(path: Path, recipe: QuantizationRecipe, name: str = "") -> tuple[Quantizer, ...]:
-    """The quantizers that can write a file and follow a recipe; with a name, that one alone.
+    """The quantizers that can write a file and follow a recipe; with a name, that one only.
 
-    Raises UsageError when the name is not known or nothing fits, MissingDependency when what fits is not installed.
+    Args:
+        path: to write.
+        recipe: to follow.
+        name: of the only one to take; empty for all.
+
+    Raises:
+        UsageError: the name is not known, or nothing fits.
+        MissingDependency: what fits is not installed.
     """
     known = quantizers()
     if name and name not in known:
@@ -89,23 +112,23 @@ def fitting_quantizers(path: Path, recipe: QuantizationRecipe, name: str = "") -
             expected=f"one of {', '.join(known)}",
             hint="--quantizer " + next(iter(known)),
         )
-    asked = [known[name]] if name else sorted(known.values(), key=lambda quantizer: not quantizer.default)
+    fitting = [known[name]] if name else sorted(known.values(), key=lambda quantizer: not quantizer.default)
     for value, option, can in (
         (Path(path).suffix.lower(), "-o NAME", "suffixes"),
         (recipe.profile, "--profile ", "profiles"),
         (recipe.isa, "--isa ", "isas"),
         (recipe.method, "--method ", "methods"),
     ):
-        offered = list(dict.fromkeys(one for quantizer in asked for one in getattr(quantizer, can)))
-        asked = [quantizer for quantizer in asked if value in getattr(quantizer, can)]
-        if not asked:
+        offered = list(dict.fromkeys(one for quantizer in fitting for one in getattr(quantizer, can)))
+        fitting = [quantizer for quantizer in fitting if value in getattr(quantizer, can)]
+        if not fitting:
             raise UsageError(
                 f"{option}{value} cannot be calibrated{f' through the quantizer {name}' if name else ' that way'}",
                 expected=f"{option}{' or '.join(offered)}",
                 hint=f"{option}{offered[0]}" + (", or leave --quantizer out" if name else ""),
             )
-    missing = {quantizer.name: [one for one in quantizer.packages if find_spec(one) is None] for quantizer in asked}
-    here = tuple(quantizer for quantizer in asked if not missing[quantizer.name])
-    if not here:
-        raise MissingDependency.of_extra(missing[asked[0].name][0], asked[0].extra)
-    return here
+    missing = {quantizer.name: [one for one in quantizer.packages if find_spec(one) is None] for quantizer in fitting}
+    installed = tuple(quantizer for quantizer in fitting if not missing[quantizer.name])
+    if not installed:
+        raise MissingDependency.of_extra(missing[fitting[0].name][0], fitting[0].extra)
+    return installed
