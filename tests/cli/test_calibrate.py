@@ -103,6 +103,21 @@ def test_a_gate_that_is_not_held_is_exit_code_1_and_no_file(medattn: Run, net: P
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dicom_folder_is_calibrated_on(medattn: Run, net: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pydicom", reason="the extra dicom is not installed")
+    from medattn_edge.io import read_volume
+    from tests.support.dicom_phantoms import write_series
+
+    volume = read_volume(sample_scan()).to_lps()
+    write_series(tmp_path / "DOE JANE", volume.voxels.astype("int16"), volume.affine)
+    words = ("--profile", "tensorrt", *QUICK[2:], "--gate", 0.9, "--quantizer", "onnxruntime", "--json")
+    done = medattn("calibrate", net, tmp_path / "DOE JANE", "-o", tmp_path / "net.int8.onnx", *words)
+    assert done.returncode == 0, done.stderr
+    recipe = json.loads(done.stdout)["recipe"]
+    assert [name.split()[0] for name in (*recipe["calibrated_on"], *recipe["judged_on"])] == ["series", "series"]
+    assert "DOE" not in str(recipe)
+
+
 def test_noise_is_refused_unless_it_is_asked_for(medattn: Run, net: Path, tmp_path: Path) -> None:
     done = medattn("calibrate", net, "-o", tmp_path / "net.onnx", *QUICK, "--json")
     assert done.returncode == 2
@@ -123,6 +138,7 @@ def test_noise_is_refused_unless_it_is_asked_for(medattn: Run, net: Path, tmp_pa
         (["{net}", "{scan}", "-o", "{out}.onnx", "--door", "onnxruntime"], 2, "--door is now --quantizer"),
         (["{net}", "{scan}", "-o", "{out}.onnx", "--held-out", "{scan}"], 2, "both calibrated and judged on"),
         (["{net}", "{scan}", "-o", "{out}.onnx", "--labels", "a", "--labels", "b"], 2, "2 label files for 1 scans"),
+        (["{net}", "{folder}", "-o", "{out}.onnx"], 4, "a folder without DICOM files"),
         (["{net}", "{scan}", "-o", "nowhere/net.onnx"], 3, "mkdir -p"),
         (["{net}", "{scan}", "-o", "{out}.onnx", "--method", "mean"], 2, "minmax"),
         (["{net}", "{scan}", "-o", "{out}.xml", "--runtime", "onnxruntime"], 2, "leave --runtime out"),
@@ -131,7 +147,7 @@ def test_noise_is_refused_unless_it_is_asked_for(medattn: Run, net: Path, tmp_pa
 def test_what_cannot_be_done_is_said(
     words: list[str], code: int, said: str, medattn: Run, net: Path, tmp_path: Path
 ) -> None:
-    known = {"net": net, "scan": sample_scan(), "out": tmp_path / "net"}
+    known = {"net": net, "scan": sample_scan(), "folder": tmp_path, "out": tmp_path / "net"}
     done = medattn("calibrate", *(word.format(**known) for word in words), *QUICK)
     assert done.returncode == code, done.stderr
     assert said in done.stderr

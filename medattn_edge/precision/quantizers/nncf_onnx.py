@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from medattn_edge.artifact import Artifact
-from medattn_edge.precision.attention_paths import spare_energies
+from medattn_edge.precision.attention_paths import finish
 from medattn_edge.precision.layers import attention_products, with_idle_nodes
-from medattn_edge.precision.onnx_graph import in_order, name_new_nodes
 from medattn_edge.precision.quantizers.nncf_quantise import METHODS, quantised
 from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, Quantizer
 
@@ -22,15 +21,12 @@ def quantise(
 
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
-    made = quantised(
+    quantized = quantised(
         copied, calibration, recipe, [*attention_products(model), *with_idle_nodes(model, recipe.floating)]
     )
-    spare_energies(made)
-    in_order(made)
-    name_new_nodes(made)
-    made.producer_name, made.producer_version = "medattn-edge", ""
-    del made.metadata_props[:]
-    onnx.save(made, str(files[".onnx"]))
+    finish(quantized)
+    del quantized.metadata_props[:]
+    onnx.save(quantized, str(files[".onnx"]))
 
 
 QUANTIZER = Quantizer(

@@ -1,4 +1,4 @@
-"""FakeQuantize by NNCF on the OpenVINO model: an IR for OpenVINO alone, the fastest and closest one in 3-D."""
+"""FakeQuantize by NNCF on the OpenVINO model: an IR for OpenVINO only, the fastest and closest one in 3-D."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def quantise(
     read = ov.Core().read_model(str(parent.path))
     fused = fuse_attention(read)
     floating = names_in(read, model, (*attention_products(model), *with_idle_nodes(model, recipe.floating)))
-    made = quantised(read, calibration, recipe, [*fused, *floating])
-    ov.save_model(made, str(files[".xml"]), compress_to_fp16=False)
+    quantized = quantised(read, calibration, recipe, [*fused, *floating])
+    ov.save_model(quantized, str(files[".xml"]), compress_to_fp16=False)
 
 
 def names_in(read: Any, model: Any, nodes: tuple[str, ...]) -> list[str]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from medattn_edge.artifact import Artifact
+from medattn_edge.backends.session import Patches
 from medattn_edge.errors import MissingDependency, UsageError
 from medattn_edge.precision.lint.rules import ISAS, PROFILES
-from medattn_edge.precision.observe import Patches
 from medattn_edge.precision.statistics import Ranges
 from medattn_edge.registry import records
 
