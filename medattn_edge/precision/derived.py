@@ -27,7 +27,7 @@ def fp32_graph(artifact: Artifact, precision: str) -> None:
         )
     if only := [str(one["name"]) for one in artifact.manifest.rewrites if one.get("fp32_only")]:
         raise UsageError(
-            f"the graph was made with {', '.join(only)}, where large numbers cancel: {precision} loses the answer",
+            f"the graph has {', '.join(only)}, where large numbers cancel: in {precision} that loses the answer",
             expected="a graph without it",
             hint=f"medattn-edge export CHECKPOINT -o NAME.onnx --rewrite -{only[0]}",
         )

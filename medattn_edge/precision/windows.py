@@ -62,9 +62,9 @@ class ScanSource:
         path = Path(scan)
         if not path.exists():
             raise InputError(f"{path} does not exist", expected="a scan", hint=f"ls '{path.parent}'")
-        found = find_scan(path)
-        name = path.name if found.series is None else f"series {found.series.hash}"
-        return cls(name, found.read, truth)
+        chosen = find_scan(path)
+        name = path.name if chosen.series is None else f"series {chosen.series.hash}"
+        return cls(name, chosen.read, truth)
 
 
 @dataclass(frozen=True, eq=False)
