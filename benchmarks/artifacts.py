@@ -203,11 +203,15 @@ class Files:
             fp16.convert(Artifact.read(source), path, real, noise, gate=self.case.gates["fp16"])
         return path
 
-    def _int8(self, name: str, source: Path, door: str, profile: str = "cpu") -> Path:
+    def _int8(self, name: str, source: Path, quantizer: str, profile: str = "cpu") -> Path:
         path = self.folder / name
         if not path.is_file():
             int8(
-                Artifact.read(source), path, (door, profile), self.patches, (self.case.gates["int8"], self.case.trials)
+                Artifact.read(source),
+                path,
+                (quantizer, profile),
+                self.patches,
+                (self.case.gates["int8"], self.case.trials),
             )
         return path
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medattn_edge import gates
 from medattn_edge.errors import InputError, UsageError
 
 from . import console
@@ -47,9 +48,13 @@ def command(  # noqa: PLR0913
     device: Annotated[str, Option("--device", help="Of the artifacts: cpu or cuda:INDEX.")] = "cpu",
     min_dice: Annotated[
         float, Option("--min-dice", min=0, max=1, help="Of fp16 and int8: with the reference, every label.")
-    ] = 0.999,
-    min_sqnr_db: Annotated[float, Option("--min-sqnr-db", help="Of fp16 and int8: of the logits.")] = 30.0,
-    min_fp32_sqnr_db: Annotated[float | None, Option("--min-fp32-sqnr-db", help="Of fp32; 90.")] = None,
+    ] = gates.REDUCED.limits["min_dice"],
+    min_sqnr_db: Annotated[
+        float, Option("--min-sqnr-db", help="Of fp16 and int8: of the logits.")
+    ] = gates.REDUCED.limits["min_sqnr_db"],
+    min_fp32_sqnr_db: Annotated[
+        float | None, Option("--min-fp32-sqnr-db", help=f"Of fp32; {gates.FP32.limits['min_sqnr_db']:g}.")
+    ] = None,
     time_limit: Annotated[float, Option("--time-limit", min=1, help="Of opening, and of one run, in s.")] = 600.0,
     output: Annotated[Path | None, Option("--output", "-o", metavar="FILE", help="Write the JSON there too.")] = None,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medattn_edge import gates
 from medattn_edge.errors import UsageError
 
 from . import console
 from .comparison_run import Entry, Task, Truth, entries, run
 from .comparison_text import tell
-from .truth import parse_values
 
 if TYPE_CHECKING:
     from medattn_edge.evaluation.disagreement import Ruling
@@ -33,13 +33,15 @@ def command(  # noqa: PLR0913
     ] = None,
     max_gap_db: Annotated[
         float, Option("--max-gap-db", min=0, help="SQNR that a runtime may lose to the graph as written.")
-    ] = 6.0,
+    ] = gates.RUNTIME_GAP.limits["max_gap_db"],
     time_limit: Annotated[float, Option("--time-limit", min=1, help="Of opening, and of one run, in s.")] = 600.0,
     labels: Annotated[list[Path] | None, Option("--labels", help="True labels, one file per scan, in order.")] = None,
     label_value: Annotated[
         list[str] | None, Option("--label-value", metavar="NAME=VALUE", help="A label's value in --labels; repeat it.")
     ] = None,
-    min_dice: Annotated[float | None, Option("--min-dice", help="Dice with the reference, every label.")] = 0.999,
+    min_dice: Annotated[
+        float | None, Option("--min-dice", help="Dice with the reference, every label.")
+    ] = gates.COMPARED.limits["min_dice"],
     min_sqnr_db: Annotated[float | None, Option("--min-sqnr-db", help="Of the logits.")] = None,
     min_label_match: Annotated[float | None, Option("--min-label-match", help="Share of equal voxels.")] = None,
     max_volume_change: Annotated[float | None, Option("--max-volume-change", help="In %, every label.")] = None,
@@ -62,6 +64,7 @@ def command(  # noqa: PLR0913
     from medattn_edge.evaluation.disagreement import Outcome, judge
     from medattn_edge.host import hardware
     from medattn_edge.inference import Settings
+    from medattn_edge.inference.truth import parse_label_values
 
     candidates, scans = _split(files)
     if labels and len(labels) != len(scans):
@@ -75,7 +78,7 @@ def command(  # noqa: PLR0913
             "--min-dice-ratio without --labels", expected="true labels to compare with", hint="--labels FILE"
         )
     gate = Thresholds(min_dice, min_sqnr_db, min_label_match, atol, max_volume_change)
-    truth = Truth(labels or [], parse_values(label_value or []), min_dice_ratio)
+    truth = Truth(labels or [], parse_label_values(label_value or []), min_dice_ratio)
     task = Task(reference, scans, gate, truth, Settings(overlap, batch), threads, time_limit)
     groups, left_out = entries(candidates, runtime or [], device)
     rulings = []

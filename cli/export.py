@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medattn_edge import gates
 from medattn_edge.errors import MissingDependency, UsageError
 from medattn_edge.spec import Intensity, ModelSpec
 
@@ -34,8 +35,8 @@ def command(  # noqa: PLR0913
     opset: Annotated[int, Option("--opset", min=18, max=24, help="ONNX operator set.")] = 18,
     precision: Annotated[str, Option("--precision", help="fp32, or fp16 with FP32 islands; ONNX only.")] = "fp32",
     gate: Annotated[
-        float, Option("--gate", min=0, max=1, help="Least Dice of every label in fp16 with that in fp32.")
-    ] = 0.9995,
+        float, Option("--gate", min=0, max=1, help="Minimum Dice of every label in fp16 with that in fp32.")
+    ] = gates.FP16.limits["min_dice"],
     attention: Annotated[bool, Option("--attention", help="Add the attention maps as a second output.")] = False,
     no_fuse: Annotated[bool, Option("--no-fuse", help="Fold BatchNorms, and rewrite nothing else.")] = False,
     rewrite: Annotated[
@@ -98,7 +99,7 @@ def command(  # noqa: PLR0913
         if precision == "fp16":
             from medattn_edge.precision import fp16
 
-            least = replace(fp16.FP16_GATE, min_dice=gate)
+            least = replace(gates.FP16.thresholds, min_dice=gate)
             artifact = fp16.convert(artifact, output, real, random, gate=least)
     if json:
         console.print_json({"artifact": str(output), **artifact.manifest.to_json()})

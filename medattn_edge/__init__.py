@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from medattn_edge.inference import sample_patches, segment
     from medattn_edge.io import read_labels, read_volume, write_labels, write_maps
     from medattn_edge.models.checkpoint import load as load_checkpoint
+    from medattn_edge.precision import CalibrationSettings, calibrate
     from medattn_edge.rewrites import fuse
     from medattn_edge.rewrites.batch_norm import fold_batch_norms
     from medattn_edge.spec import ModelSpec
@@ -32,6 +33,8 @@ _HOME = {
     "MedattnError": ("errors", "MedattnError"),
     "ModelSpec": ("spec", "ModelSpec"),
     "Volume": ("volume", "Volume"),
+    "CalibrationSettings": ("precision", "CalibrationSettings"),
+    "calibrate": ("precision", "calibrate"),
     "compare": ("evaluation.comparison", "compare"),
     "export_network": ("export", "export_network"),
     "fold_batch_norms": ("rewrites.batch_norm", "fold_batch_norms"),
@@ -52,6 +55,8 @@ __all__ = [  # noqa: RUF022 - the order of the work
     "fold_batch_norms",
     "sample_patches",
     "export_network",
+    "CalibrationSettings",
+    "calibrate",
     "open_session",
     "read_volume",
     "segment",

@@ -28,6 +28,7 @@ _KINDS: dict[str, Any] = {
     "parameters": int,
     "gflop": int | float,
 }
+_RENAMED = {"door": "quantizer", "doors": "quantizers"}  # old names in a recipe, which files in use still have
 _TOOLS = ("medattn-edge", "numpy", "torch", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf")
 
 
@@ -136,6 +137,7 @@ class Manifest:
                     "lineage": tuple(rest.get("lineage", ())),
                     "agreement": tuple(rest.get("agreement", ())),
                     "rewrites": tuple(rest.get("rewrites", ())),
+                    "recipe": _renamed(rest["recipe"]) if "recipe" in rest else {},
                 }
             )
         except (KeyError, TypeError, ValueError, MedattnError) as error:
@@ -213,6 +215,15 @@ def _check_hash(path: Path, expected: str) -> None:
             expected=f"{expected[:16]}... as its manifest says",
             hint="copy all its files again, or make the artifact again",
         )
+
+
+def _renamed(recipe: Any) -> Any:
+    """A recipe, or a row of its list of quantizers, with the names that its fields have today."""
+    if not isinstance(recipe, Mapping):
+        return recipe
+    fields_today = {_RENAMED.get(key, key): value for key, value in recipe.items()}
+    rows = fields_today.get("quantizers")
+    return {**fields_today, "quantizers": [_renamed(row) for row in rows]} if isinstance(rows, list) else fields_today
 
 
 def _is_suffix(text: str) -> bool:

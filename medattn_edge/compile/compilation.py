@@ -25,19 +25,13 @@ from medattn_edge.backends.compiler import Compiler, CompileSettings, Progress, 
 from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Options, Patches, Session
 from medattn_edge.errors import AgreementError, BackendError, HostError, MissingDependency, UsageError
+from medattn_edge.gates import FP32, REDUCED, REDUCED_NOISE
 from medattn_edge.host import hardware
 from medattn_edge.precision.lint.rules import Finding
 from medattn_edge.precision.lint.rules import check as check_graph
 from medattn_edge.spec import ModelSpec
 
-# Two FP32 runtimes on one CPU are 120 to 135 dB apart on a trained network, because they sum in another order, and 103
-# on published layouts with random weights, which amplify what is rounded; a GPU sums in yet another order. BF16 and
-# TF32 under the name of FP32 are 75 dB at most.
-FP32_ON_CPU = Thresholds(min_sqnr_db=90.0, min_label_match=0.9999)
-FP32_ON_GPU = Thresholds(min_sqnr_db=90.0, min_label_match=0.9999)
-# Reduced precision: what the FP16 and INT8 graphs themselves are judged by. On noise, numbers that are finite are all
-# that can be asked of it.
-REDUCED = Thresholds(min_sqnr_db=30.0, min_dice=0.999)
+FP32_ON_CPU = FP32_ON_GPU = FP32.thresholds
 _NOISE = "random"
 _OPTIONS = {"compute_capabilities": "--compute-capability", "workspace_mib": "--workspace"}
 
@@ -243,7 +237,7 @@ def gates(parent: Manifest, made: Manifest, samples: Mapping[str, Patches]) -> d
     """The gate of every sample of `with_noise` for a compiled file against the one it was made from."""
     if {parent.precision, made.precision} == {"fp32"}:
         return dict.fromkeys(samples, FP32_ON_GPU if for_gpu(made) else FP32_ON_CPU)
-    return {**dict.fromkeys(samples, REDUCED), _NOISE: Thresholds()}
+    return {**dict.fromkeys(samples, REDUCED.thresholds), _NOISE: REDUCED_NOISE.thresholds}
 
 
 def _unusable(plan: Plan, error: BackendError) -> AgreementError:

@@ -11,12 +11,11 @@ from medattn_edge.agreement import Thresholds
 from medattn_edge.backends.isolated import SECONDS, IsolatedSession
 from medattn_edge.backends.runtimes import AS_WRITTEN, Runtime
 from medattn_edge.backends.session import Options
-from medattn_edge.compile.compilation import FP32_ON_CPU, FP32_ON_GPU, REDUCED
+from medattn_edge.gates import FP32, REDUCED
 from medattn_edge.host import hardware
 from medattn_edge.spec import ModelSpec
 
 _CUDA_PROVIDER = "cuda"
-_EXACT_DB = 90.0  # what is asked of FP32 against FP32, and of nothing less
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Candidate:
     @property
     def exact(self) -> bool:
         """Whether its gate is one of FP32, which holds on noise as well."""
-        return self.precision == "fp32" and (self.gate.min_sqnr_db or 0.0) >= _EXACT_DB
+        return self.precision == "fp32" and (self.gate.min_sqnr_db or 0.0) >= FP32.limits["min_sqnr_db"]
 
     def open(self, threads: int, seconds: float) -> IsolatedSession:
         """A session in a process of its own; raises what IsolatedSession raises."""
@@ -93,5 +92,5 @@ def executed_in(stored: str, runtime: Runtime) -> str:
 
 def gate_of(stored: str, device: str, asked: Mapping[str, float] | None = None) -> Thresholds:
     """The usual gate of a file's precision on a device; asked: other floors by their names in Thresholds."""
-    usual = REDUCED if stored != "fp32" else FP32_ON_CPU if device == "cpu" else FP32_ON_GPU
+    usual = (FP32 if stored == "fp32" else REDUCED).thresholds
     return replace(usual, **(asked or {}))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from medattn_edge.agreement import Agreement
+from medattn_edge.gates import RUNTIME_GAP
 
-MAX_GAP_DB = 6.0
-CLIP_DB = 100.0  # beyond it two FP32 runs differ by the order of their sums
+MAX_GAP_DB, CLIP_DB = RUNTIME_GAP.limits["max_gap_db"], RUNTIME_GAP.limits["clip_db"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Ruling:
         """What to do about the refused ones; empty when there are none."""
         if not self.refused:
             return ""
-        again = "make another file for the refused one: medattn-edge calibrate --door, or compile"
+        again = "make another file for the refused one: medattn-edge calibrate --quantizer, or compile"
         left = [row.runtime for row in self.rows if not row.refused and not row.as_written]
         return f"deploy it in {' or '.join(left)}, or {again}" if left else again
 

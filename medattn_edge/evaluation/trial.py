@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from medattn_edge.agreement import IDENTICAL_DB, Agreement, LogitsDistance, Thresholds
+from medattn_edge.agreement import IDENTICAL_DB, Agreement, LogitsDistance
 from medattn_edge.backends.check import on_patches
 from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Patches, Session
 from medattn_edge.compile.compilation import with_noise
 from medattn_edge.errors import HostError, MedattnError, UsageError
 from medattn_edge.evaluation.candidate import Candidate, Settings
+from medattn_edge.gates import REDUCED_NOISE, REPEATED
 from medattn_edge.timing import Latency
 
-_SAME_DB = 30.0  # an answer of later has to be that near to the first one, where the gate asks nothing
+_SAME_DB = REPEATED.limits["min_sqnr_db"]
 
 
 @dataclass
@@ -79,7 +80,7 @@ class Trial:
             except MedattnError as error:
                 self._fails(error, f"on {name} input: ")
                 return
-            gate = Thresholds() if on_noise and not self.candidate.exact else self.candidate.gate
+            gate = REDUCED_NOISE.thresholds if on_noise and not self.candidate.exact else self.candidate.gate
             self.failures += [f"on {name} input {reason}" for reason in gate.failures(found)]
             real += [] if on_noise else [found]
         self.agreement = worst(real)

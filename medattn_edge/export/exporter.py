@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from medattn_edge import gates
 from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact, Manifest, sha256, tool_versions, writing
 from medattn_edge.backends.check import check
@@ -25,9 +26,7 @@ from medattn_edge.models.network import SegmentationNetwork, WithAttention
 from medattn_edge.registry import records
 from medattn_edge.spec import ModelSpec
 
-# FP32 against FP32: other kernels sum in another order, and that is all. Eager itself is 105 to 145 dB from FP64,
-# depending on how well the network is conditioned.
-FP32_GATE = Thresholds(min_sqnr_db=90.0, min_label_match=0.9999)
+FP32_GATE = gates.FP32.thresholds
 
 
 @dataclass(frozen=True)

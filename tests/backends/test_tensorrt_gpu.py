@@ -88,14 +88,14 @@ def eight_bits(full: Artifact, path: Path) -> Artifact:
     from medattn_edge.precision.observe import floating_tensors, ranges
     from medattn_edge.precision.onnx_graph import read
     from medattn_edge.precision.quantizers.ort import qdq
-    from medattn_edge.precision.quantizers.quantizer import Recipe
+    from medattn_edge.precision.quantizers.quantizer import QuantizationRecipe
 
     model, noise = read(full.path), random_patches(SPEC, 8, seed=6)
     found = ranges(model, floating_tensors(model), [patch[None] for patch in noise])
     return write_derived(
         full,
         path,
-        qdq(model, found, Recipe("tensorrt")),
+        qdq(model, found, QuantizationRecipe("tensorrt")),
         precision="int8",
         recipe={},
         samples={"random": noise},

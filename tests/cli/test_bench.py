@@ -21,7 +21,7 @@ from medattn_edge.evaluation.report import SPEED_FIELDS
 from medattn_edge.export import random_patches
 from medattn_edge.host import hardware
 from medattn_edge.precision.observe import floating_tensors
-from medattn_edge.precision.quantizers.quantizer import Calibration, Recipe, doors
+from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, quantizers
 from medattn_edge.precision.statistics import activation_ranges
 
 Run = Callable[..., Any]
@@ -55,7 +55,7 @@ def int8(artifact: Path) -> Path:
     patches = [random_patches(parent.spec, 1, seed=seed) for seed in range(4)]
     calibration = Calibration(patches, "0" * 64, lambda: activation_ranges(model, floating_tensors(model), patches))
     path = artifact.with_name("small.int8.onnx")
-    doors()["onnxruntime"].quantise(parent, model, calibration, Recipe("cpu"), {".onnx": path})
+    quantizers()["onnxruntime"].quantise(parent, model, calibration, QuantizationRecipe("cpu"), {".onnx": path})
     manifest = parent.manifest.child(sha256=sha256(path), precision="int8")
     manifest_path(path).write_text(json.dumps(manifest.to_json()), encoding="utf-8")
     return path

@@ -24,7 +24,7 @@ from medattn_edge.precision.lint.rules import ISAS, PROFILES, lint
 from medattn_edge.precision.observe import floating_tensors, ranges
 from medattn_edge.precision.onnx_graph import MODULE, Graph, module_of, read
 from medattn_edge.precision.quantizers.ort import qdq
-from medattn_edge.precision.quantizers.quantizer import Recipe
+from medattn_edge.precision.quantizers.quantizer import QuantizationRecipe
 from medattn_edge.rewrites.batch_norm import fold_batch_norms
 from medattn_edge.spec import ModelSpec
 
@@ -74,7 +74,7 @@ def make(build_form: Callable[..., Any], tmp_path_factory: pytest.TempPathFactor
             full = read(path)
             found = ranges(full, floating_tensors(full), [noise])
             kept = islands(full, found)
-            quantised = qdq(full, found, Recipe(profile="tensorrt"))
+            quantised = qdq(full, found, QuantizationRecipe(profile="tensorrt"))
             done[key] = Made({"fp32": full, "fp16": to_fp16(full, kept), "int8": quantised}, kept, artifact.manifest)
         return done[key]
 

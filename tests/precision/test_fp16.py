@@ -219,6 +219,15 @@ def test_only_an_fp32_onnx_artifact_becomes_fp16(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("empty", [True, False])
+def test_without_a_real_patch_there_is_no_range_to_choose_by(
+    empty: bool, lungs: Artifact, slices: Array, noise: Array, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"no real patch(.|\n)*--scan"):
+        convert(lungs, tmp_path / "half.onnx", {} if empty else {"chest": slices[:0]}, noise)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_tensor_that_is_not_finite_in_fp32_already_is_named_with_its_module(
     value: float, lungs: Artifact, slices: Array, noise: Array, tmp_path: Path
