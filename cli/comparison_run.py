@@ -109,7 +109,7 @@ def run(group: list[Entry], task: Task, left_out: dict[str, str]) -> None:
     """Fill in what came of each entry; one whose runtime turns out not to be here is taken out."""
     from medattn_edge.backends import open_session
     from medattn_edge.evaluation.side_by_side import side_by_side
-    from medattn_edge.io import read_volume
+    from medattn_edge.io import read_scan
 
     with ExitStack() as stack:
         sessions: dict[str, Session] = {}
@@ -129,7 +129,7 @@ def run(group: list[Entry], task: Task, left_out: dict[str, str]) -> None:
         spec = _spec_for(task.reference, group[0])
         reference = stack.enter_context(open_session(task.reference, threads=task.threads, spec=spec))
         for index, path in enumerate(task.scans):
-            volume = read_volume(path)
+            volume = read_scan(path)
             with console.progress(path.name) as progress:
                 seen = side_by_side(reference, sessions, volume, task.settings, progress)
             truth = task.truth.read(index, volume, reference.spec.labels)

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from medattn_edge.errors import MissingDependency, UsageError
 
-from .inspect_dicom import is_dicom_source
-
 if TYPE_CHECKING:
     from medattn_edge.io.dicom.volume import Series
     from medattn_edge.volume import Volume
@@ -19,6 +17,8 @@ _KEY = "key_{}.dcm"  # as `secondary_capture` names them
 
 def check_dicom_options(output: Path, scan: Path, seg_kind: str | None, key_slices: int, wanted: str) -> None:
     """Raise before any work: UsageError for options that have no sense together, MissingDependency."""
+    from medattn_edge.io.scan import is_dicom_source
+
     dicom = is_dicom_source(scan)
     if wanted and not dicom:
         raise UsageError(f"--series with {scan.name!r}", expected="a folder of DICOM files", hint="leave --series out")
@@ -46,20 +46,16 @@ def read_scan(scan: Path, wanted: str, outputs: list[Path]) -> tuple[Volume, Ser
 
     Raises UsageError when an output would replace a file of the series, and what reading raises.
     """
-    from medattn_edge.io import read_volume
+    from medattn_edge.io import find_scan
 
-    if not is_dicom_source(scan):
-        return read_volume(scan), None
-    if find_spec("pydicom") is None:
-        raise MissingDependency.of_extra("pydicom", "dicom")
-    from medattn_edge.io.dicom.volume import choose_series, read_series
-
-    series = choose_series(scan, wanted)
-    own = {path.resolve() for path in series.files}
+    found = find_scan(scan, wanted)
+    if found.series is None:
+        return found.read(), None
+    own = {path.resolve() for path in found.files}
     for path in outputs:
         if path.resolve() in own:
             raise UsageError(f"{path} is a file of the scan", expected="another file to write to", hint="-o seg.dcm")
-    return read_series(series), series
+    return found.read(), found.series
 
 
 def facts_of(series: Series) -> dict[str, Any]:
