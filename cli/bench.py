@@ -12,11 +12,12 @@ from medattn_edge.errors import InputError, UsageError
 
 from . import console
 from .bench_text import announce, tell
+from .renamed import renamed
 from .samples import real_patches
 
 if TYPE_CHECKING:
     from medattn_edge.artifact import Artifact
-    from medattn_edge.evaluation import Candidate
+    from medattn_edge.evaluation import BenchCandidate
     from medattn_edge.spec import ModelSpec
 
 Option = typer.Option
@@ -50,7 +51,8 @@ def command(  # noqa: PLR0913
     ] = 0.999,
     min_sqnr_db: Annotated[float, Option("--min-sqnr-db", help="Of fp16 and int8: of the logits.")] = 30.0,
     min_fp32_sqnr_db: Annotated[float | None, Option("--min-fp32-sqnr-db", help="Of fp32; 90.")] = None,
-    time_limit: Annotated[float, Option("--time-limit", min=1, help="Of opening, and of one run, in s.")] = 600.0,
+    timeout: Annotated[float, Option("--timeout", min=1, help="Of opening, and of one run, in s.")] = 600.0,
+    time_limit: Annotated[str | None, renamed("--time-limit", "--timeout")] = None,
     output: Annotated[Path | None, Option("--output", "-o", metavar="FILE", help="Write the JSON there too.")] = None,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -60,7 +62,7 @@ def command(  # noqa: PLR0913
     that does not agree, crashes or hangs says FAIL and has no speed, and the exit code is 1.
     """
     from medattn_edge.atomic import check_folder, replacing
-    from medattn_edge.evaluation import Settings, measure
+    from medattn_edge.evaluation import BenchSettings, measure
 
     if output is not None:
         check_folder(output)
@@ -70,7 +72,7 @@ def command(  # noqa: PLR0913
     exact = {} if min_fp32_sqnr_db is None else {"min_sqnr_db": min_fp32_sqnr_db}
     first = _reference(reference, files)
     rows, left_out = _candidates(files, runtime or [], device, (exact, below))
-    settings = Settings(duration, warm_up, threads, deadline_ms, time_limit, batch).explicit()
+    settings = BenchSettings(duration, warm_up, threads, deadline_ms, timeout, batch).explicit()
     real = real_patches(spec, scan or [], max(samples, batch))
     announce(settings, [first, *rows])
     with console.stages() as progress:
@@ -144,17 +146,17 @@ def _check_alike(one: Artifact, first: Artifact, batch: int) -> None:
         )
 
 
-def _reference(path: Path, files: list[Artifact]) -> Candidate:
+def _reference(path: Path, files: list[Artifact]) -> BenchCandidate:
     """Under the settings that the artifacts were exported with: the checkpoint may say less, or another patch."""
     from medattn_edge.artifact import Artifact
     from medattn_edge.backends import backend_of
     from medattn_edge.backends.runtimes import Runtime
-    from medattn_edge.evaluation import Candidate, gate_of
+    from medattn_edge.evaluation import BenchCandidate, gate_of
 
     spec, backend = files[0].spec, backend_of(path).name
     runtime, gate = Runtime(backend, backend), gate_of("fp32", "cpu")
     if backend == "eager":
-        return Candidate(path.name, path, runtime, spec.network, "fp32", gate, _gflop(path, spec), spec=spec)
+        return BenchCandidate(path.name, path, runtime, spec.network, "fp32", gate, _gflop(path, spec), spec=spec)
     manifest = Artifact.read(path).manifest
     if manifest.precision != "fp32":
         raise UsageError(
@@ -163,7 +165,7 @@ def _reference(path: Path, files: list[Artifact]) -> Candidate:
             hint="--reference CHECKPOINT",
         )
     console.note(f"the reference is {path.name}, an artifact, and not the eager network")
-    return Candidate(path.name, path, runtime, spec.network, "fp32", gate, manifest.gflop)
+    return BenchCandidate(path.name, path, runtime, spec.network, "fp32", gate, manifest.gflop)
 
 
 def _gflop(path: Path, spec: ModelSpec) -> float:
@@ -175,15 +177,15 @@ def _gflop(path: Path, spec: ModelSpec) -> float:
 
 def _candidates(
     files: list[Artifact], asked: list[str], device: str, floors: tuple[dict[str, float], dict[str, float]]
-) -> tuple[list[Candidate], dict[str, str]]:
+) -> tuple[list[BenchCandidate], dict[str, str]]:
     """Every artifact in every runtime chosen for it, and which runtimes are left out for which reason.
 
     floors: what is asked of FP32, and of less.
     """
     from medattn_edge.backends.runtimes import ALL, choose
-    from medattn_edge.evaluation import Candidate, executed_in, gate_of
+    from medattn_edge.evaluation import BenchCandidate, executed_in, gate_of
 
-    found, left_out = list[Candidate](), dict[str, str]()
+    found, left_out = list[BenchCandidate](), dict[str, str]()
     by_us = not asked or ALL in asked
     for artifact in files:
         manifest = artifact.manifest
@@ -192,7 +194,7 @@ def _candidates(
         wanted = floors[manifest.precision != "fp32"]
         for one in runtimes:
             precision, gate = executed_in(manifest.precision, one), gate_of(manifest.precision, one.device, wanted)
-            candidate = Candidate(
+            candidate = BenchCandidate(
                 name=artifact.path.name,
                 path=artifact.path,
                 runtime=one,

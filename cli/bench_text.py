@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from . import console
 
 if TYPE_CHECKING:
-    from medattn_edge.evaluation import Candidate, Settings
+    from medattn_edge.evaluation import BenchCandidate, BenchSettings
 
 
-def announce(settings: Settings, rows: list[Candidate]) -> None:
+def announce(settings: BenchSettings, rows: list[BenchCandidate]) -> None:
     """What will be measured with what, on stderr."""
     from medattn_edge.host import hardware
 
@@ -88,7 +88,7 @@ def _agreement(row: dict[str, Any]) -> str:
     if found is None:
         return "-"
     sqnr = "identical" if found["max_abs"] == 0 else f"{_number(found['sqnr_db'], '.1f')} dB"
-    return f"{sqnr}\nlabels {found['label_match']:.6f}\nDice {found['least_dice']:.6f}"
+    return f"{sqnr}\nlabels {found['label_match']:.6f}\nDice {found['min_dice']:.6f}"
 
 
 def _precision(row: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from medattn_edge.errors import UsageError
 from . import console
 from .comparison_run import Entry, Task, Truth, entries, run
 from .comparison_text import tell
+from .renamed import renamed
 from .truth import parse_values
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def command(  # noqa: PLR0913
     max_gap_db: Annotated[
         float, Option("--max-gap-db", min=0, help="SQNR that a runtime may lose to the graph as written.")
     ] = 6.0,
-    time_limit: Annotated[float, Option("--time-limit", min=1, help="Of opening, and of one run, in s.")] = 600.0,
+    timeout: Annotated[float, Option("--timeout", min=1, help="Of opening, and of one run, in s.")] = 600.0,
+    time_limit: Annotated[str | None, renamed("--time-limit", "--timeout")] = None,
     labels: Annotated[list[Path] | None, Option("--labels", help="True labels, one file per scan, in order.")] = None,
     label_value: Annotated[
         list[str] | None, Option("--label-value", metavar="NAME=VALUE", help="A label's value in --labels; repeat it.")
@@ -59,9 +61,9 @@ def command(  # noqa: PLR0913
     named, and must not be deployed with that file.
     """
     from medattn_edge.agreement import Thresholds
-    from medattn_edge.evaluation.disagreement import Outcome, judge
+    from medattn_edge.evaluation.disagreement import RuntimeOutcome, judge
     from medattn_edge.host import hardware
-    from medattn_edge.inference import Settings
+    from medattn_edge.inference import SegmentSettings
 
     candidates, scans = _split(files)
     if labels and len(labels) != len(scans):
@@ -76,12 +78,14 @@ def command(  # noqa: PLR0913
         )
     gate = Thresholds(min_dice, min_sqnr_db, min_label_match, atol, max_volume_change)
     truth = Truth(labels or [], parse_values(label_value or []), min_dice_ratio)
-    task = Task(reference, scans, gate, truth, Settings(overlap, batch), threads, time_limit)
+    task = Task(reference, scans, gate, truth, SegmentSettings(overlap, batch), threads, timeout)
     groups, left_out = entries(candidates, runtime or [], device)
     rulings = []
     for group in groups:
         run(group, task, left_out)
-        outcomes = [Outcome(one.name, tuple(one.agreements), one.failure, one.runtime.as_written) for one in group]
+        outcomes = [
+            RuntimeOutcome(one.name, tuple(one.agreements), one.failure, one.runtime.as_written) for one in group
+        ]
         rulings.append(judge(outcomes, max_gap_db))
     document = _document(task, candidates, list(zip(groups, rulings, strict=True)), max_gap_db)
     document |= {"left_out": left_out, "cpu_isa": list(hardware.cpu().isa)}

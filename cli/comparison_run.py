@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from medattn_edge.artifact import Manifest
     from medattn_edge.backends.runtimes import Runtime
     from medattn_edge.backends.session import Session
-    from medattn_edge.inference import Settings
+    from medattn_edge.inference import SegmentSettings
     from medattn_edge.volume import Volume
 
 
@@ -56,14 +56,14 @@ class Task:
     scans: list[Path]
     gate: Thresholds
     truth: Truth
-    settings: Settings
+    settings: SegmentSettings
     threads: int
-    time_limit: float
+    timeout_s: float
 
 
 @dataclass
 class Entry:
-    """One candidate in one runtime, and what came of it. name: one of its own among those of one graph."""
+    """One candidate in one runtime, and its outcome. name: one of its own among those of one graph."""
 
     path: Path
     manifest: Manifest | None
@@ -106,7 +106,7 @@ def entries(paths: list[Path], asked: list[str], device: str) -> tuple[list[list
 
 
 def run(group: list[Entry], task: Task, left_out: dict[str, str]) -> None:
-    """Fill in what came of each entry; one whose runtime turns out not to be here is taken out."""
+    """Fill in the outcome of each entry; one whose runtime turns out not to be here is taken out."""
     from medattn_edge.backends import open_session
     from medattn_edge.evaluation.side_by_side import side_by_side
     from medattn_edge.io import read_scan
@@ -115,7 +115,7 @@ def run(group: list[Entry], task: Task, left_out: dict[str, str]) -> None:
         sessions: dict[str, Session] = {}
         for one in list(group):
             try:
-                sessions[one.name] = stack.enter_context(one.runtime.open(one.path, task.threads, task.time_limit))
+                sessions[one.name] = stack.enter_context(one.runtime.open(one.path, task.threads, task.timeout_s))
             except BackendError as error:
                 one.failure = error.found
             except HostError as error:
@@ -137,8 +137,8 @@ def run(group: list[Entry], task: Task, left_out: dict[str, str]) -> None:
                 if one.name in seen.failed:
                     one.failure = f"{seen.failed[one.name].found}, on {path.name}"
                     sessions.pop(one.name).close()
-                elif one.name in seen.found:
-                    agreement, found = seen.found[one.name]
+                elif one.name in seen.agreed:
+                    agreement, found = seen.agreed[one.name]
                     one.agreements.append(agreement)
                     extra, lost = task.truth.judge(truth, seen.labels, found, reference.spec.labels)
                     one.cases.append(_case(path, agreement, extra, task.gate.failures(agreement) + lost))

@@ -77,8 +77,8 @@ def command(  # noqa: PLR0913
 
     from medattn_edge.backends import open_session
     from medattn_edge.host.hardware import usable_cores
-    from medattn_edge.inference import Settings, segment
-    from medattn_edge.inference.dicom_results import algorithm_of, asked, write_key_slices, write_segmentation
+    from medattn_edge.inference import SegmentSettings, segment
+    from medattn_edge.inference.dicom_results import algorithm_of, label_settings, write_key_slices, write_segmentation
     from medattn_edge.io import format_of, write_labels, write_maps
 
     for path in (output, probabilities, attention):
@@ -111,19 +111,19 @@ def command(  # noqa: PLR0913
         volume = _calibrated(volume, pixel_spacing)
         # The picture shows attention where the artifact has it; the file is an order, and fails where it has not.
         wanted = attention is not None or (overlay is not None and bool(session.attention_names))
-        settings = Settings(overlap, windows, probabilities is not None, wanted, scratch, skip_air)
+        settings = SegmentSettings(overlap, windows, probabilities is not None, wanted, scratch, skip_air)
         found = segment(session, volume, settings=settings, progress=progress)
-        walked = asdict(found.walked)
+        walked = asdict(found.windows)
         if check_skipped:
-            plain = Settings(overlap, found.walked.batch)
-            whole = segment(session, volume, settings=plain, progress=progress) if found.walked.skipped else found
+            plain = SegmentSettings(overlap, found.windows.batch)
+            whole = segment(session, volume, settings=plain, progress=progress) if found.windows.skipped else found
             walked["agreement"] = _agreement(whole, found)
         facts, spec = session.facts, session.spec
     written, notes = {"labels": str(output)}, list[str]()
     if source is None or format_of(output).write_labels is not None:
         write_labels(output, found.labels, found.names)
     else:
-        algorithm = algorithm_of(artifact, spec, asked(overlap, skip_air, str(facts["backend"])))
+        algorithm = algorithm_of(artifact, spec, label_settings(overlap, skip_air, str(facts["backend"])))
         notes += write_segmentation(output, found, source, algorithm, spec.codes, seg_kind or "binary")[1]
         pictures = write_key_slices(output, key_slices, volume, found, source, algorithm) if key_slices else ()
         written |= {f"key slice {number}": str(path) for number, path in enumerate(pictures, start=1)}
@@ -267,8 +267,8 @@ def _tell(found: Segmentation, written: dict[str, str]) -> None:
 
 def _tell_skipped(walked: dict[str, Any]) -> None:
     """How many windows were left out, and how well that agrees with the network."""
-    share = walked["skipped"] / walked["windows"]
-    console.say(f"left out: {walked['skipped']} of {walked['windows']} windows ({share:.0%}), which see only air")
+    share = walked["skipped"] / walked["total"]
+    console.say(f"left out: {walked['skipped']} of {walked['total']} windows ({share:.0%}), which see only air")
     if not walked["skipped"]:
         return
     kept = walked["background"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from medattn_edge.agreement import Agreement
 from medattn_edge.backends.session import Session
 from medattn_edge.evaluation.side_by_side import side_by_side
-from medattn_edge.inference.segment import STANDARD, Settings
+from medattn_edge.inference.segment import STANDARD, SegmentSettings
 from medattn_edge.inference.sliding_window import Progress
 from medattn_edge.volume import Volume
 
@@ -14,7 +14,7 @@ def compare(
     reference: Session,
     candidate: Session,
     volume: Volume,
-    settings: Settings = STANDARD,
+    settings: SegmentSettings = STANDARD,
     progress: Progress | None = None,
 ) -> tuple[Agreement, Volume, Volume]:
     """The agreement of two sessions on a scan, and the labels (D, H, W) of the reference and of the candidate.
@@ -26,5 +26,5 @@ def compare(
     seen = side_by_side(reference, {"candidate": candidate}, volume, settings, progress)
     if seen.failed:
         raise seen.failed["candidate"]
-    agreement, labels = seen.found["candidate"]
+    agreement, labels = seen.agreed["candidate"]
     return agreement, seen.labels, labels

@@ -2,6 +2,6 @@
 
 from medattn_edge.inference.preprocess import Prepared, prepare
 from medattn_edge.inference.samples import sample_patches
-from medattn_edge.inference.segment import Segmentation, Settings, segment
+from medattn_edge.inference.segment import Segmentation, SegmentSettings, segment
 
-__all__ = ["Prepared", "Segmentation", "Settings", "prepare", "sample_patches", "segment"]
+__all__ = ["Prepared", "SegmentSettings", "Segmentation", "prepare", "sample_patches", "segment"]

@@ -79,12 +79,12 @@ def labels_on_image(labels: Volume, prepared: Prepared) -> Array:
 
     Raises GeometryError for labels that are not on the scan's grid.
     """
-    found = prepared.in_network_order(labels.like(prepared.scan).to_lps().voxels)
+    nearest = prepared.in_network_order(labels.like(prepared.scan).to_lps().voxels)
     for axis, step in enumerate(prepared.steps):
         if step != 1:
-            where = positions(found.shape[axis], prepared.image.shape[1 + axis], step)
-            found = np.take(found, np.rint(where).astype(np.intp), axis)
-    return found
+            where = positions(nearest.shape[axis], prepared.image.shape[1 + axis], step)
+            nearest = np.take(nearest, np.rint(where).astype(np.intp), axis)
+    return nearest
 
 
 def network_view(array: npt.NDArray[Any], order: tuple[int, ...]) -> npt.NDArray[Any]:

@@ -10,7 +10,7 @@ from medattn_edge.inference.resample import Floats
 from medattn_edge.labels import labels_of
 
 CERTAIN = 20.0  # the logit of a background that nobody doubts: the others have a chance of 2e-9
-ONE_IN = 16  # of the windows left out, this share is run all the same, to see what the network says
+ONE_IN = 16  # of the windows left out, one in so many is run all the same, to see what the network says
 
 
 class Skipping:

@@ -13,7 +13,7 @@ import pytest
 from medattn_edge.agreement import IDENTICAL_DB, Thresholds
 from medattn_edge.errors import UsageError
 from medattn_edge.evaluation.comparison import compare
-from medattn_edge.inference import Settings, segment
+from medattn_edge.inference import SegmentSettings, segment
 from medattn_edge.spec import Intensity
 
 Make = Callable[..., Any]
@@ -42,7 +42,7 @@ def test_a_session_agrees_with_itself_whatever_the_batch(
 def test_a_constant_offset_is_found_at_its_size(fake: Make, spec_of: Make, network: Make, volume: Any) -> None:
     spec, function = spec_of((8, 8), 2), network(2)
     shifted = fake(spec, lambda patches: function(patches) + np.float32([0, 0.25]).reshape(1, 2, 1, 1))
-    agreement, first, second = compare(fake(spec, function), shifted, volume, Settings(overlap=0))
+    agreement, first, second = compare(fake(spec, function), shifted, volume, SegmentSettings(overlap=0))
     assert agreement.max_abs == pytest.approx(0.25, abs=1e-6)
     assert agreement.flips == (first.voxels != second.voxels).sum() > 0
     assert 0 < agreement.sqnr_db < 40

@@ -13,8 +13,8 @@ from medattn_edge.backends import open_session
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import InputError
 from medattn_edge.host.hardware import usable_cores
-from medattn_edge.inference import Settings, segment
-from medattn_edge.inference.dicom_results import algorithm_of, asked, write_key_slices, write_segmentation
+from medattn_edge.inference import SegmentSettings, segment
+from medattn_edge.inference.dicom_results import algorithm_of, label_settings, write_key_slices, write_segmentation
 from medattn_edge.io.dicom.seg import Algorithm
 from medattn_edge.io.dicom.volume import RefusedSeries, Series, read_series, series_of
 from medattn_edge.io.overlay import write_overlay
@@ -46,7 +46,7 @@ class Segmenter:
                 session = self._stack.enter_context(
                     open_session(model.artifact, device=_index(model.device), threads=threads)
                 )
-                settings = asked(model.overlap, model.skip_air, str(session.facts["backend"]))
+                settings = label_settings(model.overlap, model.skip_air, str(session.facts["backend"]))
                 algorithm = algorithm_of(model.artifact, session.spec, settings)
                 self._open[model.name] = _Open(model, session, algorithm)
         except BaseException:
@@ -87,7 +87,7 @@ def _segmented(opened: _Open, task: Task) -> Done:
     series = _only(series_of(task.files))
     volume = read_series(series)
     read = time.monotonic()
-    found = segment(opened.session, volume, settings=Settings(model.overlap, skip_air=model.skip_air))
+    found = segment(opened.session, volume, settings=SegmentSettings(model.overlap, skip_air=model.skip_air))
     inferred = time.monotonic()
     seg, notes = write_segmentation(task.folder / SEG, found, series, algorithm, spec.codes, model.kind)
     outputs = [Output("seg", SEG, seg.sop_instance_uid)]
