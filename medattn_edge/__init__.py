@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from medattn_edge.errors import MedattnError
     from medattn_edge.evaluation.comparison import compare
     from medattn_edge.export import export_network
-    from medattn_edge.inference import sample_patches, segment
+    from medattn_edge.inference import sample_patches, segment, segment_to
     from medattn_edge.io import read_labels, read_volume, write_labels, write_maps
     from medattn_edge.models.checkpoint import load as load_checkpoint
     from medattn_edge.rewrites import fuse
@@ -42,6 +42,7 @@ _HOME = {
     "read_volume": ("io", "read_volume"),
     "sample_patches": ("inference", "sample_patches"),
     "segment": ("inference", "segment"),
+    "segment_to": ("inference", "segment_to"),
     "write_labels": ("io", "write_labels"),
     "write_maps": ("io", "write_maps"),
 }
@@ -55,6 +56,7 @@ __all__ = [  # noqa: RUF022 - the order of the work
     "open_session",
     "read_volume",
     "segment",
+    "segment_to",
     "compare",
     "write_labels",
     "write_maps",

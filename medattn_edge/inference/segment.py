@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from medattn_edge.agreement import dice_per_label
 from medattn_edge.backends.session import Session
-from medattn_edge.errors import BackendError, OutputError
+from medattn_edge.errors import BackendError, OutputError, UsageError
 from medattn_edge.inference.batch import Batch, batch_for
 from medattn_edge.inference.body import windows_of_air
 from medattn_edge.inference.handover import consume_in_thread, prefetch
@@ -40,6 +42,8 @@ class SegmentSettings:
         threaded: read windows, and stitch and label, in a thread each while the session runs; the answer is the same,
             bit for bit.
         in_memory_bytes: larger probabilities and attention maps go to a scratch file.
+        check_skipped: where windows were skipped, segment the scan once more with all of them, and say how well that
+            agrees.
     """
 
     overlap: float = 0.5
@@ -50,6 +54,12 @@ class SegmentSettings:
     skip_air: bool = False
     threaded: bool = True
     in_memory_bytes: int = 256 * 2**20
+    check_skipped: bool = False
+
+    def check(self) -> None:
+        """Raise UsageError for settings that make no sense together."""
+        if self.check_skipped and not self.skip_air:
+            raise UsageError("--check-skipped without --skip-air", expected="something to check", hint="--skip-air")
 
 
 STANDARD = SegmentSettings()
@@ -66,6 +76,7 @@ class WindowStats:
         checked: those of the skipped that were run all the same.
         background: the fraction of the checked windows' voxels that the network too calls background, None when none
             was checked.
+        agreement: with the labels of all windows, `label_match` and `dice` per label; None unless it was asked for.
     """
 
     total: int
@@ -73,6 +84,12 @@ class WindowStats:
     skipped: int = 0
     checked: int = 0
     background: float | None = None
+    agreement: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; the agreement only where there is one."""
+        values = asdict(self)
+        return values if self.agreement is not None else {key: values[key] for key in values if key != "agreement"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,15 +113,19 @@ class Segmentation:
     attention_names: tuple[str, ...] = ()
 
     @property
+    def voxel_counts(self) -> dict[str, int]:
+        """Voxels of every label but the background."""
+        counts = np.zeros(len(self.names), np.int64)
+        for plane in self.labels.voxels:  # bincount widens what it counts to eight bytes a voxel
+            counts += np.bincount(plane.ravel(), minlength=len(self.names))
+        return {name: int(counts[value]) for value, name in enumerate(self.names) if value > 0}
+
+    @property
     def volumes_ml(self) -> dict[str, float]:
         """Millilitres of every label but the background; empty when the scan has no spacing in millimetres."""
         if not self.labels.calibrated:
             return {}
-        counts = np.zeros(len(self.names), np.int64)
-        for plane in self.labels.voxels:  # bincount widens what it counts to eight bytes a voxel
-            counts += np.bincount(plane.ravel(), minlength=len(self.names))
-        millilitres = counts * self.labels.voxel_ml
-        return {name: float(millilitres[value]) for value, name in enumerate(self.names) if value > 0}
+        return {name: count * self.labels.voxel_ml for name, count in self.voxel_counts.items()}
 
 
 def segment(
@@ -124,8 +145,27 @@ def segment(
         BackendError: when the runtime fails or answers with logits that are not finite.
         OutputError: without scratch space.
     """
-    names, spec = session.spec.labels, session.spec
-    prepared = prepare(volume, spec)
+    settings.check()
+    prepared = prepare(volume, session.spec)
+    segmentation = _segmented(session, prepared, settings, progress)
+    if not settings.check_skipped:
+        return segmentation
+    agreement: dict[str, Any] = {"label_match": 1.0, "dice": dict.fromkeys(segmentation.names[1:], 1.0)}
+    if segmentation.windows.skipped:
+        all_windows = SegmentSettings(settings.overlap, segmentation.windows.batch)
+        whole = _segmented(session, prepared, all_windows, progress).labels.voxels
+        voxels = segmentation.labels.voxels
+        agreement = {
+            "label_match": float((whole == voxels).mean()),
+            "dice": dice_per_label(whole, voxels, segmentation.names),
+        }
+    return replace(segmentation, windows=replace(segmentation.windows, agreement=agreement))
+
+
+def _segmented(
+    session: Session, prepared: Prepared, settings: SegmentSettings, progress: Progress | None
+) -> Segmentation:
+    names = session.spec.labels
     windows = _windows(session, prepared, settings, progress)
     labels = np.zeros(prepared.lps.shape, label_type(len(names)))
     probabilities = _maps((len(names), *labels.shape), settings) if settings.probabilities else None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medattn_edge.errors import ScanError, UsageError
-from medattn_edge.io import find_scan, read_scan, read_volume, write_labels
+from medattn_edge.io import Scan, read_scan, read_volume, write_labels
 from medattn_edge.volume import Volume
 
 CT = Volume(np.arange(5 * 24 * 20, dtype=np.int16).reshape(5, 24, 20), np.diag([4.0, 1.5, 1.25, 1.0])[[2, 1, 0, 3]])
@@ -28,12 +28,12 @@ def several(tmp_path: Path) -> Path:
 def test_a_file_is_its_own_scan(tmp_path: Path) -> None:
     path = tmp_path / "scan.npz"
     write_labels(path, CT.with_voxels(CT.voxels.astype(np.uint16)), ("background",))
-    scan = find_scan(path)
+    scan = Scan(path)
     assert (scan.series, scan.files) == (None, (path,))
     assert np.array_equal(scan.read().voxels, CT.voxels)
     assert np.array_equal(read_scan(str(path)).affine, read_volume(path).affine)
     with pytest.raises(UsageError, match="--series"):
-        find_scan(path, "ab")
+        Scan(path, "ab")
 
 
 def test_what_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_several_series_are_an_error_that_lists_them_until_one_is_chosen(several
     with pytest.raises(ScanError, match="2 series that can be read") as raised:
         read_scan(several)
     assert all(one in str(raised.value) for one in hashes)
-    found = [find_scan(several, one[:8]) for one in hashes]
+    found = [Scan(several, one[:8]) for one in hashes]
     assert [len(scan.files) for scan in found] == [5, 5]
     volumes = [scan.read().voxels for scan in found]
     assert not np.array_equal(volumes[0], volumes[1])
