@@ -13,7 +13,6 @@ import typer
 from medattn_edge.errors import InputError, UsageError
 
 from . import console
-from .truth import parse_values, true_labels
 
 if TYPE_CHECKING:
     from medattn_edge.artifact import Artifact
@@ -120,12 +119,16 @@ def _truths(
             expected="one each, in order: of the held-out scans, or, without any, of all scans",
             hint="--held-out A.nii.gz --labels A-labels.nii.gz",
         )
-    values = parse_values(label_values)
+    from medattn_edge.inference.truth import parse_label_values
+
+    values = parse_label_values(label_values)
     return [partial(_truth, _existing(path), names, values) for path in labels] or [None] * scans
 
 
 def _truth(path: Path, names: tuple[str, ...], values: dict[str, list[int]], scan: Volume) -> Volume:
-    return true_labels(path, scan, names, values)
+    from medattn_edge.inference.truth import read_true_labels
+
+    return read_true_labels(path, scan, names, values)
 
 
 def _tell(made: Artifact) -> None:

@@ -13,7 +13,6 @@ from . import console
 from .comparison_run import Entry, Task, Truth, entries, run
 from .comparison_text import tell
 from .renamed import renamed
-from .truth import parse_values
 
 if TYPE_CHECKING:
     from medattn_edge.evaluation.disagreement import Ruling
@@ -64,6 +63,7 @@ def command(  # noqa: PLR0913
     from medattn_edge.evaluation.disagreement import RuntimeOutcome, judge
     from medattn_edge.host import hardware
     from medattn_edge.inference import SegmentSettings
+    from medattn_edge.inference.truth import parse_label_values
 
     candidates, scans = _split(files)
     if labels and len(labels) != len(scans):
@@ -77,7 +77,7 @@ def command(  # noqa: PLR0913
             "--min-dice-ratio without --labels", expected="true labels to compare with", hint="--labels FILE"
         )
     gate = Thresholds(min_dice, min_sqnr_db, min_label_match, atol, max_volume_change)
-    truth = Truth(labels or [], parse_values(label_value or []), min_dice_ratio)
+    truth = Truth(labels or [], parse_label_values(label_value or []), min_dice_ratio)
     task = Task(reference, scans, gate, truth, SegmentSettings(overlap, batch), threads, timeout)
     groups, left_out = entries(candidates, runtime or [], device)
     rulings = []

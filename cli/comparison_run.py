@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from medattn_edge.errors import BackendError, HostError, UsageError
 
 from . import console
-from .truth import true_labels
 
 if TYPE_CHECKING:
     from medattn_edge.agreement import Agreement, Thresholds
@@ -29,7 +28,9 @@ class Truth:
 
     def read(self, index: int, scan: Volume, names: tuple[str, ...]) -> Volume | None:
         """The true labels of a scan, in the network's numbers and the scan's grid."""
-        return true_labels(self.paths[index], scan, names, self.values) if self.paths else None
+        from medattn_edge.inference.truth import read_true_labels
+
+        return read_true_labels(self.paths[index], scan, names, self.values) if self.paths else None
 
     def judge(
         self, truth: Volume | None, expected: Volume, found: Volume, names: tuple[str, ...]
