@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medattn_edge.backends import open_session
     from medattn_edge.errors import MedattnError
-    from medattn_edge.evaluation.comparison import compare
+    from medattn_edge.evaluation import compare
     from medattn_edge.export import export_network
     from medattn_edge.inference import sample_patches, segment, segment_to
     from medattn_edge.io import read_labels, read_volume, write_labels, write_maps
@@ -32,7 +32,7 @@ _HOME = {
     "MedattnError": ("errors", "MedattnError"),
     "ModelSpec": ("spec", "ModelSpec"),
     "Volume": ("volume", "Volume"),
-    "compare": ("evaluation.comparison", "compare"),
+    "compare": ("evaluation", "compare"),
     "export_network": ("export", "export_network"),
     "fold_batch_norms": ("rewrites.batch_norm", "fold_batch_norms"),
     "fuse": ("rewrites", "fuse"),

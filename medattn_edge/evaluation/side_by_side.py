@@ -22,10 +22,16 @@ from medattn_edge.volume import Array, Volume
 
 @dataclass(frozen=True, eq=False)
 class SideBySide:
-    """The reference's labels (D, H, W); name -> agreement and labels of every candidate that reached the end, and
-    name -> error of every one whose runtime failed on the way.
+    """What was seen on one scan.
+
+    Attributes:
+        names: of the labels, the background first.
+        labels: the reference's (D, H, W).
+        agreed: name -> agreement and labels of every candidate that reached the end.
+        failed: name -> error of every one whose runtime failed on the way.
     """
 
+    names: tuple[str, ...]
     labels: Volume
     agreed: Mapping[str, tuple[Agreement, Volume]]
     failed: Mapping[str, BackendError]
@@ -38,13 +44,23 @@ def side_by_side(
     settings: SegmentSettings = STANDARD,
     progress: Progress | None = None,
 ) -> SideBySide:
-    """What `compare` says of each candidate, with one run of the reference for all of them.
+    """The agreement of every candidate with the reference, which is run once for all of them.
 
-    A candidate that raises BackendError is left out from there and the others go on. progress counts the windows of all
-    sessions. Memory: a slab of logits and a label map for each.
-    Raises UsageError when the specs differ in what they see (patch, spacing, intensity, ...) or in their labels, and
-    what `segment` raises. Of the settings, overlap and batch are used: no window is left out, and one thread does it
-    all, because two sessions that run at a time would take the cores from each other.
+    The logits are those on the scan's own grid, from which the labels are taken. Logits of a candidate that are not
+    finite make Agreement.finite False. A candidate that raises BackendError is left out from there and the others go
+    on. Memory: a slab of logits and a label map for each.
+
+    Args:
+        reference: what the candidates are held to.
+        candidates: name -> session.
+        volume: the scan.
+        settings: overlap and batch are used: no window is left out, and one thread does it all, because two sessions
+            that run at a time would take the cores from each other.
+        progress: called with the windows done and the windows in total of all sessions.
+
+    Raises:
+        UsageError: when the specs differ in what they see (patch, spacing, intensity, ...) or in their labels.
+        ScanError, BackendError: as `segment` does, for the reference.
     """
     for candidate in candidates.values():
         _check_alike(reference.spec, candidate.spec)
@@ -69,6 +85,7 @@ def side_by_side(
     names = reference.spec.labels
     done = {name: side for name, side in sides.items() if name not in failed}
     return SideBySide(
+        names,
         prepared.on_scan(expected.labels),
         {
             name: (of_labels(expected.labels, side.labels, names, side.distance), prepared.on_scan(side.labels))

@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 
 from medattn_edge.agreement import Agreement, Thresholds
 from medattn_edge.artifact import manifest_path, sha256
@@ -33,20 +32,11 @@ from medattn_edge.evaluation import (
 )
 from medattn_edge.evaluation.report import SPEED_FIELDS, row_of
 from medattn_edge.evaluation.trial import BenchTrial, worst
-from medattn_edge.export import ExportSettings, export_network, random_patches
-from medattn_edge.models import build
+from medattn_edge.export import export_network, random_patches
 from medattn_edge.models import checkpoint as checkpoints
-from medattn_edge.spec import ModelSpec
 from medattn_edge.timing import Latency
+from tests.evaluation.conftest import SPEC
 
-SPEC = ModelSpec(
-    "attention-unet-monai",
-    1,
-    ("background", "organ"),
-    (32, 32),
-    (4, 4),
-    config={"dims": 2, "channels": [4, 8, 16]},
-)
 OPENERS = """
 import ctypes, os, time
 from medattn_edge.backends import open_session
@@ -80,25 +70,6 @@ def lies_later(path, **options):
     return _after(path, options, 7, lambda answer: answer * 2)
 """
 OF_ORT = Runtime("onnxruntime", "onnxruntime")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(randomised: Callable[[Any], Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(2)
-    path = tmp_path_factory.mktemp("measured") / "net.safetensors"
-    network = randomised(build(SPEC))
-    with torch.no_grad():  # no class wins everywhere
-        list(network.parameters())[-1].sub_(network(torch.rand(4, 1, 32, 32)).mean((0, 2, 3)))
-    checkpoints.save(path, network, SPEC)
-    return path
-
-
-@pytest.fixture(scope="module")
-def artifact(checkpoint: Path) -> Path:
-    path = checkpoint.with_name("net.onnx")
-    real = {"random": random_patches(SPEC, 1)}
-    export_network(checkpoints.load(checkpoint), path, real, settings=ExportSettings(batch=None))
-    return path
 
 
 @pytest.fixture(scope="module")
