@@ -29,7 +29,7 @@ from medattn_edge.backends import backends, missing_packages
 from medattn_edge.backends.runtimes import Runtime
 from medattn_edge.backends.torch.eager import EagerSession
 from medattn_edge.errors import MedattnError, MissingDependency
-from medattn_edge.evaluation import BenchCandidate, BenchReport, BenchSettings, measure
+from medattn_edge.evaluation import BenchCandidate, BenchReport, BenchSettings, measure_candidates
 from medattn_edge.export.flops import gflop
 from medattn_edge.host import hardware
 
@@ -68,7 +68,7 @@ def run(case: Case, forms: Sequence[Form], settings: BenchSettings, folder: Path
     found, absent = candidates(files, forms)
     _say(f"{case.name}: measuring {len(found) + 1} rows")
     reference = _candidate(files, REFERENCE, files.checkpoint())
-    report = measure(reference, found, {"held out": files.patches[1]}, replace(settings, batch=case.batch))
+    report = measure_candidates(reference, found, {"held out": files.patches[1]}, replace(settings, batch=case.batch))
     learnt = "a real chest CT" if networks.is_shipped(case) else "smooth random images: the network has learnt nothing"
     weights = "trained" if networks.is_shipped(case) else "initial" if case.initial else "deterministic"
     about: dict[str, Any] = {"name": case.name, "source": case.source, "weights": weights, "judged_on": learnt}

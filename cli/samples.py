@@ -19,10 +19,10 @@ def real_patches(spec: ModelSpec, scans: list[Path], count: int) -> dict[str, Pa
 
     from medattn_edge.data.samples import sample_scan
     from medattn_edge.inference import sample_patches
-    from medattn_edge.io import read_scan, read_volume
+    from medattn_edge.io import read_volume
 
     if scans:
-        return {path.name: sample_patches(read_scan(path), spec, count) for path in scans}
+        return {path.name: sample_patches(read_volume(path), spec, count) for path in scans}
     try:
         path = sample_scan()
     except MissingDependency as error:

@@ -2,7 +2,8 @@
 
 from medattn_edge.evaluation.candidate import BenchCandidate, BenchSettings, executed_in, gate_of
 from medattn_edge.evaluation.comparison import Comparison, ComparisonSettings, compare
-from medattn_edge.evaluation.measure import measure
+from medattn_edge.evaluation.measure import measure_candidates
+from medattn_edge.evaluation.measurement import Measurement, MeasurementPlan, PlanSettings, measure, plan_measurement
 from medattn_edge.evaluation.report import BenchReport, BenchRow
 from medattn_edge.evaluation.roofline import Peak, peak
 from medattn_edge.evaluation.true_labels import TrueLabels
@@ -14,11 +15,16 @@ __all__ = [
     "BenchSettings",
     "Comparison",
     "ComparisonSettings",
+    "Measurement",
+    "MeasurementPlan",
     "Peak",
+    "PlanSettings",
     "TrueLabels",
     "compare",
     "executed_in",
     "gate_of",
     "measure",
+    "measure_candidates",
     "peak",
+    "plan_measurement",
 ]

@@ -22,7 +22,7 @@ Progress = Callable[[str, int, int], None]  # what is going on, done, of how man
 _DEFAULTS = BenchSettings()
 
 
-def measure(
+def measure_candidates(
     reference: BenchCandidate,
     candidates: Sequence[BenchCandidate],
     samples: Mapping[str, Patches],
@@ -31,11 +31,20 @@ def measure(
 ) -> BenchReport:
     """A row for the reference and for every candidate.
 
-    samples: name -> real input float32 (n, C, *patch), n at least the batch; noise is added to it. Every session is
-    opened by itself (the cold start), held to its gate, and only then timed, all in turn, on the first real patches. A
-    candidate that fails, crashes or hangs is a row without a speed and stops no other.
-    Raises UsageError without samples, what the reference raises when it cannot be run, and AgreementError when it does
-    not agree with itself.
+    Every session is opened by itself (the cold start), held to its gate, and only then timed, all in turn, on the first
+    real patches. A candidate that fails, crashes or hangs is a row without a speed and stops no other.
+
+    Args:
+        reference: what the candidates are held to.
+        candidates: what is measured.
+        samples: name -> real input float32 (n, C, *patch), n at least the batch; noise is added to it.
+        settings: how they are timed.
+        progress: called with what is going on, how much of it is done, and of how much.
+
+    Raises:
+        UsageError: without samples.
+        AgreementError: when the reference does not agree with itself.
+        MedattnError: what the reference raises when it cannot be run.
     """
     settings = settings.explicit()
     tell = progress or (lambda what, done, of: None)

@@ -28,7 +28,7 @@ from medattn_edge.evaluation import (
     Peak,
     executed_in,
     gate_of,
-    measure,
+    measure_candidates,
 )
 from medattn_edge.evaluation.report import SPEED_FIELDS, row_of
 from medattn_edge.evaluation.trial import BenchTrial, worst
@@ -109,7 +109,7 @@ def reference_of(checkpoint: Path) -> BenchCandidate:
 @pytest.fixture(scope="module")
 def report(checkpoint: Path, artifact: Path, lie: Path, openers: None) -> BenchReport:
     """One measurement of what is right and of everything that goes wrong."""
-    return measure(
+    return measure_candidates(
         reference_of(checkpoint),
         [
             candidate(lie),
@@ -216,11 +216,13 @@ def test_another_batch_than_the_file_has_is_a_verdict(checkpoint: Path, tmp_path
 def test_a_reference_that_cannot_be_run_is_an_error_and_no_row(artifact: Path, tmp_path: Path, openers: None) -> None:
     real = {"real": random_patches(SPEC, 1)}
     with pytest.raises(CheckpointError, match="does not exist"):
-        measure(reference_of(tmp_path / "nowhere.safetensors"), [candidate(artifact)], real, BenchSettings(threads=1))
+        measure_candidates(
+            reference_of(tmp_path / "nowhere.safetensors"), [candidate(artifact)], real, BenchSettings(threads=1)
+        )
     with pytest.raises(UsageError, match="0 patches of real input"):
-        measure(candidate(artifact), [], {})
+        measure_candidates(candidate(artifact), [], {})
     with pytest.raises(UsageError, match="1 patches of real input for a batch of 2"):
-        measure(candidate(artifact), [], real, BenchSettings(batch=2))
+        measure_candidates(candidate(artifact), [], real, BenchSettings(batch=2))
 
 
 def test_a_reference_whose_logits_are_not_finite_is_none(artifact: Path, tmp_path: Path) -> None:
@@ -234,7 +236,7 @@ def test_a_reference_whose_logits_are_not_finite_is_none(artifact: Path, tmp_pat
     facts = json.loads(manifest_path(path).read_text(encoding="utf-8"))
     manifest_path(path).write_text(json.dumps({**facts, "sha256": sha256(path)}), encoding="utf-8")
     with pytest.raises(AgreementError, match=r"nan\.onnx cannot be one: .*not finite"):
-        measure(candidate(path), [], {"real": random_patches(SPEC, 1)}, BenchSettings(threads=1))
+        measure_candidates(candidate(path), [], {"real": random_patches(SPEC, 1)}, BenchSettings(threads=1))
 
 
 def of_latency(candidate: BenchCandidate, p50_ms: float, peaks: Peak, **settings: Any) -> BenchRow:
