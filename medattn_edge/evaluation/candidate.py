@@ -23,10 +23,18 @@ _EXACT_DB = 90.0  # what is asked of FP32 against FP32, and of nothing less
 class BenchCandidate:
     """What is measured.
 
-    name: the row's `artifact`. path: an artifact or a checkpoint. network: the record's name. precision: what it really
-    computes in: fp32, fp16, int8 or bf16; stored: that of the file, where it is another. gate: on real input. gflop: of
-    one patch, of the graph that it runs. opener: `module:function`, imported in the child. spec: of a checkpoint.
-    optional: left out, and not failed, where its runtime turns out not to be here.
+    Attributes:
+        name: the row's `artifact`.
+        path: an artifact or a checkpoint.
+        runtime: where it is run.
+        network: the record's name.
+        precision: what it really computes in: fp32, fp16, int8 or bf16.
+        gate: what it must reach on real input.
+        gflop: of one patch, of the graph that it runs.
+        opener: `module:function`, imported in the child.
+        spec: of a checkpoint.
+        stored: the precision of the file, where it is another.
+        optional: left out, and not failed, where its runtime turns out not to be here.
     """
 
     name: str
@@ -61,8 +69,15 @@ class BenchCandidate:
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """duration_s, warm_up_s: of each candidate. threads: 0 is one per physical core; they are always set.
-    deadline_ms: what a run may take. timeout_s: what opening may take, and of one run. batch: patches of one run.
+    """How candidates are timed.
+
+    Attributes:
+        duration_s: of the timing of each candidate.
+        warm_up_s: before it.
+        threads: of the CPU, 0 for as many as there are cores for this process; `explicit` sets them.
+        deadline_ms: what a run may take, None to count none.
+        timeout_s: what opening may take, and one run; beyond it the candidate has failed.
+        batch: patches of one run.
     """
 
     duration_s: float = 10.0

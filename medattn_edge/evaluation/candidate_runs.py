@@ -61,14 +61,7 @@ def plan_runs(
         UsageError: for runtimes without an .onnx candidate, and a candidate that comes twice.
         ArtifactError, HostError: as `Artifact.read` and `choose` do.
     """
-    if runtimes and not any(path.suffix.lower() == ".onnx" for path in paths):
-        raise UsageError(
-            f"--runtime {runtimes[0]} for {paths[0].name}",
-            expected="an .onnx candidate: any other is run by what it was made for",
-            hint="leave --runtime out",
-        )
-    if len(set(paths)) != len(paths):
-        raise UsageError("a candidate comes twice", expected="each file once", hint="leave it out the second time")
+    check_files(paths, runtimes)
     left_out: dict[str, str] = {}
     manifests = [None if backend_of(path).name == "eager" else Artifact.read(path).manifest for path in paths]
     by_us = not runtimes or ALL in runtimes
@@ -86,3 +79,16 @@ def plan_runs(
             ]
         graphs.append(runs)
     return graphs, left_out
+
+
+def check_files(paths: Sequence[Path], runtimes: Sequence[str]) -> None:
+    """Raise UsageError for a file that comes twice, and for runtimes of files that none of them may choose."""
+    if runtimes and not any(path.suffix.lower() == ".onnx" for path in paths):
+        raise UsageError(
+            f"--runtime {runtimes[0]} for {paths[0].name}",
+            expected="an .onnx file: any other is run by what it was made for",
+            hint="leave --runtime out",
+        )
+    twice = next((path for index, path in enumerate(paths) if path in paths[:index]), None)
+    if twice is not None:
+        raise UsageError(f"{twice.name} comes twice", expected="each file once", hint="leave it out the second time")

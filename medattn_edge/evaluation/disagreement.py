@@ -16,8 +16,11 @@ CLIP_DB = 100.0  # beyond it two FP32 runs differ by the order of their sums
 class RuntimeOutcome:
     """The outcome of one runtime.
 
-    agreements: with the FP32 reference, one for each scan that it finished, in order. failure: why it ended early.
-    as_written: it computes the graph node by node, without optimisation, which is what the graph means.
+    Attributes:
+        runtime: its name.
+        agreements: with the FP32 reference, one for each scan that it finished, in order.
+        failure: why it ended early, empty when it did not.
+        as_written: it computes the graph node by node, without optimisation, which is what the graph means.
     """
 
     runtime: str
@@ -34,7 +37,15 @@ class RuntimeOutcome:
 
 @dataclass(frozen=True)
 class RuntimeVerdict:
-    """What the gate says of one runtime. reason: why it is refused, or what is odd about one that is not."""
+    """What the gate says of one runtime.
+
+    Attributes:
+        runtime: its name.
+        sqnr_db: on its worst scan, None when there is no finite one.
+        refused: it must not be deployed with this graph.
+        reason: why it is refused, or what is odd about one that is not.
+        as_written: it computes the graph node by node.
+    """
 
     runtime: str
     sqnr_db: float | None
@@ -50,7 +61,12 @@ class RuntimeVerdict:
 
 @dataclass(frozen=True)
 class Ruling:
-    """What the gate says of one graph. note: why it says little, empty when it does not."""
+    """What the gate says of one graph.
+
+    Attributes:
+        rows: one for each runtime, in the order of the outcomes.
+        note: why it says little, empty when it does not.
+    """
 
     rows: tuple[RuntimeVerdict, ...]
     note: str = ""

@@ -13,6 +13,7 @@ from medattn_edge.backends.runtimes import ALL, Runtime, choose
 from medattn_edge.backends.session import Patches
 from medattn_edge.errors import InputError, UsageError
 from medattn_edge.evaluation.candidate import BenchCandidate, BenchSettings, executed_in, gate_of
+from medattn_edge.evaluation.candidate_runs import check_files
 from medattn_edge.evaluation.measure import Progress, measure_candidates
 from medattn_edge.evaluation.report import BenchReport
 from medattn_edge.inference.real_patches import real_patches
@@ -148,14 +149,7 @@ def _read(paths: Sequence[Path], reference: Path, batch: int, runtimes: Sequence
         raise InputError(f"{reference} does not exist", expected="a checkpoint", hint=f"ls '{reference.parent}'")
     if not paths:
         raise UsageError("no artifact", expected="at least one", hint="medattn-edge bench NET.onnx --reference NET.pth")
-    if len(set(paths)) != len(paths):
-        raise UsageError("an artifact comes twice", expected="each file once", hint="leave it out the second time")
-    if runtimes and not any(path.suffix.lower() == ".onnx" for path in paths):
-        raise UsageError(
-            f"--runtime {runtimes[0]} for {paths[0].name}",
-            expected="an .onnx artifact: any other is run by what it was made for",
-            hint="leave --runtime out",
-        )
+    check_files(paths, runtimes)
     digest, artifacts = sha256(reference), list[Artifact]()
     for path in paths:
         if backend_of(path).name == "eager":

@@ -30,9 +30,15 @@ SPEED_FIELDS = (
 class BenchRow:
     """One candidate, what it agreed in, and, when it passed, how fast it was.
 
-    agreement: the worst figure of all real samples, None when there is no answer. speed: of SPEED_FIELDS, empty when it
-    failed, and then latency is None. Samples of one place in the latencies of two rows are of one round. notes: what a
-    reader of the figures should know.
+    Attributes:
+        candidate: what was measured.
+        patch: its size.
+        settings: how.
+        agreement: the worst figure of all real samples, None when there is no answer.
+        failures: why it failed, empty when it passed.
+        latency: None when it failed. Samples of one place in the latencies of two rows are of one round.
+        speed: of SPEED_FIELDS, empty when it failed.
+        notes: what a reader of the figures should know.
     """
 
     candidate: BenchCandidate
@@ -82,7 +88,13 @@ class BenchRow:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """rows: the reference first. left_out: `artifact in backend` -> why it is no row."""
+    """Every row, and what they were measured in.
+
+    Attributes:
+        environment: the host, its versions and its load, as JSON values.
+        rows: the reference first.
+        left_out: `artifact in runtime` -> why it is no row.
+    """
 
     environment: Mapping[str, Any]
     rows: tuple[BenchRow, ...]

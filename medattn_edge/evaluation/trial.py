@@ -22,10 +22,19 @@ _SAME_DB = 30.0  # a later answer has to be that near to the first one, where th
 
 @dataclass
 class BenchTrial:
-    """The outcome of a candidate so far. must: it is the reference, whose errors are raised and no verdict.
+    """The outcome of a candidate so far.
 
-    left_out: why it is no row at all, empty when it is one. cold_start_ms: from the start of its process to its first
-    answer. peak_rss_mb, timed_by: after the last run.
+    Attributes:
+        candidate: what is measured.
+        must: it is the reference, whose errors are raised and no verdict.
+        session: open from `start` on.
+        cold_start_ms: from the start of its process to its first answer.
+        peak_rss_mb: the most memory of its process, after the last run.
+        timed_by: `wall clock` or `device events`, after the last run.
+        agreement: with the reference, the worst of all real samples.
+        latency: of the rounds in which all candidates ran.
+        failures: what speaks against it.
+        left_out: why it is no row at all, empty when it is one.
     """
 
     candidate: BenchCandidate

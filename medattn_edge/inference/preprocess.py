@@ -24,9 +24,12 @@ MOST_VOXELS = 2**31  # 8 GB of float32: a larger resampled scan has a wrong spac
 class Prepared:
     """Network input made from a scan, and the way back.
 
-    image: float32 (C, *three axes), the scan's axes in the network's order, on the network's spacing.
-    scan: what came in. lps: the same voxels in the order (S, P, L). order: image axis 1 + i is axis order[i] of lps.
-    steps: per image axis, the network's voxel in voxels of lps; exactly 1 where the axis was not resampled.
+    Attributes:
+        image: float32 (C, *three axes), the scan's axes in the network's order, on the network's spacing.
+        scan: what came in.
+        lps: the same voxels in the order (S, P, L).
+        order: image axis 1 + i is axis order[i] of lps.
+        steps: per image axis, the network's voxel in voxels of lps; exactly 1 where the axis was not resampled.
     """
 
     image: Floats

@@ -26,10 +26,16 @@ Answer = tuple[Floats, Floats | None]  # logits (n, K, *patch) and attention (n,
 
 @dataclass(frozen=True, eq=False)
 class SlidingWindow:
-    """One session shown the windows of one image float32 (C, *three axes).
+    """One session shown the windows of one image.
 
-    batch: windows per run. skipping: the windows that are not run, by default none. progress: called by the thread
-    that runs the session.
+    Attributes:
+        session: the network.
+        image: float32 (C, *three axes).
+        tiling: the windows.
+        batch: windows per run.
+        attention: ask for attention maps as well.
+        progress: called with the windows done and the windows in total, by the thread that runs the session.
+        skipping: the windows that are not run, by default none.
     """
 
     session: Session
@@ -115,10 +121,19 @@ def sliding_window(
     attention: bool = False,
     progress: Progress | None = None,
 ) -> SlidingWindow:
-    """The windows of an image float32 (C, *three axes) none of them skipped.
+    """The windows of an image, none of them skipped.
 
-    batch: windows per run, unless the session has a fixed one (then the last run is filled up with zeros).
-    Raises ShapeError for an image of other channels, UsageError for a batch or an overlap that cannot be.
+    Args:
+        session: the network.
+        image: float32 (C, *three axes).
+        overlap: of neighbouring windows.
+        batch: windows per run, unless the session has a fixed one (then the last run is filled up with zeros).
+        attention: ask for attention maps as well.
+        progress: called with the windows done and the windows in total, by the thread that runs the session.
+
+    Raises:
+        ShapeError: for an image of other channels.
+        UsageError: for a batch or an overlap that cannot be.
     """
     spec = session.spec
     if image.ndim != 4 or image.shape[0] != spec.in_channels or image.dtype != np.float32:

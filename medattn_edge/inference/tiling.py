@@ -42,11 +42,15 @@ def starts(size: int, patch: int, overlap: float) -> list[int]:
 
 
 class Tiling:
-    """Windows over an image of spatial shape (three axes); a 2-D patch tiles every slice along the first axis.
+    """Windows over an image of three axes; a 2-D patch tiles every slice along the first axis.
 
-    patch: three sizes, the first 1 for a 2-D network. windows: in the order of their starts, first axis outermost.
-    size: the voxels of the image that a window covers, less than the patch where the image is smaller; then the image
-    lies in the middle of the patch, at `inside`.
+    Attributes:
+        shape: of the image.
+        patch: three sizes, the first 1 for a 2-D network.
+        windows: in the order of their starts, first axis outermost.
+        size: the voxels of the image that a window covers, less than the patch where the image is smaller; then the
+            image lies in the middle of the patch, at `inside`.
+        inside: where the image lies in the patch.
     """
 
     def __init__(self, shape: tuple[int, ...], patch: tuple[int, ...], overlap: float) -> None:
