@@ -18,6 +18,7 @@ from medattn_edge.evaluation.disagreement import MAX_GAP_DB, Ruling, RuntimeOutc
 from medattn_edge.evaluation.side_by_side import SideBySide, side_by_side
 from medattn_edge.evaluation.true_labels import TrueLabels
 from medattn_edge.host import hardware
+from medattn_edge.host.hardware import usable_cores
 from medattn_edge.inference.segment import SegmentSettings
 from medattn_edge.io import Scan
 from medattn_edge.spec import ModelSpec
@@ -32,7 +33,7 @@ class ComparisonSettings:
 
     Attributes:
         device: of the candidates, cpu or cuda:INDEX; the reference runs on the CPU.
-        threads: of the CPU, 0 leaves it to the runtime.
+        threads: of the CPU, for the reference and each candidate; 0 for as many as there are usable cores.
         timeout_s: of opening, and of one run.
         max_gap_db: SQNR that a runtime may lose to the graph as written.
         overlap: of neighbouring windows.
@@ -196,6 +197,7 @@ class _Graph:
         """left_out, notes: are added to."""
         self.runs = list(runs)
         self._reference, self._settings, self._left_out, self._notes = reference, settings, left_out, notes
+        self._threads = settings.threads or usable_cores()
 
     def run(self, scans: Sequence[Scan], truth: TrueLabels, thresholds: Thresholds, progress: Progress) -> None:
         """Fill in the outcome of each run; one whose runtime turns out not to be here is taken out."""
@@ -204,8 +206,8 @@ class _Graph:
             sessions = self._opened(stack)
             if not sessions:
                 return
-            threads, spec = self._settings.threads, self._spec()
-            reference = stack.enter_context(open_session(self._reference, threads=threads, spec=spec))
+            spec = self._spec()
+            reference = stack.enter_context(open_session(self._reference, threads=self._threads, spec=spec))
             names = reference.spec.labels
             for index, scan in enumerate(scans):
                 volume, name = scan.read(), scan.path.name
@@ -238,7 +240,7 @@ class _Graph:
         sessions: dict[str, IsolatedSession] = {}
         for one in list(self.runs):
             try:
-                session = one.runtime.open(one.path, self._settings.threads, self._settings.timeout_s)
+                session = one.runtime.open(one.path, self._threads, self._settings.timeout_s)
                 sessions[one.name] = stack.enter_context(session)
             except BackendError as error:
                 one.failure = error.found
