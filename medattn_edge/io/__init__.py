@@ -1,10 +1,11 @@
 """Files to volumes and back: one module per format, each with a FORMAT record."""
 
 from medattn_edge.io.files import format_of, formats, read_labels, read_volume, write_labels, write_maps
-from medattn_edge.io.scan import Scan, read_scan
+from medattn_edge.io.scan import Scan, find_scan, read_scan
 
 __all__ = [
     "Scan",
+    "find_scan",
     "format_of",
     "formats",
     "read_labels",

@@ -83,9 +83,19 @@ class Scan:
         return _calibrated(read_series(self.series), self._pixel_spacing)
 
 
+def find_scan(path: Path | str, series: str = "") -> Scan:
+    """The scan that a path means, its series found by the headers; raises as Scan and `Scan.series` do."""
+    scan = Scan(path, series)
+    _ = scan.series  # an error now, and not when it is read
+    return scan
+
+
 def read_scan(path: Path | str, series: str = "") -> Volume:
-    """The voxels of the scan that a path means, in a file of any format or a series of DICOM files; raises as Scan."""
-    return Scan(path, series).read()
+    """The voxels of the scan that a path means, in a file of any format or a series of DICOM files.
+
+    Raises as `find_scan` and `Scan.read` do.
+    """
+    return find_scan(path, series).read()
 
 
 def is_dicom_source(path: Path) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medattn_edge.errors import ScanError, UsageError
-from medattn_edge.io import Scan, read_scan, read_volume, write_labels
+from medattn_edge.io import Scan, find_scan, read_scan, read_volume, write_labels
 from medattn_edge.volume import Volume
 
 CT = Volume(np.arange(5 * 24 * 20, dtype=np.int16).reshape(5, 24, 20), np.diag([4.0, 1.5, 1.25, 1.0])[[2, 1, 0, 3]])
@@ -53,4 +53,5 @@ def test_several_series_are_an_error_that_lists_them_until_one_is_chosen(several
     volumes = [scan.read().voxels for scan in found]
     assert not np.array_equal(volumes[0], volumes[1])
     with pytest.raises(ScanError, match="no series 'zz'"):
-        read_scan(several, "zz")
+        find_scan(several, "zz")
+    assert find_scan(several, hashes[0]).files == found[0].files
