@@ -10,7 +10,7 @@ import typer
 from medattn_edge.errors import InputError
 
 from . import console
-from .inspect_dicom import is_dicom_source, show_series
+from .inspect_dicom import show_series
 from .rewrites import in_a_line
 
 
@@ -20,6 +20,7 @@ def command(
 ) -> None:
     """Print spec, lineage, inputs, outputs, operators, parameters and FLOPs; or the series of a DICOM folder."""
     from medattn_edge.backends import backend_of
+    from medattn_edge.io.scan import is_dicom_source
 
     if is_dicom_source(path):
         show_series(path, json)

@@ -11,13 +11,6 @@ if TYPE_CHECKING:
     from medattn_edge.io.dicom.volume import SearchResult, Series
 
 
-def is_dicom_source(path: Path) -> bool:
-    """Whether `inspect` shows series of this path and not a model: a folder, or a file that is DICOM."""
-    from medattn_edge.io.dicom.files import SUFFIXES, is_dicom
-
-    return path.is_dir() or (path.is_file() and (is_dicom(path) or path.suffix.lower() in SUFFIXES))
-
-
 def show_series(path: Path, json: bool) -> None:
     """Print every series: what it is, whether it can be segmented, and the reason when not.
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medattn_edge.backends import open_session
     from medattn_edge.errors import MedattnError
-    from medattn_edge.evaluation.comparison import compare
+    from medattn_edge.evaluation import compare
     from medattn_edge.export import export_network
-    from medattn_edge.inference import sample_patches, segment
+    from medattn_edge.inference import sample_patches, segment, segment_to
     from medattn_edge.io import read_labels, read_volume, write_labels, write_maps
     from medattn_edge.models.checkpoint import load as load_checkpoint
     from medattn_edge.precision import CalibrationSettings, calibrate
@@ -35,7 +35,7 @@ _HOME = {
     "Volume": ("volume", "Volume"),
     "CalibrationSettings": ("precision", "CalibrationSettings"),
     "calibrate": ("precision", "calibrate"),
-    "compare": ("evaluation.comparison", "compare"),
+    "compare": ("evaluation", "compare"),
     "export_network": ("export", "export_network"),
     "fold_batch_norms": ("rewrites.batch_norm", "fold_batch_norms"),
     "fuse": ("rewrites", "fuse"),
@@ -45,6 +45,7 @@ _HOME = {
     "read_volume": ("io", "read_volume"),
     "sample_patches": ("inference", "sample_patches"),
     "segment": ("inference", "segment"),
+    "segment_to": ("inference", "segment_to"),
     "write_labels": ("io", "write_labels"),
     "write_maps": ("io", "write_maps"),
 }
@@ -60,6 +61,7 @@ __all__ = [  # noqa: RUF022 - the order of the work
     "open_session",
     "read_volume",
     "segment",
+    "segment_to",
     "compare",
     "write_labels",
     "write_maps",

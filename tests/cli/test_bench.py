@@ -229,3 +229,12 @@ def test_a_folder_that_is_not_there_is_told_before_the_work(medattn: Run, checkp
     done = medattn("bench", artifact, "--reference", checkpoint, "-o", "/nowhere/results.json", "--json")
     assert done.returncode == 3
     assert json.loads(done.stdout)["error"]["code"] == "output"
+
+
+@pytest.mark.parametrize("command", ["bench", "compare"])
+def test_the_old_name_of_the_time_limit_is_refused_with_the_new_one(
+    medattn: Run, checkpoint: Path, artifact: Path, scan: Path, command: str
+) -> None:
+    files = (artifact, "--reference", checkpoint) if command == "bench" else (checkpoint, artifact, scan)
+    refused(medattn(command, *files, "--time-limit", 5), 2, "--time-limit is now --timeout", "--timeout 5")
+    assert "--time-limit" not in medattn(command, "--help").stdout
