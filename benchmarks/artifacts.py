@@ -24,13 +24,13 @@ from medattn_edge.artifact import Artifact, tool_versions
 from medattn_edge.atomic import replacing
 from medattn_edge.backends.compiler import CompileSettings
 from medattn_edge.compile.compilation import compile_artifact
-from medattn_edge.export import ExportSettings, export_network
+from medattn_edge.exporters import ExportSettings, export_network
 from medattn_edge.models import checkpoint as checkpoints
 from medattn_edge.precision import fp16
 from medattn_edge.rewrites import defaults, fuse
 
 # A change in these makes other files.
-_MADE_BY = ("models/*.py", "rewrites/*.py", "export/*.py", "precision/**/*.py", "backends/openvino/*.py")
+_MADE_BY = ("models/*.py", "rewrites/*.py", "exporters/*.py", "precision/**/*.py", "backends/openvino/*.py")
 _AND_BY = ("networks.py", "artifacts.py", "quantised.py")
 
 

@@ -28,7 +28,7 @@ from medattn_edge.backends.compiler import CompileSettings
 from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Options
 from medattn_edge.compile.compilation import compile_artifact
-from medattn_edge.export import export_network, random_patches
+from medattn_edge.exporters import export_network, random_patches
 from medattn_edge.models import build, checkpoint, network_record
 from medattn_edge.precision import fp16
 from medattn_edge.precision.observe import floating_tensors, ranges

@@ -167,7 +167,7 @@ def _reference(path: Path, files: list[Artifact]) -> Candidate:
 
 
 def _gflop(path: Path, spec: ModelSpec) -> float:
-    from medattn_edge.export.flops import gflop
+    from medattn_edge.exporters.flops import gflop
     from medattn_edge.models import checkpoint
 
     return gflop(checkpoint.load(path, config=spec.config).network, spec)

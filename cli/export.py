@@ -65,7 +65,7 @@ def command(  # noqa: PLR0913
     ships. With --precision fp16 that input also says which tensors come near the end of half precision: they stay FP32.
     """
     try:
-        from medattn_edge import export
+        from medattn_edge import exporters as export
         from medattn_edge.models import checkpoint as checkpoints
     except ImportError as error:
         raise MissingDependency.of_extra(str(error.name), "export") from error

@@ -71,7 +71,7 @@ def _graphs(source: Path, output: Path, compiler: Compiler, wanted: Wanted) -> t
             hint=f"medattn-edge compile CHECKPOINT -o {output.name} --tune",
         )
     try:
-        from medattn_edge.export import ExportSettings
+        from medattn_edge.exporters import ExportSettings
         from medattn_edge.models import checkpoint as checkpoints
     except ImportError as error:
         raise MissingDependency.of_extra(str(error.name), "export") from error

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from medattn_edge.backends import open_session
     from medattn_edge.errors import MedattnError
     from medattn_edge.evaluation.comparison import compare
-    from medattn_edge.export import export_network
+    from medattn_edge.exporters import export_network
     from medattn_edge.inference import sample_patches, segment
     from medattn_edge.io import read_labels, read_volume, write_labels, write_maps
     from medattn_edge.models.checkpoint import load as load_checkpoint

@@ -59,7 +59,7 @@ def artifact(randomised, tmp_path_factory):
     """A small ONNX artifact."""
     import torch
 
-    from medattn_edge.export import ExportSettings, export_network, random_patches
+    from medattn_edge.exporters import ExportSettings, export_network, random_patches
     from medattn_edge.models import build
     from medattn_edge.models.checkpoint import Checkpoint
     from medattn_edge.spec import ModelSpec

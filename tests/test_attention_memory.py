@@ -16,7 +16,7 @@ from medattn_edge.artifact import Artifact
 from medattn_edge.backends.compiler import CompileSettings
 from medattn_edge.backends.openvino.attention import TYPE
 from medattn_edge.compile.compilation import compile_artifact
-from medattn_edge.export import export_network, random_patches
+from medattn_edge.exporters import export_network, random_patches
 from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.precision.fp16 import islands
 from medattn_edge.precision.fp16_graph import to_fp16

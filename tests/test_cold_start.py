@@ -61,7 +61,7 @@ SPEC = ModelSpec(
 @pytest.fixture(scope="module")
 def artifact(randomised: Callable[[Any], Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small gated network as ONNX, for any batch."""
-    from medattn_edge.export import ExportSettings, export_network, random_patches
+    from medattn_edge.exporters import ExportSettings, export_network, random_patches
     from medattn_edge.models import build
     from medattn_edge.models.checkpoint import Checkpoint
 

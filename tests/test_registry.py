@@ -12,7 +12,7 @@ import pytest
 
 from medattn_edge.backends import backend_of, backends
 from medattn_edge.errors import UsageError
-from medattn_edge.export import exporters
+from medattn_edge.exporters import exporters
 from medattn_edge.models import network_record, networks
 from medattn_edge.registry import check, is_default, records
 from tests.support import ROOT

@@ -104,7 +104,7 @@ def source_of(path: Path, compiler: Compiler) -> Source:
     if ".onnx" in compiler.sources:
         artifact = Artifact.read(path)
         return Source(artifact.path, artifact.manifest)
-    from medattn_edge.export import ExportSettings, manifest_of
+    from medattn_edge.exporters import ExportSettings, manifest_of
     from medattn_edge.models import checkpoint
 
     loaded = checkpoint.load(path)

@@ -13,7 +13,7 @@ from medattn_edge.compile.compilation import reference_of
 from medattn_edge.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from medattn_edge.export import ExportSettings
+    from medattn_edge.exporters import ExportSettings
     from medattn_edge.models.checkpoint import Checkpoint
     from medattn_edge.models.network import SegmentationNetwork
     from medattn_edge.rewrites import Fused
@@ -102,7 +102,7 @@ class RewrittenGraphs:
 
     def write(self, rewrites: Rewrites, path: Path) -> Artifact:
         """Export to ONNX; raises AgreementError when it disagrees with the checkpoint's network already there."""
-        from medattn_edge.export import export_network, random_patches
+        from medattn_edge.exporters import export_network, random_patches
 
         fused = self._fuse(self._checkpoint.network, rewrites, self.spec)
         noise = {"random": random_patches(self.spec, 1)}  # the compiled file is what real input is given to

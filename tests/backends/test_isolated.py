@@ -31,7 +31,7 @@ from medattn_edge.errors import (
     ShapeError,
     UsageError,
 )
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_network, random_patches
 from medattn_edge.models import build
 from medattn_edge.models import checkpoint as checkpoints
 from medattn_edge.spec import ModelSpec

@@ -25,7 +25,7 @@ from medattn_edge.backends.openvino.library import imported
 from medattn_edge.backends.openvino.model import precision_of, translated
 from medattn_edge.compile.compilation import compile_artifact
 from medattn_edge.errors import BackendError, HostError, IntegrityError, UsageError
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_network, random_patches
 from medattn_edge.host import probe
 from medattn_edge.host.diagnosis import installed
 from medattn_edge.models import build

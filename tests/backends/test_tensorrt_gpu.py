@@ -24,7 +24,7 @@ from medattn_edge.backends import Session, open_session
 from medattn_edge.backends.compiler import CompileSettings, Source, compilers
 from medattn_edge.backends.tensorrt.library import has_gpu
 from medattn_edge.errors import BackendError, HostError, MedattnError, UsageError
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_network, random_patches
 from medattn_edge.host import gpu_clocks
 from medattn_edge.models import build, checkpoint
 from medattn_edge.rewrites.batch_norm import fold_batch_norms

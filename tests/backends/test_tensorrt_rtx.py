@@ -26,7 +26,7 @@ from medattn_edge.backends.tensorrt.progress import Phases
 from medattn_edge.backends.tensorrt.rtx import cache_files, capabilities_of, stored_kernels
 from medattn_edge.backends.tensorrt.session import check_target, host_platform
 from medattn_edge.errors import BackendError, HostError, IntegrityError, UsageError
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_network, random_patches
 from medattn_edge.host.hardware import Gpu
 from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.rewrites.batch_norm import fold_batch_norms

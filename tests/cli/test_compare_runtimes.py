@@ -19,7 +19,7 @@ import torch
 
 from medattn_edge.artifact import Artifact, manifest_path, sha256
 from medattn_edge.backends.openvino.library import imported
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_network, random_patches
 from medattn_edge.host import hardware
 from medattn_edge.models import build
 from medattn_edge.models import checkpoint as checkpoints

@@ -28,7 +28,7 @@ from medattn_edge.errors import (
     OutputError,
     UsageError,
 )
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_network, random_patches
 from medattn_edge.host.hardware import Cpu
 from medattn_edge.models import build as build_network
 from medattn_edge.models.checkpoint import Checkpoint, load, save

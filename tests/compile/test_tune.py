@@ -20,7 +20,7 @@ from medattn_edge.backends.compiler import CompileSettings, compiler_of
 from medattn_edge.compile import BETTER, tune
 from medattn_edge.compile.graphs import PLAIN, GivenGraph, RewrittenGraphs
 from medattn_edge.errors import AgreementError, OutputError
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_network, random_patches
 from medattn_edge.host import hardware
 from medattn_edge.models import build
 from medattn_edge.models.checkpoint import Checkpoint

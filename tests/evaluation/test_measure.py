@@ -24,7 +24,7 @@ from medattn_edge.errors import AgreementError, CheckpointError, UsageError
 from medattn_edge.evaluation import Candidate, Peak, Report, Row, Settings, executed_in, gate_of, measure
 from medattn_edge.evaluation.report import SPEED_FIELDS, row_of
 from medattn_edge.evaluation.trial import Trial, worst
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_network, random_patches
 from medattn_edge.models import build
 from medattn_edge.models import checkpoint as checkpoints
 from medattn_edge.spec import ModelSpec

@@ -12,7 +12,7 @@ from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options
 from medattn_edge.data import shipped_checkpoints
 from medattn_edge.data.samples import sample_scan
-from medattn_edge.export import export_network, random_patches
+from medattn_edge.exporters import export_network, random_patches
 from medattn_edge.models import checkpoint as checkpoints
 from medattn_edge.precision import windows
 from medattn_edge.precision.windows import Scan, Windows

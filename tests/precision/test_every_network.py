@@ -16,7 +16,7 @@ from medattn_edge.artifact import Artifact, Manifest
 from medattn_edge.backends.compiler import CompileSettings, Source, compiler_of
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_network, random_patches
 from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.precision.fp16 import islands
 from medattn_edge.precision.fp16_graph import Island, rounded, to_fp16

@@ -22,8 +22,8 @@ from medattn_edge.backends import open_session
 from medattn_edge.data import shipped_checkpoints
 from medattn_edge.data.samples import sample_scan
 from medattn_edge.errors import AgreementError, InputError, UsageError
-from medattn_edge.export import ExportSettings, export_network, random_patches
-from medattn_edge.export.onnx import write
+from medattn_edge.exporters import ExportSettings, export_network, random_patches
+from medattn_edge.exporters.onnx import write
 from medattn_edge.inference import sample_patches
 from medattn_edge.io import read_volume
 from medattn_edge.models import checkpoint as checkpoints

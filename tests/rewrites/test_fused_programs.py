@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from medattn_edge.backends.torch.deprecations import torchscript_is_deprecated
-from medattn_edge.export import ExportSettings
-from medattn_edge.export.onnx import write
+from medattn_edge.exporters import ExportSettings
+from medattn_edge.exporters.onnx import write
 from medattn_edge.models.network import WithAttention
 from medattn_edge.rewrites import fuse, rewrites
 from medattn_edge.spec import ModelSpec

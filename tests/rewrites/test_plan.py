@@ -8,7 +8,7 @@ import pytest
 
 from medattn_edge.backends.compiler import compilers
 from medattn_edge.errors import UsageError
-from medattn_edge.export import exporters
+from medattn_edge.exporters import exporters
 from medattn_edge.rewrites import ALWAYS_GOOD, changed, defaults, fuse, rewrites
 from medattn_edge.rewrites.cost import cost
 from medattn_edge.spec import ModelSpec

@@ -132,8 +132,8 @@ def test_an_exported_form_is_written_out_for_any_batch(attention, tmp_path, form
     import onnx
     import onnxruntime
 
-    from medattn_edge.export.exporter import ExportSettings
-    from medattn_edge.export.onnx import write
+    from medattn_edge.exporters.exporter import ExportSettings
+    from medattn_edge.exporters.onnx import write
     from medattn_edge.spec import ModelSpec
 
     folded = FoldedPositionAttention(attention, form, rows).float().eval()

@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from medattn_edge.backends.torch.deprecations import torchscript_is_deprecated
-from medattn_edge.export import ExportSettings
-from medattn_edge.export.onnx import write
+from medattn_edge.exporters import ExportSettings
+from medattn_edge.exporters.onnx import write
 from medattn_edge.rewrites import defaults, fuse, winograd, winograd_convolution
 from medattn_edge.rewrites.winograd_convolution import WinogradConvolution, pays
 

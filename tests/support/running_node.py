@@ -50,7 +50,7 @@ def tiny_model(randomised: Callable[[Any], Any]) -> Path:
     """A 2-D network of 32 x 32 windows, exported once for the whole session; about half of a real CT becomes organ."""
     import torch
 
-    from medattn_edge.export import ExportSettings, export_network, random_patches
+    from medattn_edge.exporters import ExportSettings, export_network, random_patches
     from medattn_edge.models import build
     from medattn_edge.models.checkpoint import Checkpoint
     from medattn_edge.spec import Intensity, ModelSpec

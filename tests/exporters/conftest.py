@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from medattn_edge.artifact import Artifact
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_network, random_patches
 from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.rewrites.batch_norm import fold_batch_norms
 from medattn_edge.spec import ModelSpec

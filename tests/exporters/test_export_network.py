@@ -18,8 +18,8 @@ from torch import nn
 from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact
 from medattn_edge.errors import AgreementError, OutputError, ShapeError, UsageError
-from medattn_edge.export import ExportSettings, export_network, exporter_of, exporters, random_patches
-from medattn_edge.export.flops import gflop
+from medattn_edge.exporters import ExportSettings, export_network, exporter_of, exporters, random_patches
+from medattn_edge.exporters.flops import gflop
 from medattn_edge.models import checkpoint as checkpoints
 from medattn_edge.rewrites.batch_norm import fold_batch_norms
 from medattn_edge.spec import ModelSpec
@@ -203,7 +203,7 @@ ELSEWHERE = """
 import hashlib, json, resource, signal, sys
 from pathlib import Path
 from medattn_edge.errors import OutputError
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_network, random_patches
 from medattn_edge.models.checkpoint import load
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -1,6 +1,6 @@
 """Network -> portable artifact, written only when it agrees with the eager network. One EXPORTER record per file."""
 
-from medattn_edge.export.exporter import (
+from medattn_edge.exporters.exporter import (
     ExportSettings,
     export_network,
     exporter_of,

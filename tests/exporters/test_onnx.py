@@ -16,7 +16,7 @@ from medattn_edge.agreement import LogitsDistance
 from medattn_edge.artifact import Artifact, sha256
 from medattn_edge.backends import open_session
 from medattn_edge.errors import UsageError
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_network, random_patches
 from medattn_edge.labels import labels_of
 from medattn_edge.models import checkpoint as checkpoints
 

@@ -19,7 +19,7 @@ from medattn_edge.backends.check import check
 from medattn_edge.backends.session import Options, Patches, Session
 from medattn_edge.backends.torch.eager import EagerSession
 from medattn_edge.errors import MissingDependency, UsageError
-from medattn_edge.export.flops import gflop
+from medattn_edge.exporters.flops import gflop
 from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.models.network import SegmentationNetwork, WithAttention
 from medattn_edge.registry import records
@@ -69,7 +69,7 @@ class Exporter:
 
 def exporters() -> dict[str, Exporter]:
     """Every exporter by name."""
-    return {record.name: record for record in records("medattn_edge.export", "EXPORTER")}
+    return {record.name: record for record in records("medattn_edge.exporters", "EXPORTER")}
 
 
 def exporter_of(path: Path) -> Exporter:

@@ -16,8 +16,8 @@ from torch import nn
 
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.errors import BackendError, UsageError
-from medattn_edge.export.exporter import Exporter, ExportSettings, Written
-from medattn_edge.export.onnx_tidy import tidy
+from medattn_edge.exporters.exporter import Exporter, ExportSettings, Written
+from medattn_edge.exporters.onnx_tidy import tidy
 from medattn_edge.spec import ModelSpec
 
 
