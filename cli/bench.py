@@ -12,7 +12,6 @@ from medattn_edge.errors import InputError, UsageError
 
 from . import console
 from .bench_text import announce, tell
-from .samples import real_patches
 
 if TYPE_CHECKING:
     from medattn_edge.artifact import Artifact
@@ -61,6 +60,7 @@ def command(  # noqa: PLR0913
     """
     from medattn_edge.atomic import check_folder, replacing
     from medattn_edge.evaluation import Settings, measure
+    from medattn_edge.inference.real_patches import real_patches
 
     if output is not None:
         check_folder(output)

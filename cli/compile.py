@@ -12,7 +12,6 @@ import typer
 from medattn_edge.errors import UsageError
 
 from . import console
-from .samples import real_patches
 from .tuned import Wanted, tell_tuning, tuned
 
 if TYPE_CHECKING:
@@ -76,6 +75,7 @@ def command(  # noqa: PLR0913
     _check_tuning(source, tune, {"--tune-duration": tune_duration, "--patch": patch, "--batch": batch}, dry_run)
     from medattn_edge.backends.compiler import CompileSettings
     from medattn_edge.compile import compilation
+    from medattn_edge.inference.real_patches import real_patches
 
     capabilities = tuple(filter(None, (name.strip() for name in compute_capability.split(","))))
     settings = CompileSettings(capabilities, workspace, timing_cache, hardware_compatible, inference_precision, threads)

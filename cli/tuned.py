@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from medattn_edge.errors import MissingDependency, UsageError
 
 from . import console
-from .samples import real_patches
 
 if TYPE_CHECKING:
     from medattn_edge.artifact import Artifact
@@ -32,6 +31,7 @@ def tuned(source: Path, output: Path, target: str | None, settings: CompileSetti
     """The fastest alternative of a checkpoint, or of a file, written; raises what `tuning.tune` raises."""
     from medattn_edge.compile import tuning
     from medattn_edge.compile.compilation import compiler_for
+    from medattn_edge.inference.real_patches import real_patches
 
     compiler = compiler_for(output, target, settings)
     if ".onnx" not in compiler.sources:

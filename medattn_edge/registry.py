@@ -1,4 +1,4 @@
-"""Variants are found by looking in their folder: one file, one frozen record."""
+"""Variants are found by looking in their folder: one file, one frozen record, or one theme, a tuple of records."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from typing import Any
 def records(package: str, attribute: str) -> tuple[Any, ...]:
     """The `attribute` of every module of `package`, subpackages included, that has one, ordered by the record's name.
 
+    A module's attribute is a record or a tuple of records.
+
     Raises ValueError when two records share a name, or when the records share file suffixes and not exactly one of
     them is the default for each: a wrong default would change silently with the next file.
     """
     path = importlib.import_module(package).__path__
     names = [module.name for module in pkgutil.walk_packages(path, f"{package}.")]
     modules = [importlib.import_module(name) for name in sorted(names)]
+    values = [getattr(module, attribute) for module in modules if hasattr(module, attribute)]
     found = sorted(
-        (getattr(module, attribute) for module in modules if hasattr(module, attribute)), key=lambda r: r.name
+        (r for value in values for r in (value if isinstance(value, tuple) else (value,))), key=lambda r: r.name
     )
     check(found)
     return tuple(found)

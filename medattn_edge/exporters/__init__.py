@@ -2,11 +2,11 @@
 
 from medattn_edge.exporters.exporter import (
     ExportSettings,
-    export_network,
+    export_fp32,
     exporter_of,
     exporters,
     manifest_of,
     random_patches,
 )
 
-__all__ = ["ExportSettings", "export_network", "exporter_of", "exporters", "manifest_of", "random_patches"]
+__all__ = ["ExportSettings", "export_fp32", "exporter_of", "exporters", "manifest_of", "random_patches"]

@@ -19,10 +19,12 @@ from medattn_edge.spec import ModelSpec
 
 @dataclass(frozen=True)
 class Cost:
-    """One patch, N = 1, in FP32.
+    """What one patch costs, N = 1, in FP32.
 
-    gflop: 2 x multiply-adds of convolutions and matrix products, in 1e9. mbytes: what the operators read and write,
-    each by itself and weights included, in 1e6; a view moves nothing. A runtime that joins operators moves less.
+    Attributes:
+        gflop: 2 x multiply-adds of convolutions and matrix products, in 1e9.
+        mbytes: what the operators read and write, each by itself and weights included, in 1e6; a view moves nothing. A
+            runtime that joins operators moves less.
     """
 
     gflop: float
@@ -31,22 +33,22 @@ class Cost:
 
 def cost(network: SegmentationNetwork, spec: ModelSpec) -> Cost:
     """Of one patch of the spec; nothing is computed and no weight is copied."""
-    traffic, run = _Traffic(), imagined(network, spec)
+    traffic, run = _Traffic(), meta_run(network, spec)
     with FlopCounterMode(display=False) as counter, traffic:
         run()
     return Cost(counter.get_total_flops() / 1e9, traffic.moved / 1e6)
 
 
-def imagined(network: SegmentationNetwork, spec: ModelSpec) -> Callable[[], None]:
+def meta_run(network: SegmentationNetwork, spec: ModelSpec) -> Callable[[], None]:
     """A function that runs the network on one patch of the spec, with tensors that have sizes and no numbers."""
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    ghosts = {name: torch.empty(value.shape, device="meta") for name, value in tensors.items()}
+    placeholders = {name: torch.empty(value.shape, device="meta") for name, value in tensors.items()}
     image = torch.empty(1, spec.in_channels, *spec.patch, device="meta")
 
     def run() -> None:
         # no_grad, not inference_mode: under the latter a counter sees composite operators, which it does not know.
         with torch.no_grad():
-            functional_call(network, ghosts, (image,))
+            functional_call(network, placeholders, (image,))
 
     return run
 
@@ -61,11 +63,11 @@ class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        found = func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
         if not _is_view(func):
-            leaves = tree_leaves((args, kwargs, found))
+            leaves = tree_leaves((args, kwargs, result))
             self.moved += sum(one.numel() * one.element_size() for one in leaves if isinstance(one, Tensor))
-        return found
+        return result
 
 
 def _is_view(func: Any) -> bool:

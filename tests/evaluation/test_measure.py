@@ -24,9 +24,10 @@ from medattn_edge.errors import AgreementError, CheckpointError, UsageError
 from medattn_edge.evaluation import Candidate, Peak, Report, Row, Settings, executed_in, gate_of, measure
 from medattn_edge.evaluation.report import SPEED_FIELDS, row_of
 from medattn_edge.evaluation.trial import Trial, worst
-from medattn_edge.exporters import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
 from medattn_edge.models import build
 from medattn_edge.models import checkpoint as checkpoints
+from medattn_edge.rewrites import rewrite
 from medattn_edge.spec import ModelSpec
 from medattn_edge.timing import Latency
 
@@ -88,7 +89,7 @@ def checkpoint(randomised: Callable[[Any], Any], tmp_path_factory: pytest.TempPa
 def artifact(checkpoint: Path) -> Path:
     path = checkpoint.with_name("net.onnx")
     real = {"random": random_patches(SPEC, 1)}
-    export_network(checkpoints.load(checkpoint), path, real, settings=ExportSettings(batch=None))
+    export_fp32(rewrite(checkpoints.load(checkpoint), ()), path, real, settings=ExportSettings(batch=None))
     return path
 
 
@@ -225,7 +226,7 @@ def test_a_run_that_does_not_end_is_a_verdict_of_its_own(artifact: Path, openers
 
 def test_another_batch_than_the_file_has_is_a_verdict(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "one.onnx"
-    export_network(checkpoints.load(checkpoint), path, {"random": random_patches(SPEC, 1)})
+    export_fp32(rewrite(checkpoints.load(checkpoint), ()), path, {"random": random_patches(SPEC, 1)})
     trial = Trial(candidate(path))
     trial.start(random_patches(SPEC, 2), Settings(threads=1, batch=2))
     assert trial.session is not None
