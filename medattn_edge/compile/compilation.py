@@ -200,10 +200,10 @@ def _graph(path: Path) -> Any:
 def _manifest(plan: Plan, target: Mapping[str, Any], staged: Path, companions: Mapping[str, Path]) -> Manifest:
     parent = plan.source.manifest
     # `sha256` is empty for a checkpoint, whose child this file is: it was never exported.
-    made = parent.child() if parent.sha256 else parent
+    child = parent.child() if parent.sha256 else parent
     rest = {key: value for key, value in target.items() if key != "precision"}
     return replace(
-        made,
+        child,
         precision=target.get("precision", parent.precision),
         exporter=plan.compiler.name,
         sha256=sha256(staged),
@@ -257,10 +257,10 @@ def with_noise(samples: Mapping[str, Patches], spec: ModelSpec) -> dict[str, Pat
     return {**samples, _NOISE: noise}
 
 
-def gates(parent: Manifest, made: Manifest, samples: Mapping[str, Patches]) -> dict[str, Thresholds]:
+def gates(parent: Manifest, compiled: Manifest, samples: Mapping[str, Patches]) -> dict[str, Thresholds]:
     """The gate of every sample of `with_noise` for a compiled file against the one it was made from."""
-    if {parent.precision, made.precision} == {"fp32"}:
-        return dict.fromkeys(samples, FP32_ON_GPU if for_gpu(made) else FP32_ON_CPU)
+    if {parent.precision, compiled.precision} == {"fp32"}:
+        return dict.fromkeys(samples, FP32_ON_GPU if for_gpu(compiled) else FP32_ON_CPU)
     return {**dict.fromkeys(samples, REDUCED), _NOISE: Thresholds()}
 
 

@@ -27,8 +27,11 @@ _EXPORTER = "onnx"
 class Graphs(Protocol):
     """What tuning chooses from.
 
-    default: the rewrites that the target's files are made with; empty where there is no choice. optional: those that
-    would change this network and are not among them, and those among them that do; what can be toggled.
+    Attributes:
+        spec: what the network expects.
+        default: the rewrites of the target's files; empty where there is no choice.
+        optional: what can be toggled: those that would change this network and are not among the default's, then
+            those among them that do.
     """
 
     spec: ModelSpec
@@ -53,7 +56,11 @@ class Graphs(Protocol):
 
 
 class GivenGraph:
-    """A file that is what it is, and its own reference."""
+    """A graph that is a file already, and its own reference.
+
+    Args:
+        path: of an artifact.
+    """
 
     default: Rewrites = ()
     optional: Rewrites = ()

@@ -33,22 +33,22 @@ class Cost:
 
 def cost(network: SegmentationNetwork, spec: ModelSpec) -> Cost:
     """Of one patch of the spec; nothing is computed and no weight is copied."""
-    traffic, run = _Traffic(), meta_run(network, spec)
+    traffic, run = _Traffic(), imagined(network, spec)
     with FlopCounterMode(display=False) as counter, traffic:
         run()
     return Cost(counter.get_total_flops() / 1e9, traffic.moved / 1e6)
 
 
-def meta_run(network: SegmentationNetwork, spec: ModelSpec) -> Callable[[], None]:
+def imagined(network: SegmentationNetwork, spec: ModelSpec) -> Callable[[], None]:
     """A function that runs the network on one patch of the spec, with tensors that have sizes and no numbers."""
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    placeholders = {name: torch.empty(value.shape, device="meta") for name, value in tensors.items()}
+    ghosts = {name: torch.empty(value.shape, device="meta") for name, value in tensors.items()}
     image = torch.empty(1, spec.in_channels, *spec.patch, device="meta")
 
     def run() -> None:
         # no_grad, not inference_mode: under the latter a counter sees composite operators, which it does not know.
         with torch.no_grad():
-            functional_call(network, placeholders, (image,))
+            functional_call(network, ghosts, (image,))
 
     return run
 

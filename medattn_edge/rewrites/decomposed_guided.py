@@ -92,7 +92,7 @@ class DecomposedScale(GuidedScale):
 
 
 class FirstConvolutions(nn.Module):
-    """The autoencoders' first convolutions: one for all inputs, or one for each; as one batch where asked."""
+    """The autoencoders' first convolutions: one for all inputs, or one for each; as one batch if `batched`."""
 
     def __init__(self, convs: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class FirstConvolutions(nn.Module):
 
 
 class DecomposedAutoencoders(AutoencoderBank):
-    """Autoencoders without their first convolution, which is `first`; as one batch where asked."""
+    """Autoencoders without their first convolution, which is `first`; as one batch if `batched`."""
 
     def __init__(self, bank: AutoencoderBank) -> None:
         nn.Module.__init__(self)

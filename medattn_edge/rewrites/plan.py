@@ -215,14 +215,14 @@ def _chosen(names: frozenset[str]) -> list[Rewrite]:
     """The rewrites of these names and those that they need, in order."""
     _check_known(names)
     known = rewrites()
-    wanted, waiting = set[str](), list(names)
+    selected, waiting = set[str](), list(names)
     while waiting:
         name = waiting.pop()
-        wanted.add(name)
+        selected.add(name)
         waiting += known[name].needs
-    for name in sorted(wanted):
-        if other := wanted & {*known[name].excludes}:
+    for name in sorted(selected):
+        if other := selected & {*known[name].excludes}:
             raise UsageError(
                 f"the rewrites {name} and {min(other)} exclude each other", expected="one of them", hint=name
             )
-    return [rewrite for name, rewrite in known.items() if name in wanted]
+    return [rewrite for name, rewrite in known.items() if name in selected]

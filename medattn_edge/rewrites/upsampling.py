@@ -94,10 +94,10 @@ def _doubling(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.ConvTr
 
 def _blank(kind: type[Layer], kernel: int, stride: int, weight: Tensor) -> Layer:
     """A layer to take settings from, with padding 1; its own weights are left as memory was found."""
-    made: Layer = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+    blank: Layer = nn.utils.skip_init(  # type: ignore[no-untyped-call]
         kind, 1, 1, kernel, stride=stride, padding=1, device=weight.device, dtype=weight.dtype
     )
-    return made
+    return blank
 
 
 def join_nearest_upsampling(network: SegmentationNetwork) -> list[str]:

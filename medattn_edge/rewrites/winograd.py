@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.jit import is_tracing  # type: ignore[attr-defined]
 
 from medattn_edge.models.network import SegmentationNetwork
-from medattn_edge.rewrites.cost import meta_run
+from medattn_edge.rewrites.cost import imagined
 from medattn_edge.rewrites.record import Rewrite, sites
 from medattn_edge.rewrites.upsampling import is_same_3x3
 from medattn_edge.spec import ModelSpec
@@ -136,7 +136,7 @@ def apply_at(
             cheaper.add(conv)
 
     hooks = [conv.register_forward_pre_hook(look) for conv in wide.values()]
-    meta_run(network, spec)()
+    imagined(network, spec)()
     for hook in hooks:
         hook.remove()
     return _replace(network, {path: conv for path, conv in wide.items() if conv in cheaper}, is_cheaper)
