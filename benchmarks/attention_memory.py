@@ -29,13 +29,13 @@ from medattn_edge.backends.compiler import CompileSettings
 from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Options
 from medattn_edge.compile.compilation import compile_artifact
-from medattn_edge.export import export_network, random_patches
+from medattn_edge.exporters import export_fp32, random_patches
 from medattn_edge.models import build, checkpoint, network_record
 from medattn_edge.precision import fp16
 from medattn_edge.precision.observe import floating_tensors, ranges
 from medattn_edge.precision.onnx_graph import operators, read
 from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, quantizers
-from medattn_edge.rewrites import ALWAYS_GOOD, fuse
+from medattn_edge.rewrites import ALWAYS_GOOD, rewrite
 from medattn_edge.spec import ModelSpec
 
 LIMIT_MIB = 1536.0  # over the weights, at 512
@@ -141,8 +141,7 @@ class Files:
         path = self.folder / name
         if not path.is_file():
             loaded = checkpoint.load(self.checkpoint())
-            fused = fuse(loaded.network, names)
-            export_network(loaded, path, {"random": random_patches(loaded.spec, 1)}, deployed=fused.network)
+            export_fp32(rewrite(loaded, names), path, {"random": random_patches(loaded.spec, 1)})
         return path
 
     def _quantised(self, name: str, quantizer_name: str) -> Path:

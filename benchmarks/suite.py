@@ -30,7 +30,7 @@ from medattn_edge.backends.runtimes import Runtime
 from medattn_edge.backends.torch.eager import EagerSession
 from medattn_edge.errors import MedattnError, MissingDependency
 from medattn_edge.evaluation import BenchCandidate, BenchReport, BenchSettings, measure_candidates
-from medattn_edge.export.flops import gflop
+from medattn_edge.exporters.flops import gflop
 from medattn_edge.host import hardware
 
 HERE = Path(__file__).parent

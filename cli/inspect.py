@@ -44,7 +44,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     from collections import Counter
 
     from medattn_edge.artifact import SCHEMA
-    from medattn_edge.export.flops import gflop
+    from medattn_edge.exporters.flops import gflop
     from medattn_edge.models import checkpoint
 
     loaded = checkpoint.load(path)

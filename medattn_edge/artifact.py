@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -261,3 +262,29 @@ def tool_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def move_into(files: tuple[Path, Path], artifact: Artifact, path: Path) -> Artifact:
+    """Move an artifact's files from where it was made to its place, companions included: all of them, or none.
+
+    The companions appear at once, the model and the manifest when `writing` ends: a crash between them leaves hashes
+    that do not fit.
+
+    Args:
+        files: what `writing(path)` gave.
+        artifact: whose files are moved; its manifest is written.
+        path: its place.
+
+    Returns:
+        The artifact at its place.
+
+    Raises:
+        OutputError: when a file cannot be written.
+    """
+    model, sidecar = files
+    with ExitStack() as stack:
+        for suffix in artifact.manifest.companions:
+            shutil.move(artifact.path.with_suffix(suffix), stack.enter_context(replacing(path.with_suffix(suffix))))
+        shutil.move(artifact.path, model)
+        sidecar.write_text(json.dumps(artifact.manifest.to_json(), indent=2) + "\n", encoding="utf-8")
+    return Artifact(path, artifact.manifest)

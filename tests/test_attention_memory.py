@@ -16,7 +16,7 @@ from medattn_edge.artifact import Artifact
 from medattn_edge.backends.compiler import CompileSettings
 from medattn_edge.backends.openvino.attention import TYPE
 from medattn_edge.compile.compilation import compile_artifact
-from medattn_edge.export import export_network, random_patches
+from medattn_edge.exporters import export_fp32, random_patches
 from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.precision.fp16 import islands
 from medattn_edge.precision.fp16_graph import to_fp16
@@ -26,7 +26,7 @@ from medattn_edge.precision.lint.rules import lint
 from medattn_edge.precision.observe import floating_tensors, ranges
 from medattn_edge.precision.onnx_graph import Graph, read
 from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, quantizers
-from medattn_edge.rewrites import fuse
+from medattn_edge.rewrites import rewrite
 from medattn_edge.rewrites.position_attention import folded_attentions
 from medattn_edge.spec import ModelSpec
 
@@ -52,13 +52,13 @@ def blocked(build_form: Callable[..., Any], tmp_path_factory: pytest.TempPathFac
     spec = ModelSpec(
         form.name, 1, ("background", "one", "two"), form.size, network.stride, outputs=3, config=form.settings
     )
-    fused = fuse(network).network
-    for _, attention in folded_attentions(fused):
-        attention.choose("blocked", QUERIES)
     noise = random_patches(spec, 1)
     path = tmp_path_factory.mktemp("blocked") / "network.onnx"
     checkpoint = Checkpoint(network, spec, "c" * 64, "medattn_edge", foreign=False, notes={})
-    artifact = export_network(checkpoint, path, {"random": noise}, deployed=fused)
+    rewritten = rewrite(checkpoint)
+    for _, attention in folded_attentions(rewritten.network):
+        attention.choose("blocked", QUERIES)
+    artifact = export_fp32(rewritten, path, {"random": noise})
     model = read(path)
     measured = ranges(model, floating_tensors(model), [noise])
     return Blocked(artifact, model, Calibration([noise], "0" * 64, lambda: measured))

@@ -13,7 +13,7 @@ import pytest
 
 from medattn_edge.backends import backend_of, backends
 from medattn_edge.errors import HostError, MissingDependency, UsageError
-from medattn_edge.export import exporters
+from medattn_edge.exporters import exporters
 from medattn_edge.io import read_volume
 from medattn_edge.models import network_record, networks
 from medattn_edge.registry import check_distinct, is_default, records

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medattn_edge.artifact import manifest_path
 from medattn_edge.backends import backends
-from medattn_edge.backends.check import Remembered
+from medattn_edge.backends.check import CachedReference
 from medattn_edge.backends.session import Patches
 from medattn_edge.errors import AgreementError, MedattnError, UsageError
 from medattn_edge.evaluation.candidate import BenchCandidate, BenchSettings
@@ -87,7 +87,7 @@ def _judge(trials: Sequence[BenchTrial], samples: Mapping[str, Patches], tell: P
     first = trials[0]
     _check_reference(first)
     assert first.session is not None
-    answers = Remembered(first.session)
+    answers = CachedReference(first.session)
     for index, trial in enumerate(trials):
         tell(f"judging {trial.candidate.name}", index, len(trials))
         if trial.stands:

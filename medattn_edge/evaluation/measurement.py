@@ -208,7 +208,7 @@ def _reference(path: Path, spec: ModelSpec) -> BenchCandidate:
 
 
 def _gflop(path: Path, spec: ModelSpec) -> float:
-    from medattn_edge.export.flops import gflop
+    from medattn_edge.exporters.flops import gflop
     from medattn_edge.models import checkpoint
 
     return gflop(checkpoint.load(path, config=spec.config).network, spec)

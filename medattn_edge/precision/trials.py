@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -11,8 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medattn_edge.artifact import Artifact, Manifest, manifest_path, sha256, writing
-from medattn_edge.atomic import replacing
+from medattn_edge.artifact import Artifact, Manifest, manifest_path, move_into, sha256, writing
 from medattn_edge.backends import open_session
 from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Options, Patches, Session
@@ -261,14 +259,8 @@ def _described(parent: Artifact, path: Path, companions: Sequence[str] = ()) -> 
 
 def install(artifact: Artifact, path: Path) -> Artifact:
     """The artifact at its place, its companions with it: all of them, or none."""
-    with ExitStack() as stack:
-        for suffix in artifact.manifest.companions:
-            copy = stack.enter_context(replacing(path.with_suffix(suffix)))
-            shutil.copyfile(artifact.path.with_suffix(suffix), copy)
-        model, sidecar = stack.enter_context(writing(path))
-        shutil.copyfile(artifact.path, model)
-        sidecar.write_text(_text(artifact.manifest), encoding="utf-8")
-    return Artifact(path, artifact.manifest)
+    with writing(path) as files:
+        return move_into(files, artifact, path)
 
 
 def _text(manifest: Manifest) -> str:

@@ -18,7 +18,7 @@ from medattn_edge.artifact import Artifact, manifest_path, sha256
 from medattn_edge.cli import bench_text
 from medattn_edge.compile.compilation import FP32_ON_CPU
 from medattn_edge.evaluation.report import SPEED_FIELDS
-from medattn_edge.export import random_patches
+from medattn_edge.exporters import random_patches
 from medattn_edge.host import hardware
 from medattn_edge.precision.observe import floating_tensors
 from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, quantizers

@@ -19,13 +19,14 @@ import torch
 
 from medattn_edge.artifact import Artifact, manifest_path, sha256
 from medattn_edge.backends.openvino.library import imported
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
 from medattn_edge.host import hardware
 from medattn_edge.models import build
 from medattn_edge.models import checkpoint as checkpoints
 from medattn_edge.precision.observe import floating_tensors
 from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, quantizers
 from medattn_edge.precision.statistics import activation_ranges
+from medattn_edge.rewrites import rewrite
 from medattn_edge.spec import Intensity, ModelSpec
 
 Run = Callable[..., Any]
@@ -55,7 +56,9 @@ def made(tmp_path_factory: pytest.TempPathFactory, randomised: Callable[[Any], A
         folder = tmp_path_factory.mktemp(name)
         checkpoints.save(folder / "net.safetensors", network, spec)
         loaded, path = checkpoints.load(folder / "net.safetensors"), folder / "net.onnx"
-        export_network(loaded, path, {"random": random_patches(spec, 1)}, settings=ExportSettings(batch=batch))
+        export_fp32(
+            rewrite(loaded, ()), path, {"random": random_patches(spec, 1)}, settings=ExportSettings(batch=batch)
+        )
         return path
 
     return make

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
 from medattn_edge.models import build
 from medattn_edge.models import checkpoint as checkpoints
+from medattn_edge.rewrites import rewrite
 from medattn_edge.spec import ModelSpec
 from tests.support.session_fixtures import fake, network, spec_of, volume_of
 
@@ -42,5 +43,5 @@ def checkpoint(randomised: Callable[[Any], Any], tmp_path_factory: pytest.TempPa
 def artifact(checkpoint: Path) -> Path:
     path = checkpoint.with_name("net.onnx")
     real = {"random": random_patches(SPEC, 1)}
-    export_network(checkpoints.load(checkpoint), path, real, settings=ExportSettings(batch=None))
+    export_fp32(rewrite(checkpoints.load(checkpoint), ()), path, real, settings=ExportSettings(batch=None))
     return path

@@ -32,8 +32,9 @@ from medattn_edge.evaluation import (
 )
 from medattn_edge.evaluation.report import SPEED_FIELDS, row_of
 from medattn_edge.evaluation.trial import BenchTrial, worst
-from medattn_edge.export import export_network, random_patches
+from medattn_edge.exporters import export_fp32, random_patches
 from medattn_edge.models import checkpoint as checkpoints
+from medattn_edge.rewrites import rewrite
 from medattn_edge.timing import Latency
 from tests.evaluation.conftest import SPEC
 
@@ -205,7 +206,7 @@ def test_a_run_that_does_not_end_is_a_verdict_of_its_own(artifact: Path, openers
 
 def test_another_batch_than_the_file_has_is_a_verdict(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "one.onnx"
-    export_network(checkpoints.load(checkpoint), path, {"random": random_patches(SPEC, 1)})
+    export_fp32(rewrite(checkpoints.load(checkpoint), ()), path, {"random": random_patches(SPEC, 1)})
     trial = BenchTrial(candidate(path))
     trial.start(random_patches(SPEC, 2), BenchSettings(threads=1, batch=2))
     assert trial.session is not None

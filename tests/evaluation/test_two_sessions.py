@@ -80,7 +80,7 @@ def test_progress_counts_both(fake: Make, spec_of: Make, network: Make, volume: 
         ({"patch": (16, 8)}, r"patch is \(16, 8\).*\(8, 8\)(.|\n)*--patch 8x8"),
         ({"labels": ("background", "b", "c")}, "labels"),
         ({"spacing": (1.0, 1.0)}, "spacing"),
-        ({"intensity": Intensity("zscore")}, r"intensity(.|\n)*one checkpoint"),
+        ({"intensity": Intensity.parse("zscore")}, r"intensity(.|\n)*one checkpoint"),
     ],
 )
 def test_sessions_that_see_other_things_are_not_compared(

@@ -12,17 +12,17 @@ from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options
 from medattn_edge.data import shipped_checkpoints
 from medattn_edge.data.samples import sample_scan
-from medattn_edge.export import export_network, random_patches
+from medattn_edge.exporters import export_fp32, random_patches
 from medattn_edge.models import checkpoint as checkpoints
 from medattn_edge.precision.choice import choose_windows
 from medattn_edge.precision.windows import ScanSource, Windows
-from medattn_edge.rewrites.batch_norm import fold_batch_norms
+from medattn_edge.rewrites import rewrite
 
 
 def exported(name: str, folder: Path) -> Artifact:
     loaded = checkpoints.load(shipped_checkpoints()[name])
     samples = {"random": random_patches(loaded.spec, 1)}
-    return export_network(loaded, folder / f"{name}.onnx", samples, deployed=fold_batch_norms(loaded.network))
+    return export_fp32(rewrite(loaded, ("batch-norm",)), folder / f"{name}.onnx", samples)
 
 
 @pytest.fixture(scope="session")

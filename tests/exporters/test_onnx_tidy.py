@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from medattn_edge.errors import BackendError
-from medattn_edge.export.onnx_tidy import _scale, tidy
+from medattn_edge.exporters.onnx_tidy import _scale, tidy
 
 HALF_PIXEL = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
 ALIGNED = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}

@@ -16,9 +16,10 @@ from medattn_edge.agreement import LogitsDistance
 from medattn_edge.artifact import Artifact, sha256
 from medattn_edge.backends import open_session
 from medattn_edge.errors import UsageError
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
 from medattn_edge.labels import labels_of
 from medattn_edge.models import checkpoint as checkpoints
+from medattn_edge.rewrites import rewrite
 
 BATCH_1 = ExportSettings(batch=1, opset=18)
 DYNAMIC = ExportSettings(batch=None, opset=20, attention=True)
@@ -176,15 +177,13 @@ def test_every_way_to_export_gives_the_network_and_nothing_else(form, export_for
 
 @pytest.mark.slow
 def test_every_form_exports_to_the_same_bytes_again(form, export_form, checkpoint_of, tmp_path):
-    from medattn_edge.rewrites.batch_norm import fold_batch_norms
 
     first, _, settings = export_form(form, ".onnx", BATCH_1)
     fresh = checkpoint_of(form)
-    second = export_network(
-        fresh,
+    second = export_fp32(
+        rewrite(fresh, ("batch-norm",)),
         tmp_path / "again.onnx",
         {"random": random_patches(fresh.spec, 1)},
-        deployed=fold_batch_norms(fresh.network),
         settings=settings,
     )
     assert second.manifest.sha256 == first.manifest.sha256
@@ -194,8 +193,8 @@ def test_every_form_exports_to_the_same_bytes_again(form, export_form, checkpoin
 def test_an_opset_that_torch_cannot_write_is_refused_and_not_replaced(small, tmp_path, opset):
     checkpoint = checkpoints.load(small)
     with pytest.raises(UsageError, match=rf"opset {opset}(.|\n)*--opset 18"):
-        export_network(
-            checkpoint,
+        export_fp32(
+            rewrite(checkpoint, ()),
             tmp_path / "small.onnx",
             {"random": random_patches(checkpoint.spec, 1)},
             settings=ExportSettings(opset=opset),

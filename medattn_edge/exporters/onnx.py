@@ -16,8 +16,8 @@ from torch import nn
 
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.errors import BackendError, UsageError
-from medattn_edge.export.exporter import Exporter, ExportSettings, Written
-from medattn_edge.export.onnx_tidy import tidy
+from medattn_edge.exporters.exporter import Exporter, ExportSettings, Written
+from medattn_edge.exporters.onnx_tidy import tidy
 from medattn_edge.spec import ModelSpec
 
 
@@ -49,14 +49,14 @@ def write(module: nn.Module, spec: ModelSpec, settings: ExportSettings, path: Pa
     return Written(operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())))
 
 
-def _check_opset(model: Any, asked: int) -> None:
+def _check_opset(model: Any, requested: int) -> None:
     """torch's exporter keeps its own opset, with a message, when it cannot convert to another; we do not."""
-    found = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    if found != asked:
+    written = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if written != requested:
         raise UsageError(
-            f"this network cannot be written in opset {asked}",
-            expected=f"an opset near {found}",
-            hint=f"--opset {found}",
+            f"this network cannot be written in opset {requested}",
+            expected=f"an opset near {written}",
+            hint=f"--opset {written}",
         )
 
 

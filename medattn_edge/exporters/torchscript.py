@@ -12,7 +12,7 @@ from torch import nn
 
 from medattn_edge.backends.torch.deprecations import torchscript_is_deprecated
 from medattn_edge.backends.torch.torchscript import SUFFIX, TorchScriptSession
-from medattn_edge.export.exporter import Exporter, ExportSettings, Written
+from medattn_edge.exporters.exporter import Exporter, ExportSettings, Written
 from medattn_edge.spec import ModelSpec
 
 

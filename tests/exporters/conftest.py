@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from medattn_edge.artifact import Artifact
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
 from medattn_edge.models.checkpoint import Checkpoint
-from medattn_edge.rewrites.batch_norm import fold_batch_norms
+from medattn_edge.rewrites import rewrite
 from medattn_edge.spec import ModelSpec
 
 
@@ -55,11 +55,10 @@ def export_form(
         if key not in done:
             checkpoint = checkpoint_of(form)
             done[key] = Exported(
-                export_network(
-                    checkpoint,
+                export_fp32(
+                    rewrite(checkpoint, ("batch-norm",)),
                     tmp_path_factory.mktemp("exported") / f"network{suffix}",
                     {"random": random_patches(checkpoint.spec, 3)},
-                    deployed=fold_batch_norms(checkpoint.network),
                     settings=settings,
                 ),
                 checkpoint,

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.rewrites.linear import Layer, bias_of, like
+from medattn_edge.rewrites.record import Rewrite, sites
 
 
 def is_doubling(layer: nn.Module) -> bool:
@@ -92,7 +94,56 @@ def _doubling(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.ConvTr
 
 def _blank(kind: type[Layer], kernel: int, stride: int, weight: Tensor) -> Layer:
     """A layer to take settings from, with padding 1; its own weights are left as memory was found."""
-    made: Layer = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+    blank: Layer = nn.utils.skip_init(  # type: ignore[no-untyped-call]
         kind, 1, 1, kernel, stride=stride, padding=1, device=weight.device, dtype=weight.dtype
     )
-    return made
+    return blank
+
+
+def join_nearest_upsampling(network: SegmentationNetwork) -> list[str]:
+    """Every Sequential of an Upsample and a Sequential that starts with the convolution. Trilinear upsampling stays."""
+    paths = []
+    for path, sequence in sites(network, nn.Sequential):
+        if len(sequence) != 2 or not _is_nearest(sequence[0]) or not isinstance(sequence[1], nn.Sequential):
+            continue
+        conv, *rest = sequence[1]
+        if isinstance(conv, nn.Conv2d) and is_same_3x3(conv):
+            network.set_submodule(path, nn.Sequential(nn.Identity(), nn.Sequential(after_nearest(conv), *rest)))
+            paths.append(f"{path}.1.0")
+    return paths
+
+
+def _is_nearest(layer: nn.Module) -> bool:
+    doubled = (2.0, (2.0, 2.0))
+    return isinstance(layer, nn.Upsample) and layer.mode == "nearest" and layer.scale_factor in doubled
+
+
+NEAREST_UPSAMPLING = Rewrite(
+    name="nearest-upsampling",
+    title="nearest upsampling and 3x3 convolution as a 4x4 transposed convolution",
+    source="taps that see the same pixel of the small image are added: 4 products per output and channel instead of 9",
+    apply=join_nearest_upsampling,
+    after=("batch-norm",),
+)
+
+
+def shuffle_pixels(network: SegmentationNetwork) -> list[str]:
+    """One row and one column more than needed are computed, and cut off."""
+    layers = [(path, layer) for path, layer in sites(network, nn.ConvTranspose2d) if is_doubling(layer)]
+    for path, layer in layers:
+        network.set_submodule(path, ShuffledConvolution(layer))
+    return [path for path, _ in layers]
+
+
+PIXEL_SHUFFLE = Rewrite(
+    name="pixel-shuffle",
+    title="4x4 transposed convolution as a 2x2 convolution and a pixel shuffle",
+    source="Shi et al. 2016, arXiv:1609.07009: the same function, phase by phase",
+    apply=shuffle_pixels,
+    after=("nearest-upsampling", "transposed-convolution"),
+)
+
+REWRITES = (
+    NEAREST_UPSAMPLING,
+    PIXEL_SHUFFLE,
+)

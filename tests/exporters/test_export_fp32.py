@@ -18,10 +18,11 @@ from torch import nn
 from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact
 from medattn_edge.errors import AgreementError, OutputError, ShapeError, UsageError
-from medattn_edge.export import ExportSettings, export_network, exporter_of, exporters, random_patches
-from medattn_edge.export.flops import gflop
+from medattn_edge.exporters import ExportSettings, export_fp32, exporter_of, exporters, random_patches
+from medattn_edge.exporters.flops import gflop
 from medattn_edge.models import checkpoint as checkpoints
-from medattn_edge.rewrites.batch_norm import fold_batch_norms
+from medattn_edge.rewrites import rewrite
+from medattn_edge.rewrites.norms_and_activations import fold_batch_norms
 from medattn_edge.spec import ModelSpec
 
 SUFFIXES = (".onnx", ".torchscript")
@@ -49,16 +50,16 @@ def perturbed(network):
 def test_a_network_that_answers_otherwise_is_not_written(checkpoint, samples, tmp_path, suffix):
     path = tmp_path / f"network{suffix}"
     with pytest.raises(AgreementError, match=r"on random input SQNR(.|\n)*nothing was written"):
-        export_network(checkpoint, path, samples, deployed=perturbed(checkpoint.network))
+        export_fp32(replace(rewrite(checkpoint, ()), network=perturbed(checkpoint.network)), path, samples)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_network_that_answers_otherwise_leaves_the_older_artifact(checkpoint, samples, tmp_path):
     path = tmp_path / "network.torchscript"
-    export_network(checkpoint, path, samples)
+    export_fp32(rewrite(checkpoint, ()), path, samples)
     before = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
     with pytest.raises(AgreementError):
-        export_network(checkpoint, path, samples, deployed=perturbed(checkpoint.network))
+        export_fp32(replace(rewrite(checkpoint, ()), network=perturbed(checkpoint.network)), path, samples)
     assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == before
     assert set(before) == {"network.torchscript", "network.torchscript.json"}
 
@@ -68,9 +69,9 @@ def test_every_sample_that_fails_is_named_and_the_gate_is_the_callers(checkpoint
     both = {**samples, "scan.nii.gz": samples["random"][:1] * 2}
     path = tmp_path / "network.torchscript"
     with pytest.raises(AgreementError, match=r"on random input .* on scan\.nii\.gz input"):
-        export_network(checkpoint, path, both, deployed=other)
+        export_fp32(replace(rewrite(checkpoint, ()), network=other), path, both)
     lenient = Thresholds(min_sqnr_db=10)
-    artifact = export_network(checkpoint, path, both, deployed=other, gate=lenient)
+    artifact = export_fp32(replace(rewrite(checkpoint, ()), network=other), path, both, gate=lenient)
     assert [(case["input"], case["patches"], case["thresholds"]) for case in artifact.manifest.agreement] == [
         ("random", 2, {"min_sqnr_db": 10}),
         ("scan.nii.gz", 1, {"min_sqnr_db": 10}),
@@ -82,13 +83,17 @@ def test_a_candidate_that_is_not_finite_never_passes(checkpoint, samples, tmp_pa
     with torch.no_grad():
         list(other.parameters())[-1].fill_(float("nan"))
     with pytest.raises(AgreementError, match="not finite"):
-        export_network(checkpoint, tmp_path / "a.torchscript", samples, deployed=other, gate=Thresholds())
+        export_fp32(
+            replace(rewrite(checkpoint, ()), network=other), tmp_path / "a.torchscript", samples, gate=Thresholds()
+        )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_fixed_batch_checks_every_sample_although_the_last_run_is_not_full(checkpoint, tmp_path):
     samples = {"random": random_patches(checkpoint.spec, 3)}
-    artifact = export_network(checkpoint, tmp_path / "a.torchscript", samples, settings=ExportSettings(batch=2))
+    artifact = export_fp32(
+        rewrite(checkpoint, ()), tmp_path / "a.torchscript", samples, settings=ExportSettings(batch=2)
+    )
     assert artifact.manifest.agreement[0]["patches"] == 3
     assert artifact.manifest.batch == 2
 
@@ -96,24 +101,24 @@ def test_a_fixed_batch_checks_every_sample_although_the_last_run_is_not_full(che
 def test_a_network_left_in_training_mode_is_exported_in_evaluation_mode(checkpoint, samples, tmp_path):
     before = copy.deepcopy(checkpoint.network.state_dict())
     checkpoint.network.train()
-    artifact = export_network(checkpoint, tmp_path / "a.torchscript", samples)
+    artifact = export_fp32(rewrite(checkpoint, ()), tmp_path / "a.torchscript", samples)
     assert artifact.manifest.agreement[0]["sqnr_db"] >= 90
     for key, value in checkpoint.network.state_dict().items():
         assert torch.equal(value, before[key]), key
 
 
 def test_the_network_that_is_exported_stays_as_it_was(checkpoint, samples, tmp_path):
-    folded = fold_batch_norms(checkpoint.network)
-    before = copy.deepcopy(folded.state_dict())
-    export_network(checkpoint, tmp_path / "a.torchscript", samples, deployed=folded)
-    for key, value in folded.state_dict().items():
+    rewritten = rewrite(checkpoint, ("batch-norm",))
+    before = copy.deepcopy(rewritten.network.state_dict())
+    export_fp32(rewritten, tmp_path / "a.torchscript", samples)
+    for key, value in rewritten.network.state_dict().items():
         assert torch.equal(value, before[key]), key
 
 
 @pytest.mark.parametrize("none", [{}, {"scan": np.zeros((0, 1, 32, 32), np.float32)}], ids=["no name", "no patch"])
 def test_without_a_sample_nothing_is_exported(checkpoint, tmp_path, none):
     with pytest.raises(UsageError, match=r"no sample(.|\n)*--scan"):
-        export_network(checkpoint, tmp_path / "a.onnx", none)
+        export_fp32(rewrite(checkpoint, ()), tmp_path / "a.onnx", none)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -124,8 +129,11 @@ def test_attention_of_a_network_without_gates_is_refused(build_form, tmp_path):
     spec = ModelSpec("attention-unet-3d", 1, ("background", "organ"), (16, 16, 16), (16, 16, 16), config=config)
     checkpoint = checkpoints.Checkpoint(build(spec), spec, "c" * 64, "medattn_edge", foreign=False, notes={})
     with pytest.raises(UsageError, match=r"no attention maps(.|\n)*without --attention"):
-        export_network(
-            checkpoint, tmp_path / "a.onnx", {"r": random_patches(spec, 1)}, settings=ExportSettings(attention=True)
+        export_fp32(
+            rewrite(checkpoint, ()),
+            tmp_path / "a.onnx",
+            {"r": random_patches(spec, 1)},
+            settings=ExportSettings(attention=True),
         )
     assert list(tmp_path.iterdir()) == []
 
@@ -133,7 +141,7 @@ def test_attention_of_a_network_without_gates_is_refused(build_form, tmp_path):
 @pytest.mark.parametrize("name", ["network.engine", "network", "network.onnx.json"])
 def test_a_suffix_that_no_exporter_writes_is_refused(checkpoint, samples, tmp_path, name):
     with pytest.raises(UsageError, match=r"\.onnx, \.torchscript(.|\n)*-o .*\.onnx"):
-        export_network(checkpoint, tmp_path / name, samples)
+        export_fp32(rewrite(checkpoint, ()), tmp_path / name, samples)
 
 
 def test_the_suffix_picks_the_exporter_in_any_case():
@@ -146,14 +154,14 @@ def test_the_suffix_picks_the_exporter_in_any_case():
 
 def test_a_missing_folder_is_said_before_the_work(checkpoint, samples, tmp_path):
     with pytest.raises(OutputError, match="mkdir -p"):
-        export_network(checkpoint, tmp_path / "nowhere" / "a.onnx", samples)
+        export_fp32(rewrite(checkpoint, ()), tmp_path / "nowhere" / "a.onnx", samples)
 
 
 def test_a_patch_that_the_network_cannot_take_is_refused(small, samples, tmp_path):
     loaded = checkpoints.load(small)
     loaded = loaded.with_spec(replace(loaded.spec, patch=(33, 32), stride=(1, 1)))
     with pytest.raises(ShapeError, match="32x32"):
-        export_network(loaded, tmp_path / "a.onnx", samples)
+        export_fp32(rewrite(loaded, ()), tmp_path / "a.onnx", samples)
 
 
 def test_a_batch_below_one_is_refused():
@@ -203,7 +211,8 @@ ELSEWHERE = """
 import hashlib, json, resource, signal, sys
 from pathlib import Path
 from medattn_edge.errors import OutputError
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
+from medattn_edge.rewrites import rewrite
 from medattn_edge.models.checkpoint import load
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -212,13 +221,13 @@ samples = {"random": random_patches(loaded.spec, 2)}
 said = {}
 for suffix in (".onnx", ".torchscript"):
     fresh, old = Path(sys.argv[2]) / f"fresh{suffix}", Path(sys.argv[2]) / f"old{suffix}"
-    artifact = export_network(loaded, fresh, samples, settings=ExportSettings(None, 18, True))
+    artifact = export_fp32(rewrite(loaded, ()), fresh, samples, settings=ExportSettings(None, 18, True))
     old.write_bytes(b"old model")
     old.with_name(old.name + ".json").write_bytes(b"old manifest")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (65536, hard))
     try:
-        export_network(loaded, old, samples, settings=ExportSettings(None, 18, True))
+        export_fp32(rewrite(loaded, ()), old, samples, settings=ExportSettings(None, 18, True))
         message = "written"
     except OutputError as error:
         message = str(error)
@@ -262,7 +271,7 @@ def test_a_full_disk_leaves_the_older_artifact_and_nothing_else(elsewhere, suffi
 def test_another_process_exports_the_same_onnx_bytes(elsewhere, checkpoint, samples, tmp_path):
     folder, said = elsewhere
     settings = ExportSettings(None, 18, True)
-    here = export_network(checkpoint, tmp_path / "here.onnx", samples, settings=settings)
+    here = export_fp32(rewrite(checkpoint, ()), tmp_path / "here.onnx", samples, settings=settings)
     assert here.manifest.sha256 == said[".onnx"]["sha256"]
     there = Artifact.read(folder / "fresh.onnx").manifest
     # The figures of the agreement are each process's own: the number of its threads changes their last digits.

@@ -1,4 +1,4 @@
-"""The self-guided network with its seams open: the same function, its pieces exchangeable by the rewrites."""
+"""The self-guided network decomposed: the same function, its parts modules that the rewrites may exchange."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from medattn_edge.models.self_guided_attention import (
 )
 
 
-class OpenSelfGuided(SelfGuidedAttention):
-    """The same network with open scales, some of whose parts only inference understands."""
+class DecomposedSelfGuided(SelfGuidedAttention):
+    """The same network with decomposed scales, some of whose parts only inference understands."""
 
     def attention(self, image: Tensor) -> SelfGuidedAttentionMaps:
         """The maps of the second step at their own resolution, channel attention included."""
@@ -36,13 +36,13 @@ class OpenSelfGuided(SelfGuidedAttention):
     def training_outputs(self, image: Tensor) -> TrainingOutputs:
         """Refused: raises UsageError."""
         raise UsageError(
-            "a fused network cannot be trained",
+            "a rewritten network cannot be trained",
             expected="the network that it was made from",
             hint="load the checkpoint again",
         )
 
 
-class OpenPositionAttention(PositionAttention):
+class DecomposedPositionAttention(PositionAttention):
     """Position attention that says how much each position receives."""
 
     def __init__(self, attention: PositionAttention) -> None:
@@ -59,7 +59,7 @@ class SameInput(nn.Module):
         return [x, x]
 
 
-class OpenScale(GuidedScale):
+class DecomposedScale(GuidedScale):
     """A scale whose attentions start from what `first` makes of its input: [position's, channel's, ...]."""
 
     def __init__(self, scale: GuidedScale) -> None:
@@ -67,7 +67,7 @@ class OpenScale(GuidedScale):
         self.first: nn.Module = SameInput()
         self.position, self.channel = scale.position, scale.channel
         if type(self.position.attention) is PositionAttention:
-            self.position.attention = OpenPositionAttention(self.position.attention)
+            self.position.attention = DecomposedPositionAttention(self.position.attention)
         self.semantic, self.refine = scale.semantic, scale.refine
 
     def guided(self, x: Tensor, reconstruction: Tensor) -> Tensor:
@@ -91,8 +91,8 @@ class OpenScale(GuidedScale):
         return self.channel.weights(self.first(x)[1])
 
 
-class OwnFirst(nn.Module):
-    """The autoencoders' first convolutions: one for all inputs, or one for each; as one batch where asked."""
+class FirstConvolutions(nn.Module):
+    """The autoencoders' first convolutions: one for all inputs, or one for each; as one batch if `batched`."""
 
     def __init__(self, convs: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -111,12 +111,12 @@ class OwnFirst(nn.Module):
         return hidden
 
 
-class OpenBank(AutoencoderBank):
-    """Autoencoders without their first convolution, which is `first`; as one batch where asked."""
+class DecomposedAutoencoders(AutoencoderBank):
+    """Autoencoders without their first convolution, which is `first`; as one batch if `batched`."""
 
     def __init__(self, bank: AutoencoderBank) -> None:
         nn.Module.__init__(self)
-        self.first: nn.Module = OwnFirst([_without_first(member) for member in bank.members])
+        self.first: nn.Module = FirstConvolutions([_without_first(member) for member in bank.members])
         self.members = bank.members
         self.batched = False
 
@@ -141,7 +141,7 @@ class OpenBank(AutoencoderBank):
         return codes, reconstructions
 
 
-class OpenStep(GuidedStep):
+class DecomposedStep(GuidedStep):
     """A step whose scales' `first` also makes the autoencoders' first hidden maps, as their third part."""
 
     def __init__(self, step: GuidedStep) -> None:
@@ -174,17 +174,17 @@ def by_scale(x: Tensor) -> list[Tensor]:
     return list(x.reshape(4, -1, x.shape[1], x.shape[2], x.shape[3]).unbind(0))
 
 
-def open_network(network: SelfGuidedAttention) -> None:
-    """Open a network and its scales, in place, where they were not."""
-    network.__class__ = OpenSelfGuided
+def decompose_guided(network: SelfGuidedAttention) -> None:
+    """Decompose a network and its scales, in place, where they were not."""
+    network.__class__ = DecomposedSelfGuided
     for step in (network.step1, network.step2):
         for index, scale in enumerate(step.scales):
-            if not isinstance(scale, OpenScale):
-                step.scales[index] = OpenScale(scale)  # type: ignore[arg-type]
+            if not isinstance(scale, DecomposedScale):
+                step.scales[index] = DecomposedScale(scale)  # type: ignore[arg-type]
 
 
-def open_bank(step: GuidedStep) -> OpenBank:
-    """The step's autoencoders, opened in place where they were not."""
-    if not isinstance(step.autoencoders, OpenBank):
-        step.autoencoders = OpenBank(step.autoencoders)
+def decompose_autoencoders(step: GuidedStep) -> DecomposedAutoencoders:
+    """The step's autoencoders, decomposed in place where they were not."""
+    if not isinstance(step.autoencoders, DecomposedAutoencoders):
+        step.autoencoders = DecomposedAutoencoders(step.autoencoders)
     return step.autoencoders

@@ -1,4 +1,4 @@
-"""Attention U-Nets with their seams open: every concatenation is a module, which the rewrites may exchange."""
+"""Attention U-Nets decomposed: every concatenation is a module of its own, which the rewrites may exchange."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ from medattn_edge.models.network import TrainingOutputs
 from medattn_edge.rewrites.linear import input_parts
 
 
-class Concatenated(nn.Module):
-    """body(cat(parts)), the body being a convolution or starting with one. sizes: the parts' channels."""
+class ConvolutionOfConcatenation(nn.Module):
+    """body(cat(parts)).
+
+    Args:
+        body: a convolution, or modules in a row that start with one.
+        sizes: the parts' channels.
+    """
 
     def __init__(self, body: nn.Module, sizes: Sequence[int]) -> None:
         super().__init__()
@@ -27,15 +32,15 @@ class Concatenated(nn.Module):
         return self.body(torch.cat(parts, 1))  # type: ignore[no-any-return]
 
 
-class Added(nn.Module):
+class SumOfMaps(nn.Module):
     """The sum of the parts."""
 
     def forward(self, parts: list[Tensor]) -> Tensor:
         """Maps of one shape."""
-        return added(parts)
+        return sum_of(parts)
 
 
-class Summed(nn.Module):
+class SumOfConvolutions(nn.Module):
     """The same of a body that starts with a convolution: the sum of its parts' convolutions, nothing concatenated."""
 
     def __init__(self, body: nn.Sequential, sizes: Sequence[int]) -> None:
@@ -46,10 +51,10 @@ class Summed(nn.Module):
 
     def forward(self, parts: list[Tensor]) -> Tensor:
         """Maps of one size, (N, Ci, *spatial) each."""
-        return self.rest(added([conv(parts[index]) for index, conv in enumerate(self.convs)]))  # type: ignore[no-any-return]
+        return self.rest(sum_of([conv(parts[index]) for index, conv in enumerate(self.convs)]))  # type: ignore[no-any-return]
 
 
-def added(parts: list[Tensor]) -> Tensor:
+def sum_of(parts: list[Tensor]) -> Tensor:
     """The sum of maps of one shape."""
     total = parts[0]
     for part in parts[1:]:
@@ -57,7 +62,7 @@ def added(parts: list[Tensor]) -> Tensor:
     return total
 
 
-class JoinedLevel(DecoderLevel):
+class DecomposedLevel(DecoderLevel):
     """A DecoderLevel whose `merge` takes a list."""
 
     def __init__(self, level: DecoderLevel) -> None:
@@ -70,14 +75,14 @@ class JoinedLevel(DecoderLevel):
         return self.merge([gated, up]), coefficients
 
 
-class JoinedGates(GateGroup):
+class DecomposedGates(GateGroup):
     """A GateGroup whose `combine` takes a list."""
 
     def __init__(self, group: GateGroup) -> None:
         nn.Module.__init__(self)
         self.gates = group.gates
         channels = group.combine[0].out_channels
-        self.join: nn.Module = Concatenated(group.combine, [channels] * len(group.gates))  # type: ignore[list-item]
+        self.join: nn.Module = ConvolutionOfConcatenation(group.combine, [channels] * len(group.gates))  # type: ignore[list-item]
 
     def forward(self, skip: Tensor, gating: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The combined gated skip (N, C, D, H, W) and every gate's coefficients."""
@@ -90,13 +95,13 @@ class JoinedGates(GateGroup):
         return self.join(gated), maps
 
 
-class JoinedUNet3d(AttentionUNet3d):
+class DecomposedUNet3d(AttentionUNet3d):
     """The same network; its decoders and its last layer take lists."""
 
     def training_outputs(self, image: Tensor) -> TrainingOutputs:
         """Refused: raises UsageError."""
         raise UsageError(
-            "a fused network cannot be trained",
+            "a rewritten network cannot be trained",
             expected="the network that it was made from",
             hint="load the checkpoint again",
         )
@@ -122,7 +127,7 @@ class JoinedUNet3d(AttentionUNet3d):
         return [self.head1(up1), self.head2(up2), self.head3(up3), self.head4(up4)], maps4 + maps3 + maps2
 
 
-class JoinedGridUNet(GridAttentionUNet):
+class DecomposedGridUNet(GridAttentionUNet):
     """The same network; its decoders take lists."""
 
     def _decode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -142,21 +147,21 @@ class JoinedGridUNet(GridAttentionUNet):
         return self.final(x), [map4, map3, map2]
 
 
-def open_decoders(network: AttentionUNet3d | GridAttentionUNet) -> None:
+def decompose_decoders(network: AttentionUNet3d | GridAttentionUNet) -> None:
     """Give a network, in place, the class whose decoders take lists, where it has it not."""
-    if isinstance(network, JoinedUNet3d | JoinedGridUNet):
+    if isinstance(network, DecomposedUNet3d | DecomposedGridUNet):
         return
     for name in ("decoder4", "decoder3", "decoder2", "decoder1"):
         setattr(network, name, _skip_and_up(getattr(network, name)))
     if isinstance(network, AttentionUNet3d):
         final = network.final
-        network.final = Concatenated(final, [final.out_channels] * 4)  # type: ignore[list-item]
-        network.__class__ = JoinedUNet3d
+        network.final = ConvolutionOfConcatenation(final, [final.out_channels] * 4)  # type: ignore[list-item]
+        network.__class__ = DecomposedUNet3d
     else:
-        network.__class__ = JoinedGridUNet
+        network.__class__ = DecomposedGridUNet
 
 
-def _skip_and_up(merge: nn.Module) -> Concatenated:
+def _skip_and_up(merge: nn.Module) -> ConvolutionOfConcatenation:
     """A decoder's convolutions, the first of which returns as many channels as the skip has."""
     conv = merge[0]  # type: ignore[index]
-    return Concatenated(merge, [conv.out_channels, conv.in_channels - conv.out_channels])
+    return ConvolutionOfConcatenation(merge, [conv.out_channels, conv.in_channels - conv.out_channels])

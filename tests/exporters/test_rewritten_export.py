@@ -1,18 +1,16 @@
-"""A rewritten network is exported as the checkpoint's own is, says what was done to it, or is refused."""
+"""A rewritten network is exported as the checkpoint's own is, says what was done to it, or is rerewritten."""
 
 from __future__ import annotations
-
-import copy
 
 import pytest
 import torch
 
 from medattn_edge.artifact import Artifact
 from medattn_edge.errors import AgreementError
-from medattn_edge.export import ExportSettings, export_network, exporter_of, random_patches
-from medattn_edge.export.flops import gflop
+from medattn_edge.exporters import ExportSettings, export_fp32, exporter_of, random_patches
+from medattn_edge.exporters.flops import gflop
 from medattn_edge.precision import fp16
-from medattn_edge.rewrites import defaults, fuse
+from medattn_edge.rewrites import defaults, rewrite
 
 
 @pytest.fixture
@@ -23,23 +21,21 @@ def checkpoint(form, checkpoint_of):
 def exported(checkpoint, path, settings):
     """Its network as the exporter's defaults rewrite it."""
     names = defaults(exporter_of(path).name, checkpoint.spec.patch)
-    fused = fuse(checkpoint.network, names, checkpoint.spec)
+    rewritten = rewrite(checkpoint, names)
     samples = {"random": random_patches(checkpoint.spec, 2)}
-    return fused, export_network(
-        checkpoint, path, samples, deployed=fused.network, settings=settings, rewrites=fused.rewrites
-    )
+    return rewritten, export_fp32(rewritten, path, samples, settings=settings)
 
 
 def check(checkpoint, folder):
     """Both exporters, any batch, with maps where it has them."""
     settings = ExportSettings(batch=None, attention=bool(checkpoint.network.attention_names))
     for name in ("network.onnx", "network.torchscript"):
-        fused, artifact = exported(checkpoint, folder / name, settings)
+        rewritten, artifact = exported(checkpoint, folder / name, settings)
         manifest = Artifact.read(folder / name).manifest
         assert manifest == artifact.manifest
-        assert list(manifest.rewrites) == fused.rewrites
-        assert manifest.gflop == pytest.approx(fused.after.gflop)
-        assert manifest.parameters == sum(one.numel() for one in fused.network.parameters())
+        assert list(manifest.rewrites) == rewritten.rewrites
+        assert manifest.gflop == pytest.approx(rewritten.after.gflop)
+        assert manifest.parameters == sum(one.numel() for one in rewritten.network.parameters())
         assert manifest.agreement[0]["sqnr_db"] > 100
 
 
@@ -57,14 +53,13 @@ def test_every_form_is_exported_rewritten(checkpoint, tmp_path):
 @pytest.mark.parametrize("form", ["attention-unet-2d"], indirect=True)
 @pytest.mark.parametrize("suffix", [".onnx", ".torchscript"])
 def test_a_rewrite_that_is_wrong_by_one_weight_is_refused_and_nothing_is_written(checkpoint, suffix, tmp_path):
-    fused = fuse(checkpoint.network, None, checkpoint.spec)
-    wrong = copy.deepcopy(fused.network)
+    rewritten = rewrite(checkpoint)
     with torch.no_grad():
-        weight = max(wrong.parameters(), key=lambda one: one.numel())
+        weight = max(rewritten.network.parameters(), key=lambda one: one.numel())
         weight.flatten()[0] += 0.05
     samples = {"random": random_patches(checkpoint.spec, 2)}
     with pytest.raises(AgreementError, match=r"on random input SQNR(.|\n)*nothing was written"):
-        export_network(checkpoint, tmp_path / f"network{suffix}", samples, deployed=wrong, rewrites=fused.rewrites)
+        export_fp32(rewritten, tmp_path / f"network{suffix}", samples)
     assert list(tmp_path.iterdir()) == []
 
 

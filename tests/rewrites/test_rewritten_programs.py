@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from medattn_edge.backends.torch.deprecations import torchscript_is_deprecated
-from medattn_edge.export import ExportSettings
-from medattn_edge.export.onnx import write
+from medattn_edge.exporters import ExportSettings
+from medattn_edge.exporters.onnx import write
 from medattn_edge.models.network import WithAttention
-from medattn_edge.rewrites import fuse, rewrites
+from medattn_edge.rewrites import rewrite_network, rewrites
 from medattn_edge.spec import ModelSpec
 
 SAME = 1e-5
@@ -28,7 +28,7 @@ UNETS = ["attention-unet-2d", "attention-unet-3d-multi", "attention-unet-grid", 
 def check_compiled(form, network, choice, compiler, image, distance):
     """A compiled choice of rewrites answers as the network does, at every size and batch."""
     images = [image(form, form.size, torch.float32), image(form, form.other, torch.float32, batch=3)]
-    with_maps = WithAttention(fuse(network, CHOICES[choice]).network).eval()
+    with_maps = WithAttention(rewrite_network(network, CHOICES[choice]).network).eval()
     with torchscript_is_deprecated():
         if compiler == "script":
             program = torch.jit.freeze(torch.jit.script(with_maps))
@@ -67,7 +67,7 @@ def check_export(form, network, choice, settings, folder, image, distance):
     spec = ModelSpec(
         form.name, form.channels, labels, form.size, network.stride, outputs=form.classes, config=form.settings
     )
-    rewritten = fuse(network, CHOICES[choice]).network
+    rewritten = rewrite_network(network, CHOICES[choice]).network
     module = WithAttention(rewritten).eval() if settings.attention else rewritten
     written = write(module, spec, settings, folder / "network.onnx")
     session = onnxruntime.InferenceSession(folder / "network.onnx", providers=["CPUExecutionProvider"])

@@ -13,7 +13,7 @@ import torch
 from medattn_edge.agreement import LogitsDistance
 from medattn_edge.artifact import Artifact, sha256
 from medattn_edge.backends import open_session
-from medattn_edge.export import ExportSettings, random_patches
+from medattn_edge.exporters import ExportSettings, random_patches
 
 
 @pytest.fixture
