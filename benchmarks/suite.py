@@ -55,7 +55,7 @@ def main(
     if gpu and not hardware.gpus():
         print("no NVIDIA GPU with a driver is here", file=sys.stderr)
         raise typer.Exit(3)
-    settings = Settings(duration_s=duration, threads=threads, seconds=1800)
+    settings = Settings(duration_s=duration, threads=threads, timeout_s=1800)
     for name in names or known:
         document = run(known[name], ON_GPU if gpu else ON_CPU, settings, folder)
         write(document, output / f"{name}{'-gpu' if gpu else ''}.json")

@@ -37,7 +37,7 @@ def test_rows_on_the_gpu(case: Case, benchmark: Any) -> None:
 
 
 def measured(case: Case, forms: Sequence[Form], benchmark: Any, path: Path) -> None:
-    document = run(case, forms, Settings(duration_s=DURATION_S, seconds=1800))
+    document = run(case, forms, Settings(duration_s=DURATION_S, timeout_s=1800))
     write(document, path)
     print(f"\n{table(document)}")
     benchmark.extra_info["rows"] = document["rows"]

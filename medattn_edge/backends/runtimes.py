@@ -9,10 +9,11 @@ from typing import Any
 
 from medattn_edge.artifact import Manifest
 from medattn_edge.backends import backend_of, backends, missing_packages
-from medattn_edge.backends.isolated import SECONDS, IsolatedSession
+from medattn_edge.backends.isolated import TIMEOUT_S, IsolatedSession
 from medattn_edge.backends.session import Options
 from medattn_edge.errors import HostError, UsageError
-from medattn_edge.host import hardware, probe
+from medattn_edge.host import hardware
+from medattn_edge.host.probe import probe
 
 AS_WRITTEN = "onnxruntime-unoptimised"
 ALL = "all"
@@ -37,11 +38,11 @@ class Runtime:
         """Whether it computes a graph node by node, which is what the graph means."""
         return self.name == AS_WRITTEN
 
-    def open(self, path: Path, threads: int = 0, seconds: float = SECONDS) -> IsolatedSession:
+    def open(self, path: Path, threads: int = 0, timeout_s: float = TIMEOUT_S) -> IsolatedSession:
         """A session in a process of its own; raises what IsolatedSession raises."""
         options = Options(self.device, threads, None, self.optimise, self.provider)
         return IsolatedSession(
-            path, backend=self.backend, options=options, seconds=seconds, environment=self.environment
+            path, backend=self.backend, options=options, timeout_s=timeout_s, environment=self.environment
         )
 
 
@@ -73,7 +74,7 @@ class Host:
 def this_host() -> Host:
     """What decides here; ONNX Runtime is asked, in a process of its own, only when there is a GPU."""
     gpu = bool(hardware.gpus())
-    providers = probe.ask(["onnxruntime"])["onnxruntime"].facts.get("providers", ()) if gpu else ()
+    providers = probe(["onnxruntime"])["onnxruntime"].facts.get("providers", ()) if gpu else ()
     missing = frozenset(package for record in backends().values() for package in missing_packages(record))
     return Host("amx_int8" in hardware.cpu().isa, gpu, tuple(providers), missing)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medattn_edge.agreement import Thresholds
-from medattn_edge.backends.isolated import SECONDS, IsolatedSession
+from medattn_edge.backends.isolated import TIMEOUT_S, IsolatedSession
 from medattn_edge.backends.runtimes import AS_WRITTEN, Runtime
 from medattn_edge.backends.session import Options
 from medattn_edge.compile.compilation import FP32_ON_CPU, FP32_ON_GPU, REDUCED
@@ -46,14 +46,14 @@ class Candidate:
         """Whether its gate is one of FP32, which holds on noise as well."""
         return self.precision == "fp32" and (self.gate.min_sqnr_db or 0.0) >= _EXACT_DB
 
-    def open(self, threads: int, seconds: float) -> IsolatedSession:
+    def open(self, threads: int, timeout_s: float) -> IsolatedSession:
         """A session in a process of its own; raises what IsolatedSession raises."""
         runtime = self.runtime
         return IsolatedSession(
             self.path,
             backend=runtime.backend,
             options=Options(runtime.device, threads, self.spec, runtime.optimise, runtime.provider),
-            seconds=seconds,
+            timeout_s=timeout_s,
             environment=runtime.environment,
             opener=self.opener,
         )
@@ -62,14 +62,14 @@ class Candidate:
 @dataclass(frozen=True)
 class Settings:
     """duration_s, warm_up_s: of each candidate. threads: 0 is one per physical core; they are always set.
-    deadline_ms: what a run may take. seconds: the time limit of opening, and of one run. batch: patches of one run.
+    deadline_ms: what a run may take. timeout_s: the time limit of opening, and of one run. batch: patches of one run.
     """
 
     duration_s: float = 10.0
     warm_up_s: float = 1.0
     threads: int = 0
     deadline_ms: float | None = None
-    seconds: float = SECONDS
+    timeout_s: float = TIMEOUT_S
     batch: int = 1
 
     def explicit(self) -> Settings:

@@ -49,7 +49,7 @@ class Trial:
         """Open it and let it answer once, with nothing else computing."""
         start = time.perf_counter()
         try:
-            self.session = self.candidate.open(settings.threads, settings.seconds)
+            self.session = self.candidate.open(settings.threads, settings.timeout_s)
             if self.session.batch not in (None, settings.batch):
                 self.failures.append(
                     f"it runs {self.session.batch} patches at once, and {settings.batch} are asked for"

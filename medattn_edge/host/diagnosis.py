@@ -10,10 +10,10 @@ from importlib.util import find_spec
 
 from medattn_edge.backends import Backend, backends
 from medattn_edge.backends.compiler import Compiler, compilers
-from medattn_edge.host import hardware, probe
+from medattn_edge.host import hardware
 from medattn_edge.host.computed_precision import executed, too_old_for_tensorrt
 from medattn_edge.host.hardware import Cpu, Gpu
-from medattn_edge.host.probe import Answer
+from medattn_edge.host.probe import PackageReport, probe
 
 # A record belongs to the first of these among its packages; the devices that each can compute on.
 _DEVICES = {
@@ -42,7 +42,7 @@ class Host:
     cpu: Cpu
     gpus: tuple[Gpu, ...]
     versions: Mapping[str, str]
-    answers: Mapping[str, Answer]
+    answers: Mapping[str, PackageReport]
     missing: frozenset[str] = frozenset()
 
 
@@ -85,7 +85,7 @@ def read_host() -> Host:
     gpus = hardware.gpus()
     # torch-tensorrt cannot even be imported without a driver: that would not be a fault of the installation.
     asked = [one for one in wanted if one not in missing and (gpus or one != "torch_tensorrt")]
-    return Host(hardware.cpu(), gpus, installed(DISTRIBUTIONS), probe.ask(asked), missing)
+    return Host(hardware.cpu(), gpus, installed(DISTRIBUTIONS), probe(asked), missing)
 
 
 def installed(distributions: Iterable[str]) -> dict[str, str]:
@@ -107,7 +107,7 @@ def backend_rows(backend: Backend, host: Host) -> list[BackendRow]:
     for device in devices if host.gpus else devices[:1]:
         why, install = _obstacle(backend, host)
         why = why or _device_obstacle(runtime, device, host)
-        facts = host.answers.get(runtime, Answer()).facts
+        facts = host.answers.get(runtime, PackageReport()).facts
         precisions = executed(runtime, device, host.cpu, facts)
         rows.append(BackendRow(backend.name, not why, device, precisions, why, install))
     return rows
@@ -133,7 +133,7 @@ def _obstacle(record: Backend | Compiler, host: Host) -> tuple[str, str | None]:
         if package in host.missing:
             return f"{package} is not installed", f"pip install 'medattn-edge[{record.extra}]'"
     for package in record.packages:
-        error = host.answers.get(package, Answer()).error
+        error = host.answers.get(package, PackageReport()).error
         if error:
             return f"{package} is broken: {error}", f"pip install --force-reinstall 'medattn-edge[{record.extra}]'"
     return "", None
@@ -144,7 +144,7 @@ def _device_obstacle(runtime: str, device: str, host: Host) -> str:
         return ""
     if not host.gpus:
         return _NO_GPU
-    facts = host.answers.get(runtime, Answer()).facts
+    facts = host.answers.get(runtime, PackageReport()).facts
     if runtime == "torch" and not facts.get("cuda_available"):
         return f"this torch cannot use the GPU (built for CUDA {facts.get('cuda') or 'none'})"
     if runtime == "onnxruntime" and "CUDAExecutionProvider" not in facts.get("providers", ()):

@@ -252,9 +252,9 @@ def test_doctor_says_the_extra_of_each_library_that_is_missing() -> None:
     from medattn_edge.cli.doctor import _dicom
     from medattn_edge.host.diagnosis import Host
     from medattn_edge.host.hardware import Cpu
-    from medattn_edge.host.probe import Answer
+    from medattn_edge.host.probe import PackageReport
 
-    told = Answer(facts={"decoders": {"JPEG 2000": []}})
+    told = PackageReport(facts={"decoders": {"JPEG 2000": []}})
     rows = {row["what"]: row for row in _dicom(Host(Cpu("", "", (), 1, 1), (), {"pydicom": "3.0"}, {"pydicom": told}))}
     assert rows["pydicom"]["install"] is None
     assert rows["highdicom"]["install"] == "pip install 'medattn-edge[dicom]'"

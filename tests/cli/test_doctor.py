@@ -16,7 +16,7 @@ from medattn_edge.backends.session import Backend
 from medattn_edge.host.computed_precision import executed
 from medattn_edge.host.diagnosis import Host, backend_rows, compiler_row, conflicts, extra_of, problems
 from medattn_edge.host.hardware import Cpu, Gpu
-from medattn_edge.host.probe import Answer, ask
+from medattn_edge.host.probe import PackageReport, probe
 
 Run = Callable[..., Any]
 
@@ -25,8 +25,8 @@ PLAIN = Cpu("an old Xeon", "x86_64", ("avx2",), 2, 4)
 ARM = Cpu("a Neoverse", "aarch64", ("asimd", "dotprod"), 4, 4)
 OLD_ARM = Cpu("a Cortex", "aarch64", ("asimd",), 4, 4)
 GPU = Gpu(0, "a GPU", "sm86", 24000, "580.65.06", "13.0")
-CPU_ORT = Answer(facts={"providers": ["CPUExecutionProvider"]})
-GPU_ORT = Answer(facts={"providers": ["CUDAExecutionProvider", "CPUExecutionProvider"]})
+CPU_ORT = PackageReport(facts={"providers": ["CPUExecutionProvider"]})
+GPU_ORT = PackageReport(facts={"providers": ["CUDAExecutionProvider", "CPUExecutionProvider"]})
 
 
 def host(**changes: Any) -> Host:
@@ -84,11 +84,11 @@ def test_a_package_that_kills_its_process_is_told_and_one_that_hangs_too(
     (tmp_path / "crashing.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)\n")
     (tmp_path / "hanging.py").write_text("import time; time.sleep(60)\n")
     (tmp_path / "talking.py").write_text("print('hello'); print('{}', end='')\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    told = ask(["crashing", "hanging", "talking"], seconds=1.5)
-    assert "signal 11" in told["crashing"].error
-    assert "1.5 s" in told["hanging"].error
-    assert told["talking"] == Answer()
+    monkeypatch.syspath_prepend(tmp_path)
+    reports = probe(["crashing", "hanging", "talking"], timeout_s=1.5)
+    assert "crashed: SIGSEGV" in reports["crashing"].error
+    assert "1.5 s" in reports["hanging"].error
+    assert reports["talking"] == PackageReport()
 
 
 def test_a_missing_backend_says_the_line_that_installs_it() -> None:
@@ -101,13 +101,13 @@ def test_a_missing_backend_says_the_line_that_installs_it() -> None:
 
 
 def test_a_backend_for_gpus_alone_does_not_run_without_one() -> None:
-    (row,) = backend_rows(backend("tensorrt"), host(answers={"tensorrt": Answer()}))
+    (row,) = backend_rows(backend("tensorrt"), host(answers={"tensorrt": PackageReport()}))
     assert (row.runs, row.device, row.install) == (False, "cuda:0", None)
     assert "GPU" in row.why
-    (found,) = backend_rows(backend("tensorrt"), host(gpus=(GPU,), answers={"tensorrt": Answer()}))
+    (found,) = backend_rows(backend("tensorrt"), host(gpus=(GPU,), answers={"tensorrt": PackageReport()}))
     assert found.runs
     old = Gpu(0, "an old GPU", "sm61", 8000, "", "")
-    (refused,) = backend_rows(backend("tensorrt"), host(gpus=(old,), answers={"tensorrt": Answer()}))
+    (refused,) = backend_rows(backend("tensorrt"), host(gpus=(old,), answers={"tensorrt": PackageReport()}))
     assert "sm61" in refused.why
 
 
@@ -122,7 +122,7 @@ def test_a_backend_for_both_has_a_row_for_each_device_that_is_there() -> None:
 
 
 def test_a_broken_backend_does_not_run() -> None:
-    (row,) = backend_rows(backend("torch"), host(answers={"torch": Answer("OSError: no libgomp")}))
+    (row,) = backend_rows(backend("torch"), host(answers={"torch": PackageReport("OSError: no libgomp")}))
     assert row.why == "torch is broken: OSError: no libgomp"
     assert row.install is not None
 
@@ -176,7 +176,7 @@ def test_versions_that_do_not_go_together(versions: dict[str, str], words: str |
 
 
 def test_a_torch_that_cannot_use_the_gpu_is_a_problem() -> None:
-    torch = Answer(facts={"cuda": None, "cuda_available": False})
+    torch = PackageReport(facts={"cuda": None, "cuda_available": False})
     (found,) = problems(host(gpus=(GPU,), answers={"torch": torch}))
     assert "cannot use it" in found.found
     assert problems(host(answers={"torch": torch})) == ()

@@ -218,7 +218,7 @@ def test_the_report_says_where_it_was_measured_and_is_json(report: Report) -> No
 def test_a_run_that_does_not_end_is_a_verdict_of_its_own(artifact: Path, openers: None) -> None:
     trial = Trial(candidate(artifact, "hangs"))
     start = time.monotonic()
-    trial.start(random_patches(SPEC, 1), Settings(threads=1, seconds=4))
+    trial.start(random_patches(SPEC, 1), Settings(threads=1, timeout_s=4))
     assert trial.failures == ["the runtime gave no answer within 4 s"]
     assert time.monotonic() - start < 30
 
