@@ -42,8 +42,8 @@ class Walk:
 
     def batches(self) -> Generator[Floats, None, None]:
         """Network inputs float32 (n, C, *session.spec.patch), in PLACES buffers in turn."""
-        windows, fixed = self._to_run(), self.session.batch
-        size = min(self.batch, fixed or max(1, len(windows)))
+        windows = self._to_run()
+        size = min(self.batch, max(1, len(windows)))
         shape = (size, self.image.shape[0], *self.tiling.patch)
         turns = [np.empty(shape, np.float32) for _ in range(min(PLACES, max(1, -(-len(windows) // size))))]
         if self.tiling.size != self.tiling.patch:
@@ -54,9 +54,7 @@ class Walk:
             part, buffer = windows[first : first + size], turns[turn % len(turns)]
             for slot, window in enumerate(part):
                 self.tiling.read(self.image, window, buffer[slot])
-            if fixed is not None:
-                buffer[len(part) :] = 0
-            given = buffer[: fixed or len(part)]
+            given = buffer[: len(part)]
             yield given.reshape(*given.shape[:2], *self.session.spec.patch)
 
     def answers(self, batches: Generator[Floats, None, None]) -> Generator[Answer, None, None]:
@@ -65,10 +63,10 @@ class Walk:
         with closing(batches):
             for given in batches:
                 if self.attention:
-                    logits, maps = self.session.run_with_attention(given)
+                    logits, maps = self.session.run_any_with_attention(given)
                 else:
-                    logits, maps = self.session.run(given), None
-                done = min(total, done + len(given))
+                    logits, maps = self.session.run_any(given), None
+                done += len(given)
                 if self.progress is not None:
                     self.progress(done, total)
                 yield logits, maps
@@ -97,11 +95,8 @@ class Walk:
 
     def _singles(self, answers: Iterator[Answer]) -> Iterator[Answer]:
         """Logits (K, *tiling.patch) and attention (A, *tiling.patch) of one window after the other."""
-        left = len(self._to_run())
         for logits, maps in answers:
-            count = min(left, len(logits))  # a fixed batch may be filled up
-            left -= count
-            for slot in range(count):
+            for slot in range(len(logits)):
                 one = logits[slot].reshape(-1, *self.tiling.patch)
                 yield one, None if maps is None else maps[slot].reshape(-1, *self.tiling.patch)
             del logits, maps
@@ -117,7 +112,7 @@ def walk(
 ) -> Walk:
     """A walk through an image float32 (C, *three axes) that skips nothing.
 
-    batch: windows per run, unless the session has a fixed one (then the last run is filled up with zeros).
+    batch: windows per run, unless the session has a fixed one (then `Session.run_any` fills the last run).
     Raises ShapeError for an image of other channels, UsageError for a batch or an overlap that cannot be.
     """
     spec = session.spec

@@ -13,12 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from medattn_edge.artifact import Artifact
 from medattn_edge.atomic import check_folder
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
-from medattn_edge.backends.session import Options, Patches
+from medattn_edge.backends.session import Options, Patches, filled_runs
 from medattn_edge.errors import AgreementError, UsageError
 from medattn_edge.precision.cache import Cache
 from medattn_edge.precision.derived import fp32_graph
@@ -135,7 +133,8 @@ class Inputs(Sequence[Patches]):
         return len(self._windows)
 
     def __getitem__(self, index: Any) -> Any:
-        return np.repeat(self._windows[index], self._batch, axis=0)
+        [(run, _)] = filled_runs(self._windows[index], self._batch)
+        return run
 
 
 def _ranges(
