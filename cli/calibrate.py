@@ -61,7 +61,9 @@ def command(  # noqa: PLR0913
     cache: Annotated[
         Path | None, Option("--cache", help="Folder of ranges and rankings; by default the user's.")
     ] = None,
-    threads: Annotated[int, Option("--threads", min=0, help="Of the CPU; 0 leaves it to the runtime.")] = 0,
+    threads: Annotated[
+        int, Option("--threads", min=0, help="Of the CPU; 0 is one for each core that this process may use.")
+    ] = 0,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Quantise to INT8; exit code 1, and no file, when the gate cannot be held."""
@@ -69,11 +71,13 @@ def command(  # noqa: PLR0913
     from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
     from medattn_edge.backends.session import Options
     from medattn_edge.host import hardware
+    from medattn_edge.host.cores import usable_cores
     from medattn_edge.precision import windows
     from medattn_edge.precision.cache import Cache
     from medattn_edge.precision.int8 import Settings, calibrate, doors_for
     from medattn_edge.precision.quantizers.quantizer import Recipe
 
+    threads = threads or usable_cores()
     parent = Artifact.read(artifact)
     recipe = Recipe(profile, isa or hardware.isa(hardware.cpu()), method)
     settings = Settings(recipe, gate, door, runtime or "", max_trials, threads)

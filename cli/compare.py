@@ -48,7 +48,9 @@ def command(  # noqa: PLR0913
     ] = None,
     atol: Annotated[float | None, Option("--atol", help="Largest difference of two logits.")] = None,
     device: Annotated[str, Option("--device", help="Of the candidates: cpu or cuda:INDEX.")] = "cpu",
-    threads: Annotated[int, Option("--threads", min=0, help="Of the CPU; 0 leaves it to the runtime.")] = 0,
+    threads: Annotated[
+        int, Option("--threads", min=0, help="Of the CPU; 0 is one for each core that this process may use.")
+    ] = 0,
     overlap: Annotated[float, Option("--overlap", help="Of neighbouring windows.")] = 0.5,
     batch: Annotated[int, Option("--batch", min=1, help="Windows per run.")] = 4,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
@@ -61,6 +63,7 @@ def command(  # noqa: PLR0913
     from medattn_edge.agreement import Thresholds
     from medattn_edge.evaluation.disagreement import Outcome, judge
     from medattn_edge.host import hardware
+    from medattn_edge.host.cores import usable_cores
     from medattn_edge.inference import Settings
 
     candidates, scans = _split(files)
@@ -76,7 +79,7 @@ def command(  # noqa: PLR0913
         )
     gate = Thresholds(min_dice, min_sqnr_db, min_label_match, atol, max_volume_change)
     truth = Truth(labels or [], parse_values(label_value or []), min_dice_ratio)
-    task = Task(reference, scans, gate, truth, Settings(overlap, batch), threads, time_limit)
+    task = Task(reference, scans, gate, truth, Settings(overlap, batch), threads or usable_cores(), time_limit)
     groups, left_out = entries(candidates, runtime or [], device)
     rulings = []
     for group in groups:

@@ -38,7 +38,9 @@ def command(  # noqa: PLR0913
     provider: Annotated[
         Literal["cuda", "tensorrt"] | None, Option(help="Of ONNX Runtime on a GPU; cuda by default.")
     ] = None,
-    threads: Annotated[int, Option("--threads", min=0, help="Of the CPU; 0 is one for each physical core.")] = 0,
+    threads: Annotated[
+        int, Option("--threads", min=0, help="Of the CPU; 0 is one for each core that this process may use.")
+    ] = 0,
     overlap: Annotated[float, Option("--overlap", help="Of neighbouring windows, 0 to below 1.")] = 0.5,
     batch: Annotated[
         str,
@@ -76,7 +78,7 @@ def command(  # noqa: PLR0913
     from dataclasses import asdict
 
     from medattn_edge.backends import open_session
-    from medattn_edge.host.hardware import usable_cores
+    from medattn_edge.host.cores import usable_cores
     from medattn_edge.inference import Settings, segment
     from medattn_edge.inference.dicom_results import algorithm_of, asked, write_key_slices, write_segmentation
     from medattn_edge.io import format_of, write_labels, write_maps

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from medattn_edge.backends.isolated import TIMEOUT_S, IsolatedSession
 from medattn_edge.backends.runtimes import AS_WRITTEN, Runtime
 from medattn_edge.backends.session import Options
 from medattn_edge.compile.compilation import FP32_ON_CPU, FP32_ON_GPU, REDUCED
-from medattn_edge.host import hardware
+from medattn_edge.host.cores import usable_cores
 from medattn_edge.spec import ModelSpec
 
 _CUDA_PROVIDER = "cuda"
@@ -61,7 +60,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Settings:
-    """duration_s, warm_up_s: of each candidate. threads: 0 is one per physical core; they are always set.
+    """duration_s, warm_up_s: of each candidate. threads: 0 is one per usable core; they are always set.
     deadline_ms: what a run may take. timeout_s: the time limit of opening, and of one run. batch: patches of one run.
     """
 
@@ -73,9 +72,8 @@ class Settings:
     batch: int = 1
 
     def explicit(self) -> Settings:
-        """With a number of threads: one per physical core that this process may use."""
-        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return replace(self, threads=self.threads or max(1, min(hardware.cpu().physical_cores, allowed)))
+        """With a number of threads: one for each core that this process may use."""
+        return replace(self, threads=self.threads or usable_cores())
 
 
 def executed_in(stored: str, runtime: Runtime) -> str:

@@ -52,11 +52,6 @@ def cpu() -> Cpu:
     return parse_cpuinfo(text, platform.machine(), os.cpu_count() or 1)
 
 
-def usable_cores() -> int:
-    """The physical cores that this process may use: a runtime that is left to itself takes what it likes."""
-    return max(1, min(cpu().physical_cores, len(os.sched_getaffinity(0))))
-
-
 def parse_cpuinfo(text: str, architecture: str, cores: int = 1) -> Cpu:
     """The CPU that the text of /proc/cpuinfo describes; `cores` is used where it lists none."""
     blocks = [_fields(block) for block in re.split(r"\n\s*\n", text) if block.strip()]
