@@ -190,7 +190,7 @@ def environment(threads: int) -> dict[str, Any]:
     packages = ("medattn-edge", "monai", "nibabel", "numpy", "onnxruntime", "openvino", "torch")
     return {
         "cpu": cpu.model,
-        "isa": cpu.isa,
+        "instruction_sets": cpu.instruction_sets,
         "physical_cores": cpu.physical_cores,
         "threads": threads,
         "date": time.strftime("%Y-%m-%d"),

@@ -169,8 +169,8 @@ def _reference(path: Path, files: list[Artifact]) -> Candidate:
 
 
 def _gflop(path: Path, spec: ModelSpec) -> float:
-    from medattn_edge.export.flops import gflop
     from medattn_edge.models import checkpoint
+    from medattn_edge.models.flops import gflop
 
     return gflop(checkpoint.load(path, config=spec.config).network, spec)
 
@@ -183,7 +183,7 @@ def _candidates(
     floors: what is asked of FP32, and of less.
     """
     from medattn_edge.backends.runtimes import ALL, choose
-    from medattn_edge.evaluation import Candidate, executed_in, gate_of
+    from medattn_edge.evaluation import Candidate, computed_as, gate_of
 
     found, left_out = list[Candidate](), dict[str, str]()
     by_us = not asked or ALL in asked
@@ -193,7 +193,7 @@ def _candidates(
         left_out |= absent
         wanted = floors[manifest.precision != "fp32"]
         for one in runtimes:
-            precision, gate = executed_in(manifest.precision, one), gate_of(manifest.precision, one.device, wanted)
+            precision, gate = computed_as(manifest.precision, one), gate_of(manifest.precision, one.device, wanted)
             candidate = Candidate(
                 name=artifact.path.name,
                 path=artifact.path,

@@ -17,7 +17,8 @@ def announce(settings: Settings, rows: list[Candidate]) -> None:
     cpu = hardware.cpu()
     several = "s" if settings.threads != 1 else ""
     console.note(
-        f"{settings.threads} thread{several}, {cpu.model}, {', '.join(cpu.isa) or 'no instruction set we know'}"
+        f"{settings.threads} thread{several}, {cpu.model}, "
+        f"{', '.join(cpu.instruction_sets) or 'no instruction set we know'}"
     )
     seconds = len(rows) * (settings.duration_s + settings.warm_up_s)
     console.note(f"{len(rows)} rows with the reference, each in a process of its own: at least {seconds:.0f} s")

@@ -79,7 +79,7 @@ def command(  # noqa: PLR0913
 
     threads = threads or usable_cores()
     parent = Artifact.read(artifact)
-    recipe = Recipe(profile, isa or hardware.isa(hardware.cpu()), method)
+    recipe = Recipe(profile, isa or hardware.isa_class(hardware.cpu()), method)
     settings = Settings(recipe, gate, door, runtime or "", max_trials, threads)
     doors_for(parent, output, settings)  # what stands against it is said before the work
     if not scans and not allow_random:

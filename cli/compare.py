@@ -87,7 +87,7 @@ def command(  # noqa: PLR0913
         outcomes = [Outcome(one.name, tuple(one.agreements), one.failure, one.runtime.as_written) for one in group]
         rulings.append(judge(outcomes, max_gap_db))
     document = _document(task, candidates, list(zip(groups, rulings, strict=True)), max_gap_db)
-    document |= {"left_out": left_out, "cpu_isa": list(hardware.cpu().isa)}
+    document |= {"left_out": left_out, "instruction_sets": list(hardware.cpu().instruction_sets)}
     if json:
         console.print_json(document)
     else:

@@ -80,11 +80,11 @@ _BACKENDS = ("backend", "device", "runs", "fp32", "fp16", "int8")
 
 def _environment(host: HostReport) -> list[tuple[str, str, str]]:
     from medattn_edge.host.diagnosis import install_line
-    from medattn_edge.host.hardware import isa
+    from medattn_edge.host.hardware import isa_class
 
     cpu = host.cpu
     cores = f"{cpu.physical_cores} cores, {cpu.logical_cores} threads"
-    flags = f"{', '.join(cpu.isa) or 'not known'} (INT8 as {isa(cpu)})"
+    flags = f"{', '.join(cpu.instruction_sets) or 'not known'} (INT8 as {isa_class(cpu)})"
     rows = [("CPU", f"{cpu.model}, {cpu.architecture}, {cores}", ""), ("CPU instructions", flags, "")]
     if host.cores is not None:
         rows.append(("usable cores", _cores(host.cores), ""))

@@ -76,7 +76,7 @@ def this_host() -> Host:
     gpu = bool(hardware.gpus())
     providers = probe(["onnxruntime"])["onnxruntime"].facts.get("providers", ()) if gpu else ()
     missing = frozenset(package for record in backends().values() for package in missing_packages(record))
-    return Host("amx_int8" in hardware.cpu().isa, gpu, tuple(providers), missing)
+    return Host("amx_int8" in hardware.cpu().instruction_sets, gpu, tuple(providers), missing)
 
 
 def of_onnx(host: Host, device: str = "cpu") -> tuple[tuple[Runtime, ...], dict[str, str]]:

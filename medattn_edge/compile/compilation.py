@@ -93,7 +93,7 @@ def plan(source: Path, output: Path, target: str | None, settings: CompileSettin
         raise UsageError(f"{output} is the source itself", expected="another file to write to", hint="-o OTHER_NAME")
     parent = source_of(Path(source), compiler)
     is_graph = parent.path.suffix.lower() == ".onnx"
-    lint = check_graph(_graph(parent.path), compiler.profile, hardware.isa(hardware.cpu())) if is_graph else ()
+    lint = check_graph(_graph(parent.path), compiler.profile, hardware.isa_class(hardware.cpu())) if is_graph else ()
     return Plan(parent, Path(output), compiler, settings, lint)
 
 

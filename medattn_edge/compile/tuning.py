@@ -84,7 +84,7 @@ def _host() -> dict[str, Any]:
     cpu = hardware.cpu()
     return {
         "cpu": cpu.model,
-        "isa": list(cpu.isa),
+        "instruction_sets": list(cpu.instruction_sets),
         "physical_cores": cpu.physical_cores,
         "usable_cores": usable_cores(),
     }

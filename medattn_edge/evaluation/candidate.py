@@ -8,13 +8,13 @@ from pathlib import Path
 
 from medattn_edge.agreement import Thresholds
 from medattn_edge.backends.isolated import TIMEOUT_S, IsolatedSession
-from medattn_edge.backends.runtimes import AS_WRITTEN, Runtime
+from medattn_edge.backends.runtimes import Runtime
 from medattn_edge.backends.session import Options
 from medattn_edge.compile.compilation import FP32_ON_CPU, FP32_ON_GPU, REDUCED
+from medattn_edge.host.computed_precision import computed_in
 from medattn_edge.host.cores import usable_cores
 from medattn_edge.spec import ModelSpec
 
-_CUDA_PROVIDER = "cuda"
 _EXACT_DB = 90.0  # what is asked of FP32 against FP32, and of nothing less
 
 
@@ -76,17 +76,10 @@ class Settings:
         return replace(self, threads=self.threads or usable_cores())
 
 
-def executed_in(stored: str, runtime: Runtime) -> str:
-    """The precision in which a runtime computes a file of a precision.
-
-    CPUs compute FP16 graphs in FP32 between casts; a Q/DQ graph that is run as it is written, or by the CUDA provider,
-    is computed in FP32.
-    """
-    if stored == "fp16" and runtime.device == "cpu":
-        return "fp32"
-    if stored == "int8" and (runtime.name == AS_WRITTEN or runtime.provider == _CUDA_PROVIDER):
-        return "fp32"
-    return stored
+def computed_as(stored: str, runtime: Runtime) -> str:
+    """The precision in which a runtime computes a file of a precision; see `host.computed_precision`."""
+    of = runtime.backend
+    return computed_in(stored, of, runtime.device, provider=runtime.provider, as_written=runtime.as_written)
 
 
 def gate_of(stored: str, device: str, asked: Mapping[str, float] | None = None) -> Thresholds:

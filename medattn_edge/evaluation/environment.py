@@ -55,7 +55,7 @@ class Surroundings:
         return {
             "cpu": cpu.model,
             "architecture": cpu.architecture,
-            "isa": list(cpu.isa),
+            "instruction_sets": list(cpu.instruction_sets),
             "physical_cores": cpu.physical_cores,
             "logical_cores": cpu.logical_cores,
             "threads": self._threads,

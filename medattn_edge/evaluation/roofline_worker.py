@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from medattn_edge.backends.openvino.layers import executed_layers
+from medattn_edge.backends.openvino.layers import computed_layers
 from medattn_edge.backends.openvino.library import imported
 from medattn_edge.process import serve
 
@@ -106,9 +106,9 @@ def _openvino(threads: int, left_out: dict[str, str]) -> Iterator[Kernel]:
         for name, build in (("MatMul", _products), ("Convolution", _convolutions)):
             model, operations = build(ov, precision == "int8")
             compiled = ov.Core().compile_model(model, "CPU", settings)
-            executed = {one.precision for one in executed_layers(compiled) if one.kind in _COMPUTES}
-            if not executed or not executed <= (_EIGHT_BITS if precision == "int8" else {"f32"}):
-                left_out[f"{name} in {precision}"] = f"it is executed in {', '.join(sorted(executed)) or 'nothing'}"
+            computed = {one.precision for one in computed_layers(compiled) if one.kind in _COMPUTES}
+            if not computed or not computed <= (_EIGHT_BITS if precision == "int8" else {"f32"}):
+                left_out[f"{name} in {precision}"] = f"it is computed in {', '.join(sorted(computed)) or 'nothing'}"
                 continue
             request = compiled.create_infer_request()
             request.infer({0: np.random.default_rng(0).random(compiled.inputs[0].shape, dtype=np.float32)})

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from medattn_edge.backends import Backend, backends
 from medattn_edge.backends.compiler import Compiler, compilers
 from medattn_edge.host import hardware
-from medattn_edge.host.computed_precision import executed, too_old_for_tensorrt
+from medattn_edge.host.computed_precision import described, too_old_for_tensorrt
 from medattn_edge.host.cores import CoreLimits, core_limits
 from medattn_edge.host.hardware import Cpu, Gpu
 from medattn_edge.host.probe import PackageReport, probe
@@ -139,7 +139,7 @@ def backend_rows(backend: Backend, host: HostReport) -> list[BackendRow]:
         why, install = _obstacle(backend, host)
         why = why or _device_obstacle(runtime, device, host)
         facts = host.reports.get(runtime, PackageReport()).facts
-        precisions = executed(runtime, device, host.cpu, facts)
+        precisions = described(runtime, device, host.cpu, facts)
         rows.append(BackendRow(backend.name, not why, device, precisions, why, install))
     return rows
 

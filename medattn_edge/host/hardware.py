@@ -22,19 +22,34 @@ _NAME_BYTES = 256
 
 @dataclass(frozen=True)
 class Cpu:
-    """architecture: as `uname -m` says it. isa: those of FLAGS that it has. physical_cores: without hyper-threads."""
+    """A CPU.
+
+    Attributes:
+        model: its name.
+        architecture: as `uname -m` says it.
+        instruction_sets: those of FLAGS that it has.
+        physical_cores: without hyper-threads.
+        logical_cores: with them.
+    """
 
     model: str
     architecture: str
-    isa: tuple[str, ...]
+    instruction_sets: tuple[str, ...]
     physical_cores: int
     logical_cores: int
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """compute_capability: such as sm86. memory_mib: in all. driver: its version, empty when it does not say.
-    cuda: the newest CUDA that the driver runs.
+    """An NVIDIA GPU.
+
+    Attributes:
+        index: as CUDA counts.
+        name: as the driver says it.
+        compute_capability: such as sm86.
+        memory_mib: in total.
+        driver: its version, empty when it does not say.
+        cuda: the newest CUDA that the driver runs.
     """
 
     index: int
@@ -73,14 +88,14 @@ def is_arm(architecture: str) -> bool:
     return architecture.lower().startswith(("arm", "aarch"))
 
 
-def isa(host: Cpu) -> str:
+def isa_class(host: Cpu) -> str:
     """What decides how INT8 is computed: x86-vnni, x86 (no VNNI), or arm.
 
     An architecture that is neither counts as x86 without VNNI, which asks for the most caution.
     """
     if is_arm(host.architecture):
         return "arm"
-    return "x86-vnni" if {"avx512_vnni", "avx_vnni", "amx_int8"} & set(host.isa) else "x86"
+    return "x86-vnni" if {"avx512_vnni", "avx_vnni", "amx_int8"} & set(host.instruction_sets) else "x86"
 
 
 def _fields(block: str) -> dict[str, str]:

@@ -93,10 +93,11 @@ _FACTS: dict[str, Callable[[Any], dict[str, Any]]] = {
 
 def main(descriptor: int) -> NoReturn:
     """Import a package for the process at the other end of a socket, given by its file descriptor."""
-    serve(descriptor, {"import": lambda request, _: (asdict(_import(request["package"])), ())})
+    serve(descriptor, {"import": lambda request, _: (asdict(report_of(request["package"])), ())})
 
 
-def _import(name: str) -> PackageReport:
+def report_of(name: str) -> PackageReport:
+    """Import a package here, and ask it; for a process that may be lost."""
     # openvino and nncf report to a web service through this package at import: see backends/openvino/library.py.
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:

@@ -238,5 +238,5 @@ def _linted(best: Candidate) -> list[dict[str, str]]:
     """What the lint warns of; raises InputError when it finds errors, which would be a bug of the door."""
     if best.artifact.path.suffix != ".onnx":
         return []
-    found = rules.check(read(best.artifact.path), best.recipe.profile, best.recipe.isa)
+    found = rules.check(read(best.artifact.path), best.recipe.profile, best.recipe.isa_class)
     return [{"rule": one.rule, "node": one.node, "module": one.module, "reason": one.reason} for one in found]

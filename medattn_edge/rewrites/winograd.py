@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from medattn_edge.models.flops import imagined
 from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.rewrites import winograd_convolution
-from medattn_edge.rewrites.cost import imagined
 from medattn_edge.rewrites.phase_convolution import is_same_3x3
 from medattn_edge.rewrites.rewrite import Rewrite, sites
 from medattn_edge.rewrites.winograd_convolution import WinogradConvolution

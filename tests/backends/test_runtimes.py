@@ -84,7 +84,7 @@ def test_a_gpu_that_is_asked_for_leaves_the_cpu_only_the_graph_as_written() -> N
 
 def test_this_host_is_told_as_it_is() -> None:
     host = this_host()
-    assert host.amx == ("amx_int8" in hardware.cpu().isa)
+    assert host.amx == ("amx_int8" in hardware.cpu().instruction_sets)
     assert host.gpu == bool(hardware.gpus())
     assert "onnxruntime" not in host.missing
     assert AS_WRITTEN in names(of_onnx(host)[0])

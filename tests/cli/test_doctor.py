@@ -13,7 +13,7 @@ import pytest
 from medattn_edge.backends import backends
 from medattn_edge.backends.compiler import Compiler
 from medattn_edge.backends.session import Backend
-from medattn_edge.host.computed_precision import executed
+from medattn_edge.host.computed_precision import computed_in, described
 from medattn_edge.host.cores import CoreLimits, usable_cores
 from medattn_edge.host.diagnosis import HostReport, backend_rows, compiler_row, conflicts, extra_of, problems
 from medattn_edge.host.hardware import Cpu, Gpu
@@ -161,16 +161,46 @@ def test_tensorrt_rtx_compiles_without_a_gpu_and_tensorrt_does_not() -> None:
     ("cpu", "words"), [(VNNI, "U8S8, VNNI"), (PLAIN, "7-bit"), (ARM, "S8S8, dot product"), (OLD_ARM, "slower")]
 )
 def test_the_cpu_decides_how_onnx_runtime_computes_int8(cpu: Cpu, words: str) -> None:
-    found = executed("onnxruntime", "cpu", cpu)
+    found = described("onnxruntime", "cpu", cpu)
     assert words in found["int8"]
     assert found["fp16"] == "stored fp16, computed in fp32"
 
 
+@pytest.mark.parametrize(
+    ("stored", "runtime", "device", "settings", "computed"),
+    [
+        *((stored, "torch", device, {}, stored) for stored in ("fp32", "bf16") for device in ("cpu", "cuda:0")),
+        *(("fp16", runtime, "cpu", {}, "fp32") for runtime in ("onnxruntime", "openvino")),
+        *(("fp16", runtime, "cuda:0", {}, "fp16") for runtime in ("onnxruntime", "tensorrt", "torch_tensorrt")),
+        *(("int8", runtime, "cpu", {}, "int8") for runtime in ("onnxruntime", "openvino")),
+        ("int8", "onnxruntime", "cpu", {"as_written": True}, "fp32"),
+        ("int8", "onnxruntime", "cuda:0", {}, "fp32"),
+        ("int8", "onnxruntime", "cuda:0", {"provider": "cuda"}, "fp32"),
+        ("int8", "onnxruntime", "cuda:0", {"provider": "tensorrt"}, "int8"),
+        ("int8", "tensorrt", "cuda:0", {}, "int8"),
+        ("bf16", "openvino", "cpu", {}, "bf16"),
+    ],
+)
+def test_what_a_file_is_computed_in(
+    stored: str, runtime: str, device: str, settings: dict[str, Any], computed: str
+) -> None:
+    assert computed_in(stored, runtime, device, **settings) == computed
+
+
+@pytest.mark.parametrize(
+    ("runtime", "device"), [("onnxruntime", "cpu"), ("onnxruntime", "cuda:0"), ("openvino", "cpu")]
+)
+def test_doctor_names_the_precision_that_a_benchmark_counts(runtime: str, device: str) -> None:
+    for stored, text in described(runtime, device, VNNI).items():
+        computed = computed_in(stored, runtime, device)
+        assert text.startswith(computed) if computed == stored else f"computed in {computed}" in text
+
+
 def test_openvinos_own_precision_is_told_where_it_is_another() -> None:
-    assert "default here is bf16" in executed("openvino", "cpu", VNNI, {"default_inference_precision": "bf16"})["fp32"]
-    assert executed("openvino", "cpu", VNNI, {"default_inference_precision": "f32"})["fp32"] == "fp32"
+    assert "default here is bf16" in described("openvino", "cpu", VNNI, {"default_inference_precision": "bf16"})["fp32"]
+    assert described("openvino", "cpu", VNNI, {"default_inference_precision": "f32"})["fp32"] == "fp32"
     amx = Cpu("a newer Xeon", "x86_64", ("amx_int8",), 1, 1)
-    assert executed("openvino", "cpu", amx)["int8"] == "int8 (AMX)"
+    assert described("openvino", "cpu", amx)["int8"] == "int8 (AMX)"
 
 
 @pytest.mark.parametrize(

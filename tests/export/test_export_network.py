@@ -19,8 +19,8 @@ from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact
 from medattn_edge.errors import AgreementError, OutputError, ShapeError, UsageError
 from medattn_edge.export import ExportSettings, export_network, exporter_of, exporters, random_patches
-from medattn_edge.export.flops import gflop
 from medattn_edge.models import checkpoint as checkpoints
+from medattn_edge.models.flops import gflop
 from medattn_edge.rewrites.batch_norm import fold_batch_norms
 from medattn_edge.spec import ModelSpec
 

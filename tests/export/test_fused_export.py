@@ -10,7 +10,7 @@ import torch
 from medattn_edge.artifact import Artifact
 from medattn_edge.errors import AgreementError
 from medattn_edge.export import ExportSettings, export_network, exporter_of, random_patches
-from medattn_edge.export.flops import gflop
+from medattn_edge.models.flops import gflop
 from medattn_edge.precision import fp16
 from medattn_edge.rewrites import defaults, fuse
 

@@ -20,7 +20,7 @@ class Layer:
     precision: str
 
 
-def executed_layers(compiled: Any) -> list[Layer]:
+def computed_layers(compiled: Any) -> list[Layer]:
     """The layers of a compiled model that compute or move values, in the order of their execution."""
     found = []
     for node in compiled.get_runtime_model().get_ordered_ops():
@@ -32,15 +32,15 @@ def executed_layers(compiled: Any) -> list[Layer]:
 
 
 def counts(layers: list[Layer]) -> dict[str, int]:
-    """Precision -> how many layers are executed in it, the most frequent first."""
+    """Precision -> how many layers are computed in it, the most frequent first."""
     return dict(Counter(layer.precision for layer in layers).most_common())
 
 
 def deviations(layers: list[Layer], precision: str) -> list[dict[str, str]]:
-    """Layers that are not executed in the precision of their graph, the first 40: name, kind, precision.
+    """Layers that are not computed in the precision of their graph, the first 40: name, kind, precision.
 
     precision: the manifest's. In an fp32 graph everything that is not FP32; in an int8 or fp16 graph what has weights
-    or is a matrix product, and is executed in something else, because the rest has no precision of its own there.
+    or is a matrix product, and is computed in something else, because the rest has no precision of its own there.
     """
     own = {"fp32": {"f32", "i32", "i64", "boolean"}, "bf16": {"bf16"}, "fp16": {"f16"}, "int8": {"u8", "i8"}}
     wanted = own.get(precision, own["fp32"])

@@ -56,9 +56,9 @@ def qdq(model: Any, ranges: Ranges, recipe: Recipe, only: tuple[str, ...] | None
     quantizer = QDQQuantizer(
         copied,
         per_channel=True,
-        reduce_range=recipe.profile == "cpu" and recipe.isa == "x86",
+        reduce_range=recipe.profile == "cpu" and recipe.isa_class == "x86",
         weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QInt8 if symmetric or recipe.isa == "arm" else QuantType.QUInt8,
+        activation_qType=QuantType.QInt8 if symmetric or recipe.isa_class == "arm" else QuantType.QUInt8,
         tensors_range=_tensors_range(ranges, symmetric),
         nodes_to_quantize=chosen,
         nodes_to_exclude=[],
