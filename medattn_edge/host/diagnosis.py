@@ -31,6 +31,7 @@ DISTRIBUTIONS = (
     *("numpy", "torch", "torch-tensorrt", "tensorrt", "tensorrt-rtx", "onnx", "onnxruntime", "onnxruntime-gpu"),
     *("openvino", "nncf", "safetensors", "nibabel", "pynrrd", "pillow"),
     *("pydicom", "highdicom", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm", "pynetdicom"),
+    "nvidia-ml-py",
 )
 
 

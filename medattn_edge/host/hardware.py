@@ -113,6 +113,9 @@ def _model(fields: Mapping[str, str], architecture: str) -> str:
 
 def gpus() -> tuple[Gpu, ...]:
     """The NVIDIA GPUs that this process may use; empty without a driver, or when the driver does not answer."""
+    # CUDA's own library and not NVML, which gpu_clocks.py asks: NVML counts every board in the order of the bus, CUDA
+    # only those that CUDA_VISIBLE_DEVICES leaves, in its own order, and `cuda:INDEX` is one of these. And the driver
+    # brings this library along, so that `doctor` needs no package to see a GPU.
     try:
         return _ask_driver(ctypes.CDLL("libcuda.so.1"))
     except (OSError, AttributeError):  # no driver; or one without the functions asked for
