@@ -46,9 +46,17 @@ def on_patches(reference: Session, candidate: Session, patches: Patches) -> Agre
 def check(
     reference: Session, candidate: Session, samples: Mapping[str, Patches], gates: Thresholds | Mapping[str, Thresholds]
 ) -> list[dict[str, Any]]:
-    """One JSON-ready case per sample (name -> patches); gates: for all, or by the sample's name.
+    """One JSON-ready case per sample.
 
-    Raises AgreementError with every reason when a sample does not reach its gate, UsageError without a sample.
+    Args:
+        reference: what is right.
+        candidate: what is judged.
+        samples: name -> patches float32 (n, C, *patch).
+        gates: for all samples, or by the sample's name.
+
+    Raises:
+        AgreementError: with every reason, when a sample does not reach its gate.
+        UsageError: without a sample.
     """
     if not samples or any(len(patches) == 0 for patches in samples.values()):
         raise UsageError("no sample to check with", expected="real and random input", hint="--scan SCAN")

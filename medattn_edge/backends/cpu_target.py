@@ -23,10 +23,18 @@ def runs_on(package: str, version: str, cpu: Cpu | None = None) -> dict[str, Any
 
 
 def check_runs_on(path: Path, target: Mapping[str, Any], *, package: str, version: str, cpu: Cpu | None = None) -> None:
-    """Raise HostError unless a manifest's `target` says that this host runs the file.
+    """Nothing, when a manifest's `target` says that this host runs the file.
 
-    version: of the installed package, which must be the one that compiled it. cpu: this host's when it is left out.
-    Raises IntegrityError when `target` does not say what the file needs.
+    Args:
+        path: of the file.
+        target: of its manifest.
+        package: that runs it.
+        version: of the installed package, which must be the one that compiled it.
+        cpu: this host's when it is left out.
+
+    Raises:
+        HostError: when it was compiled by another version, or for another CPU.
+        IntegrityError: when `target` does not say what the file needs.
     """
     cpu = cpu or hardware.cpu()
     again = _AGAIN.format(source="NET.onnx", name=path.name)
@@ -46,13 +54,13 @@ def check_runs_on(path: Path, target: Mapping[str, Any], *, package: str, versio
             hint=f"{again} on this host, or pip install '{package}=={built.split('-')[0]}'",
         )
     if (architecture, sorted(map(str, instruction_sets))) != (cpu.architecture, sorted(cpu.instruction_sets)):
-        here = _told(cpu.architecture, cpu.instruction_sets)
+        here = _described(cpu.architecture, cpu.instruction_sets)
         raise HostError(
-            f"{path.name} was compiled for {_told(architecture, instruction_sets)}, and this CPU is {here}",
+            f"{path.name} was compiled for {_described(architecture, instruction_sets)}, and this CPU is {here}",
             expected="a CPU with the same instruction sets",
             hint=f"{again} on this host",
         )
 
 
-def _told(architecture: str, instruction_sets: Any) -> str:
+def _described(architecture: str, instruction_sets: Any) -> str:
     return f"{architecture} with {', '.join(map(str, instruction_sets)) or 'none of the instruction sets we know'}"

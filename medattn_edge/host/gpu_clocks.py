@@ -101,19 +101,19 @@ def remarks(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, An
 
     A GPU that was slowed by heat or power, or whose clocks fell by more than a tenth.
     """
-    said = []
+    sentences = []
     first = {one["index"]: one for one in before}
     for one in after:
         then, name = first.get(one["index"], {}), f"GPU {one['index']} ({one['name']})"
         reasons = [*(then.get("slowed_by") or ()), *(one["slowed_by"] or ())]
         slowed = [reason for reason in dict.fromkeys(reasons) if reason not in _HARMLESS]
         if slowed:
-            said.append(f"{name} was slowed: {', '.join(slowed)}")
+            sentences.append(f"{name} was slowed: {', '.join(slowed)}")
         for key, label in (("sm_mhz", "SM"), ("memory_mhz", "memory")):
             was, now = then.get(key), one[key]
             if was and now and now < _FELL * was:
-                said.append(f"the {label} clock of {name} fell from {was} to {now} MHz")
-    return said
+                sentences.append(f"the {label} clock of {name} fell from {was} to {now} MHz")
+    return sentences
 
 
 def parse_reasons(bits: int) -> tuple[str, ...]:
@@ -125,36 +125,37 @@ def parse_reasons(bits: int) -> tuple[str, ...]:
 
 def read(nvml: Any) -> tuple[Clocks, ...]:
     """The GPUs that pynvml tells of, once it is initialised."""
-    count = _told(nvml, "nvmlDeviceGetCount") or 0
+    count = _ask(nvml, "nvmlDeviceGetCount") or 0
     gpus = (_device(nvml, index) for index in range(count))
     return tuple(one for one in gpus if one is not None)
 
 
 def _device(nvml: Any, index: int) -> Clocks | None:
-    def told(function: str, *arguments: Any) -> int | None:
-        return _told(nvml, function, device, *arguments)
+    def ask(function: str, *arguments: Any) -> int | None:
+        value: int | None = _ask(nvml, function, device, *arguments)
+        return value
 
-    device = _told(nvml, "nvmlDeviceGetHandleByIndex", index)
+    device = _ask(nvml, "nvmlDeviceGetHandleByIndex", index)
     if device is None:
         return None
     # Its name since driver 535; before, it was called the other, which newer drivers may not have.
-    bits = told("nvmlDeviceGetCurrentClocksEventReasons")
-    bits = told("nvmlDeviceGetCurrentClocksThrottleReasons") if bits is None else bits
+    bits = ask("nvmlDeviceGetCurrentClocksEventReasons")
+    bits = ask("nvmlDeviceGetCurrentClocksThrottleReasons") if bits is None else bits
     return Clocks(
         index=index,
-        name=_told(nvml, "nvmlDeviceGetName", device) or "",
-        sm_mhz=told("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
-        sm_most_mhz=told("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM),
-        memory_mhz=told("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
-        memory_most_mhz=told("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_MEM),
-        power_w=_watts(told("nvmlDeviceGetPowerUsage")),
-        power_limit_w=_watts(told("nvmlDeviceGetEnforcedPowerLimit")),
-        temperature_c=told("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
+        name=_ask(nvml, "nvmlDeviceGetName", device) or "",
+        sm_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
+        sm_most_mhz=ask("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM),
+        memory_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
+        memory_most_mhz=ask("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_MEM),
+        power_w=_watts(ask("nvmlDeviceGetPowerUsage")),
+        power_limit_w=_watts(ask("nvmlDeviceGetEnforcedPowerLimit")),
+        temperature_c=ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
         slowed_by=None if bits is None else parse_reasons(bits),
     )
 
 
-def _told(nvml: Any, function: str, *arguments: Any) -> Any:
+def _ask(nvml: Any, function: str, *arguments: Any) -> Any:
     """What a function says; None when it says that it cannot, as for a driver that is older than the function."""
     call: Callable[..., Any] = getattr(nvml, function)
     try:

@@ -49,8 +49,8 @@ def _answer(channel: Channel, handlers: Mapping[str, Handler], fatal: tuple[type
     request, arrays = channel.receive()
     ends, envelope, results = False, dict[str, Any](), list[Array]()
     try:
-        envelope["reply"], made = handlers[request["do"]](request, arrays)
-        results = [np.ascontiguousarray(array) for array in made]  # it is sent as it lies in memory
+        envelope["reply"], answers = handlers[request["do"]](request, arrays)
+        results = [np.ascontiguousarray(array) for array in answers]  # it is sent as it lies in memory
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
         ends = isinstance(error, fatal)
         envelope = {"failure": failure_to_json(error)}

@@ -20,7 +20,7 @@ from medattn_edge.agreement import LogitsDistance
 from medattn_edge.artifact import Artifact, manifest_path, sha256
 from medattn_edge.backends import backend_of, open_session
 from medattn_edge.backends.compiler import CompileSettings
-from medattn_edge.backends.openvino.layers import Layer, counts, deviations
+from medattn_edge.backends.openvino.layers import ComputedLayer, counts, deviations
 from medattn_edge.backends.openvino.library import imported
 from medattn_edge.backends.openvino.model import precision_of, translated
 from medattn_edge.compile.compilation import compile_artifact
@@ -357,7 +357,11 @@ def test_only_what_openvino_compiled_may_ask_for_a_precision() -> None:
 
 
 def test_layers_outside_their_graphs_precision_are_named_and_few() -> None:
-    layers = [Layer("conv", "Convolution", "bf16"), Layer("add", "Eltwise", "f32"), Layer("pool", "Pooling", "u8")]
+    layers = [
+        ComputedLayer("conv", "Convolution", "bf16"),
+        ComputedLayer("add", "Eltwise", "f32"),
+        ComputedLayer("pool", "Pooling", "u8"),
+    ]
     assert counts(layers) == {"bf16": 1, "f32": 1, "u8": 1}
     assert [one["name"] for one in deviations(layers, "fp32")] == ["conv", "pool"]
     assert [one["name"] for one in deviations(layers, "int8")] == ["conv"]

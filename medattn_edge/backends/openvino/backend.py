@@ -37,8 +37,10 @@ from medattn_edge.errors import BackendError, HostError
 class OpenVinoSession(Session):
     """`image` in, `logits` (and `attention`) out; one run at a time, with all threads.
 
-    facts: `computed` says how many layers are computed in which precision, `loaded_from_cache` whether the compiled
-    model was taken from the folder that the environment variable MEDATTN_EDGE_MODEL_CACHE names (None: there is none).
+    Attributes:
+        facts: `computed` says how many layers are computed in which precision, `loaded_from_cache` whether the compiled
+            model was taken from the folder that the environment variable MEDATTN_EDGE_MODEL_CACHE names (None: there is
+            none).
     """
 
     def __init__(self, artifact: Artifact, options: Options) -> None:
