@@ -150,6 +150,8 @@ class Child:
 
     def stop(self, within_s: float) -> None:
         """End the child: an idle one may end by itself for so many seconds, one that works is ended at once."""
+        if os.getpid() != self._owner:  # the connection is shared with the process that it belongs to
+            return
         self.lost = self.lost or ChildLost("was ended")
         if self._lock.acquire(blocking=False):
             try:

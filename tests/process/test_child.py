@@ -258,6 +258,8 @@ def test_a_forked_process_neither_asks_nor_ends_the_child(start: Start) -> None:
         code = 1
         try:
             alive = child.alive
+            child.stop(1)
+            child.kill()
             child.close()
             act(child, "tell")
         except ChildLost as lost:
