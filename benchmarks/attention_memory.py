@@ -177,7 +177,7 @@ def measured(row: Row, path: Path, threads: int, image: Any) -> tuple[dict[str, 
     stored = [path, *(path.with_suffix(suffix) for suffix in ((".bin",) if path.suffix == ".xml" else ()))]
     size = sum(one.stat().st_size for one in stored) / 1e6 / _MIB
     with IsolatedSession(
-        path, backend=row.backend, options=Options(threads=threads), seconds=1800, opener=row.opener
+        path, backend=row.backend, options=Options(threads=threads), timeout_s=1800, opener=row.opener
     ) as session:
         session.run(image)
         logits = session.run(image)

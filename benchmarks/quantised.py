@@ -64,7 +64,7 @@ def int8(
     (name, profile), (calibrated, held_out), (gate, limit) = way, patches, limits
     quantizer, model = quantizers()[name], read(parent.path)
     runs = Runs(calibrated, parent.manifest.batch or 1)
-    recipe = QuantizationRecipe(profile, hardware.isa(hardware.cpu()))
+    recipe = QuantizationRecipe(profile, hardware.isa_class(hardware.cpu()))
     ranges = cache(lambda: activation_ranges(model, floating_tensors(model), runs, recipe.method))
     as_written = profile == "tensorrt"  # what a CPU makes of it is not what will run
     runtime = TrialRuntime("openvino" if path.suffix == ".xml" else "onnxruntime", optimise=not as_written)

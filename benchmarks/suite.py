@@ -30,8 +30,8 @@ from medattn_edge.backends.runtimes import Runtime
 from medattn_edge.backends.torch.eager import EagerSession
 from medattn_edge.errors import MedattnError, MissingDependency
 from medattn_edge.evaluation import BenchCandidate, BenchReport, BenchSettings, measure_candidates
-from medattn_edge.exporters.flops import gflop
 from medattn_edge.host import hardware
+from medattn_edge.models.flops import gflop
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parent / ".benchmarks" / "files"

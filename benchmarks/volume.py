@@ -74,13 +74,13 @@ def main(
     artifacts: Annotated[list[Path], typer.Argument(help="Of this checkpoint, all for one patch.")],
     output: Annotated[Path, typer.Option("--output", "-o")],
     rounds: Annotated[int, typer.Option(min=1)] = 5,
-    threads: Annotated[int, typer.Option(min=0, help="0 is one for each physical core.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="0 is one for each core that this process may use.")] = 0,
     cache: Annotated[bool, typer.Option("--cache", help="Also with OpenVINO's compiled models kept.")] = False,
 ) -> None:
     from medattn_edge.artifact import Artifact
-    from medattn_edge.host import hardware
+    from medattn_edge.host.cores import usable_cores
 
-    threads = threads or hardware.cpu().physical_cores
+    threads = threads or usable_cores()
     spec = Artifact.read(artifacts[0]).spec
     patch = "x".join(map(str, spec.patch))
     before = os.getloadavg()
@@ -190,7 +190,7 @@ def environment(threads: int) -> dict[str, Any]:
     packages = ("medattn-edge", "monai", "nibabel", "numpy", "onnxruntime", "openvino", "torch")
     return {
         "cpu": cpu.model,
-        "isa": cpu.isa,
+        "instruction_sets": cpu.instruction_sets,
         "physical_cores": cpu.physical_cores,
         "threads": threads,
         "date": time.strftime("%Y-%m-%d"),

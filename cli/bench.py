@@ -26,7 +26,9 @@ def command(  # noqa: PLR0913
     samples: Annotated[int, Option("--samples", min=1, help="Patches per scan.")] = 4,
     duration: Annotated[float, Option("--duration", min=0, help="Of the timing, in s for each row.")] = 10.0,
     warm_up: Annotated[float, Option("--warm-up", min=0, help="Before it, in s for each row.")] = 1.0,
-    threads: Annotated[int, Option("--threads", min=0, help="Of the CPU; 0 is one per physical core.")] = 0,
+    threads: Annotated[
+        int, Option("--threads", min=0, help="Of the CPU; 0 is one for each core that this process may use.")
+    ] = 0,
     batch: Annotated[int, Option("--batch", min=1, help="Patches per run.")] = 1,
     deadline_ms: Annotated[
         float | None, Option("--deadline-ms", metavar="MS", help="Tell how many runs take longer.")

@@ -19,7 +19,8 @@ def announce(plan: MeasurementPlan) -> None:
         console.note(note)
     several = "s" if settings.threads != 1 else ""
     console.note(
-        f"{settings.threads} thread{several}, {cpu.model}, {', '.join(cpu.isa) or 'no instruction set we know'}"
+        f"{settings.threads} thread{several}, {cpu.model}, "
+        f"{', '.join(cpu.instruction_sets) or 'no instruction set we know'}"
     )
     seconds = rows * (settings.duration_s + settings.warm_up_s)
     console.note(f"{rows} rows with the reference, each in a process of its own: at least {seconds:.0f} s")

@@ -62,7 +62,9 @@ def command(  # noqa: PLR0913
     cache: Annotated[
         Path | None, Option("--cache", help="Folder of ranges and rankings; by default the user's.")
     ] = None,
-    threads: Annotated[int, Option("--threads", min=0, help="Of the CPU; 0 leaves it to the runtime.")] = 0,
+    threads: Annotated[
+        int, Option("--threads", min=0, help="Of the CPU; 0 is one for each core that this process may use.")
+    ] = 0,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Quantise to INT8; exit code 1, and no file, when the gate cannot be held."""

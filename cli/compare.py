@@ -48,7 +48,9 @@ def command(  # noqa: PLR0913
     ] = None,
     atol: Annotated[float | None, Option("--atol", help="Largest difference of two logits.")] = None,
     device: Annotated[str, Option("--device", help="Of the candidates: cpu or cuda:INDEX.")] = "cpu",
-    threads: Annotated[int, Option("--threads", min=0, help="Of the CPU; 0 is one for each usable core.")] = 0,
+    threads: Annotated[
+        int, Option("--threads", min=0, help="Of the CPU; 0 is one for each core that this process may use.")
+    ] = 0,
     overlap: Annotated[float, Option("--overlap", help="Of neighbouring windows.")] = 0.5,
     batch: Annotated[int, Option("--batch", min=1, help="Windows per run.")] = 4,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,

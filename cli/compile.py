@@ -164,15 +164,15 @@ def _show(artifact: Artifact) -> None:
     facts = {
         **{f"runs on: {name}": value for name, value in target["runs_on"].items()},
         **target.get("settings", {}),
-        **{f"layers executed in {name}": count for name, count in target.get("executed", {}).items()},
+        **{f"layers computed in {name}": count for name, count in target.get("computed", {}).items()},
         "verified": target["verified"],
     }
     for name, value in facts.items():
         table.add_row(escape(name), escape(", ".join(map(str, value)) if isinstance(value, list) else str(value)))
     console.show(table)
     deviations = Counter((layer["kind"], layer["precision"]) for layer in target.get("deviations", ()))
-    for (kind, executed), count in deviations.items():
-        console.say(f"not executed in {manifest.precision}: {count} x {kind}, in {executed}; the manifest names them")
+    for (kind, computed), count in deviations.items():
+        console.say(f"not computed in {manifest.precision}: {count} x {kind}, in {computed}; the manifest names them")
     for warning in target.get("warnings", ()):
         console.say(f"{target['compiler']} warns: {warning}")
     _show_lint(target["lint"])

@@ -11,7 +11,8 @@ import typer
 from . import console
 
 if TYPE_CHECKING:
-    from medattn_edge.host.diagnosis import Host
+    from medattn_edge.host.cores import CoreLimits
+    from medattn_edge.host.diagnosis import HostReport
 
 _NOTHING_RUNS = 3  # as an HostError
 _DICOM = {
@@ -32,9 +33,10 @@ def command(json: Annotated[bool, typer.Option("--json", help="One JSON document
     rows = [row for backend in backends().values() for row in diagnosis.backend_rows(backend, host)]
     document = {
         "cpu": asdict(host.cpu),
+        "cores": None if host.cores is None else {**asdict(host.cores), "usable": host.cores.usable},
         "gpus": [asdict(gpu) for gpu in host.gpus],
         "packages": {name: host.versions.get(name) for name in diagnosis.DISTRIBUTIONS},
-        "runtimes": {name: asdict(answer) for name, answer in host.answers.items()},
+        "runtimes": {name: asdict(answer) for name, answer in host.reports.items()},
         "backends": [asdict(row) for row in rows],
         "compilers": [asdict(diagnosis.compiler_row(one, host)) for one in compilers().values()],
         "dicom": _dicom(host),
@@ -43,11 +45,11 @@ def command(json: Annotated[bool, typer.Option("--json", help="One JSON document
     if json:
         console.print_json(document)
     else:
-        _tell(document, host)
+        _print(document, host)
     raise typer.Exit(0 if any(row.runs for row in rows) else _NOTHING_RUNS)
 
 
-def _tell(document: dict[str, Any], host: Host) -> None:
+def _print(document: dict[str, Any], host: HostReport) -> None:
     _show("this host", ("what", "found", "install"), _environment(host))
     backends = [
         (
@@ -76,14 +78,16 @@ _WHOLE = ("backend", "compiler", "device", "runs")  # columns of names, which a 
 _BACKENDS = ("backend", "device", "runs", "fp32", "fp16", "int8")
 
 
-def _environment(host: Host) -> list[tuple[str, str, str]]:
+def _environment(host: HostReport) -> list[tuple[str, str, str]]:
     from medattn_edge.host.diagnosis import install_line
-    from medattn_edge.host.hardware import isa
+    from medattn_edge.host.hardware import isa_class
 
     cpu = host.cpu
     cores = f"{cpu.physical_cores} cores, {cpu.logical_cores} threads"
-    flags = f"{', '.join(cpu.isa) or 'not known'} (INT8 as {isa(cpu)})"
+    flags = f"{', '.join(cpu.instruction_sets) or 'not known'} (INT8 as {isa_class(cpu)})"
     rows = [("CPU", f"{cpu.model}, {cpu.architecture}, {cores}", ""), ("CPU instructions", flags, "")]
+    if host.cores is not None:
+        rows.append(("usable cores", _cores(host.cores), ""))
     for gpu in host.gpus:
         text = f"{gpu.name}, {gpu.compute_capability}, {gpu.memory_mib} MiB, driver {gpu.driver}, CUDA {gpu.cuda}"
         rows.append((f"GPU {gpu.index}", text, ""))
@@ -96,30 +100,39 @@ def _environment(host: Host) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _runtime(name: str, version: str | None, host: Host) -> str:
+def _cores(limits: CoreLimits) -> str:
+    """The threads that our commands take, and what bounds them."""
+    affinity = (
+        "not known" if limits.affinity is None else f"{len(limits.affinity)} CPUs on {limits.allowed_cores} cores"
+    )
+    quota = "none" if limits.cpu_quota is None else f"{limits.cpu_quota:g} CPUs"
+    return f"{limits.usable} (affinity: {affinity}; cgroup quota: {quota})"
+
+
+def _runtime(name: str, version: str | None, host: HostReport) -> str:
     """A runtime's version with what it says of itself."""
-    answer = host.answers.get(name.replace("-", "_"))
-    if version is None or answer is None:
+    report = host.reports.get(name.replace("-", "_"))
+    if version is None or report is None:
         return version or "not installed"
-    if answer.error:
-        return f"{version}, broken: {answer.error}"
-    facts = answer.facts
-    told = {
+    if report.error:
+        return f"{version}, broken: {report.error}"
+    facts = report.facts
+    says = {
         "torch": f"CUDA {facts.get('cuda') or 'none'}",
         "onnxruntime": ", ".join(facts.get("providers", ())),
         "openvino": f"would compute FP32 in {facts.get('default_inference_precision')} by default; we set f32",
     }
-    return f"{version}, {told[name]}" if name in told else version
+    return f"{version}, {says[name]}" if name in says else version
 
 
-def _dicom(host: Host) -> list[dict[str, str | None]]:
+def _dicom(host: HostReport) -> list[dict[str, str | None]]:
     """A row for each library, and for each compression with what decodes it; install: the line that helps, or None."""
     rows = [
         {"what": name, "found": host.versions.get(name), "install": _line(extra, name in host.versions)}
         for name, extra in _DICOM.items()
     ]
-    told = host.answers.get("pydicom")
-    decoders = told.facts.get("decoders", {}) if told is not None else {}
+    report = host.reports.get("pydicom")
+    decoders = report.facts.get("decoders", {}) if report is not None else {}
     for kind, names in decoders.items():
         rows.append({"what": kind, "found": ", ".join(names) or None, "install": _line("dicom-codecs", bool(names))})
     return rows

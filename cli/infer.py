@@ -28,7 +28,9 @@ def command(  # noqa: PLR0913
     provider: Annotated[
         Literal["cuda", "tensorrt"] | None, Option(help="Of ONNX Runtime on a GPU; cuda by default.")
     ] = None,
-    threads: Annotated[int, Option("--threads", min=0, help="Of the CPU; 0 is one for each physical core.")] = 0,
+    threads: Annotated[
+        int, Option("--threads", min=0, help="Of the CPU; 0 is one for each core that this process may use.")
+    ] = 0,
     overlap: Annotated[float, Option("--overlap", help="Of neighbouring windows, 0 to below 1.")] = 0.5,
     batch: Annotated[
         str,

@@ -44,8 +44,8 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     from collections import Counter
 
     from medattn_edge.artifact import SCHEMA
-    from medattn_edge.exporters.flops import gflop
     from medattn_edge.models import checkpoint
+    from medattn_edge.models.flops import gflop
 
     loaded = checkpoint.load(path)
     spec, network = loaded.spec, loaded.network

@@ -31,7 +31,7 @@ def command(
     from medattn_edge.host import hardware
     from medattn_edge.precision.lint.rules import lint
 
-    findings = lint(_read(path), profile, isa or hardware.isa(hardware.cpu()))
+    findings = lint(_read(path), profile, isa or hardware.isa_class(hardware.cpu()))
     failed = any(finding.severity == "error" for finding in findings)
     if json:
         console.print_json(

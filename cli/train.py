@@ -47,7 +47,9 @@ def command(  # noqa: PLR0913
     frozen_norms: Annotated[
         float, Option("--frozen-norms", help="Share of the steps, the last ones, with BatchNorm as it is deployed.")
     ] = 0.0,
-    threads: Annotated[int, Option("--threads", min=0, help="Of the CPU; 0 leaves it to torch.")] = 0,
+    threads: Annotated[
+        int, Option("--threads", min=0, help="Of the CPU; 0 is one for each core that this process may use.")
+    ] = 0,
     resume: Annotated[bool, Option("--resume", help="Go on after an interruption.")] = False,
     backbone_weights: Annotated[
         Path | None, Option("--backbone-weights", help="A torchvision checkpoint to start the backbone from.")
@@ -69,11 +71,11 @@ def command(  # noqa: PLR0913
     except ImportError as error:
         raise MissingDependency.of_extra("torch", "train") from error
     from medattn_edge import training
+    from medattn_edge.host.cores import usable_cores
 
     settings = training.TrainingSettings(epochs, steps, batch, learning_rate, holdout, blocks, seed, frozen_norms)
     labels = training.check_labels([training.Label.parse(text) for text in label])
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads or usable_cores())
     cases = training.read_cases(files, labels)
     spec, remarks = training.choose_spec(cases, labels, training.Wishes(network, config, sizes, mm, how))
     for remark in remarks:

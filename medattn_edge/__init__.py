@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from medattn_edge.errors import MedattnError
     from medattn_edge.evaluation import compare
     from medattn_edge.exporters import ExportSettings
-    from medattn_edge.inference import sample_patches, segment, segment_to
+    from medattn_edge.inference.samples import sample_patches
+    from medattn_edge.inference.segment import segment
+    from medattn_edge.inference.workflow import segment_to
     from medattn_edge.io import read_labels, read_volume, write_labels, write_maps
     from medattn_edge.models.checkpoint import load as load_checkpoint
     from medattn_edge.precision import CalibrationSettings, calibrate

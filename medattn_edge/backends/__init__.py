@@ -61,11 +61,21 @@ def open_session(
 ) -> Session:
     """A session that is ready to run; close it, or use it as a context manager.
 
-    backend: a name of `backends()`, by default what the file's suffix says. device: `cpu` or `cuda:INDEX`; a device
-    that is not there is an error, never a fallback. threads: of the CPU, 0 leaves it to the runtime. spec: of a
-    checkpoint, instead of its own or its network's default. optimise: off, ONNX Runtime runs the graph as it was
-    written. provider: of ONNX Runtime on a GPU: cuda or tensorrt.
-    Raises UsageError, MissingDependency, InputError, IntegrityError or BackendError.
+    Args:
+        path: of an artifact or a checkpoint.
+        backend: a name of `backends()`, by default what the file's suffix says.
+        device: `cpu` or `cuda:INDEX`; a device that is not there is an error, never a fallback.
+        threads: of the CPU; 0 leaves it to the runtime, which knows no cgroup quota: `host.cores.usable_cores()` does.
+        spec: of a checkpoint, instead of its own or its network's default.
+        optimise: off, ONNX Runtime runs the graph as it was written.
+        provider: of ONNX Runtime on a GPU: cuda or tensorrt.
+
+    Raises:
+        UsageError: for an option that is not known, or not of this backend.
+        MissingDependency: when the backend's package is not installed.
+        InputError: for a file that cannot be opened.
+        IntegrityError: for a file that is not what its manifest says.
+        BackendError: when the runtime fails.
     """
     path = Path(path)
     if device != "cpu" and not (device.startswith("cuda:") and device[5:].isdigit()):

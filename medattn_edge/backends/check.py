@@ -36,31 +36,27 @@ def on_patches(reference: Session, candidate: Session, patches: Patches) -> Agre
     step = candidate.batch or reference.batch or TOGETHER
     for start in range(0, len(patches), step):
         part = patches[start : start + step]
-        expected, found = _answer(reference, part), _answer(candidate, part)
+        expected, found = reference.run_any(part), candidate.run_any(part)
         distance.add(expected, found)
         expected_labels += [labels_of(one) for one in expected]
         found_labels += [labels_of(one) for one in found]
     return of_labels(np.stack(expected_labels), np.stack(found_labels), reference.spec.labels, distance)
 
 
-def _answer(session: Session, part: Patches) -> Patches:
-    """Logits of at most a run's patches: a fixed batch is filled up with zeros, or taken in several runs."""
-    step = session.batch or len(part)
-    answers = []
-    for start in range(0, len(part), step):
-        given = part[start : start + step]
-        missing = step - len(given)
-        full = np.concatenate([given, np.zeros_like(part, shape=(missing, *part.shape[1:]))]) if missing else given
-        answers.append(session.run(full)[: len(given)])
-    return np.concatenate(answers)
-
-
 def check(
     reference: Session, candidate: Session, samples: Mapping[str, Patches], gates: Thresholds | Mapping[str, Thresholds]
 ) -> list[dict[str, Any]]:
-    """One JSON-ready case per sample (name -> patches); gates: for all, or by the sample's name.
+    """One JSON-ready case per sample.
 
-    Raises AgreementError with every reason when a sample does not reach its gate, UsageError without a sample.
+    Args:
+        reference: what is right.
+        candidate: what is judged.
+        samples: name -> patches float32 (n, C, *patch).
+        gates: for all samples, or by the sample's name.
+
+    Raises:
+        AgreementError: with every reason, when a sample does not reach its gate.
+        UsageError: without a sample.
     """
     if not samples or any(len(patches) == 0 for patches in samples.values()):
         raise UsageError("no sample to check with", expected="real and random input", hint="--scan SCAN")

@@ -19,11 +19,13 @@ Progress = Callable[[int, int], None]  # steps done, steps in all
 class CompileSettings:
     """What the command line may choose; a compiler refuses with UsageError what it cannot follow.
 
-    compute_capabilities: of the GPUs to build for, such as ("sm86", "sm89"); empty: the GPU of this host.
-    workspace_mib: the most scratch memory on the GPU, None for the compiler's own limit.
-    timing_cache: a file of kernel timings to read and extend. hardware_compatible: also for newer GPUs, if slower.
-    inference_precision: in which OpenVINO computes what the graph has in FP32: f32, or bf16 on request.
-    threads: of the CPU, 0 leaves it to the runtime.
+    Attributes:
+        compute_capabilities: of the GPUs to build for, such as ("sm86", "sm89"); empty: the GPU of this host.
+        workspace_mib: the most scratch memory on the GPU, None for the compiler's own limit.
+        timing_cache: a file of kernel timings to read and extend.
+        hardware_compatible: also for newer GPUs, if slower.
+        inference_precision: in which OpenVINO computes what the graph has in FP32: f32, or bf16 on request.
+        threads: of the CPU; 0 leaves it to the runtime.
     """
 
     compute_capabilities: tuple[str, ...] = ()
@@ -36,7 +38,12 @@ class CompileSettings:
 
 @dataclass(frozen=True)
 class Source:
-    """What is compiled: a file and its manifest, or, for a checkpoint, the manifest that its export would have."""
+    """What is compiled.
+
+    Attributes:
+        path: of the file.
+        manifest: of the file; for a checkpoint, the one that its export would have.
+    """
 
     path: Path
     manifest: Manifest
@@ -46,13 +53,19 @@ class Source:
 class Compiler:
     """The record (COMPILER) of a backend file that compiles.
 
-    name: of the target. suffixes: of the files it writes; default: it writes them when nobody says which.
-    sources: suffixes of the files it reads. companions: suffixes of files it may write beside the model.
-    extra: of pyproject.toml. packages: what must be importable. profile: of the lint rules to hold the graph to.
-    settings: names of the CompileSettings fields that it follows.
-    compile: source, suffix -> temporary path for the model and every companion, settings, progress -> the manifest's
-    `target`, JSON values: `runs_on` says what the file needs (versions, CPU, GPU), and a session refuses what does not
-    fit; `precision` is that of the artifact, where it is not the source's.
+    Attributes:
+        name: of the target.
+        suffixes: of the files it writes.
+        sources: suffixes of the files it reads.
+        extra: of pyproject.toml.
+        packages: what must be importable.
+        profile: of the lint rules to hold the graph to.
+        compile: source, suffix -> temporary path for the model and every companion, settings, progress -> the
+            manifest's `target`, JSON values: `runs_on` says what the file needs (versions, CPU, GPU), and a session
+            refuses what does not fit; `precision` is that of the artifact, where it is not the source's.
+        settings: names of the CompileSettings fields that it follows.
+        companions: suffixes of files it may write beside the model.
+        default: whether it writes its files when nobody says which compiler does.
     """
 
     name: str

@@ -19,21 +19,29 @@ _AGAIN = "medattn-edge compile {source} -o {name}"
 def runs_on(package: str, version: str, cpu: Cpu | None = None) -> dict[str, Any]:
     """The `runs_on` of a file that is compiled on this host, or for `cpu`."""
     cpu = cpu or hardware.cpu()
-    return {package: version, "architecture": cpu.architecture, "isa": list(cpu.isa)}
+    return {package: version, "architecture": cpu.architecture, "instruction_sets": list(cpu.instruction_sets)}
 
 
 def check_runs_on(path: Path, target: Mapping[str, Any], *, package: str, version: str, cpu: Cpu | None = None) -> None:
-    """Raise HostError unless a manifest's `target` says that this host runs the file.
+    """Nothing, when a manifest's `target` says that this host runs the file.
 
-    version: of the installed package, which must be the one that compiled it. cpu: this host's when it is left out.
-    Raises IntegrityError when `target` does not say what the file needs.
+    Args:
+        path: of the file.
+        target: of its manifest.
+        package: that runs it.
+        version: of the installed package, which must be the one that compiled it.
+        cpu: this host's when it is left out.
+
+    Raises:
+        HostError: when it was compiled by another version, or for another CPU.
+        IntegrityError: when `target` does not say what the file needs.
     """
     cpu = cpu or hardware.cpu()
     again = _AGAIN.format(source="NET.onnx", name=path.name)
     needs = target.get("runs_on")
     needs = needs if isinstance(needs, Mapping) else {}
-    built, architecture, isa = (needs.get(key) for key in (package, "architecture", "isa"))
-    if not (isinstance(built, str) and isinstance(architecture, str) and isinstance(isa, list)):
+    built, architecture, instruction_sets = (needs.get(key) for key in (package, "architecture", "instruction_sets"))
+    if not (isinstance(built, str) and isinstance(architecture, str) and isinstance(instruction_sets, list)):
         raise IntegrityError(
             f"the manifest of {path.name} does not say for which {package} and which CPU it was compiled",
             expected="`target` with `runs_on`, as medattn-edge compile writes it",
@@ -45,14 +53,14 @@ def check_runs_on(path: Path, target: Mapping[str, Any], *, package: str, versio
             expected="the same version: it is not portable between releases",
             hint=f"{again} on this host, or pip install '{package}=={built.split('-')[0]}'",
         )
-    if (architecture, sorted(map(str, isa))) != (cpu.architecture, sorted(cpu.isa)):
-        here = _told(cpu.architecture, cpu.isa)
+    if (architecture, sorted(map(str, instruction_sets))) != (cpu.architecture, sorted(cpu.instruction_sets)):
+        here = _described(cpu.architecture, cpu.instruction_sets)
         raise HostError(
-            f"{path.name} was compiled for {_told(architecture, isa)}, and this CPU is {here}",
+            f"{path.name} was compiled for {_described(architecture, instruction_sets)}, and this CPU is {here}",
             expected="a CPU with the same instruction sets",
             hint=f"{again} on this host",
         )
 
 
-def _told(architecture: str, isa: Any) -> str:
-    return f"{architecture} with {', '.join(map(str, isa)) or 'none of the instruction sets we know'}"
+def _described(architecture: str, instruction_sets: Any) -> str:
+    return f"{architecture} with {', '.join(map(str, instruction_sets)) or 'none of the instruction sets we know'}"

@@ -9,10 +9,11 @@ from typing import Any
 
 from medattn_edge.artifact import Manifest
 from medattn_edge.backends import backend_of, backends, missing_packages
-from medattn_edge.backends.isolated import SECONDS, IsolatedSession
+from medattn_edge.backends.isolated import TIMEOUT_S, IsolatedSession
 from medattn_edge.backends.session import Options
 from medattn_edge.errors import HostError, UsageError
-from medattn_edge.host import hardware, probe
+from medattn_edge.host import hardware
+from medattn_edge.host.probe import probe
 
 AS_WRITTEN = "onnxruntime-unoptimised"
 ALL = "all"
@@ -21,8 +22,15 @@ _GPU = "cuda:0"
 
 @dataclass(frozen=True)
 class Runtime:
-    """One way to run a file. name: as reports say it. environment: variables of its process beside this one's own.
-    The other fields are those of `open_session`.
+    """One way to run a file.
+
+    Attributes:
+        name: as reports say it.
+        backend: as `open_session` takes it, like device, optimise and provider.
+        device: cpu or cuda:INDEX.
+        optimise: whether ONNX Runtime may rewrite the graph.
+        provider: of ONNX Runtime on a GPU.
+        environment: variables of its process beside this one's own.
     """
 
     name: str
@@ -37,11 +45,11 @@ class Runtime:
         """Whether it computes a graph node by node, which is what the graph means."""
         return self.name == AS_WRITTEN
 
-    def open(self, path: Path, threads: int = 0, seconds: float = SECONDS) -> IsolatedSession:
+    def open(self, path: Path, threads: int = 0, timeout_s: float = TIMEOUT_S) -> IsolatedSession:
         """A session in a process of its own; raises what IsolatedSession raises."""
         options = Options(self.device, threads, None, self.optimise, self.provider)
         return IsolatedSession(
-            path, backend=self.backend, options=options, seconds=seconds, environment=self.environment
+            path, backend=self.backend, options=options, timeout_s=timeout_s, environment=self.environment
         )
 
 
@@ -61,8 +69,15 @@ _PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionPro
 
 
 @dataclass(frozen=True)
-class Host:
-    """amx, gpu: whether it has them. providers: of its ONNX Runtime. missing: packages of backends that it lacks."""
+class RuntimeHost:
+    """What decides which runtimes a host has.
+
+    Attributes:
+        amx: whether its CPU has AMX.
+        gpu: whether it has an NVIDIA GPU with a driver.
+        providers: of its ONNX Runtime; asked only where there is a GPU.
+        missing: packages of backends that it lacks.
+    """
 
     amx: bool = False
     gpu: bool = False
@@ -70,18 +85,20 @@ class Host:
     missing: frozenset[str] = frozenset()
 
 
-def this_host() -> Host:
+def this_host() -> RuntimeHost:
     """What decides here; ONNX Runtime is asked, in a process of its own, only when there is a GPU."""
     gpu = bool(hardware.gpus())
-    providers = probe.ask(["onnxruntime"])["onnxruntime"].facts.get("providers", ()) if gpu else ()
+    providers = probe(["onnxruntime"])["onnxruntime"].facts.get("providers", ()) if gpu else ()
     missing = frozenset(package for record in backends().values() for package in missing_packages(record))
-    return Host("amx_int8" in hardware.cpu().isa, gpu, tuple(providers), missing)
+    return RuntimeHost("amx_int8" in hardware.cpu().instruction_sets, gpu, tuple(providers), missing)
 
 
-def of_onnx(host: Host, device: str = "cpu") -> tuple[tuple[Runtime, ...], dict[str, str]]:
+def of_onnx(host: RuntimeHost, device: str = "cpu") -> tuple[tuple[Runtime, ...], dict[str, str]]:
     """The runtimes of an .onnx file on a host, and why each of the others is none of them.
 
-    device: a GPU leaves only its own, and the graph as it is written, which the CPU computes.
+    Args:
+        host: what it has.
+        device: a GPU leaves only its own, and the graph as it is written, which the CPU computes.
     """
     known: tuple[Runtime, ...] = _OF_ONNX
     if device != "cpu":
@@ -93,7 +110,7 @@ def of_onnx(host: Host, device: str = "cpu") -> tuple[tuple[Runtime, ...], dict[
     )
 
 
-def _absence(runtime: Runtime, host: Host) -> str:
+def _absence(runtime: Runtime, host: RuntimeHost) -> str:
     """Why a host does not have a runtime; empty when it has."""
     record = backends()[runtime.backend]
     if host.missing & set(record.packages):
@@ -108,7 +125,7 @@ def _absence(runtime: Runtime, host: Host) -> str:
 
 
 def choose(
-    path: Path, precision: str, asked: Sequence[str] = (), device: str = "cpu", host: Host | None = None
+    path: Path, precision: str, asked: Sequence[str] = (), device: str = "cpu", host: RuntimeHost | None = None
 ) -> tuple[tuple[Runtime, ...], dict[str, str]]:
     """The runtimes to run a file in, and why some of this host's were left out.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,11 +22,18 @@ Patches = npt.NDArray[np.float32]
 class Session(ABC):
     """A network that is ready to run once it is constructed; close it, or use it as a context manager.
 
-    spec: what the network expects. batch: the fixed number of patches of one run, or None for any.
-    fixed_patch: True when every patch must have the size spec.patch; False when any multiple of spec.stride will do.
-    attention_names: the names of the attention maps it can return, empty when it has none.
-    facts: what ran where (backend, device, threads, versions), and an artifact's parent_sha256, for reports.
-    device_ms: how long the last run took on the device by its own clock, in ms; None where it has none, as on a CPU.
+    It belongs to the process that opened it: a runtime's threads do not live on in a process that was forked from that
+    one, and a run there would wait for them for ever, so it is refused.
+
+    Attributes:
+        spec: what the network expects.
+        batch: the fixed number of patches of one run, or None for any.
+        fixed_patch: True when every patch must have the size spec.patch; False when any multiple of spec.stride will
+            do.
+        attention_names: the names of the attention maps it can return, empty when it has none.
+        facts: what ran where (backend, device, threads, versions), and an artifact's parent_sha256, for reports.
+        device_ms: how long the last run took on the device by its own clock, in ms; None where it has none, as on a
+            CPU.
     """
 
     device_ms: float | None = None
@@ -42,12 +50,16 @@ class Session(ABC):
         self.spec, self.batch, self.fixed_patch = spec, batch, fixed_patch
         self.attention_names = attention_names
         self.facts = dict(facts or {})
+        self._process = os.getpid()
 
     def run(self, patches: Patches) -> Patches:
         """Logits float32 (N, K, *patch) of patches float32 (N, C, *patch).
 
         The device has finished when this returns, and the result belongs to the caller.
-        Raises ShapeError for patches that the network cannot take, BackendError when the runtime fails.
+
+        Raises:
+            ShapeError: for patches that the network cannot take.
+            BackendError: when the runtime fails, or in a process that was forked from that of the session.
         """
         self._check(patches)
         logits = self._run(np.ascontiguousarray(patches))
@@ -57,7 +69,8 @@ class Session(ABC):
     def run_with_attention(self, patches: Patches) -> tuple[Patches, Patches]:
         """Logits as `run` gives them, and attention maps float32 (N, A, *patch) in the order of attention_names.
 
-        Raises UsageError when the session has no attention maps.
+        Raises:
+            UsageError: when the session has no attention maps.
         """
         if not self.attention_names:
             raise UsageError(
@@ -70,6 +83,18 @@ class Session(ABC):
         self._check_answer(logits, patches, self.spec.outputs)
         self._check_answer(maps, patches, len(self.attention_names))
         return logits, maps
+
+    def run_any(self, patches: Patches) -> Patches:
+        """Logits as `run` gives them, of any number n >= 1 of patches float32 (n, C, *patch).
+
+        One run where the batch is free, as many as are needed where it is fixed; see `filled_runs`.
+        """
+        return _joined([self.run(part)[:count] for part, count in filled_runs(patches, self.batch)])
+
+    def run_any_with_attention(self, patches: Patches) -> tuple[Patches, Patches]:
+        """Logits and attention maps as `run_with_attention` gives them, of any number n >= 1 of patches."""
+        parts = [(*self.run_with_attention(part), count) for part, count in filled_runs(patches, self.batch)]
+        return _joined([one[:count] for one, _, count in parts]), _joined([maps[:count] for _, maps, count in parts])
 
     @abstractmethod
     def _run(self, patches: Patches) -> Patches:
@@ -91,6 +116,12 @@ class Session(ABC):
         self.close()
 
     def _check(self, patches: Patches) -> None:
+        if os.getpid() != self._process:
+            raise BackendError(
+                "this session was opened before this process was forked, and the runtime's threads are not here",
+                expected="a run in the process that opened it",
+                hint="open the artifact in the forked process",
+            )
         spec = self.spec
         if patches.dtype != np.float32 or patches.ndim != 2 + spec.dims or patches.shape[1] != spec.in_channels:
             raise ShapeError(
@@ -125,14 +156,34 @@ class Session(ABC):
             )
 
 
+def filled_runs(patches: Patches, batch: int | None) -> Iterator[tuple[Patches, int]]:
+    """Patches (n, ...) as runs of a batch, each with how many of its patches are from the caller.
+
+    The last run of a fixed batch is filled by repeating its last patch: a patch like the others costs what they cost,
+    and adds nothing to the range of values that a run sees.
+    """
+    step = batch or max(1, len(patches))
+    for start in range(0, max(1, len(patches)), step):  # without a patch one run, which a session refuses
+        part = patches[start : start + step]
+        missing = step - len(part) if batch and len(part) else 0
+        yield (np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part), len(part)
+
+
+def _joined(parts: list[Patches]) -> Patches:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
 @dataclass(frozen=True)
 class Options:
     """How to open a session.
 
-    device: cpu or cuda:INDEX. threads: of the CPU, 0 leaves it to the runtime. spec: what to hold a checkpoint to
-    instead of its own, or its network's default, spec; an artifact has its own and takes no other. optimise: let the
-    runtime rewrite the graph (ONNX Runtime only): off, it is run as it was written. provider: of ONNX Runtime on a GPU,
-    cuda or tensorrt; elsewhere it must be empty.
+    Attributes:
+        device: cpu or cuda:INDEX.
+        threads: of the CPU; 0 leaves it to the runtime.
+        spec: what to hold a checkpoint to instead of its own, or its network's default, spec; an artifact has its own
+            and takes no other.
+        optimise: let the runtime rewrite the graph (ONNX Runtime only): off, it is run as it was written.
+        provider: of ONNX Runtime on a GPU, cuda or tensorrt; elsewhere it must be empty.
     """
 
     device: str = "cpu"
@@ -146,9 +197,14 @@ class Options:
 class Backend:
     """The record of a backend file.
 
-    name: as --backend takes it. suffixes: of the files it opens; default: it opens them when nobody says which, but
-    for those `on_request`, which it opens only when it is named.
-    extra: of pyproject.toml, that installs it. packages: what must be importable. open: path, options -> Session.
+    Attributes:
+        name: as --backend takes it.
+        suffixes: of the files it opens.
+        extra: of pyproject.toml, that installs it.
+        packages: what must be importable.
+        open: path, options -> Session.
+        default: whether it opens its files when nobody says which backend does.
+        on_request: suffixes of those that it opens only when it is named.
     """
 
     name: str

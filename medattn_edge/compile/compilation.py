@@ -25,6 +25,7 @@ from medattn_edge.backends.session import Options, Patches, Session
 from medattn_edge.errors import AgreementError, BackendError, HostError, MissingDependency, UsageError
 from medattn_edge.gates import FP32, REDUCED, REDUCED_NOISE
 from medattn_edge.host import hardware
+from medattn_edge.host.cores import usable_cores
 from medattn_edge.precision.lint.rules import Finding
 from medattn_edge.precision.lint.rules import check as check_graph
 from medattn_edge.spec import ModelSpec
@@ -101,7 +102,7 @@ def plan(source: Path, output: Path, target: str | None, settings: CompileSettin
         raise UsageError(f"{output} is the source itself", expected="another file to write to", hint="-o OTHER_NAME")
     parent = source_of(Path(source), compiler)
     is_graph = parent.path.suffix.lower() == ".onnx"
-    lint = check_graph(_graph(parent.path), compiler.profile, hardware.isa(hardware.cpu())) if is_graph else ()
+    lint = check_graph(_graph(parent.path), compiler.profile, hardware.isa_class(hardware.cpu())) if is_graph else ()
     return Plan(parent, Path(output), compiler, settings, lint)
 
 
@@ -236,13 +237,15 @@ def for_gpu(manifest: Manifest) -> bool:
 
 def opened(staged: Artifact, threads: int) -> IsolatedSession:
     """A compiled file on the device that it was compiled for, in a process of its own; raises what that raises."""
-    return IsolatedSession(staged.path, options=Options("cuda:0" if for_gpu(staged.manifest) else "cpu", threads))
+    device = "cuda:0" if for_gpu(staged.manifest) else "cpu"
+    return IsolatedSession(staged.path, options=Options(device, threads or usable_cores()))
 
 
 def reference_of(source: Source, threads: int) -> Session:
     """What a compiled file must agree with: the file it was made from, in its own runtime."""
     is_checkpoint = not source.manifest.sha256
-    return open_session(source.path, threads=threads, spec=source.manifest.spec if is_checkpoint else None)
+    spec = source.manifest.spec if is_checkpoint else None
+    return open_session(source.path, threads=threads or usable_cores(), spec=spec)
 
 
 def with_noise(samples: Mapping[str, Patches], spec: ModelSpec) -> dict[str, Patches]:

@@ -16,7 +16,7 @@ from medattn_edge.artifact import Artifact
 from medattn_edge.backends.check import CachedReference, check
 from medattn_edge.backends.compiler import Compiler, CompileSettings
 from medattn_edge.backends.isolated import IsolatedSession
-from medattn_edge.backends.session import Patches, Session
+from medattn_edge.backends.session import Patches, Session, filled_runs
 from medattn_edge.compile.compilation import gates, opened, plan, stage, with_noise
 from medattn_edge.compile.graphs import Graphs, Rewrites
 
@@ -131,7 +131,8 @@ class TrialRunner:
     def patches(self, batch: int | None) -> Patches:
         """What is timed: the first real patch, as often as a run takes it."""
         first = next(iter(self._samples.values()))[:1]
-        return np.ascontiguousarray(np.repeat(first, batch or 1, axis=0))
+        [(run, _)] = filled_runs(first, batch)
+        return np.ascontiguousarray(run)
 
     def run(
         self, name: str, alternative: Alternative, like: OpenAlternative | None = None

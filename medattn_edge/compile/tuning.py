@@ -23,6 +23,7 @@ from medattn_edge.compile.graphs import PLAIN, Graphs
 from medattn_edge.compile.trials import Alternative, OpenAlternative, Outcome, TrialRunner
 from medattn_edge.errors import AgreementError, BackendError, InputError
 from medattn_edge.host import hardware
+from medattn_edge.host.cores import usable_cores
 from medattn_edge.timing import in_turn
 
 BETTER = 1.02  # a ratio above it, with its lower quartile above 1, is worth another graph
@@ -34,7 +35,7 @@ _MAX_ROUNDS = 200  # the quartiles of so many pairs move no more
 Progress = Callable[[str, int, int], None]  # what is being tried, alternatives done, alternatives in total
 
 
-def tune(
+def tune(  # noqa: PLR0913 - the last is for hosts unlike this one
     graphs: Graphs,
     output: Path,
     compiler: Compiler,
@@ -42,6 +43,7 @@ def tune(
     samples: Mapping[str, Patches],
     duration_s: float = DURATION_S,
     progress: Progress | None = None,
+    cores: int = 0,
 ) -> Artifact:
     """The artifact of the best alternative; its `target` says under `tuning` what was measured.
 
@@ -55,6 +57,7 @@ def tune(
         samples: name -> real input float32 (n, C, *patch).
         duration_s: after it no other alternative is begun.
         progress: is called with what is tried, how many are done, and of how many.
+        cores: the most threads to try, by default those that this process may use.
 
     Raises:
         AgreementError: when the default does not agree; nothing is written then, as with what `build` raises.
@@ -62,7 +65,7 @@ def tune(
     check_folder(output)
     start = time.monotonic()
     threaded = "threads" in compiler.settings
-    cores = hardware.cpu().physical_cores
+    cores = cores or usable_cores()
     base = replace(settings, threads=settings.threads or cores) if threaded else settings
     counts = _fewer(cores) if threaded and not settings.threads else []
     with (
@@ -86,13 +89,18 @@ def tune(
 
 
 def _fewer(cores: int) -> list[int]:
-    """Numbers of threads to try beside one per physical core: the powers of two below."""
+    """Numbers of threads to try beside one per usable core: the powers of two below."""
     return [1 << power for power in range(cores.bit_length()) if 1 << power < cores]
 
 
 def _host() -> dict[str, Any]:
     cpu = hardware.cpu()
-    return {"cpu": cpu.model, "isa": list(cpu.isa), "physical_cores": cpu.physical_cores}
+    return {
+        "cpu": cpu.model,
+        "instruction_sets": list(cpu.instruction_sets),
+        "physical_cores": cpu.physical_cores,
+        "usable_cores": usable_cores(),
+    }
 
 
 _Step = Callable[[Alternative], tuple[str, Alternative]]  # the best one until then -> what to try, and its name

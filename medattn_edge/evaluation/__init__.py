@@ -1,6 +1,6 @@
 """Evaluation: how well files agree with their reference, and how fast they are on this host."""
 
-from medattn_edge.evaluation.candidate import BenchCandidate, BenchSettings, executed_in, gate_of
+from medattn_edge.evaluation.candidate import BenchCandidate, BenchSettings, computed_as, gate_of
 from medattn_edge.evaluation.comparison import Comparison, ComparisonSettings, compare
 from medattn_edge.evaluation.measure import measure_candidates
 from medattn_edge.evaluation.measurement import Measurement, MeasurementPlan, PlanSettings, measure, plan_measurement
@@ -21,7 +21,7 @@ __all__ = [
     "PlanSettings",
     "TrueLabels",
     "compare",
-    "executed_in",
+    "computed_as",
     "gate_of",
     "measure",
     "measure_candidates",

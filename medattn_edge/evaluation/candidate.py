@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medattn_edge.agreement import Thresholds
-from medattn_edge.backends.isolated import SECONDS, IsolatedSession
-from medattn_edge.backends.runtimes import AS_WRITTEN, Runtime
+from medattn_edge.backends.isolated import TIMEOUT_S, IsolatedSession
+from medattn_edge.backends.runtimes import Runtime
 from medattn_edge.backends.session import Options
 from medattn_edge.gates import FP32, REDUCED
-from medattn_edge.host import hardware
+from medattn_edge.host.computed_precision import computed_in
+from medattn_edge.host.cores import usable_cores
 from medattn_edge.spec import ModelSpec
-
-_CUDA_PROVIDER = "cuda"
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class BenchCandidate:
             self.path,
             backend=runtime.backend,
             options=Options(runtime.device, threads, self.spec, runtime.optimise, runtime.provider),
-            seconds=timeout_s,
+            timeout_s=timeout_s,
             environment=runtime.environment,
             opener=self.opener,
         )
@@ -83,26 +81,18 @@ class BenchSettings:
     warm_up_s: float = 1.0
     threads: int = 0
     deadline_ms: float | None = None
-    timeout_s: float = SECONDS
+    timeout_s: float = TIMEOUT_S
     batch: int = 1
 
     def explicit(self) -> BenchSettings:
-        """With a number of threads: one per physical core that this process may use."""
-        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return replace(self, threads=self.threads or max(1, min(hardware.cpu().physical_cores, allowed)))
+        """With a number of threads: one for each core that this process may use."""
+        return replace(self, threads=self.threads or usable_cores())
 
 
-def executed_in(stored: str, runtime: Runtime) -> str:
-    """The precision in which a runtime computes a file of a precision.
-
-    CPUs compute FP16 graphs in FP32 between casts; a Q/DQ graph that is run as it is written, or by the CUDA provider,
-    is computed in FP32.
-    """
-    if stored == "fp16" and runtime.device == "cpu":
-        return "fp32"
-    if stored == "int8" and (runtime.name == AS_WRITTEN or runtime.provider == _CUDA_PROVIDER):
-        return "fp32"
-    return stored
+def computed_as(stored: str, runtime: Runtime) -> str:
+    """The precision in which a runtime computes a file of a precision; see `host.computed_precision`."""
+    of = runtime.backend
+    return computed_in(stored, of, runtime.device, provider=runtime.provider, as_written=runtime.as_written)
 
 
 def gate_of(stored: str, device: str, floors: Mapping[str, float] | None = None) -> Thresholds:

@@ -17,8 +17,9 @@ from medattn_edge.evaluation.candidate_runs import CandidateRun, plan_runs
 from medattn_edge.evaluation.disagreement import MAX_GAP_DB, Ruling, RuntimeOutcome, judge
 from medattn_edge.evaluation.side_by_side import SideBySide, side_by_side
 from medattn_edge.evaluation.true_labels import TrueLabels
+from medattn_edge.gates import COMPARED
 from medattn_edge.host import hardware
-from medattn_edge.host.hardware import usable_cores
+from medattn_edge.host.cores import usable_cores
 from medattn_edge.inference.segment import SegmentSettings
 from medattn_edge.io import Scan
 from medattn_edge.spec import ModelSpec
@@ -88,7 +89,7 @@ class Comparison:
             "runtimes": [self._graph(runs, ruling) for runs, ruling in self.graphs],
             "left_out": dict(self.left_out),
             "notes": list(self.notes),
-            "cpu_isa": list(hardware.cpu().isa),
+            "instruction_sets": list(hardware.cpu().instruction_sets),
         }
 
     def _rows(self) -> list[dict[str, Any]]:
@@ -118,7 +119,7 @@ class Comparison:
 
 
 _USUAL = ComparisonSettings()
-_SAME_LABELS = Thresholds(min_dice=0.999)
+_SAME_LABELS = COMPARED.thresholds
 
 
 def compare(  # noqa: PLR0913 - each is one thing that a comparison is given

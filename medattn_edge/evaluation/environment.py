@@ -45,6 +45,8 @@ class Surroundings:
                 "gpu_clocks": {"before": self._clocks, "after": after},
             }
             warnings += gpu_clocks.remarks(self._clocks, after)
+            if not after:
+                warnings.append(f"the clocks of the GPU are not known: {gpu_clocks.clocks().why}")
         per_core = self._load[0] / cpu.logical_cores
         if per_core > BUSY:
             warnings.append(f"the host was busy before: load {self._load[0]:.1f} on {cpu.logical_cores} cores")
@@ -55,7 +57,7 @@ class Surroundings:
         return {
             "cpu": cpu.model,
             "architecture": cpu.architecture,
-            "isa": list(cpu.isa),
+            "instruction_sets": list(cpu.instruction_sets),
             "physical_cores": cpu.physical_cores,
             "logical_cores": cpu.logical_cores,
             "threads": self._threads,

@@ -12,7 +12,7 @@ from medattn_edge.backends import backend_of
 from medattn_edge.backends.runtimes import ALL, Runtime, choose
 from medattn_edge.backends.session import Patches
 from medattn_edge.errors import InputError, UsageError
-from medattn_edge.evaluation.candidate import BenchCandidate, BenchSettings, executed_in, gate_of
+from medattn_edge.evaluation.candidate import BenchCandidate, BenchSettings, computed_as, gate_of
 from medattn_edge.evaluation.candidate_runs import check_files
 from medattn_edge.evaluation.measure import Progress, measure_candidates
 from medattn_edge.evaluation.report import BenchReport
@@ -208,8 +208,8 @@ def _reference(path: Path, spec: ModelSpec) -> BenchCandidate:
 
 
 def _gflop(path: Path, spec: ModelSpec) -> float:
-    from medattn_edge.exporters.flops import gflop
     from medattn_edge.models import checkpoint
+    from medattn_edge.models.flops import gflop
 
     return gflop(checkpoint.load(path, config=spec.config).network, spec)
 
@@ -229,7 +229,7 @@ def _candidates(artifacts: Sequence[Artifact], chosen: PlanSettings) -> tuple[li
                 path=artifact.path,
                 runtime=one,
                 network=manifest.spec.network,
-                precision=executed_in(manifest.precision, one),
+                precision=computed_as(manifest.precision, one),
                 gate=gate_of(manifest.precision, one.device, floors),
                 gflop=float(manifest.gflop),
                 stored=manifest.precision,

@@ -1,19 +1,18 @@
-"""The child of a roofline: one runtime's matrix products, timed; the last line of its stdout is a JSON object."""
+"""The child of a roofline: one runtime's matrix products, timed."""
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-from medattn_edge.backends.openvino.layers import executed_layers
+from medattn_edge.backends.openvino.layers import computed_layers
 from medattn_edge.backends.openvino.library import imported
+from medattn_edge.process import serve
 
 _SIZE = 1536  # of a square matrix: 7e9 operations
 _CHAINED, _CHAIN = 1024, 4  # several products behind each other, so that quantising the input costs nothing
@@ -24,24 +23,32 @@ _EIGHT_BITS = {"u8", "i8"}
 Kernel = tuple[str, float, Callable[[], object]]  # precision, operations, one run
 
 
-def tell(name: str, threads: int, seconds: float) -> None:
-    """Write what a runtime reaches: `found` is precision -> 1e9 operations per second, `left_out` what -> why."""
-    answer: dict[str, dict[str, Any]] = {"found": {}, "left_out": {}}
+def main(descriptor: int) -> NoReturn:
+    """Measure for the process at the other end of a socket, given by its file descriptor."""
+    serve(
+        descriptor,
+        {"measure": lambda asked, _: (measure(asked["runtime"], asked["threads"], asked["duration_s"]), ())},
+    )
+
+
+def measure(name: str, threads: int, duration_s: float) -> dict[str, dict[str, Any]]:
+    """What a runtime reaches: `reached` is precision -> 1e9 operations per second, `left_out` what -> why."""
+    reached, left_out = dict[str, float](), dict[str, str]()
     if find_spec(name) is None:
-        answer["left_out"][""] = "not installed"
+        left_out[""] = "not installed"
     else:
         try:
-            for precision, operations, run in _KERNELS[name](threads, answer["left_out"]):
-                reached = operations / _fastest(run, seconds) / 1e9
-                answer["found"][precision] = max(reached, answer["found"].get(precision, 0.0))
-        except Exception as error:  # noqa: BLE001 - a broken runtime may raise anything, and is told as left out
-            answer["left_out"][""] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-    sys.stdout.write("\n" + json.dumps(answer) + "\n")
+            for precision, operations, run in _KERNELS[name](threads, left_out):
+                speed = operations / _fastest(run, duration_s) / 1e9
+                reached[precision] = max(speed, reached.get(precision, 0.0))
+        except Exception as error:  # noqa: BLE001 - a broken runtime may raise anything, and is left out
+            left_out[""] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return {"reached": reached, "left_out": left_out}
 
 
-def _fastest(run: Callable[[], object], seconds: float) -> float:
+def _fastest(run: Callable[[], object], duration_s: float) -> float:
     run()
-    best, end, count = float("inf"), time.perf_counter() + seconds, 0
+    best, end, count = float("inf"), time.perf_counter() + duration_s, 0
     while count < _RUNS or time.perf_counter() < end:
         start = time.perf_counter()
         run()
@@ -99,9 +106,9 @@ def _openvino(threads: int, left_out: dict[str, str]) -> Iterator[Kernel]:
         for name, build in (("MatMul", _products), ("Convolution", _convolutions)):
             model, operations = build(ov, precision == "int8")
             compiled = ov.Core().compile_model(model, "CPU", settings)
-            executed = {one.precision for one in executed_layers(compiled) if one.kind in _COMPUTES}
-            if not executed or not executed <= (_EIGHT_BITS if precision == "int8" else {"f32"}):
-                left_out[f"{name} in {precision}"] = f"it is executed in {', '.join(sorted(executed)) or 'nothing'}"
+            computed = {one.precision for one in computed_layers(compiled) if one.kind in _COMPUTES}
+            if not computed or not computed <= (_EIGHT_BITS if precision == "int8" else {"f32"}):
+                left_out[f"{name} in {precision}"] = f"it is computed in {', '.join(sorted(computed)) or 'nothing'}"
                 continue
             request = compiled.create_infer_request()
             request.infer({0: np.random.default_rng(0).random(compiled.inputs[0].shape, dtype=np.float32)})

@@ -19,8 +19,8 @@ from medattn_edge.backends.check import check
 from medattn_edge.backends.session import Options, Patches, Session
 from medattn_edge.backends.torch.eager import EagerSession
 from medattn_edge.errors import MissingDependency, UsageError
-from medattn_edge.exporters.flops import gflop
 from medattn_edge.models.checkpoint import Checkpoint
+from medattn_edge.models.flops import gflop
 from medattn_edge.models.network import SegmentationNetwork, WithAttention
 from medattn_edge.registry import records
 from medattn_edge.rewrites import Rewritten

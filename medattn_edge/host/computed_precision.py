@@ -8,39 +8,79 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from medattn_edge.host.hardware import Cpu, isa
+from medattn_edge.host.hardware import Cpu, isa_class
 
-NOT_OFFERED = "not offered"
+PRECISIONS = ("fp32", "fp16", "int8")
+_NOT_OFFERED = "not offered"
+_TENSORRT = ("tensorrt", "tensorrt_rtx", "torch_tensorrt")
 _OLDEST_TENSOR_CORES = 75  # the first compute capability, times ten, that current TensorRT versions build for
 
 
-def executed(runtime: str, device: str, cpu: Cpu, facts: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """fp32, fp16, int8 -> what is executed. facts: what the runtime says of itself, see probe.py."""
+def computed_in(stored: str, runtime: str, device: str, *, provider: str = "", as_written: bool = False) -> str:
+    """The precision in which a runtime computes most of a file of a precision: what it is compared and timed as.
+
+    CPUs compute FP16 graphs in FP32 between casts; ONNX Runtime computes a Q/DQ graph in FP32 when it is run as it is
+    written, and in its CUDA provider, which has no INT8 convolution.
+
+    Args:
+        stored: fp32, fp16, int8 or bf16.
+        runtime: the package that it is imported as.
+        device: cpu or cuda:INDEX.
+        provider: of ONNX Runtime on a GPU; by default cuda.
+        as_written: whether the graph is run without the runtime's own rewrites.
+    """
+    cuda_provider = runtime == "onnxruntime" and device != "cpu" and provider != "tensorrt"
+    if stored == "fp16" and device == "cpu":
+        return "fp32"
+    if stored == "int8" and (cuda_provider or (runtime == "onnxruntime" and as_written)):
+        return "fp32"
+    return stored
+
+
+def described(runtime: str, device: str, cpu: Cpu, facts: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """fp32, fp16, int8 -> what `computed_in` says, with what a user should know of it on this host.
+
+    Args:
+        runtime: the package that it is imported as.
+        device: cpu or cuda:INDEX.
+        cpu: of the host.
+        facts: what the runtime says of itself, see probe.py.
+    """
+    if runtime not in (*_TENSORRT, "torch", "onnxruntime", "openvino"):
+        return dict.fromkeys(PRECISIONS, "not known")
+    notes = _notes(runtime, device, cpu, facts or {})
+    return {stored: notes.get(stored) or _plain(stored, computed_in(stored, runtime, device)) for stored in PRECISIONS}
+
+
+def _plain(stored: str, computed: str) -> str:
+    return stored if stored == computed else f"stored {stored}, computed in {computed}"
+
+
+def _notes(runtime: str, device: str, cpu: Cpu, facts: Mapping[str, Any]) -> dict[str, str]:
     if runtime == "torch":
-        return {"fp32": "fp32", "fp16": NOT_OFFERED, "int8": NOT_OFFERED}
-    if runtime in ("tensorrt", "tensorrt_rtx", "torch_tensorrt"):
-        return {
-            "fp32": "fp32",
-            "fp16": "fp16, and fp32 in the graph's islands",
-            "int8": "int8 where the graph has Q/DQ",
-        }
+        return {"fp16": _NOT_OFFERED, "int8": _NOT_OFFERED}
+    if runtime in _TENSORRT:
+        return {"fp16": "fp16, and fp32 in the graph's islands", "int8": "int8 where the graph has Q/DQ"}
     if runtime == "onnxruntime" and device != "cpu":
-        slow = "Q/DQ computed in fp32: the CUDA provider has no int8 convolution"
-        return {"fp32": "fp32 (TF32 off)", "fp16": "fp16", "int8": slow}
+        computed = computed_in("int8", runtime, device)
+        return {
+            "fp32": "fp32 (TF32 off)",
+            "int8": f"Q/DQ computed in {computed}: the CUDA provider has no int8 convolution",
+        }
     if runtime == "onnxruntime":
-        return {"fp32": "fp32", "fp16": "stored fp16, computed in fp32", "int8": onnxruntime_int8(cpu)}
-    if runtime == "openvino":
-        default = str((facts or {}).get("default_inference_precision", ""))
-        fp16 = "stored fp16, computed in fp32"
-        return {"fp32": openvino_fp32(default), "fp16": fp16, "int8": openvino_int8(cpu)}
-    return dict.fromkeys(("fp32", "fp16", "int8"), "not known")
+        return {"int8": onnxruntime_int8(cpu)}
+    return {"fp32": openvino_fp32(str(facts.get("default_inference_precision", ""))), "int8": openvino_int8(cpu)}
 
 
 def onnxruntime_int8(cpu: Cpu) -> str:
     """How ONNX Runtime's CPU provider computes a Q/DQ graph; it has no INT8 ConvTranspose anywhere."""
-    if isa(cpu) == "arm":
-        return "int8 (S8S8, dot product)" if {"dotprod", "i8mm"} & set(cpu.isa) else "int8, slower: no dot product"
-    return "int8 (U8S8, VNNI)" if isa(cpu) == "x86-vnni" else "int8 (U8S8, 7-bit weights), slower: no VNNI"
+    if isa_class(cpu) == "arm":
+        return (
+            "int8 (S8S8, dot product)"
+            if {"dotprod", "i8mm"} & set(cpu.instruction_sets)
+            else "int8, slower: no dot product"
+        )
+    return "int8 (U8S8, VNNI)" if isa_class(cpu) == "x86-vnni" else "int8 (U8S8, 7-bit weights), slower: no VNNI"
 
 
 def openvino_fp32(default: str) -> str:
@@ -51,11 +91,11 @@ def openvino_fp32(default: str) -> str:
 
 def openvino_int8(cpu: Cpu) -> str:
     """How OpenVINO's CPU plugin computes a quantised graph."""
-    if isa(cpu) == "arm":
+    if isa_class(cpu) == "arm":
         return "int8 where the ARM plugin has a kernel, fp32 elsewhere"
-    if {"amx_int8"} & set(cpu.isa):
+    if {"amx_int8"} & set(cpu.instruction_sets):
         return "int8 (AMX)"
-    return "int8 (VNNI)" if isa(cpu) == "x86-vnni" else "int8 (7-bit weights), slower: no VNNI"
+    return "int8 (VNNI)" if isa_class(cpu) == "x86-vnni" else "int8 (7-bit weights), slower: no VNNI"
 
 
 def too_old_for_tensorrt(compute_capability: str) -> bool:

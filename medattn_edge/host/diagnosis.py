@@ -10,10 +10,11 @@ from importlib.util import find_spec
 
 from medattn_edge.backends import Backend, backends
 from medattn_edge.backends.compiler import Compiler, compilers
-from medattn_edge.host import hardware, probe
-from medattn_edge.host.computed_precision import executed, too_old_for_tensorrt
+from medattn_edge.host import hardware
+from medattn_edge.host.computed_precision import described, too_old_for_tensorrt
+from medattn_edge.host.cores import CoreLimits, core_limits
 from medattn_edge.host.hardware import Cpu, Gpu
-from medattn_edge.host.probe import Answer
+from medattn_edge.host.probe import PackageReport, probe
 
 # A record belongs to the first of these among its packages; the devices that each can compute on.
 _DEVICES = {
@@ -30,25 +31,43 @@ DISTRIBUTIONS = (
     *("numpy", "torch", "torch-tensorrt", "tensorrt", "tensorrt-rtx", "onnx", "onnxruntime", "onnxruntime-gpu"),
     *("openvino", "nncf", "safetensors", "nibabel", "pynrrd", "pillow"),
     *("pydicom", "highdicom", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm", "pynetdicom"),
+    "nvidia-ml-py",
 )
 
 
 @dataclass(frozen=True)
-class Host:
-    """versions: distribution -> version of those installed. missing: packages that records need and this host lacks.
-    answers: importable package -> what it said of itself; one without an answer was not asked.
+class HostReport:
+    """What a host has.
+
+    Attributes:
+        cpu: its CPU.
+        gpus: its NVIDIA GPUs.
+        versions: distribution -> version of those installed.
+        reports: importable package -> what it said of itself; one without a report was not asked.
+        missing: packages that records need and this host lacks.
+        cores: what bounds the threads of this process; None where it was not asked.
     """
 
     cpu: Cpu
     gpus: tuple[Gpu, ...]
     versions: Mapping[str, str]
-    answers: Mapping[str, Answer]
+    reports: Mapping[str, PackageReport]
     missing: frozenset[str] = frozenset()
+    cores: CoreLimits | None = None
 
 
 @dataclass(frozen=True)
 class BackendRow:
-    """One backend on one device. why: it does not run, empty when it does. install: the line that helps, or None."""
+    """One backend on one device.
+
+    Attributes:
+        name: of the backend.
+        runs: whether it runs here.
+        device: cpu or cuda:INDEX.
+        precisions: what an fp32, fp16 and int8 artifact is computed in.
+        why: it does not run; empty when it does.
+        install: the line that helps, or None.
+    """
 
     name: str
     runs: bool
@@ -60,7 +79,15 @@ class BackendRow:
 
 @dataclass(frozen=True)
 class CompilerRow:
-    """One compiler. why: it does not run, or what it can do here all the same. install: as for a backend."""
+    """One compiler.
+
+    Attributes:
+        name: of the compiler.
+        runs: whether it runs here.
+        suffixes: of what it writes.
+        why: it does not run, or what it can do here all the same.
+        install: as for a backend.
+    """
 
     name: str
     runs: bool
@@ -71,13 +98,18 @@ class CompilerRow:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something installed that does not work, or not together; what to do."""
+    """Something installed that does not work, or not together.
+
+    Attributes:
+        found: what it is.
+        hint: what to do.
+    """
 
     found: str
     hint: str
 
 
-def read_host() -> Host:
+def read_host() -> HostReport:
     """What this host has; imports the runtimes in processes of their own, at most a few seconds."""
     records: list[Backend | Compiler] = [*backends().values(), *compilers().values()]
     wanted = sorted({package for record in records for package in record.packages} | {"nncf", "pydicom", *_DEVICES})
@@ -85,7 +117,7 @@ def read_host() -> Host:
     gpus = hardware.gpus()
     # torch-tensorrt cannot even be imported without a driver: that would not be a fault of the installation.
     asked = [one for one in wanted if one not in missing and (gpus or one != "torch_tensorrt")]
-    return Host(hardware.cpu(), gpus, installed(DISTRIBUTIONS), probe.ask(asked), missing)
+    return HostReport(hardware.cpu(), gpus, installed(DISTRIBUTIONS), probe(asked), missing, core_limits())
 
 
 def installed(distributions: Iterable[str]) -> dict[str, str]:
@@ -99,7 +131,7 @@ def installed(distributions: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def backend_rows(backend: Backend, host: Host) -> list[BackendRow]:
+def backend_rows(backend: Backend, host: HostReport) -> list[BackendRow]:
     """One row for each device that a backend could use; the GPU's is left out on a host without, if it has others."""
     runtime = _runtime(backend.packages)
     devices = _DEVICES.get(runtime, ("cpu",))
@@ -107,13 +139,13 @@ def backend_rows(backend: Backend, host: Host) -> list[BackendRow]:
     for device in devices if host.gpus else devices[:1]:
         why, install = _obstacle(backend, host)
         why = why or _device_obstacle(runtime, device, host)
-        facts = host.answers.get(runtime, Answer()).facts
-        precisions = executed(runtime, device, host.cpu, facts)
+        facts = host.reports.get(runtime, PackageReport()).facts
+        precisions = described(runtime, device, host.cpu, facts)
         rows.append(BackendRow(backend.name, not why, device, precisions, why, install))
     return rows
 
 
-def compiler_row(compiler: Compiler, host: Host) -> CompilerRow:
+def compiler_row(compiler: Compiler, host: HostReport) -> CompilerRow:
     """Whether a compiler works here; the runtime that opens what it writes may need more."""
     why, install = _obstacle(compiler, host)
     runtime = _runtime(compiler.packages)
@@ -127,24 +159,24 @@ def _runtime(packages: Iterable[str]) -> str:
     return next((name for name in _DEVICES if name in packages), "")
 
 
-def _obstacle(record: Backend | Compiler, host: Host) -> tuple[str, str | None]:
+def _obstacle(record: Backend | Compiler, host: HostReport) -> tuple[str, str | None]:
     """Why a record's packages cannot be used, and the line that installs them."""
     for package in record.packages:
         if package in host.missing:
             return f"{package} is not installed", f"pip install 'medattn-edge[{record.extra}]'"
     for package in record.packages:
-        error = host.answers.get(package, Answer()).error
+        error = host.reports.get(package, PackageReport()).error
         if error:
             return f"{package} is broken: {error}", f"pip install --force-reinstall 'medattn-edge[{record.extra}]'"
     return "", None
 
 
-def _device_obstacle(runtime: str, device: str, host: Host) -> str:
+def _device_obstacle(runtime: str, device: str, host: HostReport) -> str:
     if device == "cpu":
         return ""
     if not host.gpus:
         return _NO_GPU
-    facts = host.answers.get(runtime, Answer()).facts
+    facts = host.reports.get(runtime, PackageReport()).facts
     if runtime == "torch" and not facts.get("cuda_available"):
         return f"this torch cannot use the GPU (built for CUDA {facts.get('cuda') or 'none'})"
     if runtime == "onnxruntime" and "CUDAExecutionProvider" not in facts.get("providers", ()):
@@ -155,12 +187,12 @@ def _device_obstacle(runtime: str, device: str, host: Host) -> str:
     return ""
 
 
-def problems(host: Host) -> tuple[Problem, ...]:
+def problems(host: HostReport) -> tuple[Problem, ...]:
     """Broken packages, and versions that are known not to work together."""
     found = [
-        Problem(f"{package} is installed and broken: {answer.error}", _repair(package))
-        for package, answer in host.answers.items()
-        if answer.error
+        Problem(f"{package} is installed and broken: {report.error}", _repair(package))
+        for package, report in host.reports.items()
+        if report.error
     ]
     return (*found, *conflicts(host.versions), *_idle_gpu(host))
 
@@ -213,8 +245,8 @@ def install_line(distribution: str) -> str:
     return f"pip install 'medattn-edge[{extra}]'" if extra else f"pip install {distribution}"
 
 
-def _idle_gpu(host: Host) -> list[Problem]:
-    torch = host.answers.get("torch")
+def _idle_gpu(host: HostReport) -> list[Problem]:
+    torch = host.reports.get("torch")
     if not host.gpus or torch is None or torch.error or torch.facts.get("cuda_available"):
         return []
     found = f"there is a GPU ({host.gpus[0].name}), and this torch cannot use it"

@@ -1,20 +1,17 @@
 """The clocks, power and temperature of this host's NVIDIA GPUs: what a time measured on one must stand beside.
 
 A GPU that is hot, short of power or asleep runs at other clocks, and its times are those of another GPU. Asked of the
-driver's own library (NVML), which makes no CUDA context and changes nothing.
+driver's own library through NVIDIA's module pynvml (the extra `gpu`), which makes no CUDA context and changes nothing.
 """
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import importlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-_LIBRARY = "libnvidia-ml.so.1"
-_SM, _MEMORY, _GPU_TEMPERATURE = 1, 2, 0  # nvmlClockType_t, nvmlTemperatureSensors_t
-_NAME_BYTES = 96
+_INSTALL = "pip install 'medattn-edge[gpu]'"
 # nvmlClocksEventReasons: the bits of why the clocks are not higher.
 REASONS = {
     0x1: "idle",
@@ -35,7 +32,17 @@ _FELL = 0.9  # of the clock of before: less than the steps of a GPU at work
 class Clocks:
     """One GPU at one moment; None is what it does not tell, as boards with memory shared with the CPU often do not.
 
-    index: as nvidia-smi counts, which is not how CUDA counts where there are several GPUs. slowed_by: of REASONS.
+    Attributes:
+        index: as nvidia-smi counts, which is not how CUDA counts where there are several GPUs.
+        name: as the driver says it.
+        sm_mhz: the clock of its multiprocessors.
+        sm_most_mhz: the highest that it can have.
+        memory_mhz: the clock of its memory.
+        memory_most_mhz: the highest that it can have.
+        power_w: drawn now.
+        power_limit_w: that it may draw.
+        temperature_c: of the chip.
+        slowed_by: of REASONS.
     """
 
     index: int
@@ -54,19 +61,39 @@ class Clocks:
         return {**asdict(self), "slowed_by": None if self.slowed_by is None else list(self.slowed_by)}
 
 
-def clocks() -> tuple[Clocks, ...]:
-    """Of every NVIDIA GPU now; empty without one, or when its driver does not answer."""
+@dataclass(frozen=True)
+class ClockReading:
+    """The GPUs at one moment.
+
+    Attributes:
+        gpus: every NVIDIA GPU that the driver tells of.
+        why: there is none to tell of, in a sentence; empty when there is one.
+    """
+
+    gpus: tuple[Clocks, ...]
+    why: str = ""
+
+
+def clocks() -> ClockReading:
+    """Of every NVIDIA GPU now; without one, or without what asks it, the reason."""
     try:
-        library = ctypes.CDLL(_LIBRARY)
-        with _started(library):
-            return read(library)
-    except (OSError, AttributeError):  # no driver; or one without the functions asked for
-        return ()
+        nvml = importlib.import_module("pynvml")
+    except ImportError:
+        return ClockReading((), f"nvidia-ml-py is not installed: {_INSTALL}")
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
+        return ClockReading((), f"the NVIDIA driver does not answer: {error}")
+    try:
+        gpus = read(nvml)
+    finally:
+        nvml.nvmlShutdown()
+    return ClockReading(gpus, "" if gpus else "the NVIDIA driver tells of no GPU")
 
 
 def record() -> list[dict[str, Any]]:
     """`clocks` as JSON values. Take it while the GPU is at work or at once after: idle, its clocks fall."""
-    return [one.to_json() for one in clocks()]
+    return [one.to_json() for one in clocks().gpus]
 
 
 def remarks(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -74,19 +101,19 @@ def remarks(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, An
 
     A GPU that was slowed by heat or power, or whose clocks fell by more than a tenth.
     """
-    said = []
+    sentences = []
     first = {one["index"]: one for one in before}
     for one in after:
         then, name = first.get(one["index"], {}), f"GPU {one['index']} ({one['name']})"
         reasons = [*(then.get("slowed_by") or ()), *(one["slowed_by"] or ())]
         slowed = [reason for reason in dict.fromkeys(reasons) if reason not in _HARMLESS]
         if slowed:
-            said.append(f"{name} was slowed: {', '.join(slowed)}")
+            sentences.append(f"{name} was slowed: {', '.join(slowed)}")
         for key, label in (("sm_mhz", "SM"), ("memory_mhz", "memory")):
             was, now = then.get(key), one[key]
             if was and now and now < _FELL * was:
-                said.append(f"the {label} clock of {name} fell from {was} to {now} MHz")
-    return said
+                sentences.append(f"the {label} clock of {name} fell from {was} to {now} MHz")
+    return sentences
 
 
 def parse_reasons(bits: int) -> tuple[str, ...]:
@@ -96,53 +123,45 @@ def parse_reasons(bits: int) -> tuple[str, ...]:
     return (*known, *([f"unknown ({rest:#x})"] if rest else []))
 
 
-@contextmanager
-def _started(library: ctypes.CDLL) -> Iterator[None]:
-    if library.nvmlInit_v2():
-        raise OSError("the driver does not answer")
-    try:
-        yield
-    finally:
-        library.nvmlShutdown()
+def read(nvml: Any) -> tuple[Clocks, ...]:
+    """The GPUs that pynvml tells of, once it is initialised."""
+    count = _ask(nvml, "nvmlDeviceGetCount") or 0
+    gpus = (_device(nvml, index) for index in range(count))
+    return tuple(one for one in gpus if one is not None)
 
 
-def read(library: ctypes.CDLL) -> tuple[Clocks, ...]:
-    """The GPUs that a started NVML tells of."""
-    count = _number(library, "nvmlDeviceGetCount_v2") or 0
-    found = (_device(library, index) for index in range(count))
-    return tuple(one for one in found if one is not None)
+def _device(nvml: Any, index: int) -> Clocks | None:
+    def ask(function: str, *arguments: Any) -> int | None:
+        value: int | None = _ask(nvml, function, device, *arguments)
+        return value
 
-
-def _device(library: ctypes.CDLL, index: int) -> Clocks | None:
-    device, name = ctypes.c_void_p(), ctypes.create_string_buffer(_NAME_BYTES)
-    if library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(index), ctypes.byref(device)):
+    device = _ask(nvml, "nvmlDeviceGetHandleByIndex", index)
+    if device is None:
         return None
-    library.nvmlDeviceGetName(device, name, ctypes.c_uint(_NAME_BYTES))
-    bits = _number(library, _reasons_function(library), device, kind=ctypes.c_ulonglong)
+    # Its name since driver 535; before, it was called the other, which newer drivers may not have.
+    bits = ask("nvmlDeviceGetCurrentClocksEventReasons")
+    bits = ask("nvmlDeviceGetCurrentClocksThrottleReasons") if bits is None else bits
     return Clocks(
         index=index,
-        name=name.value.decode("utf-8", "replace"),
-        sm_mhz=_number(library, "nvmlDeviceGetClockInfo", device, ctypes.c_int(_SM)),
-        sm_most_mhz=_number(library, "nvmlDeviceGetMaxClockInfo", device, ctypes.c_int(_SM)),
-        memory_mhz=_number(library, "nvmlDeviceGetClockInfo", device, ctypes.c_int(_MEMORY)),
-        memory_most_mhz=_number(library, "nvmlDeviceGetMaxClockInfo", device, ctypes.c_int(_MEMORY)),
-        power_w=_watts(_number(library, "nvmlDeviceGetPowerUsage", device)),
-        power_limit_w=_watts(_number(library, "nvmlDeviceGetEnforcedPowerLimit", device)),
-        temperature_c=_number(library, "nvmlDeviceGetTemperature", device, ctypes.c_int(_GPU_TEMPERATURE)),
+        name=_ask(nvml, "nvmlDeviceGetName", device) or "",
+        sm_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
+        sm_most_mhz=ask("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM),
+        memory_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
+        memory_most_mhz=ask("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_MEM),
+        power_w=_watts(ask("nvmlDeviceGetPowerUsage")),
+        power_limit_w=_watts(ask("nvmlDeviceGetEnforcedPowerLimit")),
+        temperature_c=ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
         slowed_by=None if bits is None else parse_reasons(bits),
     )
 
 
-def _reasons_function(library: ctypes.CDLL) -> str:
-    """Its name since driver 535; before, it was called the other, which newer drivers may not have."""
-    new = "nvmlDeviceGetCurrentClocksEventReasons"
-    return new if hasattr(library, new) else "nvmlDeviceGetCurrentClocksThrottleReasons"
-
-
-def _number(library: ctypes.CDLL, name: str, *arguments: Any, kind: Any = ctypes.c_uint) -> int | None:
-    """What a function writes to its last argument; None when it says that it cannot."""
-    found = kind()
-    return None if getattr(library, name)(*arguments, ctypes.byref(found)) else int(found.value)
+def _ask(nvml: Any, function: str, *arguments: Any) -> Any:
+    """What a function says; None when it says that it cannot, as for a driver that is older than the function."""
+    call: Callable[..., Any] = getattr(nvml, function)
+    try:
+        return call(*arguments)
+    except nvml.NVMLError:
+        return None
 
 
 def _watts(milliwatts: int | None) -> float | None:

@@ -22,19 +22,34 @@ _NAME_BYTES = 256
 
 @dataclass(frozen=True)
 class Cpu:
-    """architecture: as `uname -m` says it. isa: those of FLAGS that it has. physical_cores: without hyper-threads."""
+    """A CPU.
+
+    Attributes:
+        model: its name.
+        architecture: as `uname -m` says it.
+        instruction_sets: those of FLAGS that it has.
+        physical_cores: without hyper-threads.
+        logical_cores: with them.
+    """
 
     model: str
     architecture: str
-    isa: tuple[str, ...]
+    instruction_sets: tuple[str, ...]
     physical_cores: int
     logical_cores: int
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """compute_capability: such as sm86. memory_mib: in all. driver: its version, empty when it does not say.
-    cuda: the newest CUDA that the driver runs.
+    """An NVIDIA GPU.
+
+    Attributes:
+        index: as CUDA counts.
+        name: as the driver says it.
+        compute_capability: such as sm86.
+        memory_mib: in total.
+        driver: its version, empty when it does not say.
+        cuda: the newest CUDA that the driver runs.
     """
 
     index: int
@@ -50,11 +65,6 @@ def cpu() -> Cpu:
     source = Path("/proc/cpuinfo")
     text = source.read_text(encoding="utf-8", errors="replace") if source.is_file() else ""
     return parse_cpuinfo(text, platform.machine(), os.cpu_count() or 1)
-
-
-def usable_cores() -> int:
-    """The physical cores that this process may use: a runtime that is left to itself takes what it likes."""
-    return max(1, min(cpu().physical_cores, len(os.sched_getaffinity(0))))
 
 
 def parse_cpuinfo(text: str, architecture: str, cores: int = 1) -> Cpu:
@@ -78,14 +88,14 @@ def is_arm(architecture: str) -> bool:
     return architecture.lower().startswith(("arm", "aarch"))
 
 
-def isa(host: Cpu) -> str:
+def isa_class(host: Cpu) -> str:
     """What decides how INT8 is computed: x86-vnni, x86 (no VNNI), or arm.
 
     An architecture that is neither counts as x86 without VNNI, which asks for the most caution.
     """
     if is_arm(host.architecture):
         return "arm"
-    return "x86-vnni" if {"avx512_vnni", "avx_vnni", "amx_int8"} & set(host.isa) else "x86"
+    return "x86-vnni" if {"avx512_vnni", "avx_vnni", "amx_int8"} & set(host.instruction_sets) else "x86"
 
 
 def _fields(block: str) -> dict[str, str]:
@@ -103,6 +113,9 @@ def _model(fields: Mapping[str, str], architecture: str) -> str:
 
 def gpus() -> tuple[Gpu, ...]:
     """The NVIDIA GPUs that this process may use; empty without a driver, or when the driver does not answer."""
+    # CUDA's own library and not NVML, which gpu_clocks.py asks: NVML counts every board in the order of the bus, CUDA
+    # only those that CUDA_VISIBLE_DEVICES leaves, in its own order, and `cuda:INDEX` is one of these. And the driver
+    # brings this library along, so that `doctor` needs no package to see a GPU.
     try:
         return _ask_driver(ctypes.CDLL("libcuda.so.1"))
     except (OSError, AttributeError):  # no driver; or one without the functions asked for

@@ -1,59 +1,59 @@
-"""Ask one runtime what it is, in a process of its own: a runtime that raises or crashes on import takes only that down.
-
-The process reads this file alone and nothing else of ours; the last line on its stdout is a JSON object.
-"""
+"""Ask packages what they are, each in a process of its own: one that crashes on import takes only that down."""
 
 from __future__ import annotations
 
 import importlib
-import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
-_SECONDS = 8.0  # for all packages together
+from medattn_edge.process import Child, ChildLost, serve
+
+_TIMEOUT_S = 8.0  # for all packages together
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a package said. error: why it cannot be imported, empty when it can. facts: JSON values, see `_FACTS`."""
+class PackageReport:
+    """What importing a package came to.
+
+    Attributes:
+        error: why it cannot be imported; empty when it can.
+        facts: JSON values that it says of itself, see `_FACTS`.
+    """
 
     error: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def ask(packages: Iterable[str], seconds: float = _SECONDS) -> dict[str, Answer]:
-    """Import every package, each in a fresh process and all at once; never raises, whatever they do."""
-    end = time.monotonic() + seconds
-    running = {
-        name: subprocess.Popen(
-            [sys.executable, "-P", "-c", f"import runpy; runpy.run_path({__file__!r})['tell']({name!r})"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            errors="replace",
-        )
-        for name in packages
-    }
-    return {name: _answer(process, end, seconds) for name, process in running.items()}
+def probe(packages: Iterable[str], timeout_s: float = _TIMEOUT_S) -> dict[str, PackageReport]:
+    """Import every package, each in a fresh process and all at once; never raises, whatever they do.
+
+    Args:
+        packages: as they are imported.
+        timeout_s: the limit for all of them together, in s.
+    """
+    names, end = list(packages), time.monotonic() + timeout_s
+    if not names:
+        return {}
+    with ThreadPoolExecutor(len(names)) as pool:
+        reports = pool.map(lambda name: _report(name, end, timeout_s), names)
+        return dict(zip(names, reports, strict=True))
 
 
-def _answer(process: subprocess.Popen[str], end: float, seconds: float) -> Answer:
-    with process:
-        try:
-            told, _ = process.communicate(timeout=max(0.1, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return Answer(f"no answer within {seconds:g} s")
+def _report(name: str, end: float, timeout_s: float) -> PackageReport:
+    child = Child(__name__, quiet=True, poll_s=0.1)
     try:
-        return Answer(**json.loads(told.strip().splitlines()[-1]))
-    except (IndexError, ValueError, TypeError):
-        ended = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
-        return Answer(f"the process that imported it ended with {ended}")
+        reply, _ = child.ask({"do": "import", "package": name}, timeout_s=max(0.1, end - time.monotonic()))
+    except ChildLost as lost:
+        if lost.timed_out:
+            return PackageReport(f"no answer within {timeout_s:g} s")
+        return PackageReport(f"the process that imported it {lost.how}")
+    finally:
+        child.close()
+    return PackageReport(**reply)
 
 
 def _torch(torch: Any) -> dict[str, Any]:
@@ -91,14 +91,17 @@ _FACTS: dict[str, Callable[[Any], dict[str, Any]]] = {
 }
 
 
-def tell(name: str) -> None:
-    """Import a package and write what it says of itself; called in a process of its own, see `ask`."""
+def main(descriptor: int) -> NoReturn:
+    """Import a package for the process at the other end of a socket, given by its file descriptor."""
+    serve(descriptor, {"import": lambda request, _: (asdict(report_of(request["package"])), ())})
+
+
+def report_of(name: str) -> PackageReport:
+    """Import a package here, and ask it; for a process that may be lost."""
     # openvino and nncf report to a web service through this package at import: see backends/openvino/library.py.
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
-        found = _FACTS.get(name, _nothing)(importlib.import_module(name))
-        answer = Answer(facts=found)
+        return PackageReport(facts=_FACTS.get(name, _nothing)(importlib.import_module(name)))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a broken package may raise anything
         first = (str(error).strip().splitlines() or [""])[0]
-        answer = Answer(f"{type(error).__name__}: {first}")
-    sys.stdout.write("\n" + json.dumps(asdict(answer)) + "\n")
+        return PackageReport(f"{type(error).__name__}: {first}")

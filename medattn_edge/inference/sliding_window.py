@@ -48,8 +48,8 @@ class SlidingWindow:
 
     def batches(self) -> Generator[Floats, None, None]:
         """Network inputs float32 (n, C, *session.spec.patch), in QUEUE_DEPTH buffers in turn."""
-        windows, fixed = self._to_run(), self.session.batch
-        size = min(self.batch, fixed or max(1, len(windows)))
+        windows = self._to_run()
+        size = min(self.batch, max(1, len(windows)))
         shape = (size, self.image.shape[0], *self.tiling.patch)
         buffers = [np.empty(shape, np.float32) for _ in range(min(QUEUE_DEPTH, max(1, -(-len(windows) // size))))]
         if self.tiling.size != self.tiling.patch:
@@ -60,9 +60,7 @@ class SlidingWindow:
             part, buffer = windows[first : first + size], buffers[run % len(buffers)]
             for slot, window in enumerate(part):
                 self.tiling.read(self.image, window, buffer[slot])
-            if fixed is not None:
-                buffer[len(part) :] = 0
-            given = buffer[: fixed or len(part)]
+            given = buffer[: len(part)]
             yield given.reshape(*given.shape[:2], *self.session.spec.patch)
 
     def answers(self, batches: Generator[Floats, None, None]) -> Generator[Answer, None, None]:
@@ -71,10 +69,10 @@ class SlidingWindow:
         with closing(batches):
             for given in batches:
                 if self.attention:
-                    logits, maps = self.session.run_with_attention(given)
+                    logits, maps = self.session.run_any_with_attention(given)
                 else:
-                    logits, maps = self.session.run(given), None
-                done = min(total, done + len(given))
+                    logits, maps = self.session.run_any(given), None
+                done += len(given)
                 if self.progress is not None:
                     self.progress(done, total)
                 yield logits, maps
@@ -103,11 +101,8 @@ class SlidingWindow:
 
     def _singles(self, answers: Iterator[Answer]) -> Iterator[Answer]:
         """Logits (K, *tiling.patch) and attention (A, *tiling.patch) of one window after the other."""
-        left = len(self._to_run())
         for logits, maps in answers:
-            count = min(left, len(logits))  # a fixed batch may be filled up
-            left -= count
-            for slot in range(count):
+            for slot in range(len(logits)):
                 one = logits[slot].reshape(-1, *self.tiling.patch)
                 yield one, None if maps is None else maps[slot].reshape(-1, *self.tiling.patch)
             del logits, maps
@@ -127,7 +122,7 @@ def sliding_window(
         session: the network.
         image: float32 (C, *three axes).
         overlap: of neighbouring windows.
-        batch: windows per run, unless the session has a fixed one (then the last run is filled up with zeros).
+        batch: windows per run, unless the session has a fixed one (then `Session.run_any` fills the last run).
         attention: ask for attention maps as well.
         progress: called with the windows done and the windows in total, by the thread that runs the session.
 

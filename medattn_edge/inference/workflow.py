@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from medattn_edge.backends import open_session
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import MedattnError, UsageError
-from medattn_edge.host.hardware import usable_cores
+from medattn_edge.host.cores import usable_cores
 from medattn_edge.inference.dicom_results import algorithm_of, label_settings
 from medattn_edge.inference.outputs import Outputs
 from medattn_edge.inference.segment import STANDARD, Segmentation, SegmentSettings, segment

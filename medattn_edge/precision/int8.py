@@ -13,12 +13,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from medattn_edge.artifact import Artifact
 from medattn_edge.atomic import check_folder
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
-from medattn_edge.backends.session import Options, Patches
+from medattn_edge.backends.session import Options, Patches, filled_runs
 from medattn_edge.errors import AgreementError, UsageError
 from medattn_edge.precision.cache import NO_CACHE, Cache
 from medattn_edge.precision.derived import fp32_graph
@@ -134,7 +132,8 @@ class Inputs(Sequence[Patches]):
         return len(self._windows)
 
     def __getitem__(self, index: Any) -> Any:
-        return np.repeat(self._windows[index], self._batch, axis=0)
+        [(run, _)] = filled_runs(self._windows[index], self._batch)
+        return run
 
 
 def _ranges(
@@ -210,5 +209,5 @@ def _warnings(best: QuantizedCandidate) -> list[dict[str, str]]:
     """What the lint warns of; raises InputError when it finds errors, which would be a bug of the quantizer."""
     if best.artifact.path.suffix != ".onnx":
         return []
-    findings = rules.check(read(best.artifact.path), best.recipe.profile, best.recipe.isa)
+    findings = rules.check(read(best.artifact.path), best.recipe.profile, best.recipe.isa_class)
     return [{"rule": one.rule, "node": one.node, "module": one.module, "reason": one.reason} for one in findings]

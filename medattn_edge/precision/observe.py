@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medattn_edge.backends.session import Patches
+from medattn_edge.backends.session import Patches, filled_runs
 from medattn_edge.precision.onnx_graph import Graph, with_shapes
 
 Array = npt.NDArray[Any]
@@ -129,7 +129,5 @@ def ranges(
 
 
 def batched(patches: list[Patches], batch: int | None) -> list[Patches]:
-    """Runs of exactly `batch` patches, the last one filled up by repeating its own."""
-    step = batch or 1
-    parts = [patches[start : start + step] for start in range(0, len(patches), step)]
-    return [np.concatenate([*part, *[part[-1]] * (step - len(part))]) for part in parts]
+    """Patches (1, C, *patch) as runs of exactly `batch`, by default 1; see `filled_runs`."""
+    return [run for run, _ in filled_runs(np.concatenate(patches), batch or 1)]

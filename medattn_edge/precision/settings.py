@@ -64,4 +64,4 @@ class CalibrationSettings:
     @property
     def recipe(self) -> QuantizationRecipe:
         """How to quantise, with this host's instruction set where none is named."""
-        return QuantizationRecipe(self.profile, self.isa or hardware.isa(hardware.cpu()), self.method)
+        return QuantizationRecipe(self.profile, self.isa or hardware.isa_class(hardware.cpu()), self.method)

@@ -203,5 +203,4 @@ def random_scan(spec: ModelSpec, seed: int = 0) -> ScanSource:
 def answers(session: Session, patches: Iterator[Patches]) -> Iterator[Patches]:
     """Logits (K, *patch) of patches (1, C, *patch), whatever the session's batch."""
     for patch in patches:
-        run = np.repeat(patch, session.batch, axis=0) if session.batch else patch
-        yield session.run(run)[0]
+        yield session.run_any(patch)[0]

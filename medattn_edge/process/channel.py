@@ -23,7 +23,8 @@ Message = Mapping[str, Any]
 class Channel:
     """One end of a connected stream socket. Every method raises EOFError once the other end is gone.
 
-    waiting: called whenever the socket's own time limit has passed without progress; it may raise to give up.
+    Attributes:
+        waiting: called whenever the socket's own time limit has passed without progress; it may raise to give up.
     """
 
     def __init__(self, end: socket.socket, waiting: Callable[[], None] = lambda: None) -> None:
@@ -35,7 +36,8 @@ class Channel:
         text = json.dumps({"message": message, "arrays": kinds}).encode()
         self._write(memoryview(_LENGTH.pack(len(text)) + text))
         for array in arrays:
-            self._write(array.data.cast("B"))
+            if array.size:  # a view without bytes cannot be cast
+                self._write(array.data.cast("B"))
 
     def receive(self) -> tuple[dict[str, Any], list[Array]]:
         """Wait for what the other end sends; the arrays are new ones."""
@@ -43,7 +45,8 @@ class Channel:
         head = json.loads(bytes(self._read(memoryview(bytearray(length)))))
         arrays = [np.empty(shape, np.dtype(kind)) for kind, shape in head["arrays"]]
         for array in arrays:
-            self._read(array.data.cast("B"))
+            if array.size:
+                self._read(array.data.cast("B"))
         return head["message"], arrays
 
     def _write(self, rest: memoryview) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
+from medattn_edge.models.flops import counted, imagined
 from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.spec import ModelSpec
 
@@ -34,23 +33,12 @@ class Cost:
 def cost(network: SegmentationNetwork, spec: ModelSpec) -> Cost:
     """Of one patch of the spec; nothing is computed and no weight is copied."""
     traffic, run = _Traffic(), imagined(network, spec)
-    with FlopCounterMode(display=False) as counter, traffic:
-        run()
-    return Cost(counter.get_total_flops() / 1e9, traffic.moved / 1e6)
 
+    def watched() -> None:
+        with traffic:  # inside the count, which takes composite operators apart
+            run()
 
-def imagined(network: SegmentationNetwork, spec: ModelSpec) -> Callable[[], None]:
-    """A function that runs the network on one patch of the spec, with tensors that have sizes and no numbers."""
-    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    ghosts = {name: torch.empty(value.shape, device="meta") for name, value in tensors.items()}
-    image = torch.empty(1, spec.in_channels, *spec.patch, device="meta")
-
-    def run() -> None:
-        # no_grad, not inference_mode: under the latter a counter sees composite operators, which it does not know.
-        with torch.no_grad():
-            functional_call(network, ghosts, (image,))
-
-    return run
+    return Cost(counted(watched), traffic.moved / 1e6)
 
 
 class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]

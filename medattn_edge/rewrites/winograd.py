@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.jit import is_tracing  # type: ignore[attr-defined]
 
+from medattn_edge.models.flops import imagined
 from medattn_edge.models.network import SegmentationNetwork
-from medattn_edge.rewrites.cost import imagined
 from medattn_edge.rewrites.record import Rewrite, sites
 from medattn_edge.rewrites.upsampling import is_same_3x3
 from medattn_edge.spec import ModelSpec

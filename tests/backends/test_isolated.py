@@ -141,7 +141,7 @@ def openers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Is
 
 @pytest.fixture
 def moody(openers: Callable[..., IsolatedSession]) -> Iterator[IsolatedSession]:
-    with openers("moody", seconds=30) as session:
+    with openers("moody", timeout_s=30) as session:
         yield session
 
 
@@ -346,8 +346,8 @@ def test_memory_that_runs_out_is_the_runtimes_failure_and_the_child_lives(moody:
 
 def test_a_runtime_that_does_not_answer_in_time_is_ended(openers: Callable[..., Any]) -> None:
     with pytest.raises(BackendError, match="no answer within 1 s"):
-        openers("hang", seconds=1)
-    with openers("moody", seconds=1) as session:
+        openers("hang", timeout_s=1)
+    with openers("moody", timeout_s=1) as session:
         pid = session.facts["pid"]
         with pytest.raises(BackendError, match="no answer within 1 s"):
             session.run(patches_of(2))

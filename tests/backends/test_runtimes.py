@@ -7,14 +7,23 @@ from pathlib import Path
 import pytest
 
 from medattn_edge.artifact import Manifest
-from medattn_edge.backends.runtimes import ALL, AS_WRITTEN, Host, Runtime, choose, of_onnx, one_graph_each, this_host
+from medattn_edge.backends.runtimes import (
+    ALL,
+    AS_WRITTEN,
+    Runtime,
+    RuntimeHost,
+    choose,
+    of_onnx,
+    one_graph_each,
+    this_host,
+)
 from medattn_edge.errors import HostError, UsageError
 from medattn_edge.host import hardware
 from medattn_edge.spec import ModelSpec
 
 ONNX = Path("net.onnx")
-HOST = Host()
-GPU = Host(gpu=True, providers=("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"))
+HOST = RuntimeHost()
+GPU = RuntimeHost(gpu=True, providers=("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"))
 
 
 def names(found: tuple[Runtime, ...]) -> list[str]:
@@ -47,17 +56,17 @@ def test_other_files_have_one_runtime(name: str, backend: str) -> None:
 
 
 def test_a_host_with_amx_also_computes_as_one_without() -> None:
-    found = of_onnx(Host(amx=True))[0]
+    found = of_onnx(RuntimeHost(amx=True))[0]
     assert names(found) == [AS_WRITTEN, "onnxruntime", "openvino", "openvino-without-amx"]
     assert found[-1].environment
-    ir = choose(Path("net.xml"), "int8", host=Host(amx=True))[0]
+    ir = choose(Path("net.xml"), "int8", host=RuntimeHost(amx=True))[0]
     assert names(ir) == ["openvino", "openvino-without-amx"]
-    assert names(choose(Path("net.blob"), "int8", host=Host(amx=True))[0]) == ["openvino"]
-    assert names(choose(Path("net.xml"), "fp32", host=Host(amx=True))[0]) == ["openvino"]
+    assert names(choose(Path("net.blob"), "int8", host=RuntimeHost(amx=True))[0]) == ["openvino"]
+    assert names(choose(Path("net.xml"), "fp32", host=RuntimeHost(amx=True))[0]) == ["openvino"]
 
 
 def test_a_missing_runtime_is_told_with_the_line_that_installs_it() -> None:
-    host = Host(missing=frozenset({"openvino"}))
+    host = RuntimeHost(missing=frozenset({"openvino"}))
     found, left_out = choose(ONNX, "int8", host=host)
     assert names(found) == [AS_WRITTEN, "onnxruntime"]
     assert "pip install 'medattn-edge[openvino]'" in left_out["openvino"]
@@ -69,7 +78,7 @@ def test_a_gpu_adds_the_providers_that_this_onnx_runtime_has() -> None:
     found = {one.name: one for one in choose(ONNX, "int8", host=GPU)[0]}
     assert list(found) == [AS_WRITTEN, "onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-tensorrt"]
     assert (found["onnxruntime-tensorrt"].device, found["onnxruntime-tensorrt"].provider) == ("cuda:0", "tensorrt")
-    without = Host(gpu=True, providers=("CPUExecutionProvider",))
+    without = RuntimeHost(gpu=True, providers=("CPUExecutionProvider",))
     assert "pip install onnxruntime-gpu" in choose(ONNX, "int8", host=without)[1]["onnxruntime-cuda"]
 
 
@@ -84,7 +93,7 @@ def test_a_gpu_that_is_asked_for_leaves_the_cpu_only_the_graph_as_written() -> N
 
 def test_this_host_is_told_as_it_is() -> None:
     host = this_host()
-    assert host.amx == ("amx_int8" in hardware.cpu().isa)
+    assert host.amx == ("amx_int8" in hardware.cpu().instruction_sets)
     assert host.gpu == bool(hardware.gpus())
     assert "onnxruntime" not in host.missing
     assert AS_WRITTEN in names(of_onnx(host)[0])

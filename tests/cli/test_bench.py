@@ -28,7 +28,7 @@ Run = Callable[..., Any]
 QUICK = ("--duration", "0.1", "--warm-up", "0", "--threads", "1", "--samples", "2")
 GATES = ("--min-dice", 0, "--min-sqnr-db", 15)  # so few channels, and none that learnt an organ, keep no more in INT8
 RUNTIMES = {"onnxruntime-unoptimised", "onnxruntime", "openvino"}
-RUNTIMES |= {"openvino-without-amx"} if "amx_int8" in hardware.cpu().isa else set()
+RUNTIMES |= {"openvino-without-amx"} if "amx_int8" in hardware.cpu().instruction_sets else set()
 # What scripts rely on.
 FIELDS = {"artifact", "network", "backend", "precision", "patch", "p50_ms", "p90_ms", "p99_ms", "max_ms"}
 FIELDS |= {"cold_start_ms", "ratio_to_reference", "ratio_spread", "peak_rss_mb", "gflop", "fraction_of_peak"}

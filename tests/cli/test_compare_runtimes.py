@@ -34,7 +34,7 @@ Make = Callable[..., Any]
 AS_WRITTEN = "onnxruntime-unoptimised"
 X86 = hardware.cpu().architecture == "x86_64"
 # Where OpenVINO computes as on a CPU without AMX.
-WITHOUT_AMX = "openvino-without-amx" if "amx_int8" in hardware.cpu().isa else "openvino"
+WITHOUT_AMX = "openvino-without-amx" if "amx_int8" in hardware.cpu().instruction_sets else "openvino"
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +255,7 @@ def test_fp32_runs_in_every_runtime_when_asked(medattn: Run, in_2d: Path, ct: Pa
     told, rows = compared(medattn, in_2d.with_suffix(".safetensors"), in_2d, ct, "--runtime", "all", code=0)
     assert {AS_WRITTEN, "onnxruntime", "openvino"} <= set(rows)
     assert min(row["sqnr_db"] for row in rows.values()) > 90
-    assert told["cpu_isa"] == list(hardware.cpu().isa)
+    assert told["instruction_sets"] == list(hardware.cpu().instruction_sets)
 
 
 def test_one_runtime_alone_is_said_to_prove_little(medattn: Run, in_2d: Path, ct: Path) -> None:

@@ -48,7 +48,7 @@ def test_the_compiled_file_segments_as_the_onnx_file_does(
     assert told[0]["voxels"] == told[1]["voxels"]
     assert sum(told[0]["voxels"].values()) > 0
     assert told[1]["session"]["backend"] == "openvino"
-    assert told[1]["session"]["executed"].keys() == {"f32"}
+    assert told[1]["session"]["computed"].keys() == {"f32"}
     done = medattn("infer", artifact, scan, "-o", tmp_path / "c.npz", "--backend", "openvino", "--json")
     assert json.loads(done.stdout)["session"]["backend"] == "openvino"
 
@@ -60,7 +60,7 @@ def test_it_prints_the_target_the_agreement_and_what_to_type_next(
     path = tmp_path / "small.xml"
     done = medattn("compile", artifact, "-o", path, "--scan", scan, "--samples", "3", "--threads", "1")
     assert done.returncode == 0, done.stderr
-    for words in ("for openvino", "layers executed in f32", "on this host, against small.onnx", "scan.nii.gz"):
+    for words in ("for openvino", "layers computed in f32", "on this host, against small.onnx", "scan.nii.gz"):
         assert words in done.stdout
     assert f"next: medattn-edge infer {path} SCAN" in done.stderr
     assert Artifact.read(path).manifest.agreement[0]["patches"] == 3
@@ -201,7 +201,7 @@ def test_a_compiled_file_of_another_version_or_cpu_or_with_other_bytes_is_refuse
     path = copied(blob, tmp_path)
     values = json.loads(manifest_path(path).read_text())
     runs_on = values["target"]["runs_on"]
-    for key, value in (("openvino", "2024.1.0"), ("isa", ["avx2"])):
+    for key, value in (("openvino", "2024.1.0"), ("instruction_sets", ["avx2"])):
         target = {**values["target"], "runs_on": {**runs_on, key: value}}
         manifest_path(path).write_text(json.dumps({**values, "target": target}))
         done = infer(path)

@@ -253,12 +253,14 @@ def test_doctor_tells_the_dicom_libraries_and_the_decoders(medattn: Run) -> None
 
 def test_doctor_says_the_extra_of_each_library_that_is_missing() -> None:
     from medattn_edge.cli.doctor import _dicom
-    from medattn_edge.host.diagnosis import Host
+    from medattn_edge.host.diagnosis import HostReport
     from medattn_edge.host.hardware import Cpu
-    from medattn_edge.host.probe import Answer
+    from medattn_edge.host.probe import PackageReport
 
-    told = Answer(facts={"decoders": {"JPEG 2000": []}})
-    rows = {row["what"]: row for row in _dicom(Host(Cpu("", "", (), 1, 1), (), {"pydicom": "3.0"}, {"pydicom": told}))}
+    told = PackageReport(facts={"decoders": {"JPEG 2000": []}})
+    rows = {
+        row["what"]: row for row in _dicom(HostReport(Cpu("", "", (), 1, 1), (), {"pydicom": "3.0"}, {"pydicom": told}))
+    }
     assert rows["pydicom"]["install"] is None
     assert rows["highdicom"]["install"] == "pip install 'medattn-edge[dicom]'"
     assert rows["pynetdicom"]["install"] == "pip install 'medattn-edge[node]'"

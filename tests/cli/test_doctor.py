@@ -13,10 +13,11 @@ import pytest
 from medattn_edge.backends import backends
 from medattn_edge.backends.compiler import Compiler
 from medattn_edge.backends.session import Backend
-from medattn_edge.host.computed_precision import executed
-from medattn_edge.host.diagnosis import Host, backend_rows, compiler_row, conflicts, extra_of, problems
+from medattn_edge.host.computed_precision import computed_in, described
+from medattn_edge.host.cores import CoreLimits, usable_cores
+from medattn_edge.host.diagnosis import HostReport, backend_rows, compiler_row, conflicts, extra_of, problems
 from medattn_edge.host.hardware import Cpu, Gpu
-from medattn_edge.host.probe import Answer, ask
+from medattn_edge.host.probe import PackageReport, probe
 
 Run = Callable[..., Any]
 
@@ -25,12 +26,12 @@ PLAIN = Cpu("an old Xeon", "x86_64", ("avx2",), 2, 4)
 ARM = Cpu("a Neoverse", "aarch64", ("asimd", "dotprod"), 4, 4)
 OLD_ARM = Cpu("a Cortex", "aarch64", ("asimd",), 4, 4)
 GPU = Gpu(0, "a GPU", "sm86", 24000, "580.65.06", "13.0")
-CPU_ORT = Answer(facts={"providers": ["CPUExecutionProvider"]})
-GPU_ORT = Answer(facts={"providers": ["CUDAExecutionProvider", "CPUExecutionProvider"]})
+CPU_ORT = PackageReport(facts={"providers": ["CPUExecutionProvider"]})
+GPU_ORT = PackageReport(facts={"providers": ["CUDAExecutionProvider", "CPUExecutionProvider"]})
 
 
-def host(**changes: Any) -> Host:
-    return Host(**{"cpu": VNNI, "gpus": (), "versions": {}, "answers": {}, **changes})
+def host(**changes: Any) -> HostReport:
+    return HostReport(**{"cpu": VNNI, "gpus": (), "versions": {}, "reports": {}, **changes})
 
 
 def backend(package: str) -> Backend:
@@ -54,16 +55,31 @@ def test_doctor_explains_this_host_in_json_quickly(medattn: Run) -> None:
     done = medattn("doctor", "--json")
     assert time.monotonic() - start < 10
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert {"cpu", "gpus", "packages", "backends", "compilers", "problems"} <= set(told)
-    assert set(backends()) == {row["name"] for row in told["backends"]}
-    for row in told["backends"]:
+    report = json.loads(done.stdout)
+    assert {"cpu", "gpus", "packages", "backends", "compilers", "problems"} <= set(report)
+    assert set(backends()) == {row["name"] for row in report["backends"]}
+    for row in report["backends"]:
         assert {"name", "runs", "device", "precisions", "why", "install"} <= set(row)
         assert set(row["precisions"]) == {"fp32", "fp16", "int8"}
         assert row["runs"] == (not row["why"])
-    assert {"eager", "onnxruntime"} <= {row["name"] for row in told["backends"] if row["runs"]}
-    assert told["packages"]["numpy"]
-    assert "onnxruntime-gpu" in told["packages"]
+    assert {"eager", "onnxruntime"} <= {row["name"] for row in report["backends"] if row["runs"]}
+    assert report["packages"]["numpy"]
+    assert "onnxruntime-gpu" in report["packages"]
+    assert report["cores"]["usable"] == usable_cores()
+    assert set(report["cores"]) == {"physical_cores", "affinity", "allowed_cores", "cpu_quota", "usable"}
+
+
+def test_doctor_shows_the_cores_with_the_affinity_and_the_quota_that_bound_them() -> None:
+    from medattn_edge.cli.doctor import _environment
+
+    def shown(**limits: Any) -> str:
+        rows = dict(row[:2] for row in _environment(host(cores=CoreLimits(**limits))))
+        return rows["usable cores"]
+
+    limited = shown(physical_cores=8, affinity=(0, 1, 8, 9), allowed_cores=2, cpu_quota=1.5)
+    assert limited == "1 (affinity: 4 CPUs on 2 cores; cgroup quota: 1.5 CPUs)"
+    free = shown(physical_cores=8, affinity=None, allowed_cores=8, cpu_quota=None)
+    assert free == "8 (affinity: not known; cgroup quota: none)"
 
 
 def test_doctor_tells_a_broken_package_and_goes_on(
@@ -71,7 +87,7 @@ def test_doctor_tells_a_broken_package_and_goes_on(
 ) -> None:
     (tmp_path / "onnxruntime").mkdir()
     (tmp_path / "onnxruntime" / "__init__.py").write_text("raise ImportError('libsomething.so.1: no such [file]')\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
     done = medattn("doctor")
     assert done.returncode == 0, done.stderr
     assert "problem: onnxruntime is installed and broken: ImportError: libsomething.so.1: no such [file]" in done.stdout
@@ -84,11 +100,11 @@ def test_a_package_that_kills_its_process_is_told_and_one_that_hangs_too(
     (tmp_path / "crashing.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)\n")
     (tmp_path / "hanging.py").write_text("import time; time.sleep(60)\n")
     (tmp_path / "talking.py").write_text("print('hello'); print('{}', end='')\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    told = ask(["crashing", "hanging", "talking"], seconds=1.5)
-    assert "signal 11" in told["crashing"].error
-    assert "1.5 s" in told["hanging"].error
-    assert told["talking"] == Answer()
+    monkeypatch.syspath_prepend(tmp_path)
+    reports = probe(["crashing", "hanging", "talking"], timeout_s=1.5)
+    assert "crashed: SIGSEGV" in reports["crashing"].error
+    assert "1.5 s" in reports["hanging"].error
+    assert reports["talking"] == PackageReport()
 
 
 def test_a_missing_backend_says_the_line_that_installs_it() -> None:
@@ -101,28 +117,28 @@ def test_a_missing_backend_says_the_line_that_installs_it() -> None:
 
 
 def test_a_backend_for_gpus_alone_does_not_run_without_one() -> None:
-    (row,) = backend_rows(backend("tensorrt"), host(answers={"tensorrt": Answer()}))
+    (row,) = backend_rows(backend("tensorrt"), host(reports={"tensorrt": PackageReport()}))
     assert (row.runs, row.device, row.install) == (False, "cuda:0", None)
     assert "GPU" in row.why
-    (found,) = backend_rows(backend("tensorrt"), host(gpus=(GPU,), answers={"tensorrt": Answer()}))
+    (found,) = backend_rows(backend("tensorrt"), host(gpus=(GPU,), reports={"tensorrt": PackageReport()}))
     assert found.runs
     old = Gpu(0, "an old GPU", "sm61", 8000, "", "")
-    (refused,) = backend_rows(backend("tensorrt"), host(gpus=(old,), answers={"tensorrt": Answer()}))
+    (refused,) = backend_rows(backend("tensorrt"), host(gpus=(old,), reports={"tensorrt": PackageReport()}))
     assert "sm61" in refused.why
 
 
 def test_a_backend_for_both_has_a_row_for_each_device_that_is_there() -> None:
     record = backend("onnxruntime")
-    assert [row.device for row in backend_rows(record, host(answers={"onnxruntime": CPU_ORT}))] == ["cpu"]
-    rows = backend_rows(record, host(gpus=(GPU,), answers={"onnxruntime": CPU_ORT}))
+    assert [row.device for row in backend_rows(record, host(reports={"onnxruntime": CPU_ORT}))] == ["cpu"]
+    rows = backend_rows(record, host(gpus=(GPU,), reports={"onnxruntime": CPU_ORT}))
     assert [(row.device, row.runs) for row in rows] == [("cpu", True), ("cuda:0", False)]
-    rows = backend_rows(record, host(gpus=(GPU,), answers={"onnxruntime": GPU_ORT}))
+    rows = backend_rows(record, host(gpus=(GPU,), reports={"onnxruntime": GPU_ORT}))
     assert [row.runs for row in rows] == [True, True]
     assert rows[1].precisions["int8"].startswith("Q/DQ computed in fp32")
 
 
 def test_a_broken_backend_does_not_run() -> None:
-    (row,) = backend_rows(backend("torch"), host(answers={"torch": Answer("OSError: no libgomp")}))
+    (row,) = backend_rows(backend("torch"), host(reports={"torch": PackageReport("OSError: no libgomp")}))
     assert row.why == "torch is broken: OSError: no libgomp"
     assert row.install is not None
 
@@ -145,16 +161,46 @@ def test_tensorrt_rtx_compiles_without_a_gpu_and_tensorrt_does_not() -> None:
     ("cpu", "words"), [(VNNI, "U8S8, VNNI"), (PLAIN, "7-bit"), (ARM, "S8S8, dot product"), (OLD_ARM, "slower")]
 )
 def test_the_cpu_decides_how_onnx_runtime_computes_int8(cpu: Cpu, words: str) -> None:
-    found = executed("onnxruntime", "cpu", cpu)
+    found = described("onnxruntime", "cpu", cpu)
     assert words in found["int8"]
     assert found["fp16"] == "stored fp16, computed in fp32"
 
 
+@pytest.mark.parametrize(
+    ("stored", "runtime", "device", "settings", "computed"),
+    [
+        *((stored, "torch", device, {}, stored) for stored in ("fp32", "bf16") for device in ("cpu", "cuda:0")),
+        *(("fp16", runtime, "cpu", {}, "fp32") for runtime in ("onnxruntime", "openvino")),
+        *(("fp16", runtime, "cuda:0", {}, "fp16") for runtime in ("onnxruntime", "tensorrt", "torch_tensorrt")),
+        *(("int8", runtime, "cpu", {}, "int8") for runtime in ("onnxruntime", "openvino")),
+        ("int8", "onnxruntime", "cpu", {"as_written": True}, "fp32"),
+        ("int8", "onnxruntime", "cuda:0", {}, "fp32"),
+        ("int8", "onnxruntime", "cuda:0", {"provider": "cuda"}, "fp32"),
+        ("int8", "onnxruntime", "cuda:0", {"provider": "tensorrt"}, "int8"),
+        ("int8", "tensorrt", "cuda:0", {}, "int8"),
+        ("bf16", "openvino", "cpu", {}, "bf16"),
+    ],
+)
+def test_what_a_file_is_computed_in(
+    stored: str, runtime: str, device: str, settings: dict[str, Any], computed: str
+) -> None:
+    assert computed_in(stored, runtime, device, **settings) == computed
+
+
+@pytest.mark.parametrize(
+    ("runtime", "device"), [("onnxruntime", "cpu"), ("onnxruntime", "cuda:0"), ("openvino", "cpu")]
+)
+def test_doctor_names_the_precision_that_a_benchmark_counts(runtime: str, device: str) -> None:
+    for stored, text in described(runtime, device, VNNI).items():
+        computed = computed_in(stored, runtime, device)
+        assert text.startswith(computed) if computed == stored else f"computed in {computed}" in text
+
+
 def test_openvinos_own_precision_is_told_where_it_is_another() -> None:
-    assert "default here is bf16" in executed("openvino", "cpu", VNNI, {"default_inference_precision": "bf16"})["fp32"]
-    assert executed("openvino", "cpu", VNNI, {"default_inference_precision": "f32"})["fp32"] == "fp32"
+    assert "default here is bf16" in described("openvino", "cpu", VNNI, {"default_inference_precision": "bf16"})["fp32"]
+    assert described("openvino", "cpu", VNNI, {"default_inference_precision": "f32"})["fp32"] == "fp32"
     amx = Cpu("a newer Xeon", "x86_64", ("amx_int8",), 1, 1)
-    assert executed("openvino", "cpu", amx)["int8"] == "int8 (AMX)"
+    assert described("openvino", "cpu", amx)["int8"] == "int8 (AMX)"
 
 
 @pytest.mark.parametrize(
@@ -176,10 +222,10 @@ def test_versions_that_do_not_go_together(versions: dict[str, str], words: str |
 
 
 def test_a_torch_that_cannot_use_the_gpu_is_a_problem() -> None:
-    torch = Answer(facts={"cuda": None, "cuda_available": False})
-    (found,) = problems(host(gpus=(GPU,), answers={"torch": torch}))
+    torch = PackageReport(facts={"cuda": None, "cuda_available": False})
+    (found,) = problems(host(gpus=(GPU,), reports={"torch": torch}))
     assert "cannot use it" in found.found
-    assert problems(host(answers={"torch": torch})) == ()
+    assert problems(host(reports={"torch": torch})) == ()
 
 
 def test_an_extra_is_found_in_what_the_package_requires() -> None:

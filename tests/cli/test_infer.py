@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medattn_edge.host import hardware
+from medattn_edge.host.cores import usable_cores
 from medattn_edge.io import read_labels
 
 Run = Callable[..., Any]
@@ -73,12 +73,11 @@ def test_the_batch_is_measured_on_request(medattn: Run, artifact: Path, scan: Pa
         assert "auto" in done.stdout
 
 
-def test_threads_are_the_physical_cores_unless_they_are_given(
+def test_threads_are_the_usable_cores_unless_they_are_given(
     medattn: Run, artifact: Path, scan: Path, tmp_path: Path
 ) -> None:
     words = ("infer", artifact, scan, "-o", tmp_path / "l.npz", "--json")
-    cores = min(hardware.cpu().physical_cores, len(os.sched_getaffinity(0)))
-    assert document(medattn(*words))["session"]["threads"] == cores
+    assert document(medattn(*words))["session"]["threads"] == usable_cores()
     assert document(medattn(*words, "--threads", 1))["session"]["threads"] == 1
 
 

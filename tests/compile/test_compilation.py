@@ -124,7 +124,7 @@ def test_what_onnx_runtime_optimised_answers_the_same_bits(source: Path, tmp_pat
     target = dict(Artifact.read(path).manifest.target)
     for key, value, said in (
         ("onnxruntime", "1.2.3", r"compiled by onnxruntime 1\.2\.3(.|\n)*'onnxruntime==1\.2\.3'"),
-        ("isa", ["asimd"], "with asimd, and this CPU is"),
+        ("instruction_sets", ["asimd"], "with asimd, and this CPU is"),
     ):
         change(path, target={**target, "runs_on": {**target["runs_on"], key: value}})
         with pytest.raises(HostError, match=said):
@@ -141,7 +141,9 @@ def test_a_file_for_a_cpu_opens_on_the_same_instruction_sets_alone() -> None:
     with pytest.raises(HostError, match=r"for x86_64 with avx2, and this CPU is x86_64 with avx2, amx_int8"):
         check_runs_on(Path("a.blob"), target, package="openvino", version="2026.4", cpu=NEW)
     with pytest.raises(HostError, match="none of the instruction sets"):
-        check_runs_on(Path("a.blob"), target, package="openvino", version="2026.4", cpu=replace(OLD, isa=()))
+        check_runs_on(
+            Path("a.blob"), target, package="openvino", version="2026.4", cpu=replace(OLD, instruction_sets=())
+        )
     for garbage in ({}, {"runs_on": None}, {"runs_on": {"openvino": 5}}):
         with pytest.raises(IntegrityError, match="does not say"):
             check_runs_on(Path("a.blob"), garbage, package="openvino", version="2026.4", cpu=OLD)

@@ -193,14 +193,10 @@ def test_an_interrupted_tuning_leaves_nothing(checkpoint: Checkpoint, scratch: P
 
 
 @pytest.mark.slow
-def test_of_a_given_graph_only_the_threads_are_tried(
-    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_a_given_graph_only_the_threads_are_tried(checkpoint: Checkpoint, tmp_path: Path) -> None:
     source = tmp_path / "network.onnx"
     export_fp32(rewrite(checkpoint, ()), source, SAMPLES)
-    host = replace(hardware.cpu(), physical_cores=4)
-    monkeypatch.setattr(hardware, "cpu", lambda: host)
-    made = tuned(GivenGraph(source), tmp_path / "network.ort", SHORT, CompileSettings())
+    made = tuned(GivenGraph(source), tmp_path / "network.ort", SHORT, CompileSettings(), cores=4)
     record = made.manifest.target["tuning"]
     assert list(rows(made)) == ["default", "threads 1", "threads 2"]
     assert [row["settings"]["threads"] for row in record["alternatives"]] == [4, 1, 2]

@@ -26,7 +26,7 @@ from medattn_edge.evaluation import (
     BenchRow,
     BenchSettings,
     Peak,
-    executed_in,
+    computed_as,
     gate_of,
     measure_candidates,
 )
@@ -185,7 +185,17 @@ def test_a_runtime_that_nobody_asked_for_is_left_out_rather_than_failed(report: 
 def test_the_report_says_where_it_was_measured_and_is_json(report: BenchReport) -> None:
     told = json.loads(json.dumps(report.to_json(), allow_nan=False))
     environment = told["environment"]
-    for key in ("cpu", "isa", "physical_cores", "logical_cores", "memory_gb", "os", "python", "versions", "date"):
+    for key in (
+        "cpu",
+        "instruction_sets",
+        "physical_cores",
+        "logical_cores",
+        "memory_gb",
+        "os",
+        "python",
+        "versions",
+        "date",
+    ):
         assert environment[key], key
     assert environment["threads"] == 1
     assert environment["roofline"]["fp32_gflops"] > 0
@@ -285,12 +295,12 @@ def test_noise_is_held_to_gates_of_fp32_alone(artifact: Path) -> None:
 
 def test_the_precision_is_the_one_that_is_really_computed_in() -> None:
     as_written, cuda = Runtime(AS_WRITTEN, "onnxruntime", optimise=False), replace(OF_ORT, device="cuda:0")
-    assert executed_in("fp16", OF_ORT) == "fp32"
-    assert executed_in("fp16", cuda) == "fp16"
-    assert executed_in("int8", OF_ORT) == "int8"
-    assert executed_in("int8", as_written) == "fp32"
-    assert executed_in("int8", replace(cuda, provider="cuda")) == "fp32"
-    assert executed_in("bf16", Runtime("openvino", "openvino")) == "bf16"
+    assert computed_as("fp16", OF_ORT) == "fp32"
+    assert computed_as("fp16", cuda) == "fp16"
+    assert computed_as("int8", OF_ORT) == "int8"
+    assert computed_as("int8", as_written) == "fp32"
+    assert computed_as("int8", replace(cuda, provider="cuda")) == "fp32"
+    assert computed_as("bf16", Runtime("openvino", "openvino")) == "bf16"
 
 
 def test_the_usual_gates_can_be_replaced() -> None:

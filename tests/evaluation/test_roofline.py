@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
 from medattn_edge.evaluation.roofline import Peak, peak
-from medattn_edge.evaluation.roofline_worker import tell
+from medattn_edge.evaluation.roofline_worker import measure
 from medattn_edge.host import hardware
 
 
 @pytest.fixture(scope="module")
 def found() -> Peak:
     """With one thread, quickly."""
-    return peak(1, seconds=0.01)
+    return peak(1, duration_s=0.01)
 
 
 def test_it_is_finite_and_above_0_in_both_precisions(found: Peak) -> None:
@@ -33,7 +34,7 @@ def test_every_runtime_is_listed_and_the_best_of_each_precision_is_taken(found: 
     assert json.loads(json.dumps(found.to_json()))["by"] == found.by
 
 
-@pytest.mark.skipif(hardware.isa(hardware.cpu()) != "x86-vnni", reason="this CPU has no INT8 dot product")
+@pytest.mark.skipif(hardware.isa_class(hardware.cpu()) != "x86-vnni", reason="this CPU has no INT8 dot product")
 def test_int8_is_faster_than_fp32_where_the_cpu_has_dot_products_of_bytes(found: Peak) -> None:
     assert found.left_out == {}
     assert found.by["int8"]["openvino"] > found.by["fp32"]["openvino"]
@@ -45,7 +46,15 @@ def test_fp16_is_fp32_on_a_cpu_and_bf16_has_no_roofline(found: Peak) -> None:
     assert found.of("bf16") is None
 
 
-def test_a_runtime_that_is_not_here_is_left_out_and_told(capfd: pytest.CaptureFixture[str]) -> None:
-    tell("no_such_runtime", 1, 0.01)
-    told = json.loads(capfd.readouterr().out.strip().splitlines()[-1])
-    assert told == {"found": {}, "left_out": {"": "not installed"}}
+def test_a_runtime_that_is_not_here_is_left_out_and_named() -> None:
+    assert measure("no_such_runtime", 1, 0.01) == {"reached": {}, "left_out": {"": "not installed"}}
+
+
+def test_a_runtime_that_kills_its_process_is_left_out_with_how_it_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnxruntime.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    measured = peak(1, duration_s=0.01)
+    assert measured.left_out["onnxruntime"] == "its process crashed: SIGSEGV"
+    assert set(measured.by["fp32"]) == {"numpy", "openvino"}

@@ -19,8 +19,8 @@ from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact
 from medattn_edge.errors import AgreementError, OutputError, ShapeError, UsageError
 from medattn_edge.exporters import ExportSettings, export_fp32, exporter_of, exporters, random_patches
-from medattn_edge.exporters.flops import gflop
 from medattn_edge.models import checkpoint as checkpoints
+from medattn_edge.models.flops import gflop
 from medattn_edge.rewrites import rewrite
 from medattn_edge.rewrites.norms_and_activations import fold_batch_norms
 from medattn_edge.spec import ModelSpec

@@ -8,7 +8,7 @@ import torch
 from medattn_edge.artifact import Artifact
 from medattn_edge.errors import AgreementError
 from medattn_edge.exporters import ExportSettings, export_fp32, exporter_of, random_patches
-from medattn_edge.exporters.flops import gflop
+from medattn_edge.models.flops import gflop
 from medattn_edge.precision import fp16
 from medattn_edge.rewrites import defaults, rewrite
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -16,46 +18,51 @@ BUSY = Clocks(0, "NVIDIA H100", 1980, 1980, 2619, 2619, 412.5, 700.0, 61, ())
 
 
 class Nvml:
-    """NVML of one GPU as its manual describes it: 0 is success, and the last argument is written to.
+    """pynvml of one GPU as its manual describes it.
 
-    unsupported: functions that answer NVML_ERROR_NOT_SUPPORTED, as on a Jetson; missing: that an old driver has not.
+    unsupported: functions that raise NVMLError, as on a Jetson, or as those do that an old driver has not.
     """
 
-    numbers = {  # noqa: RUF012
-        "nvmlDeviceGetCount_v2": lambda: 1,
-        "nvmlDeviceGetClockInfo": lambda device, kind: {1: 1980, 2: 2619}[kind.value],
-        "nvmlDeviceGetMaxClockInfo": lambda device, kind: {1: 1980, 2: 2619}[kind.value],
+    NVMLError = type("NVMLError", (Exception,), {})
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+    functions = {  # noqa: RUF012
+        "nvmlDeviceGetCount": lambda: 1,
+        "nvmlDeviceGetHandleByIndex": lambda index: ["the handle"][index],
+        "nvmlDeviceGetName": lambda device: "NVIDIA H100",
+        "nvmlDeviceGetClockInfo": lambda device, kind: {1: 1980, 2: 2619}[kind],
+        "nvmlDeviceGetMaxClockInfo": lambda device, kind: {1: 1980, 2: 2619}[kind],
         "nvmlDeviceGetPowerUsage": lambda device: 412500,
         "nvmlDeviceGetEnforcedPowerLimit": lambda device: 700000,
-        "nvmlDeviceGetTemperature": lambda device, sensor: {0: 61}[sensor.value],
+        "nvmlDeviceGetTemperature": lambda device, sensor: {0: 61}[sensor],
         "nvmlDeviceGetCurrentClocksEventReasons": lambda device: 0x4,
         "nvmlDeviceGetCurrentClocksThrottleReasons": lambda device: 0x20,
     }
 
-    def __init__(self, unsupported: tuple[str, ...] = (), missing: tuple[str, ...] = ()) -> None:
-        self.unsupported, self.missing = unsupported, missing
-
-    def nvmlDeviceGetHandleByIndex_v2(self, index: Any, device: Any) -> int:  # noqa: N802
-        device._obj.value = 0x5EED
-        return 0 if index.value == 0 else 2
-
-    def nvmlDeviceGetName(self, device: Any, name: Any, size: Any) -> int:  # noqa: N802
-        assert (device.value, len(name)) == (0x5EED, size.value)
-        name.value = b"NVIDIA H100"
-        return 0
+    def __init__(self, unsupported: tuple[str, ...] = ()) -> None:
+        self.unsupported = unsupported
 
     def __getattr__(self, name: str) -> Any:
-        if name in self.missing or name not in self.numbers:
+        if name not in self.functions:
             raise AttributeError(name)
 
-        def function(*arguments: Any) -> int:
-            *asked, place = arguments
+        def function(*arguments: Any) -> Any:
+            assert arguments[:1] in ((), (0,), ("the handle",))
             if name in self.unsupported:
-                return 3
-            place._obj.value = self.numbers[name](*asked)
-            return 0
+                raise self.NVMLError("Not Supported")
+            return self.functions[name](*arguments)
 
         return function
+
+
+def test_every_name_that_is_asked_for_is_one_of_nvidias():
+    pynvml = pytest.importorskip("pynvml", reason="the extra gpu is not installed")
+    constants = [name for name in vars(Nvml) if name.startswith("NVML_")]
+    assert len(constants) == 3
+    for name in constants:
+        assert getattr(pynvml, name) == getattr(Nvml, name)
+    for name in (*Nvml.functions, "nvmlInit", "nvmlShutdown"):
+        assert callable(getattr(pynvml, name)), name
+    assert issubclass(pynvml.NVMLError, Exception)
 
 
 def test_a_gpu_is_told_in_megahertz_watts_and_degrees():
@@ -63,15 +70,17 @@ def test_a_gpu_is_told_in_megahertz_watts_and_degrees():
 
 
 def test_an_older_driver_is_asked_by_the_older_name():
-    [found] = read(Nvml(missing=("nvmlDeviceGetCurrentClocksEventReasons",)))
+    [found] = read(Nvml(unsupported=("nvmlDeviceGetCurrentClocksEventReasons",)))
     assert found.slowed_by == ("heat, slowed by software",)
 
 
 def test_what_a_gpu_does_not_tell_is_none_and_not_zero():
-    names = [name for name in Nvml.numbers if name != "nvmlDeviceGetCount_v2"]
+    identity = ("nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetName")
+    names = [name for name in Nvml.functions if name not in identity]
     [found] = read(Nvml(unsupported=tuple(names)))
     assert found == Clocks(0, "NVIDIA H100", *[None] * 8)
-    assert read(Nvml(unsupported=("nvmlDeviceGetCount_v2",))) == ()
+    assert read(Nvml(unsupported=("nvmlDeviceGetCount",))) == ()
+    assert read(Nvml(unsupported=("nvmlDeviceGetHandleByIndex",))) == ()
 
 
 @pytest.mark.parametrize(
@@ -116,9 +125,19 @@ def test_clocks_that_are_not_told_are_not_compared():
 
 
 @pytest.mark.skipif(has_gpu(), reason="this host has a GPU")
-def test_without_a_gpu_there_is_nothing_to_record():
-    assert gpu_clocks.clocks() == ()
+def test_without_a_gpu_there_is_nothing_to_record_but_why():
+    found = gpu_clocks.clocks()
+    assert found.gpus == ()
+    installed = find_spec("pynvml") is not None
+    assert ("driver does not answer" if installed else "pip install 'medattn-edge[gpu]'") in found.why
     assert gpu_clocks.record() == []
+
+
+def test_without_the_package_the_reason_says_the_line_that_installs_it(tmp_path, monkeypatch):
+    (tmp_path / "pynvml.py").write_text("raise ImportError('broken')", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    assert "pip install 'medattn-edge[gpu]'" in gpu_clocks.clocks().why
 
 
 @pytest.mark.gpu

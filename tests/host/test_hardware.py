@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from medattn_edge.host import hardware
-from medattn_edge.host.hardware import Cpu, isa, parse_cpuinfo, parse_driver_version
+from medattn_edge.host.hardware import Cpu, isa_class, parse_cpuinfo, parse_driver_version
 
 
 def x86(index: int, core: int, flags: str) -> str:
@@ -30,42 +30,42 @@ def test_an_x86_with_vnni_counts_its_cores_once() -> None:
     found = parse_cpuinfo(VNNI, "x86_64")
     flags = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8")
     assert found == Cpu("Some Xeon", "x86_64", flags, physical_cores=2, logical_cores=4)
-    assert isa(found) == "x86-vnni"
+    assert isa_class(found) == "x86-vnni"
 
 
 def test_an_x86_without_vnni() -> None:
     found = parse_cpuinfo(PLAIN, "x86_64")
-    assert (found.isa, isa(found)) == (("avx2",), "x86")
+    assert (found.instruction_sets, isa_class(found)) == (("avx2",), "x86")
 
 
 @pytest.mark.parametrize("flag", ["avx_vnni", "avx512_vnni"])
 def test_each_form_of_vnni_counts(flag: str) -> None:
-    assert isa(parse_cpuinfo(x86(0, 0, f"avx2 {flag}"), "x86_64")) == "x86-vnni"
+    assert isa_class(parse_cpuinfo(x86(0, 0, f"avx2 {flag}"), "x86_64")) == "x86-vnni"
 
 
 def test_an_arm_is_told_in_the_words_of_arm() -> None:
     found = parse_cpuinfo(ARM, "aarch64")
-    assert found.isa == ("asimd", "dotprod", "i8mm", "bf16")
+    assert found.instruction_sets == ("asimd", "dotprod", "i8mm", "bf16")
     assert (found.physical_cores, found.logical_cores) == (3, 3)
     assert "0xd42" in found.model
-    assert isa(found) == "arm"
+    assert isa_class(found) == "arm"
 
 
 def test_fields_after_the_processors_count_too() -> None:
     found = parse_cpuinfo(RASPBERRY, "aarch64")
-    assert (found.model, found.logical_cores, found.isa) == ("Raspberry Pi", 1, ("asimd",))
+    assert (found.model, found.logical_cores, found.instruction_sets) == ("Raspberry Pi", 1, ("asimd",))
 
 
 def test_a_host_that_says_nothing_is_an_x86_to_be_careful_with() -> None:
     found = parse_cpuinfo("", "x86_64", cores=6)
-    assert (found.isa, found.logical_cores, isa(found)) == ((), 6, "x86")
+    assert (found.instruction_sets, found.logical_cores, isa_class(found)) == ((), 6, "x86")
 
 
 def test_this_host_has_a_cpu() -> None:
     found = hardware.cpu()
     assert found.model
     assert found.logical_cores >= found.physical_cores >= 1
-    assert set(found.isa) <= set(hardware.FLAGS)
+    assert set(found.instruction_sets) <= set(hardware.FLAGS)
 
 
 def test_gpus_are_a_list_that_may_be_empty() -> None:

@@ -121,16 +121,17 @@ def test_a_small_scan_lies_in_the_middle_of_its_minimum(fake: Make, spec_of: Mak
     np.testing.assert_array_equal(found, image)
 
 
-def test_the_last_run_of_a_fixed_batch_is_filled_up_with_zeros(fake: Make, spec_of: Make) -> None:
+def test_the_last_run_of_a_fixed_batch_is_filled_with_its_last_window(fake: Make, spec_of: Make) -> None:
     seen: list[np.ndarray] = []
 
     def look(patches: np.ndarray) -> np.ndarray:
         seen.append(patches.copy())
         return patches
 
-    image = np.ones((1, 5, 8, 8), np.float32)
-    list(slabs(fake(spec_of((8, 8), 1), look, batch=3), image))
-    assert [patch.max() for patch in seen] == [1, 1, 1, 1, 1, 0]
+    image = np.ones((1, 5, 8, 8), np.float32) * np.arange(5, dtype=np.float32)[:, None, None]
+    found = whole(slabs(fake(spec_of((8, 8), 1), look, batch=3), image))
+    assert [patch.max() for patch in np.concatenate(seen)] == [0, 1, 2, 3, 4, 4]
+    np.testing.assert_array_equal(found, image)
 
 
 def test_attention_is_stitched_like_logits(fake: Make, spec_of: Make, network: Make) -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from medattn_edge.exporters.flops import gflop
 from medattn_edge.models import build
+from medattn_edge.models.flops import gflop
 from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.rewrites import rewrite_network
 from medattn_edge.rewrites.cost import Cost, cost

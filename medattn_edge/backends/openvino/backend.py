@@ -16,7 +16,7 @@ from medattn_edge.artifact import Artifact
 from medattn_edge.backends.compiler import Compiler, CompileSettings, Progress, Source
 from medattn_edge.backends.cpu_target import runs_on
 from medattn_edge.backends.openvino.attention import fuse_attention
-from medattn_edge.backends.openvino.layers import counts, deviations, executed_layers
+from medattn_edge.backends.openvino.layers import computed_layers, counts, deviations
 from medattn_edge.backends.openvino.library import imported
 from medattn_edge.backends.openvino.model import (
     BLOB,
@@ -37,8 +37,10 @@ from medattn_edge.errors import BackendError, HostError
 class OpenVinoSession(Session):
     """`image` in, `logits` (and `attention`) out; one run at a time, with all threads.
 
-    facts: `executed` says how many layers are executed in which precision, `loaded_from_cache` whether the compiled
-    model was taken from the folder that the environment variable MEDATTN_EDGE_MODEL_CACHE names (None: there is none).
+    Attributes:
+        facts: `computed` says how many layers are computed in which precision, `loaded_from_cache` whether the compiled
+            model was taken from the folder that the environment variable MEDATTN_EDGE_MODEL_CACHE names (None: there is
+            none).
     """
 
     def __init__(self, artifact: Artifact, options: Options) -> None:
@@ -59,7 +61,7 @@ class OpenVinoSession(Session):
                 "threads": options.threads,
                 NAME: ov.__version__,
                 "inference_precision": precision,
-                "executed": counts(executed_layers(self._compiled)),
+                "computed": counts(computed_layers(self._compiled)),
                 "loaded_from_cache": loaded_from_cache(self._compiled),
             },
         )
@@ -119,7 +121,7 @@ def _compile(
         raise
     except Exception as error:
         raise translated(error, f"cannot compile {source.path.name}") from error
-    layers = executed_layers(made)
+    layers = computed_layers(made)
     report(2, 2)
     # BF16 is never called FP32; an INT8 or FP16 graph stays one, whatever the rest of it is computed in.
     plain = source.manifest.precision in ("fp32", "bf16")
@@ -130,7 +132,7 @@ def _compile(
         "runs_on": needs,
         "settings": {"inference_precision": precision},
         "fused_attention": fused,
-        "executed": counts(layers),
+        "computed": counts(layers),
         "deviations": deviations(layers, name),
     }
 

@@ -30,7 +30,7 @@ def quantised(model: Any, calibration: Calibration, recipe: QuantizationRecipe, 
             ignored_scope=nncf.IgnoredScope(names=floating, validate=False),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 # Without VNNI the 16-bit sums of two products overflow unless weights have 7 bits.
-                overflow_fix=_overflow_fix(recipe.isa),
+                overflow_fix=_overflow_fix(recipe.isa_class),
                 activations_range_estimator_params=_estimator(recipe.method),
             ),
         )

@@ -22,8 +22,8 @@ class QuantizationRecipe:
 
     Attributes:
         profile: cpu (asymmetric activations, uint8 on x86) or tensorrt (symmetric INT8).
-        isa: of the CPU that will run it: without VNNI products overflow unless weights have 7 bits; ARM wants signed
-            activations.
+        isa_class: of the CPU that will run it: without VNNI products overflow unless weights have 7 bits; ARM wants
+            signed activations.
         method: of the ranges.
         floating: names of FP32 nodes that stay floating point, beside the attention products and softmaxes.
 
@@ -32,12 +32,12 @@ class QuantizationRecipe:
     """
 
     profile: str
-    isa: str = "x86-vnni"
+    isa_class: str = "x86-vnni"
     method: str = "minmax"
     floating: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for value, known, option in ((self.profile, PROFILES, "--profile"), (self.isa, ISAS, "--isa")):
+        for value, known, option in ((self.profile, PROFILES, "--profile"), (self.isa_class, ISAS, "--isa")):
             if value not in known:
                 raise UsageError(
                     f"{option} {value}", expected=f"one of {', '.join(known)}", hint=f"{option} {known[0]}"
@@ -116,7 +116,7 @@ def fitting_quantizers(path: Path, recipe: QuantizationRecipe, name: str = "") -
     for value, option, can in (
         (Path(path).suffix.lower(), "-o NAME", "suffixes"),
         (recipe.profile, "--profile ", "profiles"),
-        (recipe.isa, "--isa ", "isas"),
+        (recipe.isa_class, "--isa ", "isas"),
         (recipe.method, "--method ", "methods"),
     ):
         offered = list(dict.fromkeys(one for quantizer in fitting for one in getattr(quantizer, can)))

@@ -73,7 +73,8 @@ class Model:
     name: for logs and the page. device: cpu or cuda:N; each has a worker process of its own.
     modality: CT, MR, PT; empty: any. body_part, description, calling_ae: patterns with * and ?, in any case.
     kind: of the segmentation. key_slices: how many pictures go with it. overlap: of the windows. skip_air: leave out
-    windows outside the body. threads: 0: one for each physical core. destinations: names; none: all there are.
+    windows outside the body. threads: 0: one for each core that the node may
+    use. destinations: names; none: all there are.
     """
 
     name: str

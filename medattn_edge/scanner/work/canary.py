@@ -72,7 +72,7 @@ def _key(session: Session, artifact_sha256: str) -> str:
     facts = session.facts
     runtime = {name: facts[name] for name in sorted(facts) if name in (facts.get("backend"), "backend", "device")}
     host = hardware.cpu()
-    told = json.dumps({**runtime, "cpu": host.model, "isa": hardware.isa(host), "threads": facts.get("threads")})
+    told = json.dumps({**runtime, "cpu": host.model, "isa": hardware.isa_class(host), "threads": facts.get("threads")})
     return hashlib.sha256(f"{artifact_sha256}\0{told}".encode()).hexdigest()
 
 

@@ -12,7 +12,7 @@ from typing import Final, Self
 from medattn_edge.backends import open_session
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import InputError
-from medattn_edge.host.hardware import usable_cores
+from medattn_edge.host.cores import usable_cores
 from medattn_edge.inference import OpenArtifact, Outputs, SegmentSettings, segment_to
 from medattn_edge.inference.dicom_results import algorithm_of, label_settings
 from medattn_edge.io.dicom.seg import Algorithm

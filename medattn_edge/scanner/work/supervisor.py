@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
-import subprocess
 import threading
 import time
 from collections.abc import Sequence
@@ -13,8 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from medattn_edge.errors import HostError
-from medattn_edge.process.channel import Channel
-from medattn_edge.process.child import spawn
+from medattn_edge.process import Child, ChildLost
 from medattn_edge.scanner.config.sections import Limits, Model
 from medattn_edge.scanner.observe.log import Level, Log
 from medattn_edge.scanner.work.tasks import (
@@ -33,8 +28,7 @@ from medattn_edge.scanner.work.tasks import (
 )
 
 _WORKER: Final = "medattn_edge.scanner.work.worker"
-_LOOK_S: Final = 0.25
-_MB: Final = 1_000_000
+_POLL_S: Final = 0.25
 
 
 class Supervisor:
@@ -47,26 +41,24 @@ class Supervisor:
         self.device, self._models, self._limits = device, tuple(models), limits
         self._log, self._root = log, Path(root)
         log.tell_words((device, *REASONS, *CODES))
-        self._process: subprocess.Popen[bytes] | None = None
-        self._end: socket.socket | None = None
-        self._channel: Channel | None = None
-        self._deadline, self._cancelled, self._stopped = 0.0, False, False
+        self._child: Child | None = None
+        self._cancelled, self._stopped = False, False
         self._lock = threading.Lock()
-        self._opened, self._asking = False, False
+        self._opened = False
         self._starts = 0
         self.busy_since: float | None = None
 
     @property
     def ready(self) -> bool:
         """Whether the worker has passed its canary and lives."""
-        process = self._process
-        return self._opened and process is not None and process.poll() is None
+        child = self._child
+        return self._opened and child is not None and child.alive
 
     @property
     def pid(self) -> int | None:
         """Of the worker, None when there is none."""
-        process = self._process
-        return None if process is None or process.poll() is not None else process.pid
+        child = self._child
+        return child.pid if child is not None and child.alive else None
 
     @property
     def restarts(self) -> int:
@@ -76,26 +68,24 @@ class Supervisor:
     @property
     def rss_mb(self) -> float:
         """The worker's resident memory in 1e6 bytes, 0 when there is none."""
-        pid = self.pid
-        return 0.0 if pid is None else _resident(pid) / _MB
+        child = self._child
+        return 0.0 if child is None else child.rss_mb
 
     def start(self) -> None:
         """Start a worker that opens every model and sings every canary. Raises WorkerLost (`not_ready`)."""
-        self._kill()
+        self._close()
         with self._lock:
             if self._stopped:
                 raise WorkerLost(NOT_READY, "the node ends")
             self._starts += 1
             self._cancelled = False
             try:
-                self._process, self._end = spawn(_WORKER, {})
+                self._child = Child(_WORKER, poll_s=_POLL_S, watch=self._watch_memory)
             except HostError as error:
                 raise WorkerLost(NOT_READY, error.message) from error
-            self._end.settimeout(_LOOK_S)
-            self._channel = Channel(self._end, self._look)
         try:
-            asked = {"do": "open", "models": [model_to_json(one) for one in self._models], "root": str(self._root)}
-            answer = self._ask(asked, self._limits.start_timeout_s)
+            request = {"do": "open", "models": [model_to_json(one) for one in self._models], "root": str(self._root)}
+            answer = self._ask(request, self._limits.start_timeout_s)
         except WorkerLost as lost:
             raise WorkerLost(NOT_READY, f"the worker did not start: {lost.reason}") from lost
         if "lost" in answer:
@@ -126,94 +116,58 @@ class Supervisor:
         """Nobody waits for what the worker does: end it. `run` raises WorkerLost."""
         with self._lock:
             self._cancelled = True
-            if self._process is not None:
-                self._process.kill()
+            if self._child is not None:
+                self._child.kill()
 
     def stop(self, within_s: float) -> None:
         """End the worker for good, at once when it works."""
         with self._lock:
-            self._stopped = True
-            process, end, asking = self._process, self._end, self._asking
-        if process is None:
-            return
-        if end is not None and not asking:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)  # it ends by itself when the node is gone
-        else:
-            process.kill()
-        try:
-            process.wait(within_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if not asking:
-            self._kill()  # whoever asks closes our end when no answer comes
+            self._stopped, child = True, self._child
+        self._opened = False
+        if child is not None:
+            child.stop(within_s)
 
-    def _ask(self, message: dict[str, Any], seconds: float) -> dict[str, Any]:
-        with self._lock:
-            channel = self._channel
-            self._asking = channel is not None
-        if channel is None:
+    def _ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        child = self._child
+        if child is None:
             raise WorkerLost(NOT_READY)
-        self._deadline = time.monotonic() + seconds
         try:
-            channel.send(message)
-            answer, _ = channel.receive()
-        except EOFError:
-            raise self._lost(CANCELLED if self._cancelled else CRASHED) from None
-        except WorkerLost as lost:
-            raise self._lost(lost.reason) from None
+            answer, _ = child.ask(request, timeout_s=timeout_s)
+        except ChildLost as lost:
+            raise self._lost(lost) from None
         except BaseException:
-            self._kill()  # its answer must not be taken for the next one's
+            self._close()
             raise
-        finally:
-            self._asking = False
         return answer
 
-    def _look(self) -> None:
+    def _watch_memory(self) -> None:
         """Called several times a second while the worker is waited for."""
-        process = self._process
-        if process is None or process.poll() is not None:
-            raise EOFError
-        if time.monotonic() > self._deadline:
-            raise WorkerLost(HUNG)
         if self._limits.memory_mb and self.rss_mb > self._limits.memory_mb:
             raise WorkerLost(OUT_OF_MEMORY)
 
-    def _lost(self, reason: str) -> WorkerLost:
-        """Make sure of its end, and write down how it ended: SIGKILL is also what the kernel takes memory back with."""
-        code = self._kill()
-        if reason == CRASHED and code is not None:
-            ending = "signal" if code < 0 else "exit_code"
-            self._log.event("worker_crashed", "", Level.ERROR, device=self.device, **{ending: abs(code)})
-        return WorkerLost(reason)
+    def _lost(self, lost: ChildLost) -> WorkerLost:
+        """Write down how the worker ended: SIGKILL is also what the kernel takes memory back with."""
+        self._close()
+        if lost.timed_out:
+            return WorkerLost(HUNG)
+        if self._cancelled:
+            return WorkerLost(CANCELLED)
+        if lost.returncode is not None:
+            ending = "signal" if lost.returncode < 0 else "exit_code"
+            self._log.event("worker_crashed", "", Level.ERROR, device=self.device, **{ending: abs(lost.returncode)})
+        return WorkerLost(CRASHED)
 
     def _failed(self, answer: dict[str, Any]) -> WorkerLost:
         """What failed once in it may fail for ever: a new process has a new runtime and a new device context."""
-        self._kill()
+        self._close()
         lost = WorkerLost(answer["lost"], answer.get("found", ""), answer.get("why", ""))
         codes = {"code": lost.why} if lost.why else {}
         self._log.event("worker_failed", level=Level.ERROR, device=self.device, reason=lost.reason, **codes)
         return lost
 
-    def _kill(self) -> int | None:
+    def _close(self) -> None:
         self._opened = False
         with self._lock:
-            process, end, self._channel = self._process, self._end, None
-            self._process = self._end = None
-        if end is not None:
-            end.close()
-        if process is None:
-            return None
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.wait(0.5) if process.poll() is None else process.returncode
-        process.kill()
-        return process.wait()
-
-
-def _resident(pid: int) -> int:
-    try:
-        pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
-    except (OSError, IndexError):
-        return 0
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+            child, self._child = self._child, None
+        if child is not None:
+            child.close()

@@ -70,7 +70,7 @@ def test_a_decoder_that_dies_is_told_and_the_next_file_has_a_new_one(compressed:
 
 
 def test_a_decoder_that_hangs_is_ended(compressed: Path) -> None:
-    decoder = Decoder(seconds=2.0)
+    decoder = Decoder(timeout_s=2.0)
     frames = decoder.frames(compressed, PLUGIN, [0, 1])
     next(frames)
     hangs = decoder.pid

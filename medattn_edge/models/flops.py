@@ -1,0 +1,38 @@
+"""How much arithmetic a network does: the one count that manifests, rewrites and benchmarks have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from medattn_edge.spec import ModelSpec
+
+
+def gflop(network: nn.Module, spec: ModelSpec) -> float:
+    """2 x multiply-adds of convolutions and matrix products of one patch, in 1e9; nothing is computed."""
+    return counted(imagined(network, spec))
+
+
+def counted(run: Callable[[], None]) -> float:
+    """2 x multiply-adds of the convolutions and matrix products that a function calls, in 1e9."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return float(counter.get_total_flops()) / 1e9
+
+
+def imagined(network: nn.Module, spec: ModelSpec) -> Callable[[], None]:
+    """A function that runs the network on one patch of the spec, with tensors that have sizes and no numbers."""
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    ghosts = {name: torch.empty(value.shape, device="meta") for name, value in tensors.items()}
+    image = torch.empty(1, spec.in_channels, *spec.patch, device="meta")
+
+    def run() -> None:
+        # no_grad, not inference_mode: under the latter a counter sees composite operators, which it does not know.
+        with torch.no_grad():
+            functional_call(network, ghosts, (image,))
+
+    return run

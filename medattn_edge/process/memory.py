@@ -1,0 +1,31 @@
+"""The memory that processes hold, as /proc tells it."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+
+_STATUS = Path("/proc/self/status")
+_KIB = 1024
+
+
+def peak_rss_mb() -> float:
+    """The most memory that this process has held, in 1e6 bytes.
+
+    Linux counts what the parent held before exec in ru_maxrss; VmHWM is that of this program alone.
+    """
+    if _STATUS.is_file():
+        for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * _KIB / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB / 1e6
+
+
+def resident_mb(pid: int) -> float:
+    """The resident memory of a process in 1e6 bytes; 0 when it is gone, or where there is no /proc."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
+    except (OSError, IndexError):
+        return 0.0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
