@@ -7,7 +7,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow test-gpu check format bench bench-gpu bench-curves bench-node bench-report clean
+# One or two files of each room: what meets every library that pyproject.toml bounds, in two minutes.
+LOWEST := tests/test_floors.py
+
+.PHONY: demo test test-slow test-gpu test-lowest check format bench bench-gpu bench-curves bench-node bench-report clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medattn-edge demo -o demo
@@ -20,6 +23,10 @@ test-slow: $(VENV)/.dev
 
 test-gpu: $(VENV)/.dev
 	$(BIN)/python -m pytest -m gpu --timeout 1200
+
+# The lowest versions that pyproject.toml allows, in an environment of their own.
+test-lowest: $(VENV)-lowest/.test
+	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -m "not slow and not gpu" $(LOWEST)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -68,3 +75,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.python
 	$(INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)-lowest/.test: pyproject.toml floors.txt
+	@test -n "$(PYTHON)" || { echo "medattn-edge needs Python 3.11 or newer: apt-get install python3.11-venv"; exit 3; }
+	$(PYTHON) -m venv --clear $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --constraint floors.txt \
+		--editable '.[test]'
+	@touch $@
