@@ -1,13 +1,25 @@
 # make demo    segments a real chest CT with an exported network and proves that it agrees with the eager one
 # make test    checks and tests; under ten minutes on two cores
-# Each sets up .venv by itself, with Python 3.11 or newer.
+# Each sets up .venv by itself, with Python 3.11 or newer; make test PYTHON=python3.13 sets up .venv-python3.13.
+ifndef PYTHON
+VENV ?= .venv
+else
+VENV ?= .venv-$(notdir $(PYTHON))
+endif
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
-VENV ?= .venv
+LOWEST_PYTHON ?= python3.11
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow test-gpu check format bench bench-gpu bench-curves bench-node bench-report clean
+# What meets every library that pyproject.toml bounds, in two minutes.
+LOWEST := tests/test_floors.py tests/test_benchmarks.py $(addprefix tests/, \
+	backends/test_runtimes.py cli/test_infer.py cli/test_node.py export/test_onnx_tidy.py inference/test_segment.py \
+	inference/test_tiling.py io/dicom/test_pixels.py io/dicom/test_seg.py io/test_image.py io/test_nifti.py io/test_nrrd.py \
+	models/test_resnet.py precision/test_quantizers.py scanner/test_metrics.py scanner/test_receive.py \
+	scanner/test_tls.py training/test_evaluate.py)
+
+.PHONY: demo test test-slow test-gpu test-lowest check format bench bench-gpu bench-curves bench-node bench-report clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medattn-edge demo -o demo
@@ -20,6 +32,10 @@ test-slow: $(VENV)/.dev
 
 test-gpu: $(VENV)/.dev
 	$(BIN)/python -m pytest -m gpu --timeout 1200
+
+# The lowest versions that pyproject.toml allows, in an environment of their own.
+test-lowest: .venv-lowest/.test
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -m "not slow and not gpu" $(LOWEST)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -68,3 +84,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.python
 	$(INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+.venv-lowest/.test: pyproject.toml floors.txt
+	@command -v $(LOWEST_PYTHON) >/dev/null || { echo "the lowest versions run on Python 3.11: apt-get install python3.11-venv"; exit 3; }
+	$(LOWEST_PYTHON) -m venv --clear .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --constraint floors.txt \
+		--editable '.[test]'
+	@touch $@

@@ -168,7 +168,7 @@ def open_plain(path: Path, **how: Any) -> Any:
     from medattn_edge.backends import open_session
     from medattn_edge.models import attention
 
-    attention.MOST_AT_ONCE = sys.maxsize
+    attention.MAX_AT_ONCE = sys.maxsize
     return open_session(path, **how)
 
 

@@ -85,7 +85,7 @@ def command(  # noqa: PLR0913
     target = training.Output(output, {"command": _typed(sys.argv[1:], named)}, resume)
     try:
         with console.progress("training") as progress:
-            result = training.fit(first, cases, spec, settings, target, training.Watch(progress, _tell))
+            result = training.fit(first, cases, spec, settings, target, training.Watch(progress, _report))
     except KeyboardInterrupt:
         if training.resume_path(output).is_file():
             console.note(f"{output} is the best so far; the same command with --resume goes on", level=0)
@@ -125,7 +125,7 @@ def _typed(arguments: Sequence[str], files: list[Path]) -> str:
     return shlex.join(["medattn-edge", *(bare(argument) for argument in arguments if argument != "--resume")])
 
 
-def _tell(epoch: Epoch) -> None:
+def _report(epoch: Epoch) -> None:
     dice = ", ".join(f"{name} {value:.4f}" for name, value in epoch.score.held_out.items())
     best = "  best so far" if epoch.best else ""
     console.note(f"epoch {epoch.number}: loss {epoch.loss:.4f}, held-out Dice {dice}{best}")

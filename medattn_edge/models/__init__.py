@@ -18,7 +18,11 @@ def networks() -> dict[str, Network]:
 
 
 def network_record(name: str) -> Network:
-    """The record of a network; raises UsageError for a name that is not known."""
+    """The record of a network.
+
+    Raises:
+        UsageError: The name is not known.
+    """
     known = networks()
     if name not in list(known):  # whatever a file says, also what has no hash
         raise UsageError(
@@ -32,7 +36,10 @@ def network_record(name: str) -> Network:
 def build(spec: ModelSpec) -> SegmentationNetwork:
     """The network of a spec, freshly initialised, in evaluation mode.
 
-    Raises CheckpointError when the spec's settings are not the network's.
+    Raises:
+        UsageError: The spec's network is not known.
+        CheckpointError: The spec's settings are not the network's.
+        ShapeError: The network cannot take the spec's patch.
     """
     record = network_record(spec.network)
     surplus = sorted(set(spec.config) - set(record.settings))
@@ -48,7 +55,17 @@ def build(spec: ModelSpec) -> SegmentationNetwork:
 
 
 def construct(record: Network, settings: Mapping[str, Any], in_channels: int, outputs: int) -> SegmentationNetwork:
-    """The network of a record's full settings; raises CheckpointError for values that it cannot be built with."""
+    """The network of a record.
+
+    Args:
+        record: Which network.
+        settings: All its settings.
+        in_channels: C.
+        outputs: K.
+
+    Raises:
+        CheckpointError: It cannot be built with these values.
+    """
     try:
         for name, value in [*settings.items(), ("in_channels", in_channels), ("outputs", outputs)]:
             if not _fits(value, record.settings.get(name, 1)):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 # 1.9 times at 4096, 1.7 times at 16384; 64 and 128 rows are no faster, and round differently. The products in the other
 # order, weights first, are faster still and never the same bits: they are for what is deployed, not for the reference.
 ROWS = 256
-MOST_AT_ONCE = 1024  # positions; the whole matrix of so few is 4 MiB, and blocks are no faster
+MAX_AT_ONCE = 1024  # positions; the whole matrix of so few is 4 MiB, and blocks are no faster
 
 
 class PositionAttention(nn.Module):
@@ -20,6 +20,9 @@ class PositionAttention(nn.Module):
 
     On a CPU, in evaluation and without gradients, ROWS queries are computed at a time: the memory grows with hw instead
     of its square. What is trained, scripted, traced, exported or compiled is the plain form.
+
+    Args:
+        channels: C.
     """
 
     def __init__(self, channels: int) -> None:
@@ -73,16 +76,17 @@ class PositionAttention(nn.Module):
             yield rows, torch.softmax(torch.matmul(query[:, rows], key), dim=2)
 
     def _at_once(self, x: Tensor) -> bool:
-        """Whether the whole matrix is made: where a graph or a gradient is recorded, and where blocks gain nothing."""
+        """Whether the whole matrix is computed: where a graph or gradient is recorded, or blocks gain nothing."""
         recorded = torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling()  # type: ignore
-        return self.training or recorded or not x.is_cpu or x.shape[2] * x.shape[3] <= MOST_AT_ONCE
+        return self.training or recorded or not x.is_cpu or x.shape[2] * x.shape[3] <= MAX_AT_ONCE
 
 
 class ChannelAttention(nn.Module):
     """gamma * A X + x with the energy E = X X^T of X (C x hw).
 
-    energy: `inverted`, A = softmax(rowmax(E) - E), as the published code does; `direct`, A = softmax(E), as the article
-    writes it.
+    Args:
+        energy: `inverted`, A = softmax(rowmax(E) - E), as the published code does; `direct`, A = softmax(E), as the
+            article writes it.
     """
 
     def __init__(self, energy: str = "inverted") -> None:

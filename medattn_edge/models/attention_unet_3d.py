@@ -67,7 +67,7 @@ class GateGroup(nn.Module):
         return self.combine(torch.cat(gated, 1)), maps
 
 
-class OpenGate(nn.Module):
+class NoGate(nn.Module):
     """No gate: the skip as it is."""
 
     def forward(self, skip: Tensor, gating: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -95,7 +95,7 @@ class AttentionUNet3d(GatedNetwork):
                 GridGate(f[level], f[level + 1], strided=config["strided_theta"], align_corners=align)
                 for _ in range(count)
             ]
-            return GateGroup(gates, f[level]) if gates else OpenGate()
+            return GateGroup(gates, f[level]) if gates else NoGate()
 
         self.gate4, self.gate3, self.gate2 = gate(3), gate(2), gate(1)
         self.up = nn.Upsample(scale_factor=2.0, mode="trilinear", align_corners=align)

@@ -32,9 +32,14 @@ _DEPTH = 8
 class Checkpoint:
     """A network read from a file, in evaluation mode on the CPU.
 
-    sha256: of the file. layout: the published layout it was in, or `medattn_edge` for our own. foreign: the file
-    carried no spec, so that patch, intensity, spacing, axes and label names are the network's defaults, not facts.
-    notes: what training wrote (command, split, Dice).
+    Attributes:
+        network: With the file's weights.
+        spec: What it expects.
+        sha256: Of the file.
+        layout: The published layout it was in, or `medattn_edge` for our own.
+        foreign: The file carried no spec, so that patch, intensity, spacing, axes and label names are the network's
+            defaults, not facts.
+        notes: What training wrote (command, split, Dice).
     """
 
     network: SegmentationNetwork
@@ -52,30 +57,43 @@ class Checkpoint:
 def load(path: Path, *, network: str | None = None, config: Mapping[str, Any] | None = None) -> Checkpoint:
     """Read a checkpoint: ours, or any published layout, nested or prefixed, in safetensors or torch format.
 
-    network: insist on this network. config: settings that a foreign file cannot tell, such as align_corners; our own
-    files carry theirs, which cannot be changed.
-    Raises CheckpointError for a file that is missing, truncated, pickled code, of an unknown layout or another network.
+    Args:
+        path: The file.
+        network: Insist on this network.
+        config: Settings that a foreign file does not carry, such as align_corners; our own files carry theirs, which
+            cannot be changed.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, pickled code, of an unknown layout or another network.
+        IntegrityError: Our own file, of a newer schema.
     """
     path = Path(path)
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
+        what = "is a directory" if path.is_dir() else "does not exist"
         raise CheckpointError(f"{path} {what}", expected="a checkpoint", hint=f"ls '{path.parent}'")
     state, metadata = read_file(path)
     if _METADATA in metadata:
-        found = _own(path, state, metadata[_METADATA], config or {})
+        checkpoint = _own(path, state, metadata[_METADATA], config or {})
     else:
-        found = _foreign(path, state, config or {})
-    if network is not None and found.spec.network != network:
+        checkpoint = _foreign(path, state, config or {})
+    if network is not None and checkpoint.spec.network != network:
         raise CheckpointError(
-            f"{path.name} is a checkpoint of {found.spec.network}",
+            f"{path.name} is a checkpoint of {checkpoint.spec.network}",
             expected=network,
-            hint=f"--network {found.spec.network}",
+            hint=f"--network {checkpoint.spec.network}",
         )
-    return found
+    return checkpoint
 
 
 def save(path: Path, network: SegmentationNetwork, spec: ModelSpec, notes: Mapping[str, Any] | None = None) -> None:
-    """Write our own form: safetensors with the spec and the notes as JSON metadata. The file appears whole or not."""
+    """Write our own form: safetensors with the spec and the notes as JSON metadata. The file appears whole or not.
+
+    Args:
+        path: NAME.safetensors.
+        network: Its state_dict is written.
+        spec: What it expects.
+        notes: What training says of itself; JSON values.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 

@@ -38,7 +38,8 @@ _HARMLESS: list[Any] = [
 def read_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """The file's content and the metadata that only safetensors has.
 
-    Raises CheckpointError for a file that is damaged, of another kind, or pickled code.
+    Raises:
+        CheckpointError: The file is damaged, of another kind, or pickled code.
     """
     try:
         if path.suffix == ".safetensors":

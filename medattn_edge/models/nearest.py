@@ -20,9 +20,9 @@ def nearest_layout(shapes: Shapes) -> str:
     for record in networks().values():
         for layout in record.layouts:
             expected = _expected_keys(record, layout, shapes)
-            found = {key for key in shapes if not layout.is_dead(key)}
-            common = len(expected & found) / max(1, len(expected | found))
-            scores.append((common, layout.name, sorted(expected - found), sorted(found - expected)))
+            present = {key for key in shapes if not layout.is_dead(key)}
+            common = len(expected & present) / max(1, len(expected | present))
+            scores.append((common, layout.name, sorted(expected - present), sorted(present - expected)))
     common, name, missing, extra = max(scores)
     if common == 0.0:
         return f"no key is one of a known layout's; the file starts with {_some(sorted(shapes))}"

@@ -22,8 +22,11 @@ Config = dict[str, Any]
 class TrainingOutputs(NamedTuple):
     """What a training step sees.
 
-    logits: (N, K, *spatial), as `forward` gives them. side_logits: further predictions of the same labels, the same
-    shape. reconstructions: (input, output) pairs of the autoencoders. latents: (step 1, step 2) pairs of their codes.
+    Attributes:
+        logits: (N, K, *spatial), as `forward` gives them.
+        side_logits: Further predictions of the same labels, the same shape.
+        reconstructions: (input, output) pairs of the autoencoders.
+        latents: (step 1, step 2) pairs of their codes.
     """
 
     logits: Tensor
@@ -35,8 +38,10 @@ class TrainingOutputs(NamedTuple):
 class SegmentationNetwork(nn.Module, ABC):
     """One tensor in, one logits tensor out: (N, C, *spatial) -> (N, K, *spatial), in training and in evaluation.
 
-    stride: every spatial size must be a multiple of it; minimum: and at least this (the stride, if not given).
-    attention_names: the maps that `forward_attention` returns.
+    Attributes:
+        stride: Every spatial size must be a multiple of it.
+        minimum: Every spatial size must be at least this; the stride, if not given.
+        attention_names: The maps that `forward_attention` returns.
     """
 
     def __init__(
@@ -66,7 +71,11 @@ class SegmentationNetwork(nn.Module, ABC):
         return TrainingOutputs(self(image))
 
     def check_shape(self, spatial: tuple[int, ...]) -> None:
-        """Raise ShapeError, naming the nearest size that it can take, for a size that it cannot."""
+        """Refuse a size that the network cannot take.
+
+        Raises:
+            ShapeError: Names the nearest size that it can take.
+        """
         fits = len(spatial) == len(self.stride) and all(
             size >= low and size % step == 0 for size, step, low in zip(spatial, self.stride, self.minimum, strict=True)
         )
@@ -85,7 +94,7 @@ class SegmentationNetwork(nn.Module, ABC):
 
 
 class GatedNetwork(SegmentationNetwork):
-    """A network whose attention maps are its gates' coefficients: one walk gives them and the logits."""
+    """A network whose attention maps are its gates' coefficients: one pass gives them and the logits."""
 
     @abstractmethod
     def _decode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -110,19 +119,24 @@ class WithAttention(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, *spatial) -> (N, K, *spatial), (N, A, *spatial)."""
-        answer: tuple[Tensor, Tensor] = self.network.forward_attention(image)
-        return answer
+        logits_and_maps: tuple[Tensor, Tensor] = self.network.forward_attention(image)
+        return logits_and_maps
 
 
 @dataclass(frozen=True)
 class Layout:
     """One published state_dict layout of a network.
 
-    source: where it is published. signature: keys that only this layout has, seen in the shapes.
-    config: shapes -> the network's settings. modules: settings -> published module path to our module path, a prefix of
-    the keys on either side. first, last: our keys of the convolutions that tell C and K; the first one present counts.
-    dead: a pattern of published keys that are never executed, and are dropped. usual: settings to compare an unknown
-    file with.
+    Attributes:
+        name: As messages and `Checkpoint.layout` have it.
+        source: Where it is published.
+        signature: Whether shapes have the keys that only this layout has.
+        config: Shapes -> the network's settings.
+        modules: Settings -> published module path to our module path, a prefix of the keys on either side.
+        first: Our keys of the convolution whose shape gives C; the first one present counts.
+        last: Our keys of the convolution whose shape gives K; the first one present counts.
+        dead: A pattern of published keys that are never executed, and are dropped.
+        usual: Settings to compare an unknown file with.
     """
 
     name: str
@@ -163,11 +177,18 @@ def _translate(key: str, prefixes: Mapping[str, str]) -> str | None:
 
 @dataclass(frozen=True)
 class Network:
-    """The record of a network file.
+    """The record of a network file. A foreign checkpoint says nothing of patch, intensity and axes: these are assumed.
 
-    name: as --network takes it. build: settings, C, K -> network.
-    settings: every setting with its default. patch, intensity, axes: what a foreign checkpoint, which says nothing, is
-    assumed to expect. patch_3d: the patch when the settings say dims 3. layouts: published forms of its state_dict.
+    Attributes:
+        name: As --network takes it.
+        title: For tables.
+        build: Settings, C, K -> network.
+        settings: Every setting with its default.
+        patch: (H, W) or (D, H, W).
+        layouts: Published forms of its state_dict.
+        intensity: What it was published with.
+        axes: The spec's order of the spatial axes.
+        patch_3d: The patch when the settings say dims 3.
     """
 
     name: str

@@ -13,7 +13,14 @@ from medattn_edge.errors import CheckpointError
 
 @dataclass(frozen=True)
 class Backbone:
-    """blocks: per layer. bottleneck: 1x1, 3x3, 1x1 with expansion 4, or two 3x3. groups x group_width: ResNeXt."""
+    """The shape of one backbone.
+
+    Attributes:
+        blocks: Per layer.
+        bottleneck: Blocks of 1x1, 3x3, 1x1 with expansion 4, or of two 3x3.
+        groups: Of the 3x3 convolutions of a bottleneck; more than 1 in ResNeXt.
+        group_width: Channels of a group in the first layer, at a backbone width of 64.
+    """
 
     blocks: tuple[int, int, int, int]
     bottleneck: bool
@@ -113,7 +120,13 @@ class ResNet(nn.Module):
 
 
 def torchvision_modules(name: str, theirs: str = "", ours: str = "") -> dict[str, str]:
-    """torchvision's module path -> ours, of every block of layers 1 to 4 (`theirs`, `ours`: prefixes with a dot)."""
+    """Module path in torchvision -> ours, of every block of layers 1 to 4.
+
+    Args:
+        name: Of the backbone.
+        theirs: A prefix of torchvision's paths, with its dot.
+        ours: A prefix of our paths, with its dot.
+    """
     kind, modules = BACKBONES[name], {}
     for layer, count in enumerate(kind.blocks):
         for block in range(count):
@@ -129,8 +142,15 @@ def load_torchvision(backbone: ResNet, name: str, state: Mapping[str, Tensor]) -
     """Initialise a backbone from a torchvision checkpoint of the same name.
 
     The first convolution's weights are summed over RGB when the network has one channel, so that a grey picture gives
-    the response that its RGB copy would have given. The classifier is dropped. Raises CheckpointError when a tensor
-    is missing or has another shape.
+    the response that its RGB copy would have given. The classifier is dropped.
+
+    Args:
+        backbone: Its weights are replaced.
+        name: Of the backbone.
+        state: The checkpoint's state_dict.
+
+    Raises:
+        CheckpointError: A tensor is missing or has another shape.
     """
     modules = torchvision_modules(name) | {"conv1": "stem.0", "bn1": "stem.1"}
     prefixes = {ours: theirs for theirs, ours in modules.items()}
@@ -145,9 +165,9 @@ def load_torchvision(backbone: ResNet, name: str, state: Mapping[str, Tensor]) -
         if value is not None and key == "stem.0.weight" and wanted.shape[1] == 1:
             value = value.sum(1, keepdim=True)
         if value is None or value.shape != wanted.shape:
-            found = "no tensor" if value is None else f"a tensor of shape {tuple(value.shape)}"
+            given = "no tensor" if value is None else f"a tensor of shape {tuple(value.shape)}"
             raise CheckpointError(
-                f"the backbone file has {found} for {theirs}",
+                f"the backbone file has {given} for {theirs}",
                 expected=f"shape {tuple(wanted.shape)}, as torchvision's {name} has",
                 hint=f"give the state_dict of torchvision.models.{name}",
             )

@@ -112,8 +112,8 @@ class GuidedScale(nn.Module):
 
     def received(self, x: Tensor) -> Tensor:
         """(N, 1, h, w): the attention that each position receives from all others, 1 is average."""
-        found: Tensor = self.position.attention.received(self.position.reduce(x))  # type: ignore[operator]
-        return found.reshape(x.shape[0], 1, x.shape[2], x.shape[3])
+        received: Tensor = self.position.attention.received(self.position.reduce(x))  # type: ignore[operator]
+        return received.reshape(x.shape[0], 1, x.shape[2], x.shape[3])
 
     def response(self, x: Tensor, reconstruction: Tensor) -> Tensor:
         """(N, 1, h, w): the mean absolute guided response."""

@@ -31,20 +31,20 @@ def _config(shapes: Shapes, second: str, bottleneck: bool) -> Config:
     base = shapes["resnext.layer0.0.weight"][0]
     groups = width // per_group
     deepest = max(int(match[1]) for key in shapes if (match := re.match(r"resnext\.layer3\.(\d+)\.", key)))
-    found = [
+    matching = [
         name
         for name, kind in BACKBONES.items()
         if (kind.bottleneck, kind.groups, kind.blocks[2]) == (bottleneck, groups, deepest + 1)
         and (not bottleneck or base * kind.group_width // 64 * kind.groups == width)
     ]
-    if len(found) != 1:
+    if len(matching) != 1:
         raise CheckpointError(
             f"a backbone with {deepest + 1} blocks in layer 3 and {groups} groups of {per_group} channels",
             expected=f"one of {', '.join(BACKBONES)}",
             hint="load the checkpoint with the code that trained it and check its backbone",
         )
     return {
-        "backbone": found[0],
+        "backbone": matching[0],
         "backbone_width": base,
         "width": shapes["down1.0.weight"][0],
         "channel_energy": "inverted",

@@ -19,7 +19,13 @@ _LABEL = re.compile(r"(\d+)=([^:=,\s]+)(?::(\d+(?:,\d+)*))?")
 
 @dataclass(frozen=True)
 class Label:
-    """One label to learn. index: its value in the network's answer, from 1. sources: its values in the labels files."""
+    """One label to learn.
+
+    Attributes:
+        index: Its value in the network's labels, from 1.
+        name: As the spec lists it.
+        sources: Its values in the labels files.
+    """
 
     index: int
     name: str
@@ -27,20 +33,28 @@ class Label:
 
     @classmethod
     def parse(cls, text: str) -> Label:
-        """From the command line's form INDEX=NAME[:VALUE[,VALUE...]]; without values the files use INDEX itself."""
-        found = _LABEL.fullmatch(text)
-        if found is None:
+        """From the command line's form INDEX=NAME[:VALUE[,VALUE...]]; without values the files use INDEX itself.
+
+        Raises:
+            UsageError: The text has another form.
+        """
+        match = _LABEL.fullmatch(text)
+        if match is None:
             raise UsageError(
                 f"the label {text!r} cannot be read",
                 expected="INDEX=NAME or INDEX=NAME:VALUE[,VALUE...], a name without blanks",
                 hint="--label 1=right_lung:5",
             )
-        index, name, values = found.groups()
+        index, name, values = match.groups()
         return cls(int(index), name, tuple(map(int, (values or index).split(","))))
 
 
 def check_labels(labels: Sequence[Label]) -> tuple[Label, ...]:
-    """The labels ordered by index; raises UsageError unless they are 1, 2, ... with names and values of their own."""
+    """The labels ordered by index.
+
+    Raises:
+        UsageError: The indices are not 1, 2, ..., or two labels share a name or a value.
+    """
     ordered = tuple(sorted(labels, key=lambda label: label.index))
     names = ["background", *(label.name for label in ordered)]
     sources = [value for label in ordered for value in label.sources]
@@ -61,9 +75,12 @@ def check_labels(labels: Sequence[Label]) -> tuple[Label, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A scan and its labels on the scan's own grid. labels: (D, H, W), 0 the background, else a Label's index.
+    """A scan and its labels on the scan's own grid.
 
-    name: the scan's file name, without its folder, which may name people.
+    Attributes:
+        name: The scan's file name, without its folder, which may name people.
+        scan: Voxels (D, H, W) or (C, D, H, W).
+        labels: (D, H, W), 0 the background, else a Label's index.
     """
 
     name: str
@@ -82,10 +99,11 @@ class Case:
 
 
 def read_cases(pairs: Sequence[tuple[Path, Path]], labels: Sequence[Label]) -> list[Case]:
-    """Read (scan, labels) files.
+    """Read (scan, labels) files; raises what `read_volume` and `read_labels` do as well.
 
-    Raises GeometryError when labels are not on their scan's grid, ScanError when a label's value is in none of the
-    files or the scans differ in their channels, and what `read_volume` and `read_labels` raise.
+    Raises:
+        GeometryError: Labels are not on their scan's grid.
+        ScanError: A label's value is in none of the files, or the scans differ in their channels.
     """
     labels = check_labels(labels)
     cases, seen = [], set[int]()

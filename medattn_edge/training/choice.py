@@ -21,10 +21,14 @@ CT_WINDOW = Intensity.window(-1000.0, 400.0)
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user asks for. config: settings of the network that are not its defaults.
+    """What the user asks for.
 
-    patch: (H, W) or (D, H, W) in the network's axes, None for the network's usual one, but no larger than the scans.
-    spacing: mm in volume order, None for the median of the scans, () for as scanned. intensity: None to choose.
+    Attributes:
+        network: The name of its record.
+        config: Settings of the network that are not its defaults.
+        patch: (H, W) or (D, H, W) in the network's axes; None for its usual one, but no larger than the scans.
+        spacing: mm in volume order; None for the median of the scans, () for as scanned.
+        intensity: None to choose.
     """
 
     network: str
@@ -37,7 +41,8 @@ class Wishes:
 def choose_spec(cases: Sequence[Case], labels: Sequence[Label], wishes: Wishes) -> tuple[ModelSpec, list[str]]:
     """The spec to train, and one sentence for each thing that was chosen and not wished.
 
-    Raises UsageError for a network, a setting or a size that cannot be.
+    Raises:
+        UsageError: The network, a setting or a size cannot be.
     """
     record = network_record(wishes.network)
     outputs, channels = len(labels) + 1, cases[0].scan.channels
@@ -103,7 +108,7 @@ def _intensity(record: Network, cases: Sequence[Case]) -> tuple[Intensity, str]:
 
 
 def _median_spacing(cases: Sequence[Case], dims: int) -> tuple[float, ...] | None:
-    """mm in volume order, (y, x) or (z, y, x); None when a scan does not know its own."""
+    """The scans' in mm in volume order, (y, x) or (z, y, x); None when a scan does not know its own."""
     if not all(case.scan.calibrated for case in cases):
         return None
     grids = zip(*(case.scan.to_lps().spacing for case in cases), strict=True)
@@ -115,7 +120,7 @@ def _patch(
 ) -> tuple[int, ...]:
     """The usual patch, but on no axis larger than the smallest scan at the spec's spacing, rounded down."""
     patch = []
-    for axis, (size, step, least) in enumerate(zip(usual, blank.stride, blank.minimum, strict=True)):
+    for axis, (size, step, minimum) in enumerate(zip(usual, blank.stride, blank.minimum, strict=True)):
         volume_axis = "DHW".index(spec.axes[axis])
         sizes = []
         for case in cases:
@@ -123,5 +128,5 @@ def _patch(
             first = 3 - spec.dims
             mm = spec.spacing[volume_axis - first] if spec.spacing else lps.spacing[volume_axis]
             sizes.append(round(lps.shape[volume_axis] * lps.spacing[volume_axis] / mm))
-        patch.append(max(-(-least // step) * step, min(size, *sizes) // step * step))
+        patch.append(max(-(-minimum // step) * step, min(size, *sizes) // step * step))
     return tuple(patch)

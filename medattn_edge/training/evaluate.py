@@ -19,9 +19,12 @@ from medattn_edge.training.split import Part
 
 @dataclass(frozen=True)
 class Score:
-    """Per label but the background. held_out, training: the Dice over all such voxels of all scans together, 1 where
-    neither the network nor the labels have any. millilitres: what the network found in whole scans; empty when a scan
-    has no spacing in mm.
+    """Per label but the background; a Dice is over all such voxels of all scans together, 1 where nobody has any.
+
+    Attributes:
+        held_out: The Dice in held-out slices.
+        training: The Dice in training slices.
+        millilitres: The volume that the network segments in whole scans; empty when a scan has no spacing in mm.
     """
 
     held_out: dict[str, float]
@@ -39,21 +42,25 @@ def evaluate(
 ) -> Score:
     """Segment whole scans as `medattn-edge infer` does, and compare with their labels on the scans' own grids.
 
-    everything: also the scans without held-out slices; otherwise `training` and `millilitres` are of the others only.
-    Leaves the network in evaluation mode.
+    Args:
+        network: Left in evaluation mode.
+        spec: What it expects.
+        cases: The scans with their labels.
+        parts: Which slices of each are held out.
+        everything: Also the scans without held-out slices; otherwise `training` and `millilitres` leave them out.
     """
     count = len(spec.labels)
-    counts = np.zeros((2, 3, count), np.int64)  # held out and training; in both, found, wanted; per label
+    counts = np.zeros((2, 3, count), np.int64)  # held out and training; correct, predicted, true; per label
     millilitres = np.zeros(count)
     session = EagerSession(network.eval(), spec)
     judged = [(case, part) for case, part in zip(cases, parts, strict=True) if everything or part.held_out]
     for case, part in judged:
-        answer = segment(session, case.scan).labels
-        found, wanted = answer.to_lps().voxels, case.labels.to_lps().voxels
+        segmented = segment(session, case.scan).labels
+        predicted, true = segmented.to_lps().voxels, case.labels.to_lps().voxels
         for row, slices in enumerate((part.held_out, part.training)):
-            a, b = found[list(slices)], wanted[list(slices)]
+            a, b = predicted[list(slices)], true[list(slices)]
             counts[row] += [_count(a[a == b], count), _count(a, count), _count(b, count)]
-        millilitres += _count(found, count) * answer.voxel_ml
+        millilitres += _count(predicted, count) * segmented.voxel_ml
     held_out, training = (_dice(table, spec.labels) for table in counts)
     calibrated = all(case.scan.calibrated for case, _ in judged)
     volumes = {name: float(millilitres[value]) for value, name in enumerate(spec.labels) if value}
@@ -65,10 +72,10 @@ def _count(labels: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
 
 
 def _dice(table: npt.NDArray[np.int64], names: Sequence[str]) -> dict[str, float]:
-    both, found, wanted = table
-    totals = found + wanted
+    correct, predicted, true = table
+    totals = predicted + true
     return {
-        name: 2.0 * int(both[value]) / int(totals[value]) if totals[value] else 1.0
+        name: 2.0 * int(correct[value]) / int(totals[value]) if totals[value] else 1.0
         for value, name in enumerate(names)
         if value
     }

@@ -42,8 +42,21 @@ def fit(
     After every epoch `output.path`.resume is replaced, so that an interruption (KeyboardInterrupt, or the power) costs
     less than an epoch; resuming gives bit for bit the weights of an uninterrupted training on the same host with the
     same number of threads. It is deleted when the training is complete. All scans are held in memory.
-    Raises UsageError for a training that diverges (the best checkpoint stays), for a resume file that is missing, of
-    other settings, or in the way; ScanError for scans that cannot be split; OutputError.
+
+    Args:
+        network: The network of `spec`.
+        cases: The scans with their labels.
+        spec: What the network expects, written into the checkpoint.
+        settings: How to train.
+        output: Where the checkpoint goes.
+        watch: Called after every step and every epoch.
+
+    Raises:
+        UsageError: The training diverges (the best checkpoint stays), a batch is too small for BatchNorm, or a resume
+            file is missing, of other settings, or in the way.
+        ScanError: The scans cannot be split, or no training slice is left at the network's spacing.
+        OutputError: The folder to write to does not exist.
+        HostError: The memory is not enough for one step.
     """
     parts = split_cases(cases, settings.holdout, settings.blocks)
     run = _Run(network, cases, parts, spec, settings, output)

@@ -15,11 +15,15 @@ DEEP_SUPERVISION_DECAY = 0.5  # ours: the heads of a deep-supervised decoder cou
 
 
 def training_loss(outputs: TrainingOutputs, target: Tensor) -> Tensor:
-    """The loss of one step; target: int64 (N, *spatial), label values 0..K-1.
+    """The loss of one step.
 
     Always the segmentation loss of the logits that inference uses. Side logits of a network with guided latents count
     fully, as the sum over the eight side outputs of Sinha & Dolz does; other side logits are deep supervision and
     count less the coarser they are. Reconstructions and latents add their weighted mean squared errors.
+
+    Args:
+        outputs: Of the network, for a batch of N.
+        target: int64 (N, *spatial), label values 0..K-1.
     """
     guided = bool(outputs.latents)
     total = segmentation_loss(outputs.logits, target)
@@ -52,11 +56,11 @@ def soft_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     """
     if logits.shape[1] == 1:
         single = torch.sigmoid(logits)
-        chances = torch.cat((1 - single, single), 1)
+        probabilities = torch.cat((1 - single, single), 1)
     else:
-        chances = torch.softmax(logits, 1)
-    wanted = F.one_hot(target, chances.shape[1]).movedim(-1, 1).to(chances.dtype)
-    over = (0, *range(2, chances.dim()))
-    both = (chances * wanted).sum(over)
-    score = (2 * both + SMOOTH) / (chances.sum(over) + wanted.sum(over) + SMOOTH)
-    return 1 - score.mean()
+        probabilities = torch.softmax(logits, 1)
+    one_hot = F.one_hot(target, probabilities.shape[1]).movedim(-1, 1).to(probabilities.dtype)
+    over = (0, *range(2, probabilities.dim()))
+    intersection = (probabilities * one_hot).sum(over)
+    dice = (2 * intersection + SMOOTH) / (probabilities.sum(over) + one_hot.sum(over) + SMOOTH)
+    return 1 - dice.mean()

@@ -24,7 +24,12 @@ _SCHEMA = 1
 
 @dataclass(frozen=True)
 class Progressed:
-    """Where a training stands. epochs: finished. facts: of the best checkpoint so far, and the seconds spent (JSON)."""
+    """Where a training stands.
+
+    Attributes:
+        epochs: That are finished.
+        facts: Of the best checkpoint so far, and the seconds spent; JSON values.
+    """
 
     epochs: int
     facts: Mapping[str, Any]
@@ -42,7 +47,15 @@ def write_resume(
     progressed: Progressed,
     identity: Mapping[str, Any],
 ) -> None:
-    """Put the file in place, whole or not at all. identity: what must be the same to go on."""
+    """Put the file in place, whole or not at all.
+
+    Args:
+        path: The file.
+        network: Its weights are stored.
+        optimiser: Its state is stored.
+        progressed: Where the training stands.
+        identity: What must be the same to go on; JSON values.
+    """
     content = {
         "schema": _SCHEMA,
         "identity": json.dumps(identity, sort_keys=True),
@@ -60,8 +73,9 @@ def read_resume(
 ) -> Progressed:
     """Bring network and optimiser to where the file stands.
 
-    Raises UsageError when there is no file or it is of another training, naming what differs; CheckpointError when it
-    cannot be read.
+    Raises:
+        UsageError: There is no file, or it is of another training; says what differs.
+        CheckpointError: It cannot be read.
     """
     if not path.is_file():
         raise UsageError(
@@ -83,9 +97,9 @@ def read_resume(
     ours = json.loads(json.dumps(identity))
     different = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
     if different:
-        told = "; ".join(f"{key} was {_short(theirs.get(key))}, is {_short(ours.get(key))}" for key in different)
+        changes = "; ".join(f"{key} was {_short(theirs.get(key))}, is {_short(ours.get(key))}" for key in different)
         raise UsageError(
-            f"{path.name} is of another training: {told}",
+            f"{path.name} is of another training: {changes}",
             expected="the same scans, network and settings",
             hint=f"the command that was interrupted with --resume, or rm '{path}' to start afresh",
         )

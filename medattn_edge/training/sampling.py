@@ -19,14 +19,16 @@ from medattn_edge.training.split import Part, stretches
 
 Labels = npt.NDArray[Any]
 FOREGROUND_SHARE = 0.5
-MOST_CENTRES = 200_000  # per label: more would not make the choice of a centre any finer
+MAX_CENTRES = 200_000  # per label: more would not make the choice of a centre any finer
 
 
 @dataclass(frozen=True, eq=False)
 class Stretch:
-    """Neighbouring training slices of one case, as the network sees them.
+    """Neighbouring training slices of one case, as the network sees them; views that hold nothing of a held-out slice.
 
-    image: float32 (C, *three axes). labels: (*three axes). Both are views that hold nothing of a held-out slice.
+    Attributes:
+        image: float32 (C, *three axes).
+        labels: (*three axes).
     """
 
     image: Floats
@@ -48,11 +50,11 @@ def training_stretches(case: Case, part: Part, spec: ModelSpec) -> list[Stretch]
         for index, (low, high) in enumerate(zip(np.floor(where), np.ceil(where), strict=True))
         if {int(low), int(high)} <= training
     ]
-    found = []
+    runs = []
     for first, last in stretches(inside):
         cut = tuple(slice(first, last + 1) if i == axis else slice(None) for i in range(3))
-        found.append(Stretch(prepared.image[:, *cut], labels[cut]))
-    return found
+        runs.append(Stretch(prepared.image[:, *cut], labels[cut]))
+    return runs
 
 
 def nearest_labels(prepared: Prepared, labels: Labels) -> Labels:
@@ -70,11 +72,15 @@ def _samples(prepared: Prepared, axis: int) -> Positions:
 
 
 class Sampler:
-    """Draws patches of `patch` (2 or 3 sizes) from stretches.
+    """Draws patches from stretches.
 
     A sample is centred, as far as the stretch's borders allow, on a voxel: for FOREGROUND_SHARE of the samples on one
     of a label that is chosen evenly among all labels, so that a small organ is seen as often as a large one; else on
     any voxel. A stretch smaller than the patch is surrounded as inference surrounds a small scan.
+
+    Args:
+        stretches: At least one.
+        patch: 2 or 3 sizes.
     """
 
     def __init__(self, stretches: Sequence[Stretch], patch: tuple[int, ...]) -> None:
@@ -115,13 +121,13 @@ class Sampler:
         return image, labels
 
 
-def _centres(found: Sequence[Stretch]) -> list[npt.NDArray[np.int32]]:
-    """Per label that is present: (n, 4), the stretch and the voxel of at most MOST_CENTRES of its voxels."""
-    values = sorted({int(value) for stretch in found for value in np.unique(stretch.labels)} - {0})
+def _centres(runs: Sequence[Stretch]) -> list[npt.NDArray[np.int32]]:
+    """Per label that is present: (n, 4), the stretch and the voxel of at most MAX_CENTRES of its voxels."""
+    values = sorted({int(value) for stretch in runs for value in np.unique(stretch.labels)} - {0})
     centres = []
     for value in values:
-        each = [np.argwhere(stretch.labels == value) for stretch in found]
+        each = [np.argwhere(stretch.labels == value) for stretch in runs]
         rows = [np.insert(voxels, 0, index, axis=1) for index, voxels in enumerate(each)]
         every = np.concatenate(rows).astype(np.int32)
-        centres.append(every[:: -(-len(every) // MOST_CENTRES)])
+        centres.append(every[:: -(-len(every) // MAX_CENTRES)])
     return centres

@@ -1,4 +1,4 @@
-"""What a training is given, what it tells while it runs, and what it returns."""
+"""What a training is given, what it reports while it runs, and what it returns."""
 
 from __future__ import annotations
 
@@ -14,11 +14,22 @@ from medattn_edge.training.evaluate import Score
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train. steps: per epoch. batch: patches per step. learning_rate: of the first step, Adam.
+    """How to train.
 
-    holdout, blocks: see split_cases. seed: of the first weights, the patches and their augmentation.
-    frozen_norms: the share of the steps, the last ones, in which BatchNorm normalises with what it has gathered. The
-    statistics of one or two 3-D patches are so much their own that weights learn to lean on them; then they unlearn it.
+    Attributes:
+        epochs: Each ends with the held-out Dice.
+        steps: Per epoch.
+        batch: Patches per step.
+        learning_rate: Of the first step, Adam.
+        holdout: The fraction of slices or scans to judge with; see `split_cases`.
+        blocks: Blocks of slices that a scan is cut into; see `split_cases`.
+        seed: Of the first weights, the patches and their augmentation.
+        frozen_norms: The share of the steps, the last ones, in which BatchNorm normalises with its running statistics.
+            Those of one or two 3-D patches are so much their own that weights learn to lean on them; then they unlearn
+            it.
+
+    Raises:
+        UsageError: A number is out of its range.
     """
 
     epochs: int = 40
@@ -48,7 +59,10 @@ class TrainingSettings:
 class Output:
     """Where the best checkpoint goes. An existing file is replaced by the first epoch's, never before.
 
-    notes: further facts for its notes, such as the command. resume: go on from `path`.resume.
+    Attributes:
+        path: NAME.safetensors.
+        notes: Further facts for its notes, such as the command.
+        resume: Go on from `path`.resume.
     """
 
     path: Path
@@ -58,7 +72,14 @@ class Output:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One finished epoch, `number` counted from 1. loss: the mean of its steps. best: its checkpoint was written."""
+    """One finished epoch.
+
+    Attributes:
+        number: Counted from 1.
+        loss: The mean of its steps.
+        score: Of the scans with held-out slices.
+        best: Its checkpoint was written.
+    """
 
     number: int
     loss: float
@@ -68,7 +89,12 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Watch:
-    """Who is told: progress(steps done, steps in all) after every step, epoch(Epoch) after every epoch."""
+    """What is called while a training runs.
+
+    Attributes:
+        progress: progress(steps done, steps in total) after every step.
+        epoch: epoch(Epoch) after every epoch.
+    """
 
     progress: Callable[[int, int], None] = lambda done, total: None
     epoch: Callable[[Epoch], None] = lambda epoch: None
@@ -76,7 +102,13 @@ class Watch:
 
 @dataclass(frozen=True)
 class Result:
-    """The best checkpoint. notes: what it says about its own training. score: of all scans."""
+    """The best checkpoint.
+
+    Attributes:
+        path: Where it is.
+        notes: What it says about its own training.
+        score: Of all scans.
+    """
 
     path: Path
     notes: Mapping[str, Any]

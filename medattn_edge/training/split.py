@@ -13,12 +13,17 @@ from medattn_edge.training.cases import Case
 
 WHOLE_CASES = 5  # with this many scans whole ones are held out: another patient is the better judge
 GAP = 1  # slices dropped on both sides of a held-out block: neighbours look too much alike
-_FEWEST_BLOCKS = 3
+_MIN_BLOCKS = 3
 
 
 @dataclass(frozen=True)
 class Part:
-    """One case's slices, counted along D of its LPS grid from the feet up; a slice in neither list is dropped."""
+    """One case's slices, counted along D of its LPS grid from the feet up; a slice in neither list is dropped.
+
+    Attributes:
+        training: Slices to learn from.
+        held_out: Slices to judge with.
+    """
 
     training: tuple[int, ...]
     held_out: tuple[int, ...]
@@ -30,24 +35,31 @@ def split_cases(cases: Sequence[Case], holdout: float, blocks: int) -> tuple[Par
     With WHOLE_CASES scans or more, or with several of too few slices to cut, whole cases are held out. Otherwise each
     scan is cut into `blocks` blocks of neighbouring slices, of which the fraction `holdout`, evenly spread and at least
     one, is held out; GAP slices around each are dropped.
-    Raises UsageError for a fraction or a number of blocks that cannot be, ScanError when a label is missing in what is
-    left for learning or in what is held out: its Dice would say nothing.
+
+    Args:
+        cases: The scans with their labels.
+        holdout: The fraction to hold out, at most 0.5.
+        blocks: Per scan.
+
+    Raises:
+        UsageError: The fraction or the number of blocks cannot be.
+        ScanError: A label is missing in what is left for learning or in what is held out: its Dice would say nothing.
     """
-    if not 0 < holdout <= 0.5 or blocks < _FEWEST_BLOCKS:
+    if not 0 < holdout <= 0.5 or blocks < _MIN_BLOCKS:
         raise UsageError(
             f"a fraction of {holdout:g} of {blocks} blocks to hold out",
-            expected=f"0 < fraction <= 0.5, and at least {_FEWEST_BLOCKS} blocks",
+            expected=f"0 < fraction <= 0.5, and at least {_MIN_BLOCKS} blocks",
             hint="--holdout 0.2 --blocks 10",
         )
     depths = [case.labels.to_lps().shape[0] for case in cases]
-    if len(cases) >= WHOLE_CASES or (len(cases) > 1 and min(depths) < _FEWEST_BLOCKS):
+    if len(cases) >= WHOLE_CASES or (len(cases) > 1 and min(depths) < _MIN_BLOCKS):
         held = evenly(len(cases), holdout)
         slices = [tuple(range(depth)) for depth in depths]
         parts = tuple(Part((), all_) if i in held else Part(all_, ()) for i, all_ in enumerate(slices))
-    elif min(depths) < _FEWEST_BLOCKS:
+    elif min(depths) < _MIN_BLOCKS:
         raise ScanError(
             f"one scan of {min(depths)} slice(s)",
-            expected=f"at least {_FEWEST_BLOCKS} slices, or several scans, so that something can be held out",
+            expected=f"at least {_MIN_BLOCKS} slices, or several scans, so that something can be held out",
             hint="medattn-edge train SCAN LABELS SCAN LABELS ...",
         )
     else:
@@ -86,13 +98,13 @@ def ranges(slices: Sequence[int]) -> str:
 
 def stretches(slices: Sequence[int]) -> list[tuple[int, int]]:
     """(first, last) of every stretch of neighbours in ascending indices."""
-    found: list[tuple[int, int]] = []
+    runs: list[tuple[int, int]] = []
     for index in slices:
-        if found and found[-1][1] == index - 1:
-            found[-1] = (found[-1][0], index)
+        if runs and runs[-1][1] == index - 1:
+            runs[-1] = (runs[-1][0], index)
         else:
-            found.append((index, index))
-    return found
+            runs.append((index, index))
+    return runs
 
 
 def _check_labels(cases: Sequence[Case], parts: Sequence[Part]) -> None:

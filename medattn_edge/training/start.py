@@ -18,8 +18,14 @@ from medattn_edge.spec import ModelSpec
 def initial_network(spec: ModelSpec, seed: int, backbone_weights: Path | None = None) -> SegmentationNetwork:
     """The network of a spec with weights drawn from the seed.
 
-    backbone_weights: a torchvision checkpoint of the backbone's name, for a network that has one. Raises UsageError for
-    a network without, CheckpointError for a file that does not fit.
+    Args:
+        spec: What the network expects.
+        seed: Of the weights; torch's own generator is left as it is.
+        backbone_weights: A torchvision checkpoint of the backbone's name, for a network that has one.
+
+    Raises:
+        UsageError: The network has no backbone.
+        CheckpointError: The file does not fit.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

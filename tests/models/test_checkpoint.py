@@ -390,7 +390,7 @@ def test_a_safetensors_file_under_a_torch_name_is_refused(attu, tmp_path):
 def test_a_folder_and_a_missing_file_are_told_apart(tmp_path):
     assert "does not exist" in refused(tmp_path / "missing.pth").found
     (tmp_path / "folder.pth").mkdir()
-    assert "is a folder" in refused(tmp_path / "folder.pth").found
+    assert "is a directory" in refused(tmp_path / "folder.pth").found
 
 
 @pytest.mark.parametrize("content", [{}, {"state_dict": {}}, {"epoch": 3}, {"model": {"lr": 0.1}}])

@@ -311,7 +311,9 @@ def test_the_sum_that_the_logits_come_from_is_not_rounded_in_openvino(lungs: Art
         for name, channels in (("image", 1), ("logits", 32))
     )
     model = helper.make_model(
-        helper.make_graph(nodes, "sum", [image], [logits], weights), opset_imports=[helper.make_opsetid("", 18)]
+        helper.make_graph(nodes, "sum", [image], [logits], weights),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=10,
     )
     onnx.save(model, str(tmp_path / "sum.onnx"))
     patches = list(rng.random((4, 1, 1, 32, 32), dtype=np.float32))

@@ -49,9 +49,11 @@ class Archive:
         ae.add_supported_context("1.2.840.10008.1.1")
         for one in classes:
             ae.add_supported_context(one, list(syntaxes))
-        handlers = [(evt.EVT_C_STORE, self._on_store), (evt.EVT_REQUESTED, self._on_requested)]
-        self.server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers, ssl_context=tls)
-        self.port = self.server.socket.getsockname()[1]
+        handlers: list[Any] = [(evt.EVT_C_STORE, self._on_store), (evt.EVT_REQUESTED, self._on_requested)]
+        server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers, ssl_context=tls)
+        assert server is not None  # what does not block has one
+        assert server.socket is not None
+        self.server, self.port = server, int(server.socket.getsockname()[1])
 
     def __enter__(self) -> Archive:
         return self

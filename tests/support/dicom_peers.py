@@ -77,7 +77,7 @@ def send(
     for kind in sorted({(str(one.SOPClassUID), str(one.file_meta.TransferSyntaxUID)) for one in datasets}):
         ae.add_requested_context(*kind)
     with closing_sockets() as opened:
-        handlers = [(evt.EVT_CONN_OPEN, opened)]
+        handlers: list[Any] = [(evt.EVT_CONN_OPEN, opened)]
         association = ae.associate("127.0.0.1", port, ae_title=called, tls_args=tls, evt_handlers=handlers)
         if not association.is_established:
             return Sent(False, [])
@@ -127,7 +127,8 @@ class Archive:
         self.before: Callable[[], None] = lambda: None
         self.after: Callable[[], None] = lambda: None
         self.status, self.slow_s, self.port = 0, 0.0, port or free_port()
-        self._tls, self._server, self._lock = tls, None, threading.Lock()
+        self._tls, self._lock = tls, threading.Lock()
+        self._server: Any = None
         self._sockets = ExitStack()
 
     def __enter__(self) -> Archive:
@@ -143,7 +144,7 @@ class Archive:
         for one in (SEG, "1.2.840.10008.5.1.4.1.1.66.7", "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.1.1"):
             ae.add_supported_context(one, [EXPLICIT, IMPLICIT])
         opened = self._sockets.enter_context(closing_sockets())
-        handlers = [(evt.EVT_C_STORE, self._on_store), (evt.EVT_CONN_OPEN, opened)]
+        handlers: list[Any] = [(evt.EVT_C_STORE, self._on_store), (evt.EVT_CONN_OPEN, opened)]
         address = ("127.0.0.1", self.port)
         self._server = ae.start_server(address, block=False, evt_handlers=handlers, ssl_context=self._tls)
 

@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.fileset import FileSet
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 from medattn_edge.data.samples import sample_scan
 from medattn_edge.io import read_volume
@@ -133,8 +133,8 @@ def make_series(
         _compress(dataset, transfer_syntax)
         for keyword, value in changes.items():
             _change(dataset, keyword, value(index) if callable(value) else value)
-        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID") or "1.2.3"
-        dataset.file_meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID") or "1.2.3"
+        dataset.file_meta.MediaStorageSOPInstanceUID = UID(dataset.get("SOPInstanceUID") or "1.2.3")
+        dataset.file_meta.MediaStorageSOPClassUID = UID(dataset.get("SOPClassUID") or "1.2.3")
         datasets.append(dataset)
     return datasets
 
@@ -197,7 +197,7 @@ def _header(modality: str, enhanced: bool, series_uid: str, index: int) -> Datas
 def _directions(affine: np.ndarray) -> tuple[list[str], list[str], float]:
     """ImageOrientationPatient, PixelSpacing, and the distance of two slices."""
     depth, down, right = (affine[:3, axis] for axis in range(3))
-    down_mm, right_mm = np.linalg.norm(down), np.linalg.norm(right)
+    down_mm, right_mm = float(np.linalg.norm(down)), float(np.linalg.norm(right))
     orientation = [_decimal(value) for value in (*(right / right_mm), *(down / down_mm))]
     return orientation, [_decimal(down_mm), _decimal(right_mm)], float(np.linalg.norm(depth))
 
@@ -311,7 +311,7 @@ def _jpeg_lossless(dataset: Dataset, uid: str) -> None:
     streams = [encode(frame) for frame in frames.reshape(-1, dataset.Rows, dataset.Columns)]
     dataset.PixelData = encapsulate(streams)
     dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
-    dataset.file_meta.TransferSyntaxUID = uid
+    dataset.file_meta.TransferSyntaxUID = UID(uid)
 
 
 def _change(dataset: Dataset, keyword: str, value: Any) -> None:

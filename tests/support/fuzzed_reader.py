@@ -16,6 +16,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom import uid
@@ -54,7 +55,8 @@ def corpus(folder: Path) -> list[list[Path]]:
         for modality, enhanced in (kinds[number % 2], kinds[2 + number % 2]):
             stored = Stored(intercept=-1024.0, signed=False, bits=12) if number % 2 else Stored()
             place = folder / f"{number}-{modality}-{enhanced}"
-            settings = {"modality": modality, "enhanced": enhanced, "transfer_syntax": syntax, "stored": stored}
+            settings: dict[str, Any] = {"modality": modality, "enhanced": enhanced}
+            settings |= {"transfer_syntax": syntax, "stored": stored}
             made.append(write_series(place, voxels, scan.affine, **settings))
     return made
 

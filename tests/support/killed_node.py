@@ -14,7 +14,9 @@ import random
 import signal
 import sqlite3
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from medattn_edge.scanner.store.disk import make_folder, write_durably
 from medattn_edge.scanner.store.records import Output, Policy
@@ -43,7 +45,7 @@ def kill_at(count: int) -> None:
     for name in CHANGES:
         real = getattr(os, name)
 
-        def changed(*words, real=real, **more):
+        def changed(*words: Any, real: Callable[..., Any] = real, **more: Any) -> Any:
             now = counted()
             if now and count % 2:
                 die()
@@ -55,7 +57,7 @@ def kill_at(count: int) -> None:
         setattr(os, name, changed)
     connect = sqlite3.connect
 
-    def traced(*words, **more):
+    def traced(*words: Any, **more: Any) -> Any:
         database = connect(*words, **more)
         database.set_trace_callback(lambda statement: die() if counted() else None)
         return database

@@ -242,7 +242,8 @@ class RunningNode:
             states = self.status().get("states", {})
             return states if sum(states.values()) >= series and not _left(states) else {}
 
-        return self.wait(done, f"{series} series done", seconds)
+        states: dict[str, int] = self.wait(done, f"{series} series done", seconds)
+        return states
 
     def unfinished(self) -> int:
         """How many versions have something left to be done; one while nobody answers."""

@@ -21,13 +21,15 @@ class FakeSession(Session):
         self, spec: ModelSpec, function: Function, batch: int | None = None, attention: Function | None = None
     ):
         super().__init__(spec, batch=batch, attention_names=() if attention is None else ("gate",))
-        self.function, self.attention, self.seen = function, attention, []
+        self.function, self.attention = function, attention
+        self.seen: list[int] = []
 
     def _run(self, patches: np.ndarray) -> np.ndarray:
         self.seen.append(patches.shape[0])
         return np.stack([self.function(patch[None])[0] for patch in patches]).astype(np.float32)
 
     def _run_with_attention(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        assert self.attention is not None
         return self._run(patches), self.attention(patches).astype(np.float32)
 
 
