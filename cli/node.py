@@ -83,7 +83,7 @@ def init(
 ) -> None:
     """Write a commented configuration that works as it is: a folder in, a folder out."""
     from medattn_edge.scanner.config.example import example
-    from medattn_edge.scanner.config.node_config import NodeConfig
+    from medattn_edge.scanner.config.load import load_config
 
     _require()
     check_folder(output)
@@ -98,7 +98,7 @@ def init(
             f"cannot write {output}: {error.strerror}", expected="permission to write", hint=f"ls -ld '{output.parent}'"
         ) from error
     try:
-        loaded = NodeConfig.load(output)
+        loaded = load_config(output)
         _make_folders(loaded)
     except MedattnError:
         output.unlink()
@@ -139,10 +139,10 @@ def requeue(
 
 
 def _load(config: Path) -> NodeConfig:
-    from medattn_edge.scanner.config.node_config import NodeConfig
+    from medattn_edge.scanner.config.load import load_config
 
     _require()
-    return NodeConfig.load(config)
+    return load_config(config)
 
 
 def _require() -> None:

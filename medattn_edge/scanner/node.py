@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Final
 
 from medattn_edge.errors import HostError, MedattnError
+from medattn_edge.scanner.config.load import load_config
 from medattn_edge.scanner.config.node_config import NodeConfig, reloadable
 from medattn_edge.scanner.endpoints import Doors
 from medattn_edge.scanner.observe.allowlist import words_of
@@ -45,7 +46,7 @@ def run(config_path: Path) -> int:
     Raises UsageError for a configuration that cannot be used, HostError when another node has the same root or
     a port is taken, IntegrityError for a damaged database.
     """
-    config = NodeConfig.load(config_path)
+    config = load_config(config_path)
     spool = Spool(config.root)
     log = Log(config.log_file, words=words_of(config))
     with _alone(config.root), captured(log):
@@ -145,7 +146,7 @@ class Node:
     def _reload(self) -> None:
         """Take over what may change while the node runs; a configuration that cannot be used changes nothing."""
         try:
-            new = NodeConfig.load(self._path)
+            new = load_config(self._path)
         except MedattnError as error:
             self.log.failure("reload_refused", error)
             return

@@ -23,7 +23,7 @@ import pytest
 pytest.importorskip("highdicom", reason="the extra dicom is not installed")
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
-from medattn_edge.scanner.config.node_config import NodeConfig
+from medattn_edge.scanner.config.load import load_config
 from medattn_edge.scanner.observe.health import Health, WorkerSeen
 from medattn_edge.scanner.observe.log import Log
 from medattn_edge.scanner.observe.server import StatusServer, document
@@ -42,7 +42,7 @@ class Records:
     def __init__(self, folder: Path) -> None:
         sections = plain(folder)
         self.config = write(folder, {**sections, "status": {"port": _free_port()}})
-        loaded = NodeConfig.load(self.config)
+        loaded = load_config(self.config)
         self.root, self.status = loaded.root, loaded.status
         self.now = time.time()
         spool = Spool(self.root)
@@ -150,7 +150,7 @@ def test_init_writes_an_example_that_works_with_the_folders_it_names(medattn, tm
     done = medattn("node", "init", artifact, "-o", path)
     assert done.returncode == 0, done.stderr
     assert f"medattn-edge node --config {path}" in done.stderr
-    found = NodeConfig.load(path)
+    found = load_config(path)
     assert found.watch is not None
     assert found.watch.folder == path.parent / "incoming"
     assert found.watch.folder.is_dir()
@@ -168,7 +168,7 @@ def test_init_takes_folders_and_a_relative_artifact(medattn, tmp_path, monkeypat
     folders = ("--root", "kept here", "--watch", tmp_path / "in", "--results", "out/deep")
     done = medattn("node", "init", "net.onnx", "-o", "node.toml", *folders)
     assert done.returncode == 0, done.stderr
-    found = NodeConfig.load(tmp_path / "node.toml")
+    found = load_config(tmp_path / "node.toml")
     assert found.root == tmp_path / "kept here"
     assert (tmp_path / "in").is_dir()
     assert (tmp_path / "out" / "deep").is_dir()
@@ -202,7 +202,7 @@ def test_dump_config_prints_every_value_and_what_it_prints_is_the_same_configura
     assert (done.returncode, done.stderr) == (0, "")
     again = tmp_path / "again.toml"
     again.write_text(done.stdout, encoding="utf-8")
-    assert NodeConfig.load(again) == NodeConfig.load(path)
+    assert load_config(again) == load_config(path)
     assert "delivery_attempts = 500" in done.stdout
     assert not (tmp_path / "root").exists()
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from medattn_edge.errors import IntegrityError, MedattnError, UsageError
 from medattn_edge.scanner.config.example import example
+from medattn_edge.scanner.config.load import load_config
 from medattn_edge.scanner.config.node_config import (
     Destination,
     Limits,
@@ -51,7 +52,7 @@ def load(folder: Path, **changes: Any) -> NodeConfig:
             sections[name] = {**sections.get(name, {}), **change}
         else:
             sections[name] = change
-    return NodeConfig.load(write(folder, sections))
+    return load_config(write(folder, sections))
 
 
 def refused(folder: Path, **changes: Any) -> UsageError:
@@ -85,7 +86,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_a_file_with_the_least_has_every_default(tmp_path):
     sections = plain(tmp_path)
     del sections["receive"], sections["destination"][1]
-    found = NodeConfig.load(write(tmp_path, sections))
+    found = load_config(write(tmp_path, sections))
     assert found == NodeConfig(
         root=tmp_path / "root",
         models=(Model("lungs", tmp_path / "net.onnx"),),
@@ -112,7 +113,7 @@ def test_paths_start_at_the_folder_of_the_file_wherever_the_process_is(tmp_path,
     folder.mkdir()
     write(folder, {**plain(folder), "watch": {"folder": "~/incoming"}, "node": {"root": str(tmp_path / "kept")}})
     monkeypatch.chdir(tmp_path)
-    found = NodeConfig.load(Path("deep/node.toml"))
+    found = load_config(Path("deep/node.toml"))
     assert found.models[0].artifact == folder / "net.onnx"
     assert found.watch == Watch(tmp_path / "home" / "incoming")
     assert found.root == tmp_path / "kept"
@@ -151,10 +152,10 @@ def test_tls_on_both_sides(tmp_path, certificates):
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UsageError, match=r"node\.toml cannot be read: No such file") as caught:
-        NodeConfig.load(tmp_path / "node.toml")
+        load_config(tmp_path / "node.toml")
     assert "node init" in caught.value.hint
     with pytest.raises(UsageError, match="cannot be read: Is a directory"):
-        NodeConfig.load(tmp_path)
+        load_config(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_what_is_no_toml_is_told_with_its_line(tmp_path, data, told):
     (tmp_path / "node.toml").write_bytes(data)
     with pytest.raises(UsageError, match=told):
-        NodeConfig.load(tmp_path / "node.toml")
+        load_config(tmp_path / "node.toml")
 
 
 def test_an_unknown_section_or_key_is_told_with_the_nearest(tmp_path):
@@ -210,7 +211,7 @@ def test_a_missing_key_or_section_is_told(tmp_path):
     sections = plain(tmp_path)
     sections["receive"] = {"port": 0}
     with pytest.raises(UsageError, match=r"\[receive\] calling_ae is missing") as caught:
-        NodeConfig.load(write(tmp_path, sections))
+        load_config(write(tmp_path, sections))
     assert caught.value.hint == 'calling_ae = ["..."]'
 
 
@@ -220,7 +221,7 @@ def test_one_table_where_several_stand_and_the_reverse(tmp_path):
     path = write(tmp_path, {name: table for name, table in plain(tmp_path).items() if name != "node"})
     path.write_text(f"node = 3\n{path.read_text()}")
     with pytest.raises(UsageError, match=r"\[node\] is no section"):
-        NodeConfig.load(path)
+        load_config(path)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +255,7 @@ def test_no_number_is_infinite_or_none(tmp_path, number):
     path = write(tmp_path, plain(tmp_path))
     path.write_text(f"{path.read_text()}[limits]\nquiet_s = {number}\n")
     with pytest.raises(UsageError, match=r"\[limits\] quiet_s is"):
-        NodeConfig.load(path)
+        load_config(path)
 
 
 @pytest.mark.parametrize(
@@ -472,7 +473,7 @@ def test_a_dump_loads_to_the_same_from_wherever_it_lies(tmp_path, certificates):
     other = tmp_path / "elsewhere"
     other.mkdir()
     (other / "dumped.toml").write_text(config.dump(), encoding="utf-8")
-    assert NodeConfig.load(other / "dumped.toml") == config
+    assert load_config(other / "dumped.toml") == config
     for name, kind in SECTIONS.items():  # every value, also those that are defaults
         section_text = config.dump().split(f"[{name}]")[1].split("\n\n")[0]
         have = getattr(config, {"model": "models", "destination": "destinations"}.get(name, name))
@@ -493,7 +494,7 @@ def example_in(folder: Path) -> str:
 def test_the_example_works_as_it_is_and_says_what_the_defaults_are(tmp_path):
     path = tmp_path / "node.toml"
     path.write_text(example_in(tmp_path), encoding="utf-8")
-    assert NodeConfig.load(path) == NodeConfig(
+    assert load_config(path) == NodeConfig(
         root=tmp_path / "root",
         models=(Model("net-int8", tmp_path / "net.int8.onnx"),),
         destinations=(Destination("folder", folder=tmp_path / "results"),),
@@ -536,7 +537,7 @@ def test_everything_in_the_example_works_together_once_the_files_are_there(tmp_p
     }.items():
         (tmp_path / name).write_bytes(made.read_bytes())
     (tmp_path / "node.toml").write_text(text, encoding="utf-8")
-    found = NodeConfig.load(tmp_path / "node.toml")
+    found = load_config(tmp_path / "node.toml")
     assert [one.name for one in found.destinations] == ["folder", "pacs"]
     assert found.tls is not None
 
@@ -553,7 +554,7 @@ def test_a_model_has_a_name_that_is_allowed_whatever_its_file_is_called(tmp_path
     artifact = make_artifact(tmp_path / f"{stem}.onnx")
     path = tmp_path / "node.toml"
     path.write_text(example(Path("root"), Path("incoming"), artifact, Path("results")), encoding="utf-8")
-    assert NodeConfig.load(path).models[0].artifact == artifact
+    assert load_config(path).models[0].artifact == artifact
 
 
 # Whatever stands in a file
@@ -582,12 +583,12 @@ def test_a_file_is_read_or_refused_and_never_a_bug(tmp_path, name, key, value):
     header = f"[[{name}]]" if name in ("model", "destination") else f"[{name}]"
     path.write_text("\n".join([path.read_text(), header, *lines, ""]), encoding="utf-8")
     try:
-        found = NodeConfig.load(path)
+        found = load_config(path)
     except MedattnError as error:
         told = error.found
     else:
         dumped = tmp_path / "dumped.toml"
         dumped.write_text(found.dump(), encoding="utf-8")
-        assert NodeConfig.load(dumped) == found
+        assert load_config(dumped) == found
         return
     assert "node.toml" in told

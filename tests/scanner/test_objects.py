@@ -18,7 +18,8 @@ from pydicom.uid import generate_uid  # noqa: E402
 
 from medattn_edge.errors import ScanError, UsageError  # noqa: E402
 from medattn_edge.io.dicom.files import data_set_start  # noqa: E402
-from medattn_edge.scanner.receive.objects import CutOff, header_of, reason_of, sop_class_uid  # noqa: E402
+from medattn_edge.scanner.config.storage_classes import sop_class_uid  # noqa: E402
+from medattn_edge.scanner.receive.objects import CutOff, header_of, reason_of  # noqa: E402
 from tests.support.dicom_mutations import mutations  # noqa: E402
 from tests.support.dicom_phantoms import real_ct, write_series  # noqa: E402
 

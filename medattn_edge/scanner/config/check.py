@@ -9,15 +9,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from medattn_edge.errors import IntegrityError, MedattnError, UsageError
 from medattn_edge.scanner.config.network import check_network
+from medattn_edge.scanner.config.node_config import NodeConfig
 from medattn_edge.scanner.config.sections import Limits, Model
 from medattn_edge.scanner.config.toml import Reader
-
-if TYPE_CHECKING:
-    from medattn_edge.scanner.config.node_config import NodeConfig
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _DEVICE: Final = re.compile(r"cpu|cuda(:\d{1,3})?")

@@ -1,24 +1,19 @@
-"""The configuration of a node: read from TOML, checked as a whole, and written again with every value."""
+"""The configuration of a node as a record, and written as TOML with every value."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
 
-from medattn_edge.scanner.config.check import check
 from medattn_edge.scanner.config.sections import Destination, Limits, Model, Receive, Status, Tls, Watch
-from medattn_edge.scanner.config.toml import Reader, written
+from medattn_edge.scanner.config.toml import written
 from medattn_edge.scanner.store.records import Policy
 
 __all__ = ["Destination", "Limits", "Model", "NodeConfig", "Receive", "Status", "Tls", "Watch", "reloadable"]
 
-_SECTIONS = ("node", "receive", "tls", "watch", "model", "destination", "limits", "status")
-
 
 @dataclass(frozen=True)
-class _General:
+class General:
     """[node]."""
 
     root: Path
@@ -33,7 +28,7 @@ class NodeConfig:
     root: Path
     models: tuple[Model, ...]
     destinations: tuple[Destination, ...]
-    name: str = _General.name
+    name: str = General.name
     log_file: Path | None = None
     receive: Receive | None = None
     tls: Tls | None = None
@@ -41,34 +36,9 @@ class NodeConfig:
     limits: Limits = field(default_factory=Limits)
     status: Status | None = field(default_factory=Status)
 
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Raises UsageError, naming the file and the key, for anything that could not work; nothing is changed.
-
-        Raises IntegrityError for an artifact that is not what its manifest says.
-        """
-        reader = Reader(path)
-        tables = reader.tables()
-        reader.check_keys(tables, _SECTIONS, "section")
-        general = reader.section(_General, tables.get("node", {}), "[node]")
-        found = cls(
-            general.root,
-            tuple(_several(reader, Model, tables, "model")),
-            tuple(_several(reader, Destination, tables, "destination")),
-            general.name,
-            general.log_file,
-            _optional(reader, Receive, tables, "receive"),
-            _optional(reader, Tls, tables, "tls"),
-            _optional(reader, Watch, tables, "watch"),
-            reader.section(Limits, tables.get("limits", {}), "[limits]"),
-            _status(reader, tables),
-        )
-        check(found, reader)
-        return found
-
     def dump(self) -> str:
         """TOML with every value: it loads to the same configuration."""
-        blocks = [("[node]", written(_General(self.root, self.name, self.log_file)))]
+        blocks = [("[node]", written(General(self.root, self.name, self.log_file)))]
         for header, section in (("receive", self.receive), ("tls", self.tls), ("watch", self.watch)):
             if section is not None:
                 blocks.append((f"[{header}]", written(section)))
@@ -101,20 +71,3 @@ def reloadable(old: NodeConfig, new: NodeConfig) -> tuple[str, ...]:
 
 def _address(config: NodeConfig) -> tuple[str, int] | None:
     return None if config.status is None else (config.status.host, config.status.port)
-
-
-def _several(reader: Reader, kind: type[Any], tables: dict[str, Any], name: str) -> Iterator[Any]:
-    found = tables.get(name, [])
-    if not isinstance(found, list) or not found:
-        raise reader.wrong(f"[[{name}]]", "is missing" if not found else "is written as one section", f"[[{name}]]")
-    for number, table in enumerate(found, start=1):
-        yield reader.section(kind, table, f"[[{name}]] {number}:")
-
-
-def _optional(reader: Reader, kind: type[Any], tables: dict[str, Any], name: str) -> Any:
-    return reader.section(kind, tables[name], f"[{name}]") if name in tables else None
-
-
-def _status(reader: Reader, tables: dict[str, Any]) -> Status | None:
-    found = reader.section(Status, tables.get("status", {}), "[status]")
-    return found if found.enabled else None

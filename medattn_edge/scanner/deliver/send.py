@@ -11,7 +11,7 @@ from typing import Any, Final
 from medattn_edge.errors import MedattnError
 from medattn_edge.io.dicom.files import failures, quiet
 from medattn_edge.scanner.config.sections import Destination
-from medattn_edge.scanner.tls import client_context
+from medattn_edge.scanner.config.tls import client_context
 
 _IMPLICIT: Final = "1.2.840.10008.1.2"
 _CLOSING_S: Final = 2.0  # for the library's thread to end after a refusal

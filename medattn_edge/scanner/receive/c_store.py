@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from medattn_edge.errors import MedattnError, OutputError, ScanError
 from medattn_edge.scanner.config.sections import Receive, Tls
+from medattn_edge.scanner.config.storage_classes import sop_class_uid
+from medattn_edge.scanner.config.tls import server_context
 from medattn_edge.scanner.observe.log import Level, Log
 from medattn_edge.scanner.reasons import TOO_LARGE
 from medattn_edge.scanner.receive.associations import Associations
 from medattn_edge.scanner.receive.listener import Listener, hang_up
-from medattn_edge.scanner.receive.objects import UNPARSABLE, CutOff, header_of, reason_of, sop_class_uid
+from medattn_edge.scanner.receive.objects import UNPARSABLE, CutOff, header_of, reason_of
 from medattn_edge.scanner.store.custody import Custody
 from medattn_edge.scanner.store.records import Header
-from medattn_edge.scanner.tls import server_context
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association

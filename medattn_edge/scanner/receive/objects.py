@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import struct
@@ -10,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from medattn_edge.errors import ScanError, UsageError
+from medattn_edge.errors import ScanError
 from medattn_edge.io.dicom.files import DEFLATED, check_inflated, failures, quiet
 from medattn_edge.io.dicom.reasons import RefusedSeries
 from medattn_edge.scanner.store.records import Header
@@ -124,21 +123,3 @@ def _uid(dataset: Any, keyword: str) -> str:
 def _text(dataset: Any, keyword: str, longest: int = _LONGEST) -> str:
     value = dataset.get(keyword)
     return value.strip(" \0")[:longest] if isinstance(value, str) else ""
-
-
-def sop_class_uid(name: str) -> str:
-    """The UID of a storage class, from its keyword or the UID itself. Raises UsageError, with the nearest keyword."""
-    from pydicom._uid_dict import UID_dictionary
-
-    known = {keyword: uid for uid, (_, kind, _, _, keyword) in UID_dictionary.items() if kind == "SOP Class"}
-    storage = {keyword: uid for keyword, uid in known.items() if keyword.endswith("Storage")}
-    if name in storage:
-        return str(storage[name])
-    if name in storage.values() or (name[:1].isdigit() and name not in known.values()):
-        return name  # a private class is the site's own business
-    near = difflib.get_close_matches(name, storage, n=1)
-    raise UsageError(
-        f"the SOP class {name!r}",
-        expected="the keyword or the UID of a storage class",
-        hint=(near or ["CTImageStorage"])[0],
-    )
