@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,7 @@ from . import console
 
 if TYPE_CHECKING:
     from medattn_edge.scanner.config.node_config import NodeConfig
-    from medattn_edge.scanner.store.store import Store
+    from medattn_edge.scanner.store.custody import Custody
 
 Option = typer.Option
 Config = Annotated[Path, Option("--config", metavar="FILE", help="The node's TOML file; `node init` writes one.")]
@@ -130,8 +131,8 @@ def requeue(
     json: Json = False,
 ) -> None:
     """Try a series in quarantine, or a dead delivery, again."""
-    with _store(_load(config)) as store:
-        state = store.requeue(key)
+    with _custody(_load(config)) as custody:
+        state = custody.requeue(key)
     if json:
         console.print_json({"key": key, "state": state.value})
     else:
@@ -160,7 +161,7 @@ def _running(config: NodeConfig) -> dict[str, Any] | None:
     import json
     import urllib.request
 
-    from medattn_edge.scanner.observe.outside import site_of
+    from medattn_edge.scanner.store.outside import site_of
 
     if config.status is None or config.status.port == 0:
         return None
@@ -178,20 +179,20 @@ def _running(config: NodeConfig) -> dict[str, Any] | None:
 
 def _silent(config: NodeConfig) -> dict[str, Any]:
     """What the database of a node says that does not answer, or does not run."""
-    from medattn_edge.scanner.observe.outside import is_held, snapshot_of
     from medattn_edge.scanner.observe.server import document
+    from medattn_edge.scanner.store.outside import is_held, snapshot_of
 
     found = document(snapshot_of(config.root), None)
     return {**found, "running": True, "why": "no_answer"} if is_held(config.root) else found
 
 
-def _store(config: NodeConfig) -> Store:
-    """The records of a node that has run, to change them; it may run meanwhile."""
-    from medattn_edge.scanner.observe.outside import DATABASE, check_readable, site_of
-    from medattn_edge.scanner.store.store import Store
+def _custody(config: NodeConfig) -> AbstractContextManager[Custody]:
+    """The files and rows of a node that has run, to change them; it may run meanwhile."""
+    from medattn_edge.scanner.store.custody import open_custody
+    from medattn_edge.scanner.store.outside import check_has_run
 
-    check_readable(config.root / DATABASE)
-    return Store(config.root / DATABASE, site_of(config.root), config.policy())
+    check_has_run(config.root)
+    return open_custody(config.root, config.policy())
 
 
 def _make_folders(config: NodeConfig) -> None:

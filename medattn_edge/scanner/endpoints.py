@@ -88,7 +88,7 @@ class Doors:
 
     def close_exits(self, end: float) -> None:
         """Deliver what may be tried now, then end the deliveries."""
-        while time.monotonic() < end and self._custody.store.deliveries_due():
+        while time.monotonic() < end and self._custody.deliveries_due():
             self.wake_deliveries()
             time.sleep(0.05)
         for running in self._deliverers.values():
@@ -111,7 +111,7 @@ class Doors:
 
     def _open_exit(self, destination: Destination) -> None:
         calling_ae = _calling_ae(self._config, destination)
-        deliverer = Deliverer(destination, self._custody.store, self._custody.spool, self._log, calling_ae)
+        deliverer = Deliverer(destination, self._custody, self._log, calling_ae)
         stopping, wake = threading.Event(), threading.Event()
         thread = threading.Thread(
             target=deliverer.run, args=(stopping, wake), name=f"deliver-{destination.name}", daemon=True

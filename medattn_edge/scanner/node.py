@@ -20,21 +20,15 @@ from medattn_edge.scanner.observe.allowlist import words_of
 from medattn_edge.scanner.observe.capture import captured
 from medattn_edge.scanner.observe.health import Health
 from medattn_edge.scanner.observe.log import Level, Log
-from medattn_edge.scanner.observe.outside import DATABASE, KEY, LOCK
 from medattn_edge.scanner.observe.server import StatusServer
 from medattn_edge.scanner.receive.associations import Associations
 from medattn_edge.scanner.receive.objects import header_of
-from medattn_edge.scanner.store.custody import Custody
-from medattn_edge.scanner.store.disk import Watermark, locked
-from medattn_edge.scanner.store.keys import site_key
-from medattn_edge.scanner.store.recovery import recover
-from medattn_edge.scanner.store.retention import clean
+from medattn_edge.scanner.store.custody import Custody, open_custody
+from medattn_edge.scanner.store.disk import Watermark, locked, make_root
+from medattn_edge.scanner.store.layout import OVERLAY, Layout
 from medattn_edge.scanner.store.snapshot import Snapshot
-from medattn_edge.scanner.store.spool import Spool
-from medattn_edge.scanner.store.store import Store
 from medattn_edge.scanner.work.dispatch import ROOM
 from medattn_edge.scanner.work.pool import Crew
-from medattn_edge.scanner.work.tasks import OVERLAY
 
 _LONGEST_TICK_S: Final = 1.0
 _CLEAN_EVERY_S: Final = 900.0
@@ -47,14 +41,16 @@ def run(config_path: Path) -> int:
     a port is taken, IntegrityError for a damaged database.
     """
     config = load_config(config_path)
-    spool = Spool(config.root)
+    make_root(config.root)
     log = Log(config.log_file, words=words_of(config))
-    with _alone(config.root), captured(log):
-        site = site_key(config.root / KEY)
-        with Store(config.root / DATABASE, site, config.policy()) as store:
-            node = Node(config_path, config, Custody(spool, store, _watermark(config)), log)
-            with _signals(node):
-                return node.run()
+    with (
+        _exclusive(config.root),
+        captured(log),
+        open_custody(config.root, config.policy(), _watermark(config)) as custody,
+    ):
+        node = Node(config_path, config, custody, log)
+        with _signals(node):
+            return node.run()
 
 
 class Node:
@@ -85,16 +81,16 @@ class Node:
 
     def run(self) -> int:
         """Recover, open, work until told to end, drain. 0; 6 when a part of the node has broken."""
-        found = recover(self.custody, header_of)
+        recovery = self.custody.recover(header_of)
         self.log.event(
             "recovered",
-            unfinished=found.unfinished,
-            requeued=found.requeued,
-            quarantined=found.quarantined,
-            adopted=found.adopted,
-            unreadable=found.unreadable,
-            gone=found.gone,
-            results_lost=found.results_lost,
+            unfinished=recovery.unfinished,
+            requeued=recovery.requeued,
+            quarantined=recovery.quarantined,
+            adopted=recovery.adopted,
+            unreadable=recovery.unreadable,
+            gone=recovery.gone,
+            results_lost=recovery.results_lost,
         )
         try:
             if self._status is not None:
@@ -117,7 +113,7 @@ class Node:
             if self._reload_wanted:
                 self._reload_wanted = False
                 self._reload()
-            done = self.custody.complete(self._associations.busy())
+            done = self.custody.queue_complete(self._associations.busy())
             for key in done.queued:
                 self.log.event("complete", key=key)
             for key in done.quarantined:
@@ -125,8 +121,8 @@ class Node:
             self._crew.tick(wake=bool(done.queued))
             if time.monotonic() - self._cleaned > _CLEAN_EVERY_S or not self._cleaned:
                 self._cleaned = time.monotonic()
-                gone = clean(self.custody, self.config.limits.keep_days, self.config.limits.objects_days)
-                self.log.event("cleaned", series=gone.series, objects=gone.objects, bytes=gone.bytes)
+                cleaned = self.custody.clean(self.config.limits.keep_days, self.config.limits.objects_days)
+                self.log.event("cleaned", series=cleaned.series, objects=cleaned.objects, bytes=cleaned.bytes)
         except MedattnError as error:
             # A full disk, mostly: what was received is safe, and the next tick tries again.
             self.log.failure("tick_failed", error)
@@ -158,8 +154,7 @@ class Node:
             return
         self.log.tell_words(words_of(new))
         old, self.config = self.config, new
-        self.custody.store.policy = new.policy()
-        self.custody.watermark = _watermark(new)
+        self.custody.configure(new.policy(), _watermark(new))
         self._doors.change(old, new)
         self._crew.change(old, new)
         self.log.event("reloaded")
@@ -180,11 +175,11 @@ class Node:
 
     def snapshot(self) -> Snapshot:
         """Counts, times and recent jobs."""
-        return self.custody.store.snapshot()
+        return self.custody.snapshot()
 
     def health(self) -> Health:
         """Whether the node works, and why not."""
-        disk = self.custody.watermark.look()
+        disk = self.custody.disk()
         why = (
             "draining" if self._ending else self._crew.why or ("disk_full" if disk.refuses or disk.free < ROOM else "")
         )
@@ -194,7 +189,7 @@ class Node:
             started=self._started,
             version=version("medattn-edge"),
             name=self.config.name,
-            site=self.custody.store.site.fingerprint,
+            site=self.custody.fingerprint,
             config=str(self._path.absolute()),
             draining=self._ending,
             workers=self._crew.seen(),
@@ -206,9 +201,9 @@ class Node:
 
     def thumbnail(self, key: str, version: int) -> Path | None:
         """The picture of a result, None when there is none or none may be shown."""
-        path = self.custody.spool.result(key, version) / OVERLAY
-        shown = self.config.status is not None and self.config.status.thumbnails
-        return path if shown and path.is_file() else None
+        if self.config.status is None or not self.config.status.thumbnails:
+            return None
+        return self.custody.result_file(key, version, OVERLAY)
 
 
 def _watermark(config: NodeConfig) -> Watermark:
@@ -218,11 +213,11 @@ def _watermark(config: NodeConfig) -> Watermark:
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
+def _exclusive(root: Path) -> Iterator[None]:
     """Hold the root for one node: two would segment and deliver everything twice."""
     with ExitStack() as held:
         try:
-            held.enter_context(locked(root / LOCK, wait=False))
+            held.enter_context(locked(Layout(root).lock, wait=False))
         except BlockingIOError as error:
             raise HostError(
                 f"another node runs in {root}", expected="one node for each root", hint="medattn-edge node status"

@@ -55,9 +55,9 @@ class Records:
         self._result(1)
         self.custody.quarantine(self._job(2), "missing_slice", "after slice 3")
         self.custody.quarantine(self._job(3), "no_model")
-        first, second = self.store.deliveries_due("pacs")
-        self.store.delivered(first)
-        assert self.store.delivery_failed(second, "no_connection") is None
+        first, second = self.store.deliveries.due("pacs")
+        self.store.deliveries.record_delivered(first)
+        assert self.store.deliveries.record_failure(second, "no_connection") is None
 
     def close(self) -> None:
         self.store.close()
@@ -68,17 +68,17 @@ class Records:
 
     def _job(self, number: int) -> Any:
         self.now += 1
-        self.custody.complete()
+        self.custody.queue_complete()
         job = self.custody.claim("worker-0", lambda job: job.key == self.keys[number])
         assert job is not None
         return job
 
     def _result(self, number: int) -> None:
         job = self._job(number)
-        folder = self.custody.workplace(job)
+        folder = self.custody.working_folder(job)
         (folder / "seg.dcm").write_bytes(b"seg")
         self.now += 2
-        assert self.custody.segmented(job, folder, [Output("seg", "seg.dcm", f"2.25.{number}")], ["pacs"])
+        assert self.custody.record_result(job, folder, [Output("seg", "seg.dcm", f"2.25.{number}")], ["pacs"])
 
     # As the status server asks for it
 
@@ -406,8 +406,8 @@ def test_a_series_in_quarantine_and_a_dead_delivery_are_tried_again(medattn, rec
     assert f"{records.keys[3]} is queued" in done.stdout
     done = medattn("node", "requeue", records.keys[1], "--config", config, "--json")
     assert json.loads(done.stdout) == {"key": records.keys[1], "state": "segmented"}
-    assert [one.key for one in records.store.deliveries_due("pacs")] == [records.keys[1]]
-    assert records.store.state_of(records.keys[3]) == "queued"
+    assert [one.key for one in records.store.deliveries.due("pacs")] == [records.keys[1]]
+    assert records.store.series.state_of(records.keys[3]) == "queued"
 
 
 def test_what_cannot_be_tried_again_is_told(medattn, records):

@@ -251,14 +251,14 @@ def test_a_whole_run_logs_no_name_no_id_and_no_uid(node, stream):
     received = node.custody.keep(data, header, NAME)
     log.event("received", key=received.key, fate=received.fate, peer=NAME, bytes=len(data), version=received.version)
     node.pass_time(60)
-    for key in node.custody.complete().queued:
+    for key in node.custody.queue_complete().queued:
         log.event("complete", key=key)
     job = node.custody.claim("worker-0")
     log.event("claimed", key=job.key, worker="worker-0", modality=job.modality, attempt=job.attempt)
     node.segment(job, "pacs")
-    [delivery] = node.store.deliveries_due()
+    [delivery] = node.store.deliveries.due()
     log.event("delivering", key=delivery.key, destination=delivery.destination)
-    next_try = node.store.delivery_failed(delivery, "no_connection")
+    next_try = node.store.deliveries.record_failure(delivery, "no_connection")
     log.event("delivery_failed", key=delivery.key, reason="no_connection", next_try_s=next_try - node.now)
     log.failure("refused", ScanError(f"{UID} of {NAME}"))
     recovery = node.restart()

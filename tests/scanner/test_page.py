@@ -180,7 +180,7 @@ def test_more_in_quarantine_than_are_listed_are_counted(node):
     for series in range(103):
         node.keep(series, 1)
     node.pass_time(60)
-    node.custody.complete()
+    node.custody.queue_complete()
     while (job := node.custody.claim("worker-0")) is not None:
         node.custody.quarantine(job, "localizer")
     text = Page(shown(Watched(node))).text

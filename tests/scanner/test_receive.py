@@ -18,6 +18,7 @@ from pynetdicom import AE, evt  # noqa: E402
 
 from medattn_edge.io.dicom.files import data_set_start  # noqa: E402
 from medattn_edge.scanner.receive.objects import header_of  # noqa: E402
+from medattn_edge.scanner.store.disk import Watermark  # noqa: E402
 from tests.support.dicom_peers import dcmsend, dcmtk, needs_dcmtk, send, storescu  # noqa: E402
 from tests.support.dicom_phantoms import make_series, real_ct, save, write_series  # noqa: E402
 from tests.support.durable_node import POLICY, Node  # noqa: E402
@@ -122,7 +123,7 @@ def test_four_associations_interleave_twenty_series(node, tmp_path):
         assert serving.count() == 60
         wait(lambda: not serving.associations.count)
         node.pass_time(60)
-        assert len(node.custody.complete(serving.associations.busy()).queued) == 20
+        assert len(node.custody.queue_complete(serving.associations.busy()).queued) == 20
 
 
 def test_a_series_is_busy_for_as_long_as_its_association_is_open_however_it_ends(node, tmp_path):
@@ -164,7 +165,7 @@ def test_a_late_image_is_told_in_the_log_with_the_key_of_its_series_only(node, t
         send(serving.port, files[:2])
         wait(lambda: not serving.associations.count)
         node.pass_time(60)
-        [key] = node.custody.complete().queued
+        [key] = node.custody.queue_complete().queued
         assert send(serving.port, files[2:]).statuses == [0]
         [line] = serving.events("late_image")
         assert (line["key"], line["version"]) == (key, 2)
@@ -221,7 +222,7 @@ def test_more_objects_than_a_series_may_have_are_refused_and_the_series_is_not_s
         assert send(serving.port, files_of(tmp_path)).statuses == [0, 0, 0xA700]
         wait(lambda: not serving.associations.count)
         node.pass_time(60)
-        found = node.custody.complete()
+        found = node.custody.queue_complete()
         assert (len(found.queued), len(found.quarantined)) == (0, 1)
     node.store.close()
 
@@ -232,7 +233,7 @@ def test_a_disk_above_its_watermark_refuses_with_out_of_resources_until_there_is
     with Serving(node) as serving:
         assert send(serving.port, files).statuses == [0xA700] * 3
         assert (serving.files(), serving.aside()) == ([], [])
-        node.custody.watermark = Node(tmp_path / "other").custody.watermark
+        node.custody.configure(node.policy, Watermark(node.root, most_used=1.0, least_free=0))
         assert send(serving.port, files).statuses == [0] * 3
     node.store.close()
 

@@ -152,7 +152,7 @@ def _state(one: WorkerSeen) -> str:
 def disk(snapshot: Snapshot, health: Health) -> str:
     """Room, and what the node keeps."""
     found = health.disk
-    used = min(1.0, max(0.0, found.used_share))
+    used = min(1.0, max(0.0, found.used_fraction))
     refuses = '<b class="failed">New series are refused.</b>' if found.refuses else "New series are taken."
     conflicts = (
         f" {counted(snapshot.conflicts, 'object', 'objects')} came again with other content under the same UID:"

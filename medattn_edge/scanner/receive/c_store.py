@@ -186,7 +186,7 @@ class Receiver:
         """Record that a series lacks an object, so that it is not segmented without it."""
         if header.series_uid and header.sop_uid:
             try:
-                self._custody.refuse(header, reason, calling_ae)
+                self._custody.record_refusal(header, reason, calling_ae)
             except OutputError as error:
                 self._log.failure("not_recorded", error)
 

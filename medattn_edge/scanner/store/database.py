@@ -5,12 +5,12 @@ from __future__ import annotations
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from medattn_edge.errors import IntegrityError, OutputError
-from medattn_edge.scanner.store.schema import connect, migrate
+from medattn_edge.scanner.store.schema import MIGRATIONS, Migration, connect, migrate
 
 
 class _Connection:
@@ -30,7 +30,7 @@ class _Connection:
 class Database:
     """Several threads and processes may use it. Raises IntegrityError for a file that is no database of ours."""
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
+    def __init__(self, path: Path, fingerprint: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:
         self.path = Path(path)
         self._local = threading.local()
         self._all: weakref.WeakSet[_Connection] = weakref.WeakSet()
@@ -39,7 +39,7 @@ class Database:
         self._closed = False
         try:
             with self.writing() as database:
-                migrate(database, self.path, fingerprint)
+                migrate(database, self.path, fingerprint, migrations)
         except BaseException:
             self.close()
             raise

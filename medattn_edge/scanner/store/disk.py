@@ -29,6 +29,16 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def make_root(root: Path) -> None:
+    """Make the root of a node (0700), with its parents. Raises OutputError."""
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot make {root}: {error.strerror}", expected="permission to write", hint=f"ls -ld '{root.parent}'"
+        ) from error
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder (0700) durably; its parent exists."""
     try:
@@ -46,6 +56,20 @@ def rename_durably(source: Path, target: Path) -> None:
         sync_folder(source.parent)
 
 
+def hide_folder(folder: Path) -> Path:
+    """Take a folder away in one step, by a name that starts with a dot; the folder to remove."""
+    hidden = folder.parent / f".removed-{folder.name}"
+    if hidden.exists():
+        shutil.rmtree(hidden)
+    rename_durably(folder, hidden)
+    return hidden
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder: never half of one under its own name."""
+    shutil.rmtree(hide_folder(folder))
+
+
 def write_durably(path: Path, data: bytes | BinaryIO) -> int:
     """Write a file (0600) that is whole and durable when this returns. The number of bytes.
 
@@ -55,28 +79,36 @@ def write_durably(path: Path, data: bytes | BinaryIO) -> int:
     """
     temporary: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            if isinstance(data, bytes | bytearray | memoryview):
-                file.write(data)
-            else:
-                shutil.copyfileobj(data, file, _CHUNK)
-            written = file.tell()
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
+        with as_output_error(path):
+            handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+            temporary = Path(name)
+            with os.fdopen(handle, "wb") as file:
+                if isinstance(data, bytes | bytearray | memoryview):
+                    file.write(data)
+                else:
+                    shutil.copyfileobj(data, file, _CHUNK)
+                written = file.tell()
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+    return written
+
+
+@contextmanager
+def as_output_error(path: Path) -> Iterator[None]:
+    """An OSError of the block is an OutputError about the path: a full disk, mostly."""
+    try:
+        yield
     except OSError as error:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}",
             expected="free space and permission to write",
             hint=f"df -h '{path.parent}'",
         ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-    return written
 
 
 @contextmanager
@@ -102,14 +134,14 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Disk:
-    """What a disk, or the quota, holds. In bytes; used_share from 0 to 1."""
+    """What a disk, or the quota, holds. In bytes; used_fraction from 0 to 1."""
 
     total: int
     free: int
     refuses: bool
 
     @property
-    def used_share(self) -> float:
+    def used_fraction(self) -> float:
         return 1 - self.free / self.total if self.total else 1.0
 
 
@@ -149,7 +181,7 @@ class Watermark:
         refuses = left < self._least_free or left < total * (1 - self._most_used)
         return Disk(total, free, refuses)
 
-    def kept(self, size: int) -> None:
+    def add(self, size: int) -> None:
         """Count bytes that were written below the folder, until it is counted again."""
         with self._lock:
             self._held += size

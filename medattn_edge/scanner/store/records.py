@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -105,6 +105,10 @@ class Delivery:
     destination: str
     attempts: int
     outputs: tuple[Output, ...]
+
+    def without_last_attempt(self) -> Delivery:
+        """The same with one attempt fewer."""
+        return replace(self, attempts=self.attempts - 1)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from medattn_edge.errors import BackendError
 from medattn_edge.host import hardware
 from medattn_edge.labels import labels_of
 from medattn_edge.scanner.store.disk import locked, write_durably
+from medattn_edge.scanner.store.layout import Layout
 from medattn_edge.scanner.work.tasks import CANARY_CHANGED, CANARY_DAMAGED, CANARY_NOT_FINITE
 
 _SEED: Final = 20181109
-_KNOWN, _LOCK = "canary.json", "canary.lock"
 
 
 class CanaryError(BackendError):
@@ -34,9 +34,9 @@ def sing(session: Session, artifact_sha256: str, root: Path) -> str:
     Raises CanaryError for logits that are not finite, and for labels that are not the known ones: this host does not
     compute what it computed before. OutputError when it cannot be written down.
     """
-    found, key, path = labels_hash(session), _key(session, artifact_sha256), root / _KNOWN
+    found, key, path = labels_hash(session), _key(session, artifact_sha256), Layout(root).canaries
     # The workers of several devices start at the same time, and none may lose what another has written down.
-    with locked(root / _LOCK, wait=True):
+    with locked(Layout(root).canary_lock, wait=True):
         known = _known(path)
         if key not in known:
             write_durably(path, (json.dumps({**known, key: found}, indent=1, sort_keys=True) + "\n").encode())

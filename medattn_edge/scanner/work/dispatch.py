@@ -75,7 +75,7 @@ class Dispatcher(threading.Thread):
     def cancel_what_is_superseded(self) -> None:
         """End the work on a series of which a late image has come meanwhile: nobody waits for it any more."""
         with self._lock:
-            if self._job is not None and not self._custody.store.holds(self._job):
+            if self._job is not None and not self._custody.is_held(self._job):
                 self.supervisor.cancel()
 
     def run(self) -> None:
@@ -103,7 +103,7 @@ class Dispatcher(threading.Thread):
 
     def _work(self) -> bool:
         """Segment one series; False when there is none for this worker."""
-        short = self._custody.watermark.look().free < ROOM
+        short = self._custody.disk().free < ROOM
         if short != self._short:
             self._short = short
             self._log.event("no_room", level=Level.WARNING if short else Level.INFO, device=self.device, refused=short)
@@ -115,7 +115,7 @@ class Dispatcher(threading.Thread):
         # The routes may have changed between the claim and here.
         model = self.routes.of(job)
         if model is None or model.device != self.device:
-            self._custody.failed(job, ROUTE_CHANGED)
+            self._custody.fail(job, ROUTE_CHANGED)
             return True
         self._log.event("claimed", key=job.key, version=job.version, attempt=job.attempt, model=model.name)
         try:
@@ -124,7 +124,7 @@ class Dispatcher(threading.Thread):
             self._custody.quarantine(job, FILE_MISSING)
             self._log.event("quarantined", key=job.key, level=Level.WARNING, version=job.version, reason=FILE_MISSING)
             return True
-        folder = self._custody.workplace(job)
+        folder = self._custody.working_folder(job)
         try:
             self._segment(job, model, Task(model.name, files, folder))
         finally:
@@ -146,7 +146,7 @@ class Dispatcher(threading.Thread):
             if self._stopping.is_set() and self._leave:
                 return
             reason = CUT_OFF if self._stopping.is_set() else lost.reason
-            state = self._custody.failed(job, reason)
+            state = self._custody.fail(job, reason)
             if state is None:
                 self._log.event("superseded", key=job.key, version=job.version)
                 return
@@ -165,7 +165,7 @@ class Dispatcher(threading.Thread):
             self._keep(job, model, task.folder, found, seconds)
 
     def _keep(self, job: Job, model: Model, folder: Path, found: Done, seconds: float) -> None:
-        if self._custody.segmented(job, folder, found.outputs, self.routes.destinations_of(model)):
+        if self._custody.record_result(job, folder, found.outputs, self.routes.destinations_of(model)):
             self._log.event("segmented", key=job.key, version=job.version, model=model.name, seconds=seconds)
             self._tell()
         else:

@@ -97,7 +97,7 @@ class Crew:
 
     def _start(self, device: str) -> None:
         models = [model for model in self._config.models if model.device == device]
-        supervisor = Supervisor(device, models, self._config.limits, self._log, self._custody.spool.root)
+        supervisor = Supervisor(device, models, self._config.limits, self._log, self._custody.layout.root)
         dispatcher = Dispatcher(device, supervisor, self._routes, self._custody, self._log, self._result)
         self._dispatchers[device] = dispatcher
         dispatcher.start()

@@ -19,9 +19,10 @@ from medattn_edge.io.dicom.seg import Algorithm
 from medattn_edge.io.dicom.volume import RefusedSeries, Series, read_series, series_of
 from medattn_edge.io.overlay import write_overlay
 from medattn_edge.scanner.config.sections import Model
+from medattn_edge.scanner.store.layout import OVERLAY, SEG
 from medattn_edge.scanner.store.records import Output
 from medattn_edge.scanner.work.canary import sing
-from medattn_edge.scanner.work.tasks import OVERLAY, SEG, Done, Refused, Task
+from medattn_edge.scanner.work.tasks import Done, Refused, Task
 
 _THUMBNAIL: Final = 512  # pixels of its longer side
 

@@ -11,7 +11,6 @@ from medattn_edge.errors import BackendError
 from medattn_edge.scanner.config.sections import Model
 from medattn_edge.scanner.store.records import Output
 
-SEG, OVERLAY = "seg.dcm", "overlay.png"  # names of results in their folder
 CRASHED: Final = "crashed"
 HUNG: Final = "hung"
 OUT_OF_MEMORY: Final = "out_of_memory"

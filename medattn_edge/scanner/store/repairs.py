@@ -1,4 +1,4 @@
-"""The store's fourth part: what a crash, a lost file or a clean-up leaves is put right, or remembered."""
+"""Repairs on record: what a crash, a lost file, a clean-up or an operator asks for."""
 
 from __future__ import annotations
 
@@ -6,9 +6,19 @@ import sqlite3
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from medattn_edge.errors import UsageError
 from medattn_edge.scanner.reasons import CLEANED_UP, INTERRUPTED, RESULT_LOST
 from medattn_edge.scanner.store.records import code
-from medattn_edge.scanner.store.rows import Rows, latest_version, move, short_hash, split_hashes
+from medattn_edge.scanner.store.rows import (
+    Notes,
+    StoreContext,
+    latest_version,
+    missing_from,
+    move,
+    quarantine_row,
+    short_hash,
+    split_hashes,
+)
 from medattn_edge.scanner.store.transitions import DeliveryState, State
 
 
@@ -21,28 +31,70 @@ class Filed:
     sizes: Mapping[str, int]
 
 
-class Repairing(Rows):
-    """What happens at the start and at the clean-up."""
+class Repairs:
+    """Outside the usual way of a series. Every method is one durable transaction, and may be called by any thread."""
 
-    def interrupted(self) -> tuple[int, int]:
-        """Nobody runs anything any more: every running version is queued again, or quarantined when it was interrupted
-        more often than the policy allows, since it may be the cause. How many of each.
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
+
+    def requeue(self, key: str) -> State:
+        """By an operator: try the quarantined series, or the dead deliveries of the latest version, again.
+
+        Results keep their identity. Raises UsageError for a key that is not known or has nothing to try again.
         """
-        with self.database.writing() as database:
+        now = self._context.clock()
+        with self._context.database.writing() as database:
+            row = latest_version(database, key)
+            if row is None:
+                raise UsageError(
+                    f"the series {key!r} is not known",
+                    expected="a key that the status shows",
+                    hint="medattn-edge node status",
+                )
+            missing = missing_from(database, key)
+            if row["state"] == State.QUARANTINED and missing is not None:
+                raise UsageError(
+                    f"the series {key} is not whole ({missing[0]}); {missing[1]}",
+                    expected="a series of which every object is here",
+                    hint="have it sent again; that opens a new version by itself",
+                )
+            if row["state"] == State.QUARANTINED and _has_instances(database, key):
+                again: Notes = {"failures": 0, "interruptions": 0, "reason": "", "detail": "", "finished": None}
+                return move(database, row, State.QUEUED, {**again, "completed": now})
+            changed = database.execute(
+                "UPDATE deliveries SET state = ?, attempts = 0, next_try = ? WHERE version_id = ? AND state = ?",
+                (DeliveryState.WAITING, now, row["id"], DeliveryState.DEAD),
+            )
+            if changed.rowcount == 0:
+                raise UsageError(
+                    f"the series {key} is {row['state']}, and none of its deliveries is dead",
+                    expected="one that is quarantined with its files, or has a dead delivery",
+                    hint="medattn-edge node status",
+                )
+            if row["state"] == State.FAILED:
+                move(database, row, State.SEGMENTED, {"finished": None})
+            return State.SEGMENTED
+
+    def requeue_interrupted(self) -> tuple[int, int]:
+        """Take back what ran when the node ended. How many versions were queued again, and how many quarantined.
+
+        A version is quarantined that was interrupted more often than the policy allows, since it may be the cause.
+        """
+        with self._context.database.writing() as database:
             rows = database.execute("SELECT * FROM versions WHERE state = ?", (State.RUNNING,)).fetchall()
-            suspects = [row for row in rows if row["interruptions"] >= self.policy.interruptions]
+            suspects = [row for row in rows if row["interruptions"] >= self._context.policy.interruptions]
             for row in rows:
                 notes = {"interruptions": row["interruptions"] + 1}
                 if row in suspects:
                     detail = f"the node ended {row['interruptions'] + 1} times while this ran"
-                    self.quarantine_row(database, row, INTERRUPTED, detail, notes)
+                    quarantine_row(database, row, INTERRUPTED, detail, self._context.clock(), notes)
                 else:
                     move(database, row, State.QUEUED, notes)
         return len(rows) - len(suspects), len(suspects)
 
     def inventory(self) -> dict[str, Filed]:
         """Every series that has a version, by key."""
-        with self.database.reading() as database:
+        with self._context.database.reading() as database:
             sizes: dict[str, dict[str, int]] = {}
             for row in database.execute("SELECT key, name, bytes FROM instances"):
                 sizes.setdefault(row["key"], {})[row["name"]] = row["bytes"]
@@ -50,20 +102,21 @@ class Repairing(Rows):
             states = database.execute("SELECT key, state, MAX(version) FROM versions GROUP BY key").fetchall()
         return {row["key"]: Filed(row["key"], State(row["state"]), sizes.get(row["key"], {})) for row in states}
 
-    def gone(self, key: str, names: Collection[str], reason: str) -> None:
-        """These files of a series are not there any more. What waits for work without them is quarantined.
+    def forget_files(self, key: str, names: Collection[str], reason: str) -> None:
+        """Record that these files of a series are not there any more. What waits for work without them is quarantined.
 
         A version that is still received may get them again; with a result or a delivery they are not needed.
         """
-        with self.database.writing() as database:
+        with self._context.database.writing() as database:
             _forget(database, key, names, reason)
             latest = latest_version(database, key)
             if latest is not None and latest["state"] == State.QUEUED:
-                self.quarantine_row(database, latest, reason, f"{len(names)} objects are not there any more")
+                detail = f"{len(names)} objects are not there any more"
+                quarantine_row(database, latest, reason, detail, self._context.clock())
 
-    def cleaned(self, key: str) -> None:
-        """The files of a delivered series were removed on purpose."""
-        with self.database.writing() as database:
+    def forget_series(self, key: str) -> None:
+        """Record that the files of a delivered series were removed on purpose."""
+        with self._context.database.writing() as database:
             names = [name for (name,) in database.execute("SELECT name FROM instances WHERE key = ?", (key,))]
             _forget(database, key, names, CLEANED_UP)
 
@@ -71,7 +124,7 @@ class Repairing(Rows):
         """Series (or the one) whose files may go, and when they were finished, oldest first: a version is delivered, no
         version waits for anything, and no delivery of any is waiting or dead.
         """
-        with self.database.reading() as database:
+        with self._context.database.reading() as database:
             rows = database.execute(
                 "SELECT key, MAX(finished) AS finished FROM versions v WHERE key = COALESCE(?, key) GROUP BY key HAVING"
                 " SUM(state NOT IN (?, ?)) = 0 AND SUM(state = ?) > 0"
@@ -85,7 +138,7 @@ class Repairing(Rows):
 
     def results(self) -> dict[tuple[str, int], tuple[State, tuple[str, ...]]]:
         """The state, and the names of the outputs, of every version of every series, by key and version."""
-        with self.database.reading() as database:
+        with self._context.database.reading() as database:
             found: dict[tuple[str, int], tuple[State, tuple[str, ...]]] = {}
             for row in database.execute(
                 "SELECT v.key, v.version, v.state, o.name FROM versions v LEFT JOIN outputs o ON o.version_id = v.id"
@@ -94,13 +147,15 @@ class Repairing(Rows):
                 found[row["key"], row["version"]] = state, names if row["name"] is None else (*names, row["name"])
         return found
 
-    def result_lost(self, key: str, version: int) -> None:
-        """The result of a version that is still delivered is not there any more: it is made again, and where it was
-        accepted already it is not sent again.
-        """
-        with self.database.writing() as database:
+    def requeue_lost_result(self, key: str, version: int) -> None:
+        """Have a result made again that vanished; to who has accepted it already it is not sent again."""
+        with self._context.database.writing() as database:
             row = database.execute("SELECT * FROM versions WHERE key = ? AND version = ?", (key, version)).fetchone()
-            move(database, row, State.QUEUED, {"reason": RESULT_LOST, "completed": self.clock()})
+            move(database, row, State.QUEUED, {"reason": RESULT_LOST, "completed": self._context.clock()})
+
+
+def _has_instances(database: sqlite3.Connection, key: str) -> bool:
+    return database.execute("SELECT 1 FROM instances WHERE key = ? LIMIT 1", (key,)).fetchone() is not None
 
 
 def _forget(database: sqlite3.Connection, key: str, names: Collection[str], reason: str) -> None:
