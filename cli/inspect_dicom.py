@@ -60,7 +60,7 @@ def _tell(path: Path, found: Found) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from medattn_edge.io.dicom.volume import REASONS
+    from medattn_edge.reasons import SERIES_REASONS
 
     table = Table(title=escape(str(path)))
     for heading in ("series", "modality", "slices", "mm (z y x)", "accepted", "reason"):
@@ -74,7 +74,7 @@ def _tell(path: Path, found: Found) -> None:
     for one in refused:
         console.say(f"{_name(one)} {one.reason}: {one.detail}")
     for reason in sorted({str(one.reason) for one in refused}):
-        console.say(f"{reason}: {REASONS[reason]}")
+        console.say(f"{reason}: {SERIES_REASONS[reason].meaning}; {SERIES_REASONS[reason].action}")
     if found.ignored:
         console.say(f"passed over: {found.ignored} files that are no DICOM")
 

@@ -26,9 +26,19 @@ _FOREIGN = ("not_an_image", "unsupported_modality")
 class Series:
     """Headers of one series; no pixels. Its repr shows no identifier, no file name and no free text.
 
-    files: in slice order when accepted. spacing_mm: (z, y, x), None when refused. reason: None, or a key of REASONS.
-    detail: for people, without identifiers. body_part, description: for choosing a model, never for a log. grid: the
-    slices in order and their affine, None when refused.
+    Attributes:
+        series_instance_uid: "" when no file of it has one.
+        study_instance_uid: of its first file.
+        modality: CT, MR or PT, "" when it cannot be read.
+        sop_class_uid: of its first file.
+        files: in slice order when accepted.
+        body_part: for choosing a model, never for a log.
+        description: for choosing a model, never for a log.
+        slices: how many there are, as far as they can be counted.
+        reason: None, or a code of `medattn_edge.reasons.SERIES_REASONS`.
+        detail: for people, without identifiers.
+        grid: the slices in order and their affine, None when refused.
+        hint: what to do next, where it is not the action of the reason.
     """
 
     series_instance_uid: str = field(repr=False)

@@ -8,7 +8,7 @@ from medattn_edge.errors import ScanError
 from medattn_edge.io.dicom.files import SUFFIXES, is_dicom
 from medattn_edge.io.dicom.pixels import read_planes
 from medattn_edge.io.dicom.planes import Plane
-from medattn_edge.io.dicom.reasons import REASONS, RefusedSeries
+from medattn_edge.io.dicom.reasons import RefusedSeries
 from medattn_edge.io.dicom.series import Found, Series, find_series, search, series_hash, series_of
 from medattn_edge.io.format import Format
 from medattn_edge.volume import Volume
@@ -79,7 +79,6 @@ def _claims(path: Path) -> bool:
 FORMAT = Format("dicom", SUFFIXES, "dicom", ("pydicom",), _read, None, None, claims=_claims)
 
 __all__ = [
-    "REASONS",
     "Found",
     "Plane",
     "RefusedSeries",

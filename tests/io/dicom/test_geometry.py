@@ -15,7 +15,8 @@ pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 
 from medattn_edge.io.dicom.geometry import grid_of
 from medattn_edge.io.dicom.storage import Storage
-from medattn_edge.io.dicom.volume import REASONS, Plane, RefusedSeries, find_series, read_series, series_of
+from medattn_edge.io.dicom.volume import Plane, RefusedSeries, find_series, read_series, series_of
+from medattn_edge.reasons import SERIES_REASONS
 from medattn_edge.volume import Array
 from tests.support.dicom_phantoms import in_plane, real_ct, write_medium, write_series
 
@@ -86,7 +87,7 @@ def test_a_slice_that_is_missing_copied_or_displaced_is_seen(drawn, order, lost)
     def reason(changed: list[float]) -> str:
         with pytest.raises(RefusedSeries) as caught:
             grid_of(planes(affine, changed))
-        assert caught.value.reason in REASONS
+        assert caught.value.reason in SERIES_REASONS
         return caught.value.reason
 
     assert reason([height for height in heights if height != lost]) == "missing_slice"
