@@ -35,7 +35,7 @@ def _tell_health(document: Document) -> None:
         console.say("NOT READY: the node runs and its status page does not answer; this is what its database says")
     else:
         words = of_health(document["why"])
-        console.say(f"NOT READY ({document['why']}): {sentence(words.meaning)} {sentence(words.todo)}")
+        console.say(f"NOT READY ({document['why']}): {sentence(words.meaning)} {sentence(words.action)}")
     for worker in document.get("workers", ()):
         state = "works" if worker["busy"] else "waits" if worker["ready"] else "is not ready"
         more = f", {worker['restarts']} restarts" if worker["restarts"] else ""
@@ -52,7 +52,7 @@ def _tell_quarantined(one: Document, config: str) -> None:
     words = of_quarantine(one["reason"])
     detail = f" ({one['detail']})" if one["detail"] else ""
     console.say(f"in quarantine: {one['key']} v{one['version']}: {one['reason']}{detail}")
-    console.say(f"  {sentence(words.meaning)} {sentence(words.todo)}")
+    console.say(f"  {sentence(words.meaning)} {sentence(words.action)}")
     if words.requeue:
         console.say(f"  -> medattn-edge node requeue {one['key']} --config {config}")
 
@@ -70,7 +70,7 @@ def _tell_delivery(one: Document, delivery: Document, config: str) -> None:
         f"not delivered: {one['key']} v{one['version']} to {delivery['destination']}: {delivery['reason']},"
         f" {delivery['attempts']} attempts, {what}"
     )
-    console.say(f"  {sentence(words.meaning)} {sentence(words.todo)}")
+    console.say(f"  {sentence(words.meaning)} {sentence(words.action)}")
     if dead:
         console.say(f"  -> medattn-edge node requeue {one['key']} --config {config}")
 

@@ -16,7 +16,7 @@ from medattn_edge.errors import HostError, MedattnError
 from medattn_edge.scanner.config.load import load_config
 from medattn_edge.scanner.config.node_config import NodeConfig, reloadable
 from medattn_edge.scanner.endpoints import Doors
-from medattn_edge.scanner.observe.allowlist import words_of
+from medattn_edge.scanner.observe.allowlist import allowed_values
 from medattn_edge.scanner.observe.capture import captured
 from medattn_edge.scanner.observe.health import Health
 from medattn_edge.scanner.observe.log import Level, Log
@@ -42,7 +42,7 @@ def run(config_path: Path) -> int:
     """
     config = load_config(config_path)
     make_root(config.root)
-    log = Log(config.log_file, words=words_of(config))
+    log = Log(config.log_file, allow=allowed_values(config))
     with (
         _exclusive(config.root),
         captured(log),
@@ -148,11 +148,11 @@ class Node:
             return
         fixed = reloadable(self.config, new)
         if fixed:
-            self.log.tell_words(fixed)
+            self.log.allow_values(fixed)
             for name in fixed:
                 self.log.event("restart_needed", level=Level.WARNING, kind=name)
             return
-        self.log.tell_words(words_of(new))
+        self.log.allow_values(allowed_values(new))
         old, self.config = self.config, new
         self.custody.configure(new.policy(), _watermark(new))
         self._doors.change(old, new)

@@ -22,9 +22,10 @@ pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 pytest.importorskip("highdicom", reason="the extra node is not installed")
 pytest.importorskip("cryptography", reason="the extra dev is not installed")
 
+from medattn_edge.reasons import DELIVERY_REASONS  # noqa: E402
 from medattn_edge.scanner.config.sections import Destination  # noqa: E402
 from medattn_edge.scanner.deliver.deliverer import Deliverer  # noqa: E402
-from medattn_edge.scanner.deliver.send import PERMANENT, WORDS, verify  # noqa: E402
+from medattn_edge.scanner.deliver.send import verify  # noqa: E402
 from medattn_edge.scanner.observe.log import Log  # noqa: E402
 from medattn_edge.scanner.store.records import Output  # noqa: E402
 from medattn_edge.scanner.store.transitions import DeliveryState, State  # noqa: E402
@@ -60,7 +61,9 @@ def archive_at(port, name="pacs", timeout_s=5.0, **more):
 
 
 def deliver(node, destination, log=None):
-    return Deliverer(destination, node.custody, log or Log(io.StringIO(), words=WORDS), "MEDATTN").deliver_due()
+    return Deliverer(
+        destination, node.custody, log or Log(io.StringIO(), allow=DELIVERY_REASONS), "MEDATTN"
+    ).deliver_due()
 
 
 def seen(node):
@@ -157,7 +160,7 @@ def test_a_refusal_is_tried_again_with_its_reason(node, results, status, reason)
         node.pass_time(10)
         deliver(node, archive_at(archive.port))
     assert len(archive.uids) == 3
-    assert reason in WORDS
+    assert reason in DELIVERY_REASONS
 
 
 def test_after_an_abort_in_the_middle_the_whole_result_goes_again_under_the_same_identity(node, results):
@@ -188,7 +191,6 @@ def test_an_archive_without_such_classes_is_told_apart(node, results):
     with Archive(classes=["1.2.840.10008.5.1.4.1.1.2"]) as archive:
         deliver(node, archive_at(archive.port))
     assert seen(node) == [("pacs", DeliveryState.WAITING, 2, "class_not_accepted")]
-    assert "class_not_accepted" in PERMANENT
 
 
 def test_a_title_that_the_archive_does_not_know_is_told_apart(node, results):
@@ -364,7 +366,7 @@ def test_a_deliverer_that_is_killed_after_the_archive_accepted_delivers_again_un
 def test_the_thread_delivers_when_it_is_woken_and_ends_when_it_is_told(node, results):
     with Archive() as archive:
         stopping, wake = threading.Event(), threading.Event()
-        deliverer = Deliverer(archive_at(archive.port), node.custody, Log(io.StringIO(), words=WORDS), "ME")
+        deliverer = Deliverer(archive_at(archive.port), node.custody, Log(io.StringIO(), allow=DELIVERY_REASONS), "ME")
         thread = threading.Thread(target=deliverer.run, args=(stopping, wake))
         thread.start()
         key = segment(node, results, 1, "pacs")
@@ -381,7 +383,7 @@ def test_the_thread_delivers_when_it_is_woken_and_ends_when_it_is_told(node, res
 
 def test_the_log_tells_what_happened_and_names_nobody(node, results):
     out = io.StringIO()
-    log = Log(out, words=(*WORDS, "pacs"))
+    log = Log(out, allow=(*DELIVERY_REASONS, "pacs"))
     segment(node, results, 1, "pacs")
     with Archive(answer=lambda event: 0xA700) as archive:
         deliver(node, archive_at(archive.port), log)

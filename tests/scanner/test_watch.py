@@ -36,7 +36,7 @@ class Watched:
         folder.mkdir(exist_ok=True)
         self.node, self.folder, self._text = node, folder, io.StringIO()
         watch = Watch(folder, **{"poll_s": 0.02, "settle_s": 0.0, **changes})
-        self.watcher = Watcher(watch, node.custody, Log(self._text, words=WORDS))
+        self.watcher = Watcher(watch, node.custody, Log(self._text, allow=WORDS))
 
     def look(self) -> int:
         return self.watcher.look() + self.watcher.look()

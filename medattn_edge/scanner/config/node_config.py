@@ -52,12 +52,6 @@ class NodeConfig:
         """What the store follows."""
         return self.limits.policy
 
-    def words(self) -> tuple[str, ...]:
-        """The names that a log may hold."""
-        named = [*(one.name for one in self.models), *(one.name for one in self.destinations)]
-        devices = dict.fromkeys(model.device for model in self.models)
-        return (self.name, *named, *devices, "plain", "tls", "status", "watch")
-
 
 def reloadable(old: NodeConfig, new: NodeConfig) -> tuple[str, ...]:
     """What differs and needs a restart; empty: all the rest may change while the node runs."""

@@ -11,7 +11,7 @@ from typing import Final
 from medattn_edge.errors import OutputError
 from medattn_edge.scanner.config.sections import Destination
 from medattn_edge.scanner.deliver.folder import put
-from medattn_edge.scanner.deliver.send import Archive, NotTaken
+from medattn_edge.scanner.deliver.send import Archive, DeliveryRefused
 from medattn_edge.scanner.observe.log import Level, Log
 from medattn_edge.scanner.store.custody import Custody
 from medattn_edge.scanner.store.dead_letters import LetterError
@@ -61,7 +61,7 @@ class Deliverer:
             return self._try_all(due, stopping, lambda one, files: put(folder, one.key, one.version, files))
         try:
             archive = Archive(self._destination, [path for _, files in due for path in files], self._calling_ae)
-        except NotTaken as refusal:
+        except DeliveryRefused as refusal:
             for delivery, _ in due:
                 self._failed(delivery, refusal)
             return len(due)
@@ -85,7 +85,7 @@ class Deliverer:
             began = time.monotonic()
             try:
                 hand_over(delivery, files)
-            except NotTaken as refusal:
+            except DeliveryRefused as refusal:
                 self._failed(delivery, refusal)
             else:
                 self._delivered(delivery, time.monotonic() - began)
@@ -112,7 +112,7 @@ class Deliverer:
             return
         self._event("delivered", delivery, Level.INFO, seconds=seconds, count=len(delivery.outputs))
 
-    def _failed(self, delivery: Delivery, refusal: NotTaken) -> None:
+    def _failed(self, delivery: Delivery, refusal: DeliveryRefused) -> None:
         reason, attempts = refusal.reason, delivery.attempts + 1
         try:
             try:

@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from html import escape
 from typing import Final
 
-from medattn_edge.scanner.observe.alerts import todo, troubles, troubles_of
+from medattn_edge.scanner.observe.alerts import alerts_of, alerts_section, count_actions
 from medattn_edge.scanner.observe.format import clock
 from medattn_edge.scanner.observe.health import Health
 from medattn_edge.scanner.observe.style import STYLE
@@ -18,9 +18,9 @@ _REFRESH_S: Final = 10
 
 def page_of(snapshot: Snapshot, health: Health, shown: AbstractSet[tuple[str, int]], *, refresh: bool = True) -> str:
     """The page as HTML. shown: (key, version) of the results that have a picture. refresh: whether by itself."""
-    found = troubles(snapshot, health)
+    alerts = alerts_of(snapshot, health)
     parts = (
-        troubles_of(snapshot, health, found),
+        alerts_section(snapshot, health, alerts),
         jobs(snapshot),
         stages(snapshot),
         deliveries(snapshot, health),
@@ -36,7 +36,8 @@ def page_of(snapshot: Snapshot, health: Health, shown: AbstractSet[tuple[str, in
         f"<p>medattn-edge {escape(health.version)}, started {clock(health.started)}. {_refreshes(refresh)}</p>"
         '<p><a href="/status.json">status.json</a> <a href="/metrics">metrics</a></p></footer>'
     )
-    count = f", {todo(found)} to do" if todo(found) else ""
+    actions = count_actions(alerts)
+    count = f", {actions} to do" if actions else ""
     return _document(f"{word}{count}: {health.name}", body, refresh=refresh)
 
 

@@ -8,14 +8,14 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from medattn_edge.errors import MedattnError, OutputError, ScanError
+from medattn_edge.reasons import TOO_LARGE
 from medattn_edge.scanner.config.sections import Receive, Tls
 from medattn_edge.scanner.config.storage_classes import sop_class_uid
 from medattn_edge.scanner.config.tls import server_context
 from medattn_edge.scanner.observe.log import Level, Log
-from medattn_edge.scanner.reasons import TOO_LARGE
 from medattn_edge.scanner.receive.associations import Associations
 from medattn_edge.scanner.receive.listener import Listener, hang_up
-from medattn_edge.scanner.receive.objects import UNPARSABLE, CutOff, header_of, reason_of
+from medattn_edge.scanner.receive.objects import CutOff, header_of, reason_of
 from medattn_edge.scanner.store.custody import Custody
 from medattn_edge.scanner.store.records import Header
 
@@ -28,10 +28,6 @@ OTHER_CLASS: Final = 0xA900  # the data set is not what the command said
 NOT_UNDERSTOOD: Final = 0xC000
 _REJECTED_PERMANENTLY, _REJECTED_FOR_NOW = (0x01, 0x01, 0x03), (0x02, 0x03, 0x02)
 _IDLE_S: Final = 120.0  # an association on which nothing comes is aborted
-WORDS: Final = (
-    *("address_not_allowed", "no_tls", "calling_ae", "called_ae", "draining", "too_large", UNPARSABLE),
-    *("other_class", "blank_uid", "not_kept"),
-)
 
 
 class Receiver:

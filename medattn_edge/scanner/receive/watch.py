@@ -14,9 +14,9 @@ from typing import Final
 
 from medattn_edge.errors import OutputError, ScanError
 from medattn_edge.io.dicom.files import SUFFIXES
+from medattn_edge.reasons import TOO_LARGE
 from medattn_edge.scanner.config.sections import Watch
 from medattn_edge.scanner.observe.log import Level, Log
-from medattn_edge.scanner.reasons import TOO_LARGE
 from medattn_edge.scanner.receive.objects import CutOff, header_of, reason_of
 from medattn_edge.scanner.store.custody import Custody
 from medattn_edge.scanner.store.disk import write_durably

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from medattn_edge.errors import OutputError, ScanError
-from medattn_edge.scanner.reasons import DISK_FULL, TOO_LARGE, TOO_MANY
+from medattn_edge.reasons import DISK_FULL, TOO_LARGE, TOO_MANY
 from medattn_edge.scanner.store.disk import Watermark
 from medattn_edge.scanner.store.records import Fate, Header, Instance, Received, code
 from medattn_edge.scanner.store.spool import Content, Spool, measure

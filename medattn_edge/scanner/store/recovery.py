@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medattn_edge.errors import MedattnError
-from medattn_edge.scanner.reasons import CLEANED_UP, FILE_MISSING
+from medattn_edge.reasons import CLEANED_UP, FILE_MISSING
 from medattn_edge.scanner.store.disk import Watermark
 from medattn_edge.scanner.store.records import Header, Instance
 from medattn_edge.scanner.store.spool import Spool

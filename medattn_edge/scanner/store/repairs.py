@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from medattn_edge.errors import UsageError
-from medattn_edge.scanner.reasons import CLEANED_UP, INTERRUPTED, RESULT_LOST
+from medattn_edge.reasons import CLEANED_UP, INTERRUPTED, RESULT_LOST
 from medattn_edge.scanner.store.records import code
 from medattn_edge.scanner.store.rows import (
     Notes,

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from medattn_edge.errors import MedattnError, ScanError
+from medattn_edge.reasons import CUT_OFF, FILE_MISSING, ROUTE_CHANGED
 from medattn_edge.scanner.config.node_config import Model
 from medattn_edge.scanner.config.routing import route
 from medattn_edge.scanner.observe.log import Level, Log
-from medattn_edge.scanner.reasons import CUT_OFF, FILE_MISSING, ROUTE_CHANGED
 from medattn_edge.scanner.store.custody import Custody
 from medattn_edge.scanner.store.records import Job
 from medattn_edge.scanner.work.supervisor import Supervisor

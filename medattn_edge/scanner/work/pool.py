@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from medattn_edge.reasons import NO_MODEL
 from medattn_edge.scanner.config.node_config import NodeConfig
 from medattn_edge.scanner.observe.health import WorkerSeen
 from medattn_edge.scanner.observe.log import Level, Log
-from medattn_edge.scanner.reasons import NO_MODEL
 from medattn_edge.scanner.store.custody import Custody
 from medattn_edge.scanner.work.dispatch import Dispatcher, Routes
 from medattn_edge.scanner.work.supervisor import Supervisor

@@ -15,22 +15,11 @@ from typing import Any, Final
 from medattn_edge.errors import HostError
 from medattn_edge.process.channel import Channel
 from medattn_edge.process.child import spawn
+from medattn_edge.reasons import CANCELLED, CRASHED, HUNG, NOT_READY, OUT_OF_MEMORY
 from medattn_edge.scanner.config.sections import Limits, Model
+from medattn_edge.scanner.observe.allowlist import ERROR_CODES, REASON_CODES
 from medattn_edge.scanner.observe.log import Level, Log
-from medattn_edge.scanner.work.tasks import (
-    CANCELLED,
-    CODES,
-    CRASHED,
-    HUNG,
-    NOT_READY,
-    OUT_OF_MEMORY,
-    REASONS,
-    Done,
-    Refused,
-    Task,
-    WorkerLost,
-    model_to_json,
-)
+from medattn_edge.scanner.work.tasks import Done, Refused, Task, WorkerLost, model_to_json
 
 _WORKER: Final = "medattn_edge.scanner.work.worker"
 _LOOK_S: Final = 0.25
@@ -46,7 +35,7 @@ class Supervisor:
     def __init__(self, device: str, models: Sequence[Model], limits: Limits, log: Log, root: Path) -> None:
         self.device, self._models, self._limits = device, tuple(models), limits
         self._log, self._root = log, Path(root)
-        log.tell_words((device, *REASONS, *CODES))
+        log.allow_values((device, *REASON_CODES, *ERROR_CODES))
         self._process: subprocess.Popen[bytes] | None = None
         self._end: socket.socket | None = None
         self._channel: Channel | None = None
@@ -80,7 +69,7 @@ class Supervisor:
         return 0.0 if pid is None else _resident(pid) / _MB
 
     def start(self) -> None:
-        """Start a worker that opens every model and sings every canary. Raises WorkerLost (`not_ready`)."""
+        """Start a worker that opens every model and runs every canary. Raises WorkerLost (`not_ready`)."""
         self._kill()
         with self._lock:
             if self._stopped:

@@ -14,11 +14,12 @@ from typing import Any, Final
 from medattn_edge.errors import MedattnError
 from medattn_edge.process.channel import Channel, Message
 from medattn_edge.process.child import attach
+from medattn_edge.reasons import FAILED, OUT_OF_MEMORY
 from medattn_edge.scanner.observe.capture import captured
 from medattn_edge.scanner.observe.log import Log
 from medattn_edge.scanner.work.canary import CanaryError
 from medattn_edge.scanner.work.segmenting import Segmenter
-from medattn_edge.scanner.work.tasks import BUG, FAILED, OUT_OF_MEMORY, Done, Task, model_from_json
+from medattn_edge.scanner.work.tasks import Done, Task, model_from_json
 
 _ABSENT: Final = ("torch", "onnx", "safetensors")  # nothing of a trainer's belongs on a scanner host
 _PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
@@ -31,7 +32,7 @@ def main(descriptor: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     _end_with_the_thread_that_started_us()
     attach(descriptor)
-    log = Log(words=(FAILED, OUT_OF_MEMORY))
+    log = Log(allow=(FAILED, OUT_OF_MEMORY))
     with captured(log), socket.socket(fileno=descriptor) as end, contextlib.suppress(EOFError):
         _serve(Channel(end), log)
     os._exit(0)  # a runtime that crashes while it is taken down has nothing left to say
@@ -66,7 +67,7 @@ def _serve(channel: Channel, log: Log) -> None:
             answer = {"lost": FAILED, "found": error.message, "why": why}
         except Exception as error:  # noqa: BLE001 - a bug; the node tries once more in a new process, then quarantines
             log.failure("worker_failed", error)
-            answer = {"lost": FAILED, "found": type(error).__name__, "why": BUG}
+            answer = {"lost": FAILED, "found": type(error).__name__, "why": "bug"}
         channel.send(answer)
 
 
