@@ -20,8 +20,7 @@ from medattn_edge.scanner.observe.log import Level, Log
 from medattn_edge.scanner.receive.objects import CutOff, header_of, reason_of
 from medattn_edge.scanner.store.custody import Custody
 from medattn_edge.scanner.store.disk import write_durably
-from medattn_edge.scanner.store.records import Fate
-from medattn_edge.scanner.store.spool import StagedObject
+from medattn_edge.scanner.store.records import Fate, StagedObject
 
 _SENDER: Final = ""  # no AE title: a route may ask for one, and a folder has none
 _DIRECTORY: Final = "DICOMDIR"  # a list of the files beside it, no object

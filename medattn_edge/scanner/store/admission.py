@@ -10,8 +10,8 @@ from typing import Final
 from medattn_edge.errors import OutputError, ScanError
 from medattn_edge.reasons import DISK_FULL, TOO_LARGE, TOO_MANY
 from medattn_edge.scanner.store.disk import Watermark
-from medattn_edge.scanner.store.records import Fate, Header, Instance, Received, code
-from medattn_edge.scanner.store.spool import Content, Spool, measure
+from medattn_edge.scanner.store.records import Content, Fate, Header, Instance, Received, code
+from medattn_edge.scanner.store.spool import Spool, measure
 from medattn_edge.scanner.store.store import Store
 
 _HASH_DIGITS: Final = 16  # in the name of a single object in quarantine

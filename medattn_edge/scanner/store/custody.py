@@ -17,9 +17,19 @@ from medattn_edge.scanner.store.dead_letters import remove_letter, write_letter
 from medattn_edge.scanner.store.disk import Disk, Watermark
 from medattn_edge.scanner.store.keys import site_key
 from medattn_edge.scanner.store.layout import Layout
-from medattn_edge.scanner.store.records import Completion, Delivery, Header, Job, Output, Policy, Received
+from medattn_edge.scanner.store.records import (
+    Completion,
+    Content,
+    Delivery,
+    Header,
+    Job,
+    Output,
+    Policy,
+    Received,
+    StagedObject,
+)
 from medattn_edge.scanner.store.snapshot import Snapshot
-from medattn_edge.scanner.store.spool import Content, Spool, StagedObject
+from medattn_edge.scanner.store.spool import Spool
 from medattn_edge.scanner.store.store import Store
 from medattn_edge.scanner.store.transitions import State
 

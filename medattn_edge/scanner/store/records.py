@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
 from medattn_edge.errors import UsageError
@@ -39,6 +40,24 @@ class Instance:
     sha256: str
     bytes: int
     calling_ae: str = ""
+
+
+@dataclass(frozen=True)
+class StagedObject:
+    """A received object that is durable in the spool under a name of its own.
+
+    Attributes:
+        path: where it is, until it is kept or removed.
+        bytes: how many.
+        sha256: of all of them, in hex.
+    """
+
+    path: Path
+    bytes: int
+    sha256: str
+
+
+Content = bytes | StagedObject
 
 
 class Fate(StrEnum):

@@ -9,7 +9,6 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -25,27 +24,10 @@ from medattn_edge.scanner.store.disk import (
     write_durably,
 )
 from medattn_edge.scanner.store.layout import Layout
+from medattn_edge.scanner.store.records import Content, StagedObject
 
 _LOCKS: Final = 64
 _CHUNK: Final = 1 << 20
-
-
-@dataclass(frozen=True)
-class StagedObject:
-    """A received object that is durable in the spool under a name of its own.
-
-    Attributes:
-        path: where it is, until it is kept or removed.
-        bytes: how many.
-        sha256: of all of them, in hex.
-    """
-
-    path: Path
-    bytes: int
-    sha256: str
-
-
-Content = bytes | StagedObject
 
 
 class Spool:
