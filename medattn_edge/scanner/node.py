@@ -15,7 +15,7 @@ from typing import Final
 from medattn_edge.errors import HostError, MedattnError
 from medattn_edge.scanner.config.load import load_config
 from medattn_edge.scanner.config.node_config import NodeConfig, reloadable
-from medattn_edge.scanner.endpoints import Doors
+from medattn_edge.scanner.endpoints import Endpoints
 from medattn_edge.scanner.observe.allowlist import allowed_values
 from medattn_edge.scanner.observe.capture import captured
 from medattn_edge.scanner.observe.health import Health
@@ -28,7 +28,7 @@ from medattn_edge.scanner.store.disk import Watermark, locked, make_root
 from medattn_edge.scanner.store.layout import OVERLAY, Layout
 from medattn_edge.scanner.store.snapshot import Snapshot
 from medattn_edge.scanner.work.dispatch import ROOM
-from medattn_edge.scanner.work.pool import Crew
+from medattn_edge.scanner.work.pool import WorkerPool
 
 _LONGEST_TICK_S: Final = 1.0
 _CLEAN_EVERY_S: Final = 900.0
@@ -54,14 +54,14 @@ def run(config_path: Path) -> int:
 
 
 class Node:
-    """What runs in the main thread. Everything else is a thread of `Doors` (in and out) or `Crew` (the workers)."""
+    """What runs in the main thread. Everything else is a thread of `Endpoints` or of `WorkerPool`."""
 
     def __init__(self, config_path: Path, config: NodeConfig, custody: Custody, log: Log) -> None:
         self.config, self.custody, self.log = config, custody, log
         self._path = config_path
         self._associations = Associations()
-        self._crew = Crew(config, custody, log, self._result)
-        self._doors = Doors(config, custody, self._associations, log)
+        self._workers = WorkerPool(config, custody, log, self._wake_deliveries)
+        self._endpoints = Endpoints(config, custody, self._associations, log)
         self._status = StatusServer(config.status, self, log) if config.status is not None else None
         self._wake = threading.Event()
         self._ending = self._reload_wanted = False
@@ -95,11 +95,11 @@ class Node:
         try:
             if self._status is not None:
                 self.log.event("listening", listener="status", port=self._status.start())
-            self._doors.open()
-            self._crew.start()
+            self._endpoints.open()
+            self._workers.start()
             while not self._ending:
                 self._tick()
-                broken = self._doors.broken() or self._crew.broken()
+                broken = self._endpoints.broken() or self._workers.broken()
                 if broken:
                     # A thread that ended is a bug; whoever supervises the node starts it again, and nothing is lost.
                     self.log.event("broken", level=Level.ERROR, stage=broken)
@@ -118,23 +118,23 @@ class Node:
                 self.log.event("complete", key=key)
             for key in done.quarantined:
                 self.log.event("quarantined", key=key, level=Level.WARNING)
-            self._crew.tick(wake=bool(done.queued))
+            self._workers.tick(wake=bool(done.queued))
             if time.monotonic() - self._cleaned > _CLEAN_EVERY_S or not self._cleaned:
                 self._cleaned = time.monotonic()
-                cleaned = self.custody.clean(self.config.limits.keep_days, self.config.limits.objects_days)
+                cleaned = self.custody.clean(self.config.limits.keep_days, self.config.limits.quarantine_keep_days)
                 self.log.event("cleaned", series=cleaned.series, objects=cleaned.objects, bytes=cleaned.bytes)
         except MedattnError as error:
             # A full disk, mostly: what was received is safe, and the next tick tries again.
             self.log.failure("tick_failed", error)
-        self._tell_readiness()
+        self._log_readiness()
         self._wake.wait(max(0.05, min(_LONGEST_TICK_S, self.config.limits.quiet_s / 10)))
         self._wake.clear()
 
-    def _result(self) -> None:
-        self._doors.wake_deliveries()
+    def _wake_deliveries(self) -> None:
+        self._endpoints.wake_deliveries()
 
-    def _tell_readiness(self) -> None:
-        ready = self._crew.ready
+    def _log_readiness(self) -> None:
+        ready = self._workers.ready
         if ready != self._was_ready:
             self._was_ready = ready
             self.log.event("readiness", ready=ready, seconds=time.monotonic() - self._began)
@@ -155,8 +155,8 @@ class Node:
         self.log.allow_values(allowed_values(new))
         old, self.config = self.config, new
         self.custody.configure(new.policy(), _watermark(new))
-        self._doors.change(old, new)
-        self._crew.change(old, new)
+        self._endpoints.change(old, new)
+        self._workers.change(old, new)
         self.log.event("reloaded")
 
     def _drain(self) -> None:
@@ -164,9 +164,9 @@ class Node:
         end = time.monotonic() + self.config.limits.drain_s
         self._ending = True
         self.log.event("draining")
-        self._doors.close_entries(end)
-        finished = self._crew.finish(end)
-        self._doors.close_exits(end)
+        self._endpoints.stop_receiving(end)
+        finished = self._workers.finish(end)
+        self._endpoints.finish_deliveries(end)
         if self._status is not None:
             self._status.stop()
         self.log.event("ended", busy=not finished)
@@ -181,7 +181,9 @@ class Node:
         """Whether the node works, and why not."""
         disk = self.custody.disk()
         why = (
-            "draining" if self._ending else self._crew.why or ("disk_full" if disk.refuses or disk.free < ROOM else "")
+            "draining"
+            if self._ending
+            else self._workers.why or ("disk_full" if disk.refuses or disk.free < ROOM else "")
         )
         return Health(
             ready=not why,
@@ -192,8 +194,8 @@ class Node:
             site=self.custody.fingerprint,
             config=str(self._path.absolute()),
             draining=self._ending,
-            workers=self._crew.seen(),
-            models=self._crew.models_seen(),
+            workers=self._workers.seen(),
+            models=self._workers.models_seen(),
             destinations=tuple(one.name for one in self.config.destinations),
             associations=self._associations.count,
             disk=disk,
@@ -209,7 +211,9 @@ class Node:
 def _watermark(config: NodeConfig) -> Watermark:
     limits = config.limits
     quota = None if limits.quota_gb is None else round(limits.quota_gb * 1e9)
-    return Watermark(config.root, most_used=limits.most_used, least_free=round(limits.least_free_gb * 1e9), quota=quota)
+    return Watermark(
+        config.root, max_used_fraction=limits.max_used_fraction, min_free=round(limits.min_free_gb * 1e9), quota=quota
+    )
 
 
 @contextmanager

@@ -47,9 +47,9 @@ class Records:
         self.now = time.time()
         spool = Spool(self.root)
         self.site = site_key(self.root / "site.key")
-        policy = Policy(quiet_s=0, longest_wait_s=0, delivery_attempts=1)
+        policy = Policy(quiet_s=0, max_wait_s=0, delivery_attempts=1)
         self.store = Store(self.root / "node.sqlite", self.site, policy, lambda: self.now)
-        self.custody = Custody(spool, self.store, Watermark(self.root, most_used=1, least_free=0))
+        self.custody = Custody(spool, self.store, Watermark(self.root, max_used_fraction=1, min_free=0))
         self.keys = [self._series(number) for number in range(4)]
         self._result(0)
         self._result(1)

@@ -29,7 +29,8 @@ from medattn_edge.scanner.config.node_config import (
     Watch,
     reloadable,
 )
-from medattn_edge.scanner.config.toml import Reader, as_toml, written
+from medattn_edge.scanner.config.sections import RENAMED_KEYS
+from medattn_edge.scanner.config.toml import Reader, as_toml, section_lines
 from medattn_edge.scanner.observe.allowlist import allowed_values
 from medattn_edge.scanner.store.records import Policy
 from tests.support.node_files import make_artifact, plain, write
@@ -129,6 +130,24 @@ def test_a_page_that_is_not_wanted_is_off(tmp_path):
     assert load(tmp_path, status={"enabled": False}).dump().endswith("thumbnails = true\n")
 
 
+@pytest.mark.parametrize(("old", "new"), [pair for keys in RENAMED_KEYS.values() for pair in keys.items()])
+def test_a_key_that_was_renamed_is_refused_with_the_new_one(tmp_path, old, new):
+    error = refused(tmp_path, limits={old: 0.5})
+    assert error.found.endswith(f"[limits] {old} is now {new}")
+    assert error.hint == f"{new} = 0.5"
+    assert load(tmp_path, limits={new: 901.5 if new == "max_wait_s" else 5.5 if new.startswith("retry") else 0.5})
+
+
+def test_no_renamed_key_is_known_any_more():
+    assert set(RENAMED_KEYS[Limits]) >= {
+        *("most_used", "least_free_gb", "first_retry_s", "most_retry_s", "longest_wait_s", "objects_days")
+    }
+    for section, keys in RENAMED_KEYS.items():
+        known = {field.name for field in fields(section)}
+        assert set(keys.values()) <= known
+        assert not set(keys) & known
+
+
 def test_names_that_the_log_may_hold(tmp_path):
     values = allowed_values(load(tmp_path, model=model(device="cuda:0"), node={"name": "ct-room-2"}))
     assert {"ct-room-2", "lungs", "shelf", "pacs", "cuda:0", "plain", "tls", "watch", "status"} <= set(values)
@@ -165,9 +184,9 @@ def test_a_file_that_is_not_there(tmp_path):
     [
         (b"[node]\nroot = root\n", "line 2"),
         (b"[node]\nroot = 'a'\nroot = 'b'\n", "line 3"),
-        (b"[node]\nroot = '\xff'\n", "no TOML"),
-        (b"[node]\nroot = " + b"9" * 5000, "no TOML"),
-        (b"a = " + b"[" * 20_000, "no TOML"),
+        (b"[node]\nroot = '\xff'\n", "not valid TOML"),
+        (b"[node]\nroot = " + b"9" * 5000, "not valid TOML"),
+        (b"a = " + b"[" * 20_000, "not valid TOML"),
     ],
 )
 def test_what_is_no_toml_is_told_with_its_line(tmp_path, data, told):
@@ -219,10 +238,10 @@ def test_a_missing_key_or_section_is_told(tmp_path):
 
 def test_one_table_where_several_stand_and_the_reverse(tmp_path):
     assert "[[model]] is written as one section" in refused(tmp_path, model=model()[0]).found
-    assert "[watch] is no section" in refused(tmp_path, watch=[{"folder": "in"}]).found
+    assert "[watch] is not a section" in refused(tmp_path, watch=[{"folder": "in"}]).found
     path = write(tmp_path, {name: table for name, table in plain(tmp_path).items() if name != "node"})
     path.write_text(f"node = 3\n{path.read_text()}")
-    with pytest.raises(UsageError, match=r"\[node\] is no section"):
+    with pytest.raises(UsageError, match=r"\[node\] is not a section"):
         load_config(path)
 
 
@@ -287,10 +306,10 @@ def test_no_number_is_infinite_or_none(tmp_path, number):
         ("status", {"host": "0.0.0.0"}, "[status] host is '0.0.0.0'"),
         ("status", {"host": "node.example"}, "[status] host is 'node.example'"),
         ("limits", {"quiet_s": -1}, "[limits]: quiet_s is -1"),
-        ("limits", {"longest_wait_s": 1}, "[limits]: longest_wait_s is 1"),
-        ("limits", {"most_used": 0}, "[limits] most_used is 0"),
-        ("limits", {"most_used": 75}, "[limits] most_used is 75"),
-        ("limits", {"least_free_gb": -1}, "[limits] least_free_gb is -1"),
+        ("limits", {"max_wait_s": 1}, "[limits]: max_wait_s is 1"),
+        ("limits", {"max_used_fraction": 0}, "[limits] max_used_fraction is 0"),
+        ("limits", {"max_used_fraction": 75}, "[limits] max_used_fraction is 75"),
+        ("limits", {"min_free_gb": -1}, "[limits] min_free_gb is -1"),
         ("limits", {"quota_gb": 5}, "[limits] quota_gb is 5"),
         ("limits", {"job_timeout_s": 0}, "[limits] job_timeout_s is 0"),
         ("limits", {"drain_s": 1e300}, "[limits] drain_s is 1e+300"),
@@ -336,7 +355,7 @@ def test_a_value_that_could_not_work_is_told_with_its_place(tmp_path, name, chan
 def test_a_hint_is_what_to_write(tmp_path):
     assert refused(tmp_path, model=model(modality="PET")).hint == 'modality = "PT"'
     assert refused(tmp_path, receive={"sop_classes": ["CTImageStrage"]}).hint == "CTImageStorage"
-    assert refused(tmp_path, limits={"most_used": 75}).hint == "most_used = 1"
+    assert refused(tmp_path, limits={"max_used_fraction": 75}).hint == "max_used_fraction = 1"
     assert refused(tmp_path, watch={"after": "kept"}).hint == "keep"
 
 
@@ -450,12 +469,12 @@ def test_every_section_comes_back_as_it_was(tmp_path, name):
     kind = SECTIONS[name]
     more = {}
     if kind is Limits:
-        more = {"longest_wait_s": st.just(1e9), "most_retry_s": st.just(1e9)}
+        more = {"max_wait_s": st.just(1e9), "retry_max_s": st.just(1e9)}
 
     @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
     @given(section(kind, **more))
     def comes_back(made: Any) -> None:
-        table = tomllib.loads("\n".join(written(made)))
+        table = tomllib.loads("\n".join(section_lines(made)))
         assert Reader(tmp_path / "node.toml").section(kind, table, f"[{name}]") == made
 
     comes_back()

@@ -131,7 +131,7 @@ def test_a_disk_without_room_for_a_row_is_an_output_error(node):
 
 
 def test_threads_receive_claim_and_look_at_once_and_nothing_is_counted_twice(node):
-    node.policy = node.store.policy = Policy(quiet_s=0, longest_wait_s=0)
+    node.policy = node.store.policy = Policy(quiet_s=0, max_wait_s=0)
     claimed, errors = [], []
 
     def guarded(work):

@@ -18,7 +18,7 @@ from medattn_edge.scanner.store.disk import Disk
 from tests.support.status_scenes import SCENES, WORKERS, Watched, all_down, calm, many, nothing_yet, quarantine, running
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
-PARTS = ["todo", "series", "times", "deliveries", "workers", "disk", "results"]
+PARTS = ["actions", "series", "times", "deliveries", "workers", "disk", "results"]
 
 
 class Page(HTMLParser):

@@ -229,11 +229,11 @@ def test_more_objects_than_a_series_may_have_are_refused_and_the_series_is_not_s
 
 def test_a_disk_above_its_watermark_refuses_with_out_of_resources_until_there_is_room(tmp_path):
     files = files_of(tmp_path)
-    node = Node(tmp_path / "node", limits={"most_used": 1.0, "least_free": 0, "quota": 500})
+    node = Node(tmp_path / "node", limits={"max_used_fraction": 1.0, "min_free": 0, "quota": 500})
     with Serving(node) as serving:
         assert send(serving.port, files).statuses == [0xA700] * 3
         assert (serving.files(), serving.aside()) == ([], [])
-        node.custody.configure(node.policy, Watermark(node.root, most_used=1.0, least_free=0))
+        node.custody.configure(node.policy, Watermark(node.root, max_used_fraction=1.0, min_free=0))
         assert send(serving.port, files).statuses == [0] * 3
     node.store.close()
 

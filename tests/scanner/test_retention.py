@@ -47,7 +47,7 @@ def test_a_full_disk_removes_the_oldest_delivered_series_first(node):
         keys.append(delivered(node, series))
         node.pass_time(10)
     held = disk.folder_bytes(node.root)
-    node.custody.configure(node.policy, Watermark(node.root, most_used=1.0, least_free=0, quota=int(held * 1.01)))
+    node.custody.configure(node.policy, Watermark(node.root, max_used_fraction=1.0, min_free=0, quota=int(held * 1.01)))
     assert node.custody.clean(7, 30).series >= 1
     assert not (node.spool.incoming / keys[0]).exists()
 

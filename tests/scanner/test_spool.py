@@ -116,7 +116,7 @@ def test_what_cannot_be_filed_is_kept_in_quarantine_under_its_reason(node):
 
 
 def test_above_the_watermark_an_object_is_refused_and_its_series_not_segmented_without_it(tmp_path):
-    node = Node(tmp_path / "node", limits={"most_used": 1.0, "least_free": 0, "quota": 100_000_000})
+    node = Node(tmp_path / "node", limits={"max_used_fraction": 1.0, "min_free": 0, "quota": 100_000_000})
     node.keep(1, 1)
     node.limits["quota"] = 1000
     node.custody.configure(node.policy, Watermark(node.root, **node.limits))
@@ -130,7 +130,7 @@ def test_above_the_watermark_an_object_is_refused_and_its_series_not_segmented_w
     assert (seen.reason, seen.detail) == ("disk_full", "1 objects were sent and not taken")
     with pytest.raises(UsageError, match="not whole"):
         node.store.repairs.requeue(node.key(1))
-    node.custody.configure(node.policy, Watermark(node.root, most_used=1.0, least_free=0))
+    node.custody.configure(node.policy, Watermark(node.root, max_used_fraction=1.0, min_free=0))
     assert node.keep(1, 2).late
     node.pass_time(60)
     assert node.custody.queue_complete().queued == (node.key(1),)
@@ -173,15 +173,15 @@ def test_the_watermark_looks_at_the_share_and_at_the_bytes_of_the_disk(tmp_path,
         return type("Usage", (), {"total": 100_000, "free": 30_000})
 
     monkeypatch.setattr(disk.shutil, "disk_usage", usage)
-    assert not Watermark(tmp_path, most_used=0.75, least_free=5_000).look().refuses
-    assert Watermark(tmp_path, most_used=0.75, least_free=5_000).look(coming=6_000).refuses
-    assert Watermark(tmp_path, most_used=0.75, least_free=30_001).look().refuses
-    assert Watermark(tmp_path, most_used=0.69, least_free=0).look().refuses
-    assert Watermark(tmp_path, most_used=0.75, least_free=5_000).look().used_fraction == pytest.approx(0.7)
+    assert not Watermark(tmp_path, max_used_fraction=0.75, min_free=5_000).look().refuses
+    assert Watermark(tmp_path, max_used_fraction=0.75, min_free=5_000).look(coming=6_000).refuses
+    assert Watermark(tmp_path, max_used_fraction=0.75, min_free=30_001).look().refuses
+    assert Watermark(tmp_path, max_used_fraction=0.69, min_free=0).look().refuses
+    assert Watermark(tmp_path, max_used_fraction=0.75, min_free=5_000).look().used_fraction == pytest.approx(0.7)
 
 
 def test_a_quota_counts_what_the_folder_holds(tmp_path):
-    mark = Watermark(tmp_path, most_used=1.0, least_free=0, quota=1000)
+    mark = Watermark(tmp_path, max_used_fraction=1.0, min_free=0, quota=1000)
     (tmp_path / "a").write_bytes(bytes(600))
     assert (mark.look().free, mark.look(401).refuses, mark.look(400).refuses) == (400, True, False)
     mark.add(300)
@@ -191,13 +191,15 @@ def test_a_quota_counts_what_the_folder_holds(tmp_path):
     assert mark.look().free == 1000
 
 
-@pytest.mark.parametrize("wrong", [{"most_used": 0}, {"most_used": 75}, {"least_free": -1}, {"quota": 5_000_000_000}])
+@pytest.mark.parametrize(
+    "wrong", [{"max_used_fraction": 0}, {"max_used_fraction": 75}, {"min_free": -1}, {"quota": 5_000_000_000}]
+)
 def test_a_watermark_that_would_refuse_everything_is_refused_itself(tmp_path, wrong):
     with pytest.raises(UsageError, match="expected"):
         Watermark(tmp_path, **wrong)
 
 
-@pytest.mark.parametrize("wrong", [{"quiet_s": -1}, {"max_instances": 0}, {"longest_wait_s": 1}, {"quiet_s": math.nan}])
+@pytest.mark.parametrize("wrong", [{"quiet_s": -1}, {"max_instances": 0}, {"max_wait_s": 1}, {"quiet_s": math.nan}])
 def test_a_policy_under_which_nothing_would_happen_is_refused(wrong):
     with pytest.raises(UsageError, match="at least"):
         Policy(**wrong)

@@ -200,7 +200,7 @@ def test_without_destinations_a_result_is_delivered_at_once(node):
 
 
 def test_a_destination_is_tried_again_after_growing_pauses_and_then_dead(tmp_path):
-    node = Node(tmp_path / "node", Policy(quiet_s=60, first_retry_s=10, most_retry_s=40, delivery_attempts=6, seed=3))
+    node = Node(tmp_path / "node", Policy(quiet_s=60, retry_initial_s=10, retry_max_s=40, delivery_attempts=6, seed=3))
     node.segment(node.job(), "pacs")
     pauses = []
     for _ in range(5):

@@ -180,13 +180,13 @@ def test_files_are_removed_when_that_is_wanted_but_only_what_is_durable(node, tm
 
 
 def test_a_disk_that_takes_nothing_leaves_the_files_for_later(tmp_path):
-    node = Node(tmp_path / "node", limits={"most_used": 1.0, "least_free": 0, "quota": 500})
+    node = Node(tmp_path / "node", limits={"max_used_fraction": 1.0, "min_free": 0, "quota": 500})
     watched = Watched(node, tmp_path / "incoming", after="remove")
     files = series(watched.folder)
     with pytest.raises(OutputError):
         watched.look()
     assert all(path.exists() for path in files)
-    node.custody.configure(node.policy, Watermark(node.root, most_used=1.0, least_free=0))
+    node.custody.configure(node.policy, Watermark(node.root, max_used_fraction=1.0, min_free=0))
     assert watched.look() == 3
     assert watched.kept() == 3
     node.store.close()
@@ -198,7 +198,7 @@ def test_a_series_of_which_the_disk_takes_only_a_part_is_not_segmented_in_part(t
     first, *rest = series(watched.folder)
     hidden = [path.rename(path.with_name(f".{path.name}")) for path in rest]
     assert watched.look() == 1
-    node.custody.configure(node.policy, Watermark(node.root, most_used=1.0, least_free=0, quota=500))
+    node.custody.configure(node.policy, Watermark(node.root, max_used_fraction=1.0, min_free=0, quota=500))
     for path in hidden:
         path.rename(path.with_name(path.name.removeprefix(".")))
     with pytest.raises(OutputError):

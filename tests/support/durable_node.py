@@ -21,7 +21,7 @@ from medattn_edge.scanner.store.schema import MIGRATIONS, Migration
 from medattn_edge.scanner.store.spool import Spool
 from medattn_edge.scanner.store.store import Store
 
-POLICY = Policy(quiet_s=60, longest_wait_s=600, delivery_attempts=3)
+POLICY = Policy(quiet_s=60, max_wait_s=600, delivery_attempts=3)
 
 
 def sample(series: object, number: object, more: str = "") -> tuple[bytes, Header]:
@@ -46,7 +46,7 @@ class Node:
     root: Path
     policy: Policy = POLICY
     now: float = 1_000_000.0
-    limits: dict[str, Any] = field(default_factory=lambda: {"most_used": 1.0, "least_free": 0})
+    limits: dict[str, Any] = field(default_factory=lambda: {"max_used_fraction": 1.0, "min_free": 0})
 
     migrations: tuple[Migration, ...] = MIGRATIONS
 

@@ -23,7 +23,7 @@ from medattn_edge.scanner.store.transitions import State
 from tests.support.durable_node import Node, read_header
 
 CHANGES = ("fsync", "replace", "rename", "unlink", "rmdir", "mkdir")
-POLICY = Policy(quiet_s=0, longest_wait_s=0, interruptions=10_000, delivery_attempts=10_000)
+POLICY = Policy(quiet_s=0, max_wait_s=0, interruptions=10_000, delivery_attempts=10_000)
 
 
 def kill_at(count: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from medattn_edge.scanner.config.check import check
 from medattn_edge.scanner.config.node_config import General, NodeConfig
-from medattn_edge.scanner.config.sections import Destination, Limits, Model, Receive, Status, Tls, Watch
+from medattn_edge.scanner.config.sections import RENAMED_KEYS, Destination, Limits, Model, Receive, Status, Tls, Watch
 from medattn_edge.scanner.config.toml import Reader
 
 _SECTIONS: Final = ("node", "receive", "tls", "watch", "model", "destination", "limits", "status")
@@ -24,7 +24,7 @@ def load_config(path: Path) -> NodeConfig:
         UsageError: for anything that could not work; it names the file and the key.
         IntegrityError: for an artifact that is not what its manifest says.
     """
-    reader = Reader(path)
+    reader = Reader(path, RENAMED_KEYS)
     tables = reader.tables()
     reader.check_keys(tables, _SECTIONS, "section")
     general = reader.section(General, tables.get("node", {}), "[node]")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medattn_edge.scanner.config.sections import Destination, Limits, Model, Receive, Status, Tls, Watch
-from medattn_edge.scanner.config.toml import written
+from medattn_edge.scanner.config.toml import section_lines
 from medattn_edge.scanner.store.records import Policy
 
 __all__ = ["Destination", "Limits", "Model", "NodeConfig", "Receive", "Status", "Tls", "Watch", "reloadable"]
@@ -23,7 +23,20 @@ class General:
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """A node. root: the folder of everything that it keeps. log_file: none: stderr. name: shown on its page."""
+    """A node.
+
+    Attributes:
+        root: the folder of everything that it keeps.
+        models: which artifact segments which series.
+        destinations: where results go.
+        name: shown on its page.
+        log_file: none: stderr.
+        receive: C-STORE; none: nothing listens.
+        tls: a second listener.
+        watch: a folder to take files from.
+        limits: when and how often, and how much.
+        status: the page; none: none.
+    """
 
     root: Path
     models: tuple[Model, ...]
@@ -38,14 +51,14 @@ class NodeConfig:
 
     def dump(self) -> str:
         """TOML with every value: it loads to the same configuration."""
-        blocks = [("[node]", written(General(self.root, self.name, self.log_file)))]
+        blocks = [("[node]", section_lines(General(self.root, self.name, self.log_file)))]
         for header, section in (("receive", self.receive), ("tls", self.tls), ("watch", self.watch)):
             if section is not None:
-                blocks.append((f"[{header}]", written(section)))
-        blocks += [("[[model]]", written(model)) for model in self.models]
-        blocks += [("[[destination]]", written(one)) for one in self.destinations]
-        blocks.append(("[limits]", written(self.limits)))
-        blocks.append(("[status]", written(self.status or Status(enabled=False))))
+                blocks.append((f"[{header}]", section_lines(section)))
+        blocks += [("[[model]]", section_lines(model)) for model in self.models]
+        blocks += [("[[destination]]", section_lines(one)) for one in self.destinations]
+        blocks.append(("[limits]", section_lines(self.limits)))
+        blocks.append(("[status]", section_lines(self.status or Status(enabled=False))))
         return "\n\n".join("\n".join([header, *lines]) for header, lines in blocks) + "\n"
 
     def policy(self) -> Policy:

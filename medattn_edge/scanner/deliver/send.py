@@ -177,8 +177,8 @@ def _associate(destination: Destination, calling_ae: str, contexts: Sequence[Any
         for one in sockets:
             one.close()
     if association.is_rejected:
-        told: Any = association.acceptor.primitive
-        raise DeliveryRefused(_REJECTIONS.get((told.result_source, told.diagnostic), "association_rejected"))
+        reply: Any = association.acceptor.primitive
+        raise DeliveryRefused(_REJECTIONS.get((reply.result_source, reply.diagnostic), "association_rejected"))
     if refusals:
         raise DeliveryRefused("tls_refused")
     if not opened:

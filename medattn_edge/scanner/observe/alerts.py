@@ -55,13 +55,13 @@ def alerts_of(snapshot: Snapshot, health: Health) -> list[Alert]:
 def alerts_section(snapshot: Snapshot, health: Health, found: Sequence[Alert]) -> str:
     """The section as HTML."""
     if not found:
-        told = "Nothing to do: no series is in quarantine, and every result has arrived or is on its way."
-        return section("todo", "All is well", f"<p>{told}</p>")
+        text = "Nothing to do: no series is in quarantine, and every result has arrived or is on its way."
+        return section("actions", "All is well", f"<p>{text}</p>")
     unlisted = snapshot.states[State.QUARANTINED] - len(snapshot.quarantined)
     more = quiet(f"{unlisted:,} more in quarantine are not listed.") if unlisted > 0 else ""
     count = count_actions(found)
     title = f"To do ({count})" if count else "Just now"
-    return section("todo", title, "".join(_told(one, snapshot.now, health) for one in found) + more)
+    return section("actions", title, "".join(_article(one, snapshot.now, health) for one in found) + more)
 
 
 def count_actions(found: Sequence[Alert]) -> int:
@@ -109,7 +109,7 @@ def _deliveries(snapshot: Snapshot, state: DeliveryState) -> list[Alert]:
     return found
 
 
-def _told(one: Alert, now: float, health: Health) -> str:
+def _article(one: Alert, now: float, health: Health) -> str:
     kind = "trouble" if one.kind == "bad" else "trouble calm"
     listed = "".join(_held(version, now) for version in one.held[:_LISTED])
     more = len(one.held) - _LISTED
@@ -117,7 +117,7 @@ def _told(one: Alert, now: float, health: Health) -> str:
     return (
         f'<article class="{kind}"><h3>{escape(one.title)} <code>{escape(one.reason.code)}</code></h3>'
         f"<p>{escape(sentence(one.reason.meaning))} {one.note}</p>"
-        f'<p class="todo"><b>What to do:</b> {escape(sentence(one.reason.action))}</p>'
+        f'<p class="actions"><b>What to do:</b> {escape(sentence(one.reason.action))}</p>'
         f"{_command(one, health)}{f'<ul>{listed}</ul>' if listed else ''}</article>"
     )
 

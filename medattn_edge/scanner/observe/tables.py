@@ -71,8 +71,8 @@ def _outcome(one: VersionSeen) -> str:
         state: [escape(delivery.destination) for delivery in one.deliveries if delivery.state is state]
         for state in DeliveryState
     }
-    told = [f"{word} {', '.join(by_state[state])}" for state, word in _WORDS.items() if by_state[state]]
-    return "; ".join(told) or "-"
+    parts = [f"{word} {', '.join(by_state[state])}" for state, word in _WORDS.items() if by_state[state]]
+    return "; ".join(parts) or "-"
 
 
 _WORDS: Final = {DeliveryState.DELIVERED: "at", DeliveryState.WAITING: "waits for", DeliveryState.DEAD: "given up:"}
@@ -103,12 +103,12 @@ def deliveries(snapshot: Snapshot, health: Health) -> str:
         *(Column("next try", number=True), Column("last reason", rest=True)),
     )
     total = snapshot.deliveries
-    told = (
+    total_text = (
         f"{total[DeliveryState.DELIVERED]:,} delivered, {total[DeliveryState.WAITING]:,} waiting,"
-        f" {total[DeliveryState.DEAD]:,} given up in all."
+        f" {total[DeliveryState.DEAD]:,} given up in total."
     )
     listed = table("Results that are still to arrive, of the last 100 series", columns, rows) if rows else ""
-    return section("deliveries", "Deliveries", listed + quiet(told))
+    return section("deliveries", "Deliveries", listed + quiet(total_text))
 
 
 def _destination(name: str, seen: list[DeliverySeen], now: float) -> tuple[str, ...]:

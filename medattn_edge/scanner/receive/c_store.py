@@ -15,7 +15,7 @@ from medattn_edge.scanner.config.tls import server_context
 from medattn_edge.scanner.observe.log import Level, Log
 from medattn_edge.scanner.receive.associations import Associations
 from medattn_edge.scanner.receive.listener import Listener, hang_up
-from medattn_edge.scanner.receive.objects import CutOff, header_of, reason_of
+from medattn_edge.scanner.receive.objects import TruncatedObject, header_of, reason_of
 from medattn_edge.scanner.store.custody import Custody
 from medattn_edge.scanner.store.records import Header
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SUCCESS: Final = 0x0000
 OUT_OF_RESOURCES: Final = 0xA700
-OTHER_CLASS: Final = 0xA900  # the data set is not what the command said
+OTHER_CLASS: Final = 0xA900  # the data set is not what the command announced
 NOT_UNDERSTOOD: Final = 0xC000
 _REJECTED_PERMANENTLY, _REJECTED_FOR_NOW = (0x01, 0x01, 0x03), (0x02, 0x03, 0x02)
 _IDLE_S: Final = 120.0  # an association on which nothing comes is aborted
@@ -38,10 +38,10 @@ class Receiver:
     ) -> None:
         self._receive, self._tls, self._custody = receive, tls, custody
         self._associations, self._log = associations, log
-        self._most_bytes = receive.max_object_mb * 1_000_000
+        self._max_bytes = receive.max_object_mb * 1_000_000
         self._listeners: dict[str, Listener] = {}
-        self._numbers: dict[Association, int] = {}
-        self._coming: dict[Association, int] = {}
+        self._association_ids: dict[Association, int] = {}
+        self._incoming_bytes: dict[Association, int] = {}
         self._refusing = False
         self._ae: Any = None
 
@@ -103,7 +103,7 @@ class Receiver:
         elif "*" not in calling and str(wanted.calling_ae_title).strip() not in calling:
             reason, code = "calling_ae", _REJECTED_PERMANENTLY
         elif str(wanted.called_ae_title).strip() != self._receive.ae_title.strip():
-            # The library rejects it by itself; here it is only told.
+            # The library rejects it by itself; here it is only logged.
             self._log.event("rejected", level=Level.WARNING, listener=listener, reason="called_ae")
         if reason:
             self._log.event("rejected", level=Level.WARNING, listener=listener, reason=reason)
@@ -116,13 +116,13 @@ class Receiver:
     def _established(self, event: Any) -> None:
         association = event.assoc
         number = self._associations.opened()
-        self._numbers[association], self._coming[association] = number, 0
+        self._association_ids[association], self._incoming_bytes[association] = number, 0
 
         def ended() -> None:
             # However it ends, its thread does; the library has paths on which no event says so.
             association.join()
-            self._numbers.pop(association, None)
-            self._coming.pop(association, None)
+            self._association_ids.pop(association, None)
+            self._incoming_bytes.pop(association, None)
             self._associations.closed(number)
 
         threading.Thread(target=ended, name="association-end", daemon=True).start()
@@ -133,52 +133,52 @@ class Receiver:
     def _data(self, event: Any) -> None:
         """Abort whoever sends more for one object than one may have, before memory is full of it."""
         association = event.assoc
-        if association in self._coming:
-            self._coming[association] += len(event.data)
+        if association in self._incoming_bytes:
+            self._incoming_bytes[association] += len(event.data)
             # A little more than the object: there are heads around its pieces.
-            if self._coming[association] > 1.1 * self._most_bytes + 1_000_000:
+            if self._incoming_bytes[association] > 1.1 * self._max_bytes + 1_000_000:
                 self._log.event("refused", level=Level.WARNING, reason="too_large")
-                self._coming.pop(association, None)
+                self._incoming_bytes.pop(association, None)
                 # From a thread of its own: this one, which reads for the association, has to end meanwhile.
                 threading.Thread(target=hang_up, args=(association,), name="hang-up", daemon=True).start()
 
     def _store(self, event: Any, listener: str) -> int:
-        self._coming[event.assoc] = 0
+        self._incoming_bytes[event.assoc] = 0
         try:
             data = event.encoded_dataset()
-        except Exception as error:  # noqa: BLE001 - a hostile command; the type is told, and the node goes on
+        except Exception as error:  # noqa: BLE001 - a hostile command; the type is logged, and the node goes on
             self._log.failure("refused", error, level=Level.WARNING)
             return NOT_UNDERSTOOD
         request, calling_ae = event.request, str(event.assoc.requestor.ae_title).strip()
-        said = (str(request.AffectedSOPClassUID or ""), str(request.AffectedSOPInstanceUID or ""))
-        if said[0] != event.context.abstract_syntax:
+        announced = (str(request.AffectedSOPClassUID or ""), str(request.AffectedSOPInstanceUID or ""))
+        if announced[0] != event.context.abstract_syntax:
             return self._refuse("other_class", listener, OTHER_CLASS)  # perhaps one that is not allowed
         try:
             header = header_of(data)
         except ScanError as error:
-            if isinstance(error, CutOff):
-                self._miss(error.header, reason_of(error), calling_ae)
+            if isinstance(error, TruncatedObject):
+                self._record_missing(error.header, reason_of(error), calling_ae)
             return self._put_aside(data, reason_of(error), listener, NOT_UNDERSTOOD)
-        if len(data) > self._most_bytes:
-            self._miss(header, TOO_LARGE, calling_ae)
+        if len(data) > self._max_bytes:
+            self._record_missing(header, TOO_LARGE, calling_ae)
             return self._refuse("too_large", listener, OUT_OF_RESOURCES)
         if not header.series_uid or not header.sop_uid:
             return self._put_aside(data, "blank_uid", listener, NOT_UNDERSTOOD)
-        if said != (header.sop_class, header.sop_uid):
+        if announced != (header.sop_class, header.sop_uid):
             return self._put_aside(data, "other_class", listener, OTHER_CLASS)
         try:
             received = self._custody.keep(data, header, calling_ae)
         except OutputError as error:
             self._log.failure("not_kept", error)
             return OUT_OF_RESOURCES
-        number = self._numbers.get(event.assoc)
+        number = self._association_ids.get(event.assoc)
         if number is not None:
             self._associations.delivered(number, received.key)
         if received.late:
             self._log.event("late_image", key=received.key, version=received.version)
         return SUCCESS
 
-    def _miss(self, header: Header, reason: str, calling_ae: str) -> None:
+    def _record_missing(self, header: Header, reason: str, calling_ae: str) -> None:
         """Record that a series lacks an object, so that it is not segmented without it."""
         if header.series_uid and header.sop_uid:
             try:

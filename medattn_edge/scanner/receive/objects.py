@@ -24,7 +24,7 @@ _ITEM, _END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 UNPARSABLE: Final = "unparsable"
 
 
-class CutOff(ScanError):
+class TruncatedObject(ScanError):
     """An object that ends before its data do. header: what it says of itself all the same."""
 
     def __init__(self, header: Header) -> None:
@@ -34,7 +34,7 @@ class CutOff(ScanError):
 
 def reason_of(error: ScanError) -> str:
     """The code of why an object is not taken."""
-    if isinstance(error, CutOff):
+    if isinstance(error, TruncatedObject):
         return "truncated"
     return error.reason if isinstance(error, RefusedSeries) else UNPARSABLE
 
@@ -42,8 +42,8 @@ def reason_of(error: ScanError) -> str:
 def header_of(source: bytes | Path) -> Header:
     """What a DICOM file (in memory or on disk) says of itself. sha256: of its encoded data set only.
 
-    Raises ScanError, without any value in its message, for what cannot be parsed, and its CutOff for what ends in the
-    middle: it would be a conflict with the whole object when that is sent again.
+    Raises ScanError, without any value in its message, for what cannot be parsed, and TruncatedObject for what ends in
+    the middle: it would be a conflict with the whole object when that is sent again.
     """
     try:
         with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file, quiet():
@@ -77,7 +77,7 @@ def _header(file: BinaryIO) -> Header:
         sop_uid, sop_class, series_uid, study_uid, modality, body_part, description, sha256=digest.hexdigest()
     )
     if not whole:
-        raise CutOff(header)
+        raise TruncatedObject(header)
     return header
 
 

@@ -17,7 +17,7 @@ from medattn_edge.io.dicom.files import SUFFIXES
 from medattn_edge.reasons import TOO_LARGE
 from medattn_edge.scanner.config.sections import Watch
 from medattn_edge.scanner.observe.log import Level, Log
-from medattn_edge.scanner.receive.objects import CutOff, header_of, reason_of
+from medattn_edge.scanner.receive.objects import TruncatedObject, header_of, reason_of
 from medattn_edge.scanner.store.custody import Custody
 from medattn_edge.scanner.store.disk import write_durably
 from medattn_edge.scanner.store.records import Fate, StagedObject
@@ -117,7 +117,7 @@ class Watcher:
                 return self._put_aside(path, staged, "blank_uid")
             received = self._custody.keep(staged, header, _SENDER)
         except ScanError as error:
-            if isinstance(error, CutOff) and error.header.series_uid and error.header.sop_uid:
+            if isinstance(error, TruncatedObject) and error.header.series_uid and error.header.sop_uid:
                 self._custody.record_refusal(error.header, reason_of(error), _SENDER)
             return self._put_aside(path, staged, reason_of(error))
         if received.fate is Fate.CONFLICT:

@@ -47,7 +47,7 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction that sees no other's half, is durable when the block ends, and undone when it raises."""
-        with self._turn, self._told_apart():
+        with self._turn, self._translated():
             database = self._connection()
             database.execute("BEGIN IMMEDIATE")
             try:
@@ -61,7 +61,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """One consistent view, which waits for nobody."""
-        with self._told_apart():
+        with self._translated():
             database = self._connection()
             database.execute("BEGIN")
             try:
@@ -86,7 +86,7 @@ class Database:
         return held.database
 
     @contextmanager
-    def _told_apart(self) -> Iterator[None]:
+    def _translated(self) -> Iterator[None]:
         """A full disk and a damaged file are ours to tell; a constraint or a wrong statement is a bug."""
         try:
             yield

@@ -57,7 +57,7 @@ class Deliveries:
         chance = random.Random(f"{self._context.policy.seed}:{delivery.id}:{attempts}").uniform(0.5, 1.0)
         # Above 2 ** 60 every pause is the longest one.
         pause = min(
-            self._context.policy.most_retry_s, self._context.policy.first_retry_s * 2.0 ** min(attempts - 1, 60)
+            self._context.policy.retry_max_s, self._context.policy.retry_initial_s * 2.0 ** min(attempts - 1, 60)
         )
         next_try = self._context.clock() + chance * pause
         with self._context.database.writing() as database:

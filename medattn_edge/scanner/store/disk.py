@@ -134,7 +134,13 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Disk:
-    """What a disk, or the quota, holds. In bytes; used_fraction from 0 to 1."""
+    """What a disk, or the quota, holds.
+
+    Attributes:
+        total: bytes.
+        free: bytes.
+        refuses: whether nothing more is taken.
+    """
 
     total: int
     free: int
@@ -148,25 +154,30 @@ class Disk:
 class Watermark:
     """Decides whether the disk below a folder takes another object. Several threads may ask.
 
-    most_used: the share of the disk above which nothing new is taken. least_free: bytes that stay free.
+    max_used_fraction: the share of the disk above which nothing new is taken. min_free: bytes that stay free.
     quota: bytes that the folder may hold, instead of the size of the disk (which is looked at as well).
     Raises UsageError for limits that would refuse everything.
     """
 
     def __init__(
-        self, folder: Path, *, most_used: float = 0.75, least_free: int = 5_000_000_000, quota: int | None = None
+        self, folder: Path, *, max_used_fraction: float = 0.75, min_free: int = 5_000_000_000, quota: int | None = None
     ) -> None:
-        if not 0 < most_used <= 1:
+        if not 0 < max_used_fraction <= 1:
             raise UsageError(
-                f"the disk may be used to {most_used:g}", expected="a share above 0, at most 1", hint="0.75"
+                f"the disk may be used to {max_used_fraction:g}", expected="a share above 0, at most 1", hint="0.75"
             )
-        if least_free < 0 or (quota is not None and quota <= least_free):
+        if min_free < 0 or (quota is not None and quota <= min_free):
             raise UsageError(
-                f"{least_free} bytes shall stay free of {'the disk' if quota is None else quota}",
+                f"{min_free} bytes shall stay free of {'the disk' if quota is None else quota}",
                 expected="fewer than the quota, not below 0",
-                hint="set a smaller least_free or a larger quota",
+                hint="set a smaller min_free or a larger quota",
             )
-        self._folder, self._most_used, self._least_free, self._quota = Path(folder), most_used, least_free, quota
+        self._folder, self._max_used_fraction, self._min_free, self._quota = (
+            Path(folder),
+            max_used_fraction,
+            min_free,
+            quota,
+        )
         self._lock = threading.Lock()
         self._held, self._counted = 0, -float("inf")
 
@@ -178,7 +189,7 @@ class Watermark:
         if self._quota is not None:
             total, free = self._quota, min(free, max(0, self._quota - self._held_now()))
         left = free - coming
-        refuses = left < self._least_free or left < total * (1 - self._most_used)
+        refuses = left < self._min_free or left < total * (1 - self._max_used_fraction)
         return Disk(total, free, refuses)
 
     def add(self, size: int) -> None:

@@ -21,8 +21,16 @@ _WITH_A_RESULT = frozenset({State.SEGMENTED, State.DELIVERED, State.FAILED})
 
 @dataclass(frozen=True)
 class Recovery:
-    """How many: unfinished files and folders removed, running jobs queued again and quarantined, objects without a row
-    that got one, unreadable ones put aside, rows whose object was gone, results that are made again.
+    """What a recovery found and did, as counts.
+
+    Attributes:
+        unfinished: files and folders that were removed.
+        requeued: running jobs that were queued again.
+        quarantined: running jobs that were quarantined.
+        adopted: objects without a row that got one.
+        unreadable: objects that were put aside.
+        gone: rows whose object was gone.
+        results_lost: results that are made again.
     """
 
     unfinished: int

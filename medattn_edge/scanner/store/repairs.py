@@ -24,7 +24,13 @@ from medattn_edge.scanner.store.transitions import DeliveryState, State
 
 @dataclass(frozen=True)
 class Filed:
-    """A series as it is on record. state: of its latest version. sizes: bytes of each of its files, by name."""
+    """A series as it is on record.
+
+    Attributes:
+        key: of the series.
+        state: of its latest version.
+        sizes: bytes of each of its files, by name.
+    """
 
     key: str
     state: State

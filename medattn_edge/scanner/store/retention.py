@@ -15,7 +15,13 @@ _MARGIN = 0.05  # of the disk: cleaned up before new work would be refused
 
 @dataclass(frozen=True)
 class Cleaned:
-    """How many series and single objects were removed, and their bytes."""
+    """What a clean-up removed.
+
+    Attributes:
+        series: delivered series.
+        objects: single objects in quarantine.
+        bytes: of both.
+    """
 
     series: int
     objects: int

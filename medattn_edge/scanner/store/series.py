@@ -99,7 +99,7 @@ class SeriesRecords:
                 (State.RECEIVING, now - self._context.policy.quiet_s),
             ).fetchall()
             for row in quiet:
-                if row["key"] in busy and row["last_received"] > now - self._context.policy.longest_wait_s:
+                if row["key"] in busy and row["last_received"] > now - self._context.policy.max_wait_s:
                     continue
                 missing = missing_from(database, row["key"])
                 if missing is None:

@@ -40,7 +40,7 @@ def run_canary(session: Session, artifact_sha256: str, root: Path) -> str:
     found, key, path = labels_hash(session), _key(session, artifact_sha256), Layout(root).canaries
     # The workers of several devices start at the same time, and none may lose what another has written down.
     with locked(Layout(root).canary_lock, wait=True):
-        known = _known(path)
+        known = _known_answers(path)
         if key not in known:
             write_durably(path, (json.dumps({**known, key: found}, indent=1, sort_keys=True) + "\n").encode())
     if known.get(key, found) != found:
@@ -75,11 +75,13 @@ def _key(session: Session, artifact_sha256: str) -> str:
     facts = session.facts
     runtime = {name: facts[name] for name in sorted(facts) if name in (facts.get("backend"), "backend", "device")}
     host = hardware.cpu()
-    told = json.dumps({**runtime, "cpu": host.model, "isa": hardware.isa(host), "threads": facts.get("threads")})
-    return hashlib.sha256(f"{artifact_sha256}\0{told}".encode()).hexdigest()
+    runtime_facts = json.dumps(
+        {**runtime, "cpu": host.model, "isa": hardware.isa(host), "threads": facts.get("threads")}
+    )
+    return hashlib.sha256(f"{artifact_sha256}\0{runtime_facts}".encode()).hexdigest()
 
 
-def _known(path: Path) -> dict[str, str]:
+def _known_answers(path: Path) -> dict[str, str]:
     damaged = CanaryError("canary_damaged", f"{path} is damaged", expected="what a node wrote", hint=f"rm '{path}'")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -27,7 +27,12 @@ ROOM: Final = 64_000_000  # bytes that a result may need; without them no series
 
 @dataclass(frozen=True)
 class Routes:
-    """Which model segments a series, and where its results go."""
+    """Which model segments a series, and where its results go.
+
+    Attributes:
+        models: in the order in which they are asked.
+        destinations: the names of all.
+    """
 
     models: tuple[Model, ...]
     destinations: tuple[str, ...]

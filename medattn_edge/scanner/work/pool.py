@@ -19,7 +19,7 @@ _LEAST_S: Final = 1.0  # to end a worker, however late it is
 _NOBODY: Final = "router"
 
 
-class Crew:
+class WorkerPool:
     """Started, changed and ended by the main thread. result: called by the workers' threads after each result."""
 
     def __init__(self, config: NodeConfig, custody: Custody, log: Log, result: Callable[[], None]) -> None:

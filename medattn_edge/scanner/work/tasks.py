@@ -15,7 +15,13 @@ from medattn_edge.scanner.store.records import Output
 
 @dataclass(frozen=True)
 class Task:
-    """Segment these files with a model, and write the results into a folder that is there and empty."""
+    """Segment a series.
+
+    Attributes:
+        model: its name.
+        files: of the series.
+        folder: for the results; it is there and empty.
+    """
 
     model: str
     files: tuple[Path, ...]
@@ -33,7 +39,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Done:
-    """seconds: of each stage (read, infer, write). notes: for people, about the results."""
+    """A series that was segmented.
+
+    Attributes:
+        outputs: files in the folder of the task.
+        seconds: of each stage (read, infer, write).
+        notes: for people, about the results.
+    """
 
     outputs: tuple[Output, ...]
     seconds: Mapping[str, float]
@@ -52,7 +64,12 @@ class Done:
 
 @dataclass(frozen=True)
 class Refused:
-    """The series itself is the reason, and trying again would not help. detail: for people, without identifiers."""
+    """The series itself is the reason, and trying again would not help.
+
+    Attributes:
+        reason: a code of SERIES_REASONS or JOB_REASONS.
+        detail: for people, without identifiers.
+    """
 
     reason: str
     detail: str
