@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+import tracemalloc
 from dataclasses import replace
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ import pytest
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
+from hypothesis import given  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
 from pynetdicom import AE, evt  # noqa: E402
 
 from medattn_edge.io.dicom.files import data_set_start  # noqa: E402
 from medattn_edge.scanner.receive.objects import header_of  # noqa: E402
+from medattn_edge.scanner.receive.stream import JoinedPieces  # noqa: E402
 from medattn_edge.scanner.store.disk import Watermark  # noqa: E402
 from tests.support.dicom_peers import dcmsend, dcmtk, needs_dcmtk, send, storescu  # noqa: E402
 from tests.support.dicom_phantoms import make_series, real_ct, save, write_series  # noqa: E402
@@ -67,6 +71,39 @@ def test_an_object_whose_file_cannot_be_written_is_answered_with_out_of_resource
         assert status is not None
         assert status != 0
         assert serving.count() == 0
+
+
+@needs_dcmtk
+def test_a_large_object_is_in_memory_once(node, tmp_path):
+    [path] = files_of(tmp_path, slices=1)
+    large = pydicom.dcmread(path)
+    large.PixelData = bytes(48_000_000)
+    large.save_as(path)
+    size = path.stat().st_size
+    del large
+    peaks: list[int] = []
+    with Serving(node) as serving:
+        tracemalloc.start()
+        try:
+            storescu(serving.port, [path])
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+        assert serving.count() == 1
+        assert data_set(serving.files()[0]) == data_set(path)
+    assert size < peaks[0] < 1.6 * size
+
+
+@given(st.lists(st.binary(max_size=20), max_size=4), st.lists(st.integers(0, 90), max_size=6), st.integers(1, 30))
+def test_joined_pieces_read_as_one_file(pieces, places, count):
+    whole, joined = BytesIO(b"".join(pieces)), BufferedReader(JoinedPieces(*pieces), 8)
+    for place in places:
+        assert joined.seek(place) == whole.seek(place)
+        assert joined.read(count) == whole.read(count)
+        assert joined.tell() == whole.tell()
+    assert joined.seek(-min(3, len(whole.getvalue())), 2) == whole.seek(-min(3, len(whole.getvalue())), 2)
+    assert joined.read() == whole.read()
+    joined.close()
 
 
 def test_a_duplicate_is_answered_with_success_and_kept_once(node, tmp_path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import os
 import ssl
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from medattn_edge.errors import MedattnError, OutputError, ScanError
 from medattn_edge.reasons import TOO_LARGE
@@ -16,6 +18,7 @@ from medattn_edge.scanner.observe.log import Level, Log
 from medattn_edge.scanner.receive.associations import Associations
 from medattn_edge.scanner.receive.listener import Listener, hang_up
 from medattn_edge.scanner.receive.objects import TruncatedObject, header_of, reason_of
+from medattn_edge.scanner.receive.stream import JoinedPieces
 from medattn_edge.scanner.store.custody import Custody
 from medattn_edge.scanner.store.records import Header
 
@@ -27,6 +30,7 @@ OUT_OF_RESOURCES: Final = 0xA700
 OTHER_CLASS: Final = 0xA900  # the data set is not what the command announced
 NOT_UNDERSTOOD: Final = 0xC000
 _REJECTED_PERMANENTLY, _REJECTED_FOR_NOW = (0x01, 0x01, 0x03), (0x02, 0x03, 0x02)
+_BUFFER: Final = 1 << 16
 _IDLE_S: Final = 120.0  # an association on which nothing comes is aborted
 
 
@@ -145,29 +149,33 @@ class Receiver:
     def _store(self, event: Any, listener: str) -> int:
         self._incoming_bytes[event.assoc] = 0
         try:
-            data = event.encoded_dataset()
+            file = _file_of(event)
         except Exception as error:  # noqa: BLE001 - a hostile command; the type is logged, and the node goes on
             self._log.failure("refused", error, level=Level.WARNING)
             return NOT_UNDERSTOOD
+        with file:
+            return self._store_file(event, file, listener)
+
+    def _store_file(self, event: Any, file: BinaryIO, listener: str) -> int:
         request, calling_ae = event.request, str(event.assoc.requestor.ae_title).strip()
         announced = (str(request.AffectedSOPClassUID or ""), str(request.AffectedSOPInstanceUID or ""))
         if announced[0] != event.context.abstract_syntax:
             return self._refuse("other_class", listener, OTHER_CLASS)  # perhaps one that is not allowed
         try:
-            header = header_of(data)
+            header = header_of(file)
         except ScanError as error:
             if isinstance(error, TruncatedObject):
                 self._record_missing(error.header, reason_of(error), calling_ae)
-            return self._put_aside(data, reason_of(error), listener, NOT_UNDERSTOOD)
-        if len(data) > self._max_bytes:
+            return self._put_aside(file, reason_of(error), listener, NOT_UNDERSTOOD)
+        if file.seek(0, os.SEEK_END) > self._max_bytes:
             self._record_missing(header, TOO_LARGE, calling_ae)
             return self._refuse("too_large", listener, OUT_OF_RESOURCES)
         if not header.series_uid or not header.sop_uid:
-            return self._put_aside(data, "blank_uid", listener, NOT_UNDERSTOOD)
+            return self._put_aside(file, "blank_uid", listener, NOT_UNDERSTOOD)
         if announced != (header.sop_class, header.sop_uid):
-            return self._put_aside(data, "other_class", listener, OTHER_CLASS)
+            return self._put_aside(file, "other_class", listener, OTHER_CLASS)
         try:
-            received = self._custody.keep(data, header, calling_ae)
+            received = self._custody.keep(file, header, calling_ae)
         except OutputError as error:
             self._log.failure("not_kept", error)
             return OUT_OF_RESOURCES
@@ -190,13 +198,22 @@ class Receiver:
         self._log.event("refused", level=Level.WARNING, listener=listener, reason=reason, status=status)
         return status
 
-    def _put_aside(self, data: bytes, reason: str, listener: str, status: int) -> int:
+    def _put_aside(self, file: BinaryIO, reason: str, listener: str, status: int) -> int:
         """Keep what cannot be filed, for whoever has to find out what the sender does."""
         try:
-            self._custody.keep_unreadable(data, reason)
+            self._custody.keep_unreadable(file, reason)
         except OutputError:
             return self._refuse("not_kept", listener, OUT_OF_RESOURCES)
         return self._refuse(reason, listener, status)
+
+
+def _file_of(event: Any) -> BinaryIO:
+    """The object that came, as the file that it will be, over the library's own memory: it is never there twice."""
+    from pynetdicom.dsutils import encode_file_meta
+
+    head = b"\0" * 128 + b"DICM" + encode_file_meta(event.file_meta)
+    pieces = JoinedPieces(head, event.request.DataSet.getbuffer())
+    return cast(BinaryIO, io.BufferedReader(pieces, _BUFFER))
 
 
 def _application_entity(receive: Receive) -> Any:

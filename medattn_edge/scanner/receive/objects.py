@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -39,14 +40,16 @@ def reason_of(error: ScanError) -> str:
     return error.reason if isinstance(error, RefusedSeries) else UNPARSABLE
 
 
-def header_of(source: bytes | Path) -> Header:
-    """What a DICOM file (in memory or on disk) says of itself. sha256: of its encoded data set only.
+def header_of(source: BinaryIO | bytes | Path) -> Header:
+    """What a DICOM file (open and seekable, in memory or on disk) says of itself. sha256: of its encoded data set only.
 
     Raises ScanError, without any value in its message, for what cannot be parsed, and TruncatedObject for what ends in
     the middle: it would be a conflict with the whole object when that is sent again.
     """
     try:
-        with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file, quiet():
+        with ExitStack() as opened:
+            file = source if not isinstance(source, bytes | Path) else opened.enter_context(_open(source))
+            opened.enter_context(quiet())
             return _header(file)
     except ScanError:
         raise
@@ -58,9 +61,14 @@ def header_of(source: bytes | Path) -> Header:
         ) from None  # the library's message quotes the data
 
 
+def _open(source: bytes | Path) -> BinaryIO:
+    return BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+
+
 def _header(file: BinaryIO) -> Header:
     import pydicom
 
+    file.seek(0)
     start, deflated = _data_set(file)
     if deflated:
         check_inflated(file, start)

@@ -118,7 +118,7 @@ class Custody:
         quarantine, and the first stays.
 
         Args:
-            content: the whole file, in memory or staged.
+            content: the whole file, in memory, open and seekable, or staged.
             header: what the file says of itself.
             calling_ae: the title of the sender; empty for a folder.
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from medattn_edge.errors import UsageError
 
@@ -73,7 +73,8 @@ class StagedObject:
     sha256: str
 
 
-Content = bytes | StagedObject
+# In memory, open and seekable, or staged.
+Content = bytes | BinaryIO | StagedObject
 
 
 class Fate(StrEnum):

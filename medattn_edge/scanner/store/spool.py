@@ -189,12 +189,21 @@ def measure(content: Content) -> tuple[int, str]:
     """The size of an object in bytes, and its sha256."""
     if isinstance(content, StagedObject):
         return content.bytes, content.sha256
-    return len(content), hashlib.sha256(content).hexdigest()
+    if isinstance(content, bytes):
+        return len(content), hashlib.sha256(content).hexdigest()
+    content.seek(0)
+    digest, size = hashlib.sha256(), 0
+    while chunk := content.read(_CHUNK):
+        digest.update(chunk)
+        size += len(chunk)
+    return size, digest.hexdigest()
 
 
 def _write(path: Path, content: Content) -> None:
     if isinstance(content, StagedObject):
         with as_output_error(path):
             rename_durably(content.path, path)
-    else:
-        write_durably(path, content)
+        return
+    if not isinstance(content, bytes):
+        content.seek(0)
+    write_durably(path, content)
