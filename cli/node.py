@@ -124,6 +124,33 @@ def status(config: Config, json: Json = False) -> None:
         tell_status(document, config)
 
 
+@app.command("check")
+def check(config: Config, json: Json = False) -> None:
+    """Try what the file names: every model opens and passes its canary, every destination takes things.
+
+    A model gets a worker process as in the node; an archive a C-ECHO; a folder a file that is removed again.
+    Nothing is segmented or delivered, and a node may run meanwhile. The exit code is that of the first that fails:
+    6 for a model, 3 for a destination, 5 for an artifact that was changed, 2 for the file itself.
+    """
+    from medattn_edge.scanner.check import check_node
+    from medattn_edge.scanner.observe.allowlist import allowed_values
+    from medattn_edge.scanner.observe.log import Log
+
+    from .node_text import tell_check
+
+    loaded = _load(config)
+    results = []
+    for result in check_node(loaded, Log(allow=allowed_values(loaded))):
+        results.append(result)
+        if not json:
+            tell_check(result)
+    if json:
+        console.print_json({"ok": all(one.ok for one in results), "checks": [one.to_json() for one in results]})
+    code = next((one.exit_code for one in results if not one.ok), 0)
+    if code:
+        raise typer.Exit(code)
+
+
 @app.command("requeue")
 def requeue(
     key: Annotated[str, typer.Argument(help="The series, as the status shows it: 32 hexadecimal digits.")],

@@ -6,11 +6,25 @@ import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import console
 
+if TYPE_CHECKING:
+    from medattn_edge.scanner.check import CheckResult
+
 Document = Mapping[str, Any]
+
+
+def tell_check(result: CheckResult) -> None:
+    """Print what came of one check, and what to do about it."""
+    from medattn_edge.scanner.observe.messages import sentence
+
+    if result.ok:
+        console.say(f"{result.kind} {result.name}: ok ({result.seconds:.1f} s)")
+        return
+    console.say(f"{result.kind} {result.name}: {result.reason}")
+    console.say(f"  {sentence(result.meaning)} {sentence(result.action)}")
 
 
 def tell_status(document: Document, config: Path) -> None:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from medattn_edge.scanner.config.node_config import Destination, NodeConfig, Receive
+from medattn_edge.scanner.config.node_config import Destination, NodeConfig
 from medattn_edge.scanner.deliver.deliverer import Deliverer
 from medattn_edge.scanner.observe.log import Log
 from medattn_edge.scanner.receive.associations import Associations
@@ -110,7 +110,7 @@ class Endpoints:
             thread.start()
 
     def _start_delivery(self, destination: Destination) -> None:
-        calling_ae = _calling_ae(self._config, destination)
+        calling_ae = self._config.calling_ae(destination)
         deliverer = Deliverer(destination, self._custody, self._log, calling_ae)
         stopping, wake = threading.Event(), threading.Event()
         thread = threading.Thread(
@@ -131,10 +131,5 @@ def _load_library(config: NodeConfig) -> None:
         import pynetdicom  # noqa: F401
 
 
-def _calling_ae(config: NodeConfig, destination: Destination) -> str:
-    """The title that the node calls itself when it delivers."""
-    return destination.calling_ae_title or (config.receive or Receive).ae_title
-
-
 def _delivery_of(config: NodeConfig, destination: Destination) -> tuple[Destination, str]:
-    return destination, _calling_ae(config, destination)
+    return destination, config.calling_ae(destination)

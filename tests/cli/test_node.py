@@ -232,7 +232,7 @@ def test_a_node_needs_a_file_and_a_sub_command_has_it_behind_its_name(medattn, t
 
 def test_help_shows_what_there_is(medattn):
     shown = medattn("node", "--help").stdout
-    for word in ("init", "status", "requeue", "--config", "--dump-config", "SIGHUP"):
+    for word in ("init", "check", "status", "requeue", "--config", "--dump-config", "SIGHUP"):
         assert word in shown
     assert " node " in medattn("--help").stdout
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,8 @@ pytest.importorskip("cryptography", reason="the extra dev is not installed")
 from medattn_edge.reasons import DELIVERY_REASONS  # noqa: E402
 from medattn_edge.scanner.config.sections import Destination  # noqa: E402
 from medattn_edge.scanner.deliver.deliverer import Deliverer  # noqa: E402
-from medattn_edge.scanner.deliver.send import verify  # noqa: E402
+from medattn_edge.scanner.deliver.folder import probe  # noqa: E402
+from medattn_edge.scanner.deliver.send import DeliveryRefused, echo  # noqa: E402
 from medattn_edge.scanner.observe.log import Log  # noqa: E402
 from medattn_edge.scanner.store.records import Output  # noqa: E402
 from medattn_edge.scanner.store.transitions import DeliveryState, State  # noqa: E402
@@ -398,9 +400,22 @@ def test_the_log_tells_what_happened_and_names_nobody(node, results):
 
 
 @refused
-def test_whether_a_destination_answers_can_be_asked(tmp_path):
+def test_whether_an_archive_answers_can_be_asked(tmp_path):
     with Archive() as archive:
-        assert verify(archive_at(archive.port))
-    assert not verify(archive_at(free_port(), timeout_s=2))
-    assert verify(Destination("disk", folder=tmp_path))
-    assert not verify(Destination("disk", folder=tmp_path / "gone"))
+        echo(archive_at(archive.port), "MEDATTN")
+        assert (archive.calling, archive.uids) == ("MEDATTN", [])
+        with pytest.raises(DeliveryRefused) as caught:
+            echo(replace(archive_at(archive.port), ae_title="OTHER"), "MEDATTN")
+        assert caught.value.reason == "called_title_unknown"
+    with pytest.raises(DeliveryRefused) as caught:
+        echo(archive_at(free_port(), timeout_s=2), "MEDATTN")
+    assert (caught.value.reason, caught.value.hint) == ("no_connection", DELIVERY_REASONS["no_connection"].action)
+
+
+def test_whether_a_folder_takes_files_can_be_asked_and_leaves_nothing(tmp_path):
+    probe(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    for folder, reason in ((tmp_path / "gone", "folder_missing"), (Path("/proc"), "folder_unwritable")):
+        with pytest.raises(DeliveryRefused) as caught:
+            probe(folder)
+        assert caught.value.reason == reason

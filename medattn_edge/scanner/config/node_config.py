@@ -61,6 +61,10 @@ class NodeConfig:
         blocks.append(("[status]", section_lines(self.status or Status(enabled=False))))
         return "\n\n".join("\n".join([header, *lines]) for header, lines in blocks) + "\n"
 
+    def calling_ae(self, destination: Destination) -> str:
+        """The title that the node calls itself when it delivers."""
+        return destination.calling_ae_title or (self.receive or Receive).ae_title
+
     def policy(self) -> Policy:
         """What the store follows."""
         return self.limits.policy

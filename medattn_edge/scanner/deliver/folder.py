@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import filecmp
+import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -14,6 +16,7 @@ from medattn_edge.errors import OutputError
 from medattn_edge.scanner.deliver.send import DeliveryRefused
 from medattn_edge.scanner.store.disk import sync_folder
 
+_PROBE_BYTES: Final = 4096
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -27,10 +30,10 @@ def put(folder: Path, key: str, version: int, files: Sequence[Path]) -> None:
         raise DeliveryRefused("folder_missing")
     target = folder / key / f"v{version}"
     try:
-        for made in (target.parent, target):
-            if not made.is_dir():
-                made.mkdir()
-                sync_folder(made.parent)
+        for parent in (target.parent, target):
+            if not parent.is_dir():
+                parent.mkdir()
+                sync_folder(parent.parent)
         for left in target.glob(".*.tmp.*"):  # by a node that was killed
             left.unlink()
         for path in files:
@@ -44,6 +47,19 @@ def put(folder: Path, key: str, version: int, files: Sequence[Path]) -> None:
         cause = error.__cause__ if isinstance(error, OutputError) else error
         full = isinstance(cause, OSError) and cause.errno in _FULL
         raise DeliveryRefused("folder_full" if full else "folder_unwritable") from error
+
+
+def probe(folder: Path) -> None:
+    """Write a file into the folder of a destination and remove it. Raises DeliveryRefused."""
+    if not folder.is_dir():
+        raise DeliveryRefused("folder_missing")
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".medattn-edge-check", dir=folder) as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise DeliveryRefused("folder_full" if error.errno in _FULL else "folder_unwritable") from error
 
 
 def _is_there(path: Path, target: Path) -> bool:

@@ -14,6 +14,7 @@ from medattn_edge.reasons import DELIVERY_REASONS
 from medattn_edge.scanner.config.sections import Destination
 from medattn_edge.scanner.config.tls import client_context
 
+_VERIFICATION: Final = "1.2.840.10008.1.1"
 _IMPLICIT: Final = "1.2.840.10008.1.2"
 _CLOSING_S: Final = 2.0  # for the library's thread to end after a refusal
 _REWRITABLE: Final = frozenset({_IMPLICIT, "1.2.840.10008.1.2.1"})  # pixels stay as they are
@@ -92,24 +93,22 @@ class Archive:
         return syntax in accepted or (syntax in _REWRITABLE and bool(accepted & _REWRITABLE))
 
 
-def verify(destination: Destination, calling_ae: str = "MEDATTN") -> bool:
-    """Whether the archive answers a C-ECHO, or the folder is there."""
-    if destination.folder is not None:
-        return destination.folder.is_dir()
+def echo(destination: Destination, calling_ae: str) -> None:
+    """C-ECHO: raises DeliveryRefused unless an archive knows us and answers. Nothing is sent."""
     from pynetdicom.presentation import build_context
 
+    association = _associate(destination, calling_ae, [build_context(_VERIFICATION)])
+    began = time.monotonic()
     try:
-        association = _associate(destination, calling_ae, [build_context("1.2.840.10008.1.1")])
-    except DeliveryRefused:
-        return False
-    try:
-        status = association.send_c_echo()
-        return "Status" in status and status.Status == 0
-    except (RuntimeError, ValueError):
-        return False  # it takes storage, and no C-ECHO
+        reply = association.send_c_echo()
+    except (RuntimeError, ValueError) as error:
+        raise DeliveryRefused("aborted") from error
     finally:
         if association.is_established:
             association.release()
+    if "Status" not in reply:
+        raise DeliveryRefused("no_answer" if time.monotonic() - began >= 0.95 * destination.timeout_s else "aborted")
+    _accepted(int(reply.Status))
 
 
 def _kind(path: Path) -> tuple[str, str] | None:
