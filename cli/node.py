@@ -177,7 +177,7 @@ def _require() -> None:
     """Say which extra is missing before anything is made."""
     from importlib.util import find_spec
 
-    for package in ("pydicom", "highdicom", "pynetdicom"):
+    for package in ("pydicom", "highdicom", "pynetdicom", "jinja2"):
         if find_spec(package) is None:
             raise MissingDependency.of_extra(package, "node")
 

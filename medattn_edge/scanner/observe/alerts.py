@@ -5,17 +5,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from typing import Final, Literal
 
 from medattn_edge.reasons import Reason
-from medattn_edge.scanner.observe.format import ago, counted, modality, quiet, section, until
+from medattn_edge.scanner.observe.format import counted, until
 from medattn_edge.scanner.observe.health import Health
-from medattn_edge.scanner.observe.messages import of_delivery, of_health, of_quarantine, sentence
+from medattn_edge.scanner.observe.messages import of_delivery, of_health, of_quarantine
 from medattn_edge.scanner.store.snapshot import DeliverySeen, Snapshot, VersionSeen
-from medattn_edge.scanner.store.transitions import DeliveryState, State
+from medattn_edge.scanner.store.transitions import DeliveryState
 
-_LISTED: Final = 5  # series of one alert; more are only counted
 _PASSING: Final = frozenset({"starting", "draining"})
 _DISK, _WORKER = "disk_full", "worker_not_ready"
 
@@ -28,7 +26,7 @@ class Alert:
         title: what is wrong, in a few words.
         reason: what happened and what to do; its code is shown too.
         held: the series that it holds up.
-        note: HTML, beside what the reason says.
+        note: beside what the reason says.
         kind: bad, waiting (it goes on by itself once somebody has acted) or passing (nothing to do at all).
     """
 
@@ -37,6 +35,17 @@ class Alert:
     held: tuple[VersionSeen, ...] = ()
     note: str = ""
     kind: Literal["bad", "waiting", "passing"] = "bad"
+
+    def command(self, config: str) -> tuple[str, ...]:
+        """What to type once that is done, in parts that stay on one line; empty when there is nothing to type.
+
+        config: the file of the node; "" when nobody knows.
+        """
+        if not (self.reason.requeue and self.held):
+            return ()
+        keys = {version.key for version in self.held}
+        key = keys.pop() if len(keys) == 1 else "KEY"
+        return "medattn-edge node requeue", key, f"--config {shlex.quote(config) if config else 'FILE'}"
 
 
 def alerts_of(snapshot: Snapshot, health: Health) -> list[Alert]:
@@ -52,21 +61,9 @@ def alerts_of(snapshot: Snapshot, health: Health) -> list[Alert]:
     return found + _deliveries(snapshot, DeliveryState.WAITING)
 
 
-def alerts_section(snapshot: Snapshot, health: Health, found: Sequence[Alert]) -> str:
-    """The section as HTML."""
-    if not found:
-        text = "Nothing to do: no series is in quarantine, and every result has arrived or is on its way."
-        return section("actions", "All is well", f"<p>{text}</p>")
-    unlisted = snapshot.states[State.QUARANTINED] - len(snapshot.quarantined)
-    more = quiet(f"{unlisted:,} more in quarantine are not listed.") if unlisted > 0 else ""
-    count = count_actions(found)
-    title = f"To do ({count})" if count else "Just now"
-    return section("actions", title, "".join(_article(one, snapshot.now, health) for one in found) + more)
-
-
-def count_actions(found: Sequence[Alert]) -> int:
+def count_actions(alerts: Sequence[Alert]) -> int:
     """How many of them somebody has to do something about."""
-    return sum(one.kind != "passing" for one in found)
+    return sum(one.kind != "passing" for one in alerts)
 
 
 def _whys(health: Health) -> list[str]:
@@ -78,7 +75,7 @@ def _whys(health: Health) -> list[str]:
 
 
 def _not_ready(why: str, health: Health) -> Alert:
-    down = [escape(one.device) for one in health.workers if not one.ready]
+    down = [one.device for one in health.workers if not one.ready]
     note = ""
     if why == _DISK:
         note = f"{health.disk.free / 1e9:.1f} of {health.disk.total / 1e9:.1f} GB are free."
@@ -107,34 +104,3 @@ def _deliveries(snapshot: Snapshot, state: DeliveryState) -> list[Alert]:
             note = f"Tried again by itself, next {until(again, snapshot.now)}; nothing is lost."
             found.append(Alert(title, reason, tuple(one for one, _ in held), note, "waiting"))
     return found
-
-
-def _article(one: Alert, now: float, health: Health) -> str:
-    kind = "trouble" if one.kind == "bad" else "trouble calm"
-    listed = "".join(_held(version, now) for version in one.held[:_LISTED])
-    more = len(one.held) - _LISTED
-    listed += f"<li>and {more:,} more</li>" if more > 0 else ""
-    return (
-        f'<article class="{kind}"><h3>{escape(one.title)} <code>{escape(one.reason.code)}</code></h3>'
-        f"<p>{escape(sentence(one.reason.meaning))} {one.note}</p>"
-        f'<p class="actions"><b>What to do:</b> {escape(sentence(one.reason.action))}</p>'
-        f"{_command(one, health)}{f'<ul>{listed}</ul>' if listed else ''}</article>"
-    )
-
-
-def _command(one: Alert, health: Health) -> str:
-    if not (one.reason.requeue and one.held):
-        return ""
-    keys = {version.key for version in one.held}
-    key = keys.pop() if len(keys) == 1 else "KEY"
-    config = shlex.quote(health.config) if health.config else "FILE"
-    # On a small screen it breaks between words only.
-    words = ("medattn-edge node requeue", key, f"--config {config}")
-    command = " ".join(f"<span>{escape(word)}</span>" for word in words)
-    return f'<pre tabindex="0">{command}</pre>'
-
-
-def _held(one: VersionSeen, now: float) -> str:
-    detail = f": {escape(one.detail)}" if one.detail and one.state is State.QUARANTINED else ""
-    objects = counted(one.instances, "object", "objects")
-    return f"<li><code>{one.key}</code> v{one.version}, {modality(one)}, {objects}, {ago(one, now)}{detail}</li>"
