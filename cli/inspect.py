@@ -30,7 +30,7 @@ def command(
     if json:
         console.print_json(facts)
     else:
-        _tell(path, facts)
+        _show(path, facts)
 
 
 def _artifact(path: Path) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     }
 
 
-def _tell(path: Path, facts: dict[str, Any]) -> None:
+def _show(path: Path, facts: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(title=str(path), show_header=False)
@@ -113,11 +113,11 @@ def _islands(recipe: dict[str, Any]) -> dict[str, str]:
     if "islands" not in recipe:
         return {}
     rules = Counter(island["rule"] for island in recipe["islands"])
-    found = {"FP32 islands": f"{rules.total()}: " + ", ".join(f"{count} {rule}" for rule, count in rules.items())}
+    rows = {"FP32 islands": f"{rules.total()}: " + ", ".join(f"{count} {rule}" for rule, count in rules.items())}
     if recipe.get("magnitudes"):
         name, most = next(iter(recipe["magnitudes"].items()))
-        found["largest value"] = f"{most:g} in {name}, on {', '.join(recipe['measured_on'])}; a half ends at 65504"
-    return found
+        rows["largest value"] = f"{most:g} in {name}, on {', '.join(recipe['measured_on'])}; a half ends at 65504"
+    return rows
 
 
 def _intensity(values: dict[str, Any]) -> str:

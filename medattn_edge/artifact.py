@@ -35,18 +35,27 @@ _TOOLS = ("medattn-edge", "numpy", "torch", "onnx", "onnxruntime", "onnxscript",
 class Manifest:
     """What an artifact is.
 
-    precision: fp32, fp16 or int8. sha256: of the model file. parent_sha256: of the file that it was made from.
-    exporter: the record that wrote it. batch: the fixed N of its input, or None for any.
-    inputs, outputs: name -> shape, N as -1 where it is free. operators: type -> count. parameters: how many numbers.
-    gflop: 2 x multiply-adds of convolutions and matrix products of one patch, in 1e9.
-    attention_maps: the names of the maps of its `attention` output, if it has one.
-    agreement: the figures of the check that allowed it to be written. tools: the versions that made it.
-    lineage: the SHA-256 of every ancestor, the checkpoint first and the parent last.
-    recipe: how an fp16 or int8 graph was made: what stayed in FP32, on which scans it was calibrated and judged.
-    target: of a compiled artifact: the compiler, what it was compiled for, and what may run it.
-    companions: suffix -> SHA-256 of files that belong to the model file: `.bin` of NAME.xml is NAME.bin.
-    rewrites: what was done to the network before it was exported, in order: name, title, how many sites, and what it
-    saved (`gflop_saved`, `mbytes_saved`).
+    Attributes:
+        spec: what its network expects.
+        precision: fp32, fp16 or int8.
+        sha256: of the model file.
+        parent_sha256: of the file that it was made from.
+        exporter: the name of the record that wrote it.
+        batch: the fixed N of its input, or None for any.
+        inputs: name -> shape, N as -1 where it is free.
+        outputs: name -> shape, N as -1 where it is free.
+        operators: type -> count.
+        parameters: how many numbers.
+        gflop: 2 x multiply-adds of convolutions and matrix products of one patch, in 1e9.
+        attention_maps: the names of the maps of its `attention` output, if it has one.
+        agreement: the figures of the check that allowed it to be written.
+        tools: the versions that made it.
+        lineage: the SHA-256 of every ancestor, the checkpoint first and the parent last.
+        recipe: how an fp16 or int8 graph was made: what stayed in FP32, on which scans it was calibrated and judged.
+        target: of a compiled artifact: the compiler, what it was compiled for, and what may run it.
+        companions: suffix -> SHA-256 of files that belong to the model file: `.bin` of NAME.xml is NAME.bin.
+        rewrites: what was done to the network before it was exported, in order: name, title, how many sites, and what
+            it saved (`gflop_saved`, `mbytes_saved`).
     """
 
     spec: ModelSpec
@@ -87,8 +96,8 @@ class Manifest:
 
     def child(self, **changes: Any) -> Manifest:
         """The manifest of what is made from this artifact: its lineage, and `changes`; nothing of it is checked yet."""
-        made = {"parent_sha256": self.sha256, "lineage": (*self.lineage, self.sha256), "tools": tool_versions()}
-        return replace(self, **{"agreement": (), "companions": {}, **made, **changes})
+        origin = {"parent_sha256": self.sha256, "lineage": (*self.lineage, self.sha256), "tools": tool_versions()}
+        return replace(self, **{"agreement": (), "companions": {}, **origin, **changes})
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values with the schema's version; `from_json` is its inverse."""
@@ -100,7 +109,11 @@ class Manifest:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Manifest:
-        """From `to_json`; raises IntegrityError for a newer schema, and for fields that are missing or wrong."""
+        """From `to_json`.
+
+        Raises:
+            IntegrityError: for a newer schema, and for fields that are missing or wrong.
+        """
         if not isinstance(values, Mapping) or not isinstance(values.get("schema"), int):
             raise IntegrityError(
                 "a manifest without a schema number",
@@ -135,7 +148,12 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A model file whose manifest has been read and whose hash has been checked."""
+    """A model file whose manifest has been read and whose hash has been checked.
+
+    Attributes:
+        path: of the model file.
+        manifest: as it was read beside it.
+    """
 
     path: Path
     manifest: Manifest
@@ -156,8 +174,9 @@ class Artifact:
     def read(cls, path: Path) -> Artifact:
         """Read the manifest beside `path` and check the file's hash.
 
-        Raises InputError when the file is missing, IntegrityError when the manifest is missing, cannot be read, is of
-        a newer schema, or has another hash.
+        Raises:
+            InputError: when the file is missing.
+            IntegrityError: when the manifest is missing, cannot be read, is of a newer schema, or has another hash.
         """
         path = Path(path)
         if not path.is_file():
@@ -187,10 +206,10 @@ class Artifact:
 
 
 def _check_hash(path: Path, expected: str) -> None:
-    found = sha256(path) if path.is_file() else "no such file"
-    if found != expected:
+    actual = sha256(path) if path.is_file() else "no such file"
+    if actual != expected:
         raise IntegrityError(
-            f"{path.name} has the SHA-256 {found[:16]}..." if path.is_file() else f"{path.name} does not exist",
+            f"{path.name} has the SHA-256 {actual[:16]}..." if path.is_file() else f"{path.name} does not exist",
             expected=f"{expected[:16]}... as its manifest says",
             hint="copy all its files again, or make the artifact again",
         )

@@ -26,7 +26,11 @@ class Reason:
 
 
 def catalogue(reasons: Iterable[Reason]) -> Mapping[str, Reason]:
-    """Reasons by code; raises ValueError when a code comes twice."""
+    """Reasons by code.
+
+    Raises:
+        ValueError: when a code comes twice.
+    """
     by_code: dict[str, Reason] = {}
     for reason in reasons:
         if reason.code in by_code:

@@ -20,7 +20,12 @@ _CODES = '{"liver": ["10200004", "SCT", "Liver"]}'
 class Code(NamedTuple):
     """A concept of a coding scheme, as DICOM writes it: ("10200004", "SCT", "Liver").
 
-    value and scheme have at most 16 characters, meaning at most 64; none is empty or has a backslash.
+    None is empty or has a backslash.
+
+    Attributes:
+        value: at most 16 characters.
+        scheme: at most 16 characters.
+        meaning: at most 64 characters.
     """
 
     value: str
@@ -32,9 +37,15 @@ class Code(NamedTuple):
 class Intensity:
     """How stored values become network input.
 
-    kind: `window` clips to [low, high] and maps it to [0, 1] (CT: HU); `zscore` subtracts the mean and divides by the
-    standard deviation; `minmax` maps the smallest value to 0 and the largest to 1; `none` leaves values alone.
-    scope: where zscore and minmax take their statistics: the whole `volume`, or each axial `slice` by itself.
+    Attributes:
+        kind: `window` clips to [low, high] and maps it to [0, 1] (CT: HU); `zscore` subtracts the mean and divides by
+            the standard deviation; `minmax` maps the smallest value to 0 and the largest to 1; `none` changes nothing.
+        low: of the window, in the scan's own units.
+        high: of the window.
+        scope: where zscore and minmax take their statistics: the whole `volume`, or each axial `slice` by itself.
+
+    Raises:
+        UsageError: for a kind, a scope or a window that cannot be used.
     """
 
     kind: str = "none"
@@ -84,15 +95,22 @@ class Intensity:
 class ModelSpec:
     """What a network expects.
 
-    network: the name of its NETWORK record. config: that network's own settings (JSON values).
-    in_channels: C of the input patches. labels: one name per label value; index 0 is the background. The network has
-    K = len(labels) outputs, except that a single output (K = 1) with two labels is a logit of label 1 (> 0 means 1).
-    patch: the spatial size of one input, (H, W) or (D, H, W), in the network's own axis order (see axes).
-    stride: every spatial size must be a multiple of it, same length as patch.
-    spacing: mm, same length and order (y, x) or (z, y, x) in volume order, or None: as scanned.
-    intensity: how stored values become network input.
-    axes: order of the volume's axes in the network's tensor: "HW" (2-D, axial slices), or a permutation of "DHW".
-    codes: what labels are in the patient, by label name; for a label without one, `io.anatomy` knows common organs.
+    Attributes:
+        network: the name of its NETWORK record.
+        in_channels: C of the input patches.
+        labels: one name per label value; index 0 is the background.
+        patch: the spatial size of one input, (H, W) or (D, H, W), in the network's own axis order (see axes).
+        stride: every spatial size must be a multiple of it, same length as patch.
+        spacing: mm, same length and order (y, x) or (z, y, x) in volume order, or None: as scanned.
+        intensity: how stored values become network input.
+        axes: order of the volume's axes in the network's tensor: "HW" (2-D, axial slices), or a permutation of "DHW".
+        outputs: K, the channels of the logits: len(labels), or 1 with two labels: a logit of label 1 (> 0 means 1).
+        config: that network's own settings (JSON values).
+        codes: what labels are in the patient, by label name; for a label without one, `io.dicom.anatomy` knows common
+            organs.
+
+    Raises:
+        UsageError: for values that do not fit together.
     """
 
     network: str
@@ -166,7 +184,11 @@ class ModelSpec:
         return len(self.patch)
 
     def with_patch(self, patch: tuple[int, ...]) -> ModelSpec:
-        """The same spec for another patch size; raises UsageError when the network cannot take it."""
+        """The same spec for another patch size.
+
+        Raises:
+            UsageError: when the network cannot take it.
+        """
         return replace(self, patch=tuple(patch))
 
     def to_json(self) -> dict[str, Any]:
@@ -181,7 +203,11 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ModelSpec:
-        """From `to_json`; unknown fields, written by a newer version, are refused."""
+        """From `to_json`.
+
+        Raises:
+            InputError: for unknown fields, which a newer version writes, and for values that cannot be used.
+        """
         known = {item.name for item in fields(cls)}
         if not isinstance(values, Mapping) or set(values) - known:
             surplus = sorted(set(values) - known) if isinstance(values, Mapping) else values
@@ -220,7 +246,11 @@ def _codes(codes: Mapping[str, Sequence[str]]) -> dict[str, Code]:
 
 
 def check_patch(patch: tuple[int, ...], stride: tuple[int, ...]) -> None:
-    """Raise UsageError, naming the nearest usable size, unless every size is a positive multiple of its stride."""
+    """Check that every size is a positive multiple of its stride.
+
+    Raises:
+        UsageError: naming the nearest usable size, when one is not.
+    """
     if len(patch) != len(stride):
         raise UsageError(
             f"the patch {_times(patch)} has {len(patch)} sizes",

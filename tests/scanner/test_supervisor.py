@@ -199,7 +199,7 @@ def test_a_worker_that_stands_still_hangs_and_is_ended_within_the_limit(made, fi
         tried.run(many_files)
     stopper.join()
     assert raised.value.reason == "hung"
-    assert 10.0 <= time.monotonic() - started
+    assert time.monotonic() - started >= 10.0
     assert gone(pid, 5)
     assert isinstance(tried.run(files), Done)
 
