@@ -290,6 +290,11 @@ WORKER_REASONS: Final = catalogue(
         ),
         Reason("canary_not_finite", "a model's canary is not finite", "compare the artifact with its checkpoint"),
         Reason("canary_damaged", "the canaries' known answers are damaged", "remove canary.json from the root"),
+        Reason(
+            "unwanted_modules",
+            "the worker has loaded what nothing beside a scanner needs",
+            "report it, with the artifact's manifest",
+        ),
     )
 )
 """Why a worker failed, beside the codes of medattn_edge.errors."""

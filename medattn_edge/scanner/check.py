@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from medattn_edge.errors import BackendError, HostError
-from medattn_edge.reasons import DELIVERY_REASONS
+from medattn_edge.reasons import DELIVERY_REASONS, WORKER_REASONS
 from medattn_edge.scanner.config.node_config import Destination, Model, NodeConfig
 from medattn_edge.scanner.deliver.folder import probe
 from medattn_edge.scanner.deliver.send import DeliveryRefused, echo
@@ -18,6 +18,7 @@ from medattn_edge.scanner.observe.log import Log
 from medattn_edge.scanner.work.supervisor import Supervisor
 from medattn_edge.scanner.work.tasks import WorkerLost
 
+_LOOK: Final = "look at what the worker wrote to stderr, and compare the artifact with its checkpoint"
 _STOP_S: Final = 5.0
 
 
@@ -71,15 +72,16 @@ def _check_model(model: Model, config: NodeConfig, log: Log, root: Path) -> Chec
         supervisor.start()
         unwanted = supervisor.unwanted_modules()
     except WorkerLost as lost:
-        action = "look at the lines of the worker, and compare the artifact with its checkpoint"
+        reason = WORKER_REASONS.get(lost.why)
+        action = _LOOK if reason is None else reason.action
         code = BackendError.exit_code
         return CheckResult("model", model.name, False, _since(began), lost.why or lost.reason, lost.found, action, code)
     finally:
         supervisor.stop(_STOP_S)
     if unwanted:
-        meaning = f"its worker has loaded {', '.join(unwanted)}, which nothing beside a scanner needs"
-        action, code = "report it, with the artifact's manifest", HostError.exit_code
-        return CheckResult("model", model.name, False, _since(began), "unwanted_modules", meaning, action, code)
+        reason, code = WORKER_REASONS["unwanted_modules"], HostError.exit_code
+        meaning = f"{reason.meaning}: {', '.join(unwanted)}"
+        return CheckResult("model", model.name, False, _since(began), reason.code, meaning, reason.action, code)
     return CheckResult("model", model.name, True, _since(began))
 
 

@@ -14,6 +14,7 @@ pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnxruntime is not installed")
 
 from medattn_edge.artifact import manifest_path
+from medattn_edge.reasons import WORKER_REASONS
 from tests.support.dicom_peers import free_port
 from tests.support.node_files import write
 from tests.support.running_node import command
@@ -76,6 +77,7 @@ def test_a_canary_with_another_answer_is_a_model_that_does_not_work(tmp_path, mo
     first, second = json.loads(done.stdout)["checks"]
     assert (first["reason"], second["ok"]) == ("canary_changed", True)
     assert str(tmp_path) in first["meaning"]
+    assert first["action"] == WORKER_REASONS["canary_changed"].action
 
 
 def test_an_artifact_that_was_changed_is_told_before_anything_is_tried(tmp_path, model):

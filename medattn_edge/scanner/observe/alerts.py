@@ -67,7 +67,7 @@ def count_actions(alerts: Sequence[Alert]) -> int:
 
 
 def _whys(health: Health) -> list[str]:
-    """The reason that the node gives, and those that stand behind it: it gives one alone."""
+    """The reason that the node gives, and those that stand behind it: it gives only one."""
     found = [health.why] if health.why else []
     if health.why not in (*_PASSING, _WORKER) and not all(one.ready for one in health.workers):
         found.append(_WORKER)

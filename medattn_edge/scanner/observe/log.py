@@ -41,9 +41,8 @@ _RANK: Final = {level: rank for rank, level in enumerate(Level)}
 class Log:
     """JSON lines to stderr, a stream, or a file that is rotated. Several threads may write.
 
-    allow: what a field of VALUES may hold beside members of enumerations. least: events below are not written.
-    lost: lines that could not be written (a full disk, a closed pipe); logging never stops the node.
-    Raises OutputError for a file in a folder that does not exist.
+    Attributes:
+        lost: lines that could not be written (a full disk, a closed pipe); logging never stops the node.
     """
 
     def __init__(
@@ -55,6 +54,18 @@ class Log:
         max_bytes: int = 10_000_000,
         backups: int = 5,
     ) -> None:
+        """Open the log.
+
+        Args:
+            out: a file, or a stream; none: stderr.
+            allow: what a field of VALUES may hold beside members of enumerations.
+            least: events below are not written.
+            max_bytes: of the file, before it is rotated.
+            backups: rotated files that are kept.
+
+        Raises:
+            OutputError: for a file in a folder that does not exist.
+        """
         if isinstance(out, Path):
             check_folder(out)
         self.lost, self._least, self._allowed = 0, least, frozenset(allow)

@@ -25,7 +25,16 @@ def letter_of(layout: Layout, delivery: Delivery) -> Path:
 def write_letter(layout: Layout, delivery: Delivery, reason: str, when: float) -> Path:
     """Keep copies of the files that are there, and in letter.json why they were not taken; whole or not at all.
 
-    reason: a code. when: seconds since 1970. An earlier letter of the delivery is replaced. Raises LetterError.
+    An earlier letter of the delivery is replaced.
+
+    Args:
+        layout: of the node.
+        delivery: that is given up.
+        reason: a code.
+        when: seconds since 1970.
+
+    Raises:
+        LetterError: when it cannot be written.
     """
     target, folder = letter_of(layout, delivery), layout.result(delivery.key, delivery.version)
     draft = target.parent / f".{target.name}"  # removed at the next start if this is cut short

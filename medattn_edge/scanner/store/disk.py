@@ -154,17 +154,26 @@ class Disk:
 class Watermark:
     """Decides whether the disk below a folder takes another object. Several threads may ask.
 
-    max_used_fraction: the share of the disk above which nothing new is taken. min_free: bytes that stay free.
-    quota: bytes that the folder may hold, instead of the size of the disk (which is looked at as well).
-    Raises UsageError for limits that would refuse everything.
+    The disk is looked at even where there is a quota.
     """
 
     def __init__(
         self, folder: Path, *, max_used_fraction: float = 0.75, min_free: int = 5_000_000_000, quota: int | None = None
     ) -> None:
+        """Nothing is looked at yet.
+
+        Args:
+            folder: on the disk.
+            max_used_fraction: of the disk, above which nothing new is taken.
+            min_free: bytes that stay free.
+            quota: bytes that the folder may hold, instead of the size of the disk.
+
+        Raises:
+            UsageError: for limits that would refuse everything.
+        """
         if not 0 < max_used_fraction <= 1:
             raise UsageError(
-                f"the disk may be used to {max_used_fraction:g}", expected="a share above 0, at most 1", hint="0.75"
+                f"the disk may be used to {max_used_fraction:g}", expected="a fraction above 0, at most 1", hint="0.75"
             )
         if min_free < 0 or (quota is not None and quota <= min_free):
             raise UsageError(
@@ -184,7 +193,7 @@ class Watermark:
     def look(self, coming: int = 0) -> Disk:
         """The state of the disk, and whether `coming` more bytes are refused."""
         usage = shutil.disk_usage(self._folder)
-        # What root alone may use is not free: free, not total - used.
+        # What only root may use is not free: free, not total - used.
         total, free = usage.total, usage.free
         if self._quota is not None:
             total, free = self._quota, min(free, max(0, self._quota - self._held_now()))

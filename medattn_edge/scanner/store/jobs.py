@@ -19,7 +19,9 @@ class Jobs:
     def claim(self, worker: str, accepts: Callable[[Job], bool] | None = None) -> Job | None:
         """The job that is complete for longest, running from now on; None if there is none.
 
-        accepts: whether this worker takes a job; called inside the transaction, so it only looks at its argument.
+        Args:
+            worker: who claims it.
+            accepts: whether this worker takes a job; called inside the transaction, so it only looks at its argument.
         """
         with self._context.database.writing() as database:
             queued = database.execute(
@@ -68,7 +70,14 @@ class Jobs:
     def fail(self, job: Job, reason: str, detail: str = "", *, retry: bool = True) -> State | None:
         """Record that the worker crashed, hung or gave up: queued again as often as the policy says, else quarantined.
 
-        reason: a code. detail: for people, without identifiers. The state, or None when the job is not held any more.
+        Args:
+            job: as it was claimed.
+            reason: a code.
+            detail: for people, without identifiers.
+            retry: False where a second try would not help.
+
+        Returns:
+            The state, or None when the job is not held any more.
         """
         with self._context.database.writing() as database:
             row = held_version(database, job)

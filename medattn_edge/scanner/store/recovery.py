@@ -45,8 +45,13 @@ class Recovery:
 def recover(spool: Spool, store: Store, watermark: Watermark, read_header: Callable[[Path], Header]) -> Recovery:
     """Bring files and rows together at the start, when nothing else runs. It may be killed itself at any point.
 
-    read_header: reads a DICOM file that was received before; its errors of the package put the file aside.
     A database that was lost is made again from the spool: the same results go out under the same identities.
+
+    Args:
+        spool: the files.
+        store: the rows.
+        watermark: counts the files again afterwards.
+        read_header: reads a DICOM file that was received before; its errors of the package put the file aside.
     """
     unfinished = _remove_unfinished(spool.root)
     requeued, quarantined = store.repairs.requeue_interrupted()

@@ -29,11 +29,17 @@ class Cleaned:
 
 
 def clean(spool: Spool, store: Store, watermark: Watermark, keep_days: float, quarantine_keep_days: float) -> Cleaned:
-    """Remove delivered series that ended `keep_days` ago, and then the oldest ones until the disk has room.
+    """Remove delivered series that ended some days ago, and then the oldest ones until the disk has room.
 
     Their files and results go; what is on record stays for the statistics, and so that a late image by itself makes
-    no whole series. Single objects in quarantine go after `quarantine_keep_days`. Quarantined, dead and waiting series
-    stay.
+    no whole series. Quarantined, dead and waiting series stay.
+
+    Args:
+        spool: the files.
+        store: the rows.
+        watermark: says when the disk is short of room.
+        keep_days: that delivered series stay.
+        quarantine_keep_days: that single objects in quarantine stay.
     """
     now, series, freed = store.clock(), 0, 0
     for key, finished in store.repairs.cleanable():

@@ -55,7 +55,7 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             refused REAL NOT NULL,
             PRIMARY KEY (key, sop_uid)
         ) WITHOUT ROWID""",
-        # Objects that were here once, as 8 bytes of a hash each: a late image alone makes no whole series.
+        # Objects that were here once, as 8 bytes of a hash each: a late image by itself makes no whole series.
         """CREATE TABLE gone (
             key TEXT PRIMARY KEY REFERENCES series,
             reason TEXT NOT NULL,

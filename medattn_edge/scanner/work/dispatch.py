@@ -49,15 +49,25 @@ class Routes:
 class Dispatcher(threading.Thread):
     """Keeps one worker busy. `routes` may be replaced at any time: it counts for the next series.
 
-    tell: called after every result, so that its delivery starts at once.
+    Attributes:
+        device: of the worker.
+        supervisor: its hold on the worker.
+        routes: which model takes a series.
     """
 
     def __init__(
-        self, device: str, supervisor: Supervisor, routes: Routes, custody: Custody, log: Log, tell: Callable[[], None]
+        self,
+        device: str,
+        supervisor: Supervisor,
+        routes: Routes,
+        custody: Custody,
+        log: Log,
+        on_result: Callable[[], None],
     ) -> None:
+        """Nothing starts yet. on_result: called after every result, so that its delivery starts at once."""
         super().__init__(name=f"work-{device}", daemon=True)
         self.device, self.supervisor, self.routes = device, supervisor, routes
-        self._custody, self._log, self._tell = custody, log, tell
+        self._custody, self._log, self._on_result = custody, log, on_result
         self._stopping, self._wake = threading.Event(), threading.Event()
         self._lock = threading.Lock()
         self._job: Job | None = None
@@ -172,6 +182,6 @@ class Dispatcher(threading.Thread):
     def _keep(self, job: Job, model: Model, folder: Path, found: Done, seconds: float) -> None:
         if self._custody.record_result(job, folder, found.outputs, self.routes.destinations_of(model)):
             self._log.event("segmented", key=job.key, version=job.version, model=model.name, seconds=seconds)
-            self._tell()
+            self._on_result()
         else:
             self._log.event("superseded", key=job.key, version=job.version)
