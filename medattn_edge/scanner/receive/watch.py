@@ -7,7 +7,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -30,8 +30,9 @@ _Facts = tuple[int, int]  # size, and time of change in ns
 class Watcher:
     """`run` is for a thread of its own. What was taken is remembered in the root, without names of files."""
 
-    def __init__(self, watch: Watch, custody: Custody, log: Log) -> None:
-        self._watch, self._custody, self._log = watch, custody, log
+    def __init__(self, watch: Watch, custody: Custody, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
+        """Nothing is looked at yet. clock: seconds that only grow, by which a file has settled."""
+        self._watch, self._custody, self._log, self._clock = watch, custody, log, clock
         self._memory = custody.layout.watched
         self._taken = _remembered(self._memory)
         self._seen: dict[Path, tuple[_Facts, float]] = {}  # and since when it is like that
@@ -57,7 +58,7 @@ class Watcher:
             return 0
         self._missing = False
         found, taken = dict(_files(self._watch.folder)), 0
-        now, before = time.monotonic(), self._seen
+        now, before = self._clock(), self._seen
         self._seen = {
             path: before[path] if path in before and before[path][0] == facts else (facts, now)
             for path, facts in found.items()
