@@ -98,8 +98,8 @@ port = {self.archive}
 ae_title = "ARCHIVE"
 [limits]
 quiet_s = {QUIET_S}
-most_used = 1.0
-least_free_gb = 0.1
+max_used_fraction = 1.0
+min_free_gb = 0.1
 [status]
 port = {self.status_port}
 """,

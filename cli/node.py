@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,7 @@ from . import console
 
 if TYPE_CHECKING:
     from medattn_edge.scanner.config.node_config import NodeConfig
-    from medattn_edge.scanner.store.store import Store
+    from medattn_edge.scanner.store.custody import Custody
 
 Option = typer.Option
 Config = Annotated[Path, Option("--config", metavar="FILE", help="The node's TOML file; `node init` writes one.")]
@@ -83,7 +84,7 @@ def init(
 ) -> None:
     """Write a commented configuration that works as it is: a folder in, a folder out."""
     from medattn_edge.scanner.config.example import example
-    from medattn_edge.scanner.config.node_config import NodeConfig
+    from medattn_edge.scanner.config.load import load_config
 
     _require()
     check_folder(output)
@@ -98,7 +99,7 @@ def init(
             f"cannot write {output}: {error.strerror}", expected="permission to write", hint=f"ls -ld '{output.parent}'"
         ) from error
     try:
-        loaded = NodeConfig.load(output)
+        loaded = load_config(output)
         _make_folders(loaded)
     except MedattnError:
         output.unlink()
@@ -123,6 +124,33 @@ def status(config: Config, json: Json = False) -> None:
         tell_status(document, config)
 
 
+@app.command("check")
+def check(config: Config, json: Json = False) -> None:
+    """Try what the file names: every model opens and passes its canary, every destination takes things.
+
+    A model gets a worker process as in the node; an archive a C-ECHO; a folder a file that is removed again.
+    Nothing is segmented or delivered, and a node may run meanwhile. The exit code is that of the first that fails:
+    6 for a model, 3 for a destination, 5 for an artifact that was changed, 2 for the file itself.
+    """
+    from medattn_edge.scanner.check import check_node
+    from medattn_edge.scanner.observe.allowlist import allowed_values
+    from medattn_edge.scanner.observe.log import Log
+
+    from .node_text import tell_check
+
+    loaded = _load(config)
+    results = []
+    for result in check_node(loaded, Log(allow=allowed_values(loaded))):
+        results.append(result)
+        if not json:
+            tell_check(result)
+    if json:
+        console.print_json({"ok": all(one.ok for one in results), "checks": [one.to_json() for one in results]})
+    code = next((one.exit_code for one in results if not one.ok), 0)
+    if code:
+        raise typer.Exit(code)
+
+
 @app.command("requeue")
 def requeue(
     key: Annotated[str, typer.Argument(help="The series, as the status shows it: 32 hexadecimal digits.")],
@@ -130,8 +158,8 @@ def requeue(
     json: Json = False,
 ) -> None:
     """Try a series in quarantine, or a dead delivery, again."""
-    with _store(_load(config)) as store:
-        state = store.requeue(key)
+    with _custody(_load(config)) as custody:
+        state = custody.requeue(key)
     if json:
         console.print_json({"key": key, "state": state.value})
     else:
@@ -139,17 +167,17 @@ def requeue(
 
 
 def _load(config: Path) -> NodeConfig:
-    from medattn_edge.scanner.config.node_config import NodeConfig
+    from medattn_edge.scanner.config.load import load_config
 
     _require()
-    return NodeConfig.load(config)
+    return load_config(config)
 
 
 def _require() -> None:
     """Say which extra is missing before anything is made."""
     from importlib.util import find_spec
 
-    for package in ("pydicom", "highdicom", "pynetdicom"):
+    for package in ("pydicom", "highdicom", "pynetdicom", "jinja2"):
         if find_spec(package) is None:
             raise MissingDependency.of_extra(package, "node")
 
@@ -160,7 +188,7 @@ def _running(config: NodeConfig) -> dict[str, Any] | None:
     import json
     import urllib.request
 
-    from medattn_edge.scanner.observe.outside import site_of
+    from medattn_edge.scanner.store.outside import site_of
 
     if config.status is None or config.status.port == 0:
         return None
@@ -178,20 +206,20 @@ def _running(config: NodeConfig) -> dict[str, Any] | None:
 
 def _silent(config: NodeConfig) -> dict[str, Any]:
     """What the database of a node says that does not answer, or does not run."""
-    from medattn_edge.scanner.observe.outside import is_held, snapshot_of
     from medattn_edge.scanner.observe.server import document
+    from medattn_edge.scanner.store.outside import is_held, snapshot_of
 
     found = document(snapshot_of(config.root), None)
     return {**found, "running": True, "why": "no_answer"} if is_held(config.root) else found
 
 
-def _store(config: NodeConfig) -> Store:
-    """The records of a node that has run, to change them; it may run meanwhile."""
-    from medattn_edge.scanner.observe.outside import DATABASE, check_readable, site_of
-    from medattn_edge.scanner.store.store import Store
+def _custody(config: NodeConfig) -> AbstractContextManager[Custody]:
+    """The files and rows of a node that has run, to change them; it may run meanwhile."""
+    from medattn_edge.scanner.store.custody import open_custody
+    from medattn_edge.scanner.store.outside import check_has_run
 
-    check_readable(config.root / DATABASE)
-    return Store(config.root / DATABASE, site_of(config.root), config.policy())
+    check_has_run(config.root)
+    return open_custody(config.root, config.policy())
 
 
 def _make_folders(config: NodeConfig) -> None:

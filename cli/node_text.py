@@ -6,11 +6,25 @@ import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import console
 
+if TYPE_CHECKING:
+    from medattn_edge.scanner.check import CheckResult
+
 Document = Mapping[str, Any]
+
+
+def tell_check(result: CheckResult) -> None:
+    """Print what came of one check, and what to do about it."""
+    from medattn_edge.scanner.observe.messages import sentence
+
+    if result.ok:
+        console.say(f"{result.kind} {result.name}: ok ({result.seconds:.1f} s)")
+        return
+    console.say(f"{result.kind} {result.name}: {result.reason}")
+    console.say(f"  {sentence(result.meaning)} {sentence(result.action)}")
 
 
 def tell_status(document: Document, config: Path) -> None:
@@ -35,7 +49,7 @@ def _tell_health(document: Document) -> None:
         console.say("NOT READY: the node runs and its status page does not answer; this is what its database says")
     else:
         words = of_health(document["why"])
-        console.say(f"NOT READY ({document['why']}): {sentence(words.meaning)} {sentence(words.todo)}")
+        console.say(f"NOT READY ({document['why']}): {sentence(words.meaning)} {sentence(words.action)}")
     for worker in document.get("workers", ()):
         state = "works" if worker["busy"] else "waits" if worker["ready"] else "is not ready"
         more = f", {worker['restarts']} restarts" if worker["restarts"] else ""
@@ -52,7 +66,7 @@ def _tell_quarantined(one: Document, config: str) -> None:
     words = of_quarantine(one["reason"])
     detail = f" ({one['detail']})" if one["detail"] else ""
     console.say(f"in quarantine: {one['key']} v{one['version']}: {one['reason']}{detail}")
-    console.say(f"  {sentence(words.meaning)} {sentence(words.todo)}")
+    console.say(f"  {sentence(words.meaning)} {sentence(words.action)}")
     if words.requeue:
         console.say(f"  -> medattn-edge node requeue {one['key']} --config {config}")
 
@@ -70,7 +84,7 @@ def _tell_delivery(one: Document, delivery: Document, config: str) -> None:
         f"not delivered: {one['key']} v{one['version']} to {delivery['destination']}: {delivery['reason']},"
         f" {delivery['attempts']} attempts, {what}"
     )
-    console.say(f"  {sentence(words.meaning)} {sentence(words.todo)}")
+    console.say(f"  {sentence(words.meaning)} {sentence(words.action)}")
     if dead:
         console.say(f"  -> medattn-edge node requeue {one['key']} --config {config}")
 

@@ -16,7 +16,7 @@ class Reason:
         code: for programs: lower case, with underscores; it never changes.
         meaning: what happened, for people; one clause without a full stop, never an identifier of a patient.
         action: what to do about it, in the imperative.
-        requeue: whether trying again without changing anything can succeed.
+        requeue: whether trying again what is here already can succeed, once somebody has done that.
     """
 
     code: str
@@ -108,3 +108,220 @@ SERIES_REASONS: Final = catalogue(
     )
 )
 """Why a DICOM series cannot become a volume."""
+
+# What a node quarantines a job for, or tries it again for.
+DISK_FULL: Final = "disk_full"
+TOO_MANY: Final = "too_many_instances"
+TOO_LARGE: Final = "series_too_large"
+FILE_MISSING: Final = "file_missing"
+CLEANED_UP: Final = "cleaned_up"
+INTERRUPTED: Final = "interrupted"
+RESULT_LOST: Final = "result_lost"
+NO_MODEL: Final = "no_model"
+ROUTE_CHANGED: Final = "route_changed"
+CUT_OFF: Final = "cut_off"
+CRASHED: Final = "crashed"
+HUNG: Final = "hung"
+OUT_OF_MEMORY: Final = "out_of_memory"
+FAILED: Final = "failed"
+NOT_READY: Final = "not_ready"
+CANCELLED: Final = "cancelled"
+_OTHER_MODEL: Final = "choose a model that fits such series, reload, then requeue the series"
+
+JOB_REASONS: Final = catalogue(
+    (
+        Reason(
+            DISK_FULL,
+            "objects were refused since the disk was above its watermark or full",
+            "see that the disk has room, then have the series sent again",
+        ),
+        Reason(
+            TOO_MANY,
+            "more objects were sent than a series may have",
+            "split the series, or raise max_instances and have it sent again",
+        ),
+        Reason(
+            TOO_LARGE,
+            "more bytes were sent than a series may have",
+            "raise max_bytes, or max_object_mb for a single object, and have it sent again",
+        ),
+        Reason(
+            FILE_MISSING,
+            "objects that had been received are not on the disk any more",
+            "have the series sent again, and look who deletes files of the node",
+        ),
+        Reason(
+            CLEANED_UP,
+            "late images came of a series that was delivered and cleaned up",
+            "have the whole series sent again",
+        ),
+        Reason(
+            INTERRUPTED,
+            "the node ended again and again while the series was segmented",
+            "look in the log why the node ended, then requeue the series",
+            requeue=True,
+        ),
+        Reason(RESULT_LOST, "the result vanished before it was delivered", "nothing, the result is made again"),
+        Reason(
+            NO_MODEL,
+            "no model of the configuration takes such a series",
+            "add a model for it to the configuration, reload the node, then requeue the series",
+            requeue=True,
+        ),
+        Reason(
+            ROUTE_CHANGED,
+            "the configuration changed while the series was claimed",
+            "requeue the series",
+            requeue=True,
+        ),
+        Reason(CUT_OFF, "the worker was ended before the series was segmented", "requeue the series", requeue=True),
+        Reason(
+            CRASHED,
+            "the worker crashed while the series was segmented, and again when it was tried once more",
+            "look for worker_lost in the log, then requeue the series",
+            requeue=True,
+        ),
+        Reason(
+            HUNG,
+            "the worker did not finish the series within the time limit, and not when it was tried once more",
+            "see what else keeps the machine busy, or raise job_timeout_s, then requeue the series",
+            requeue=True,
+        ),
+        Reason(
+            OUT_OF_MEMORY,
+            "the worker needed more memory than it may have",
+            "raise memory_mb or choose a smaller model, reload, then requeue the series",
+            requeue=True,
+        ),
+        Reason(
+            FAILED,
+            "the runtime or the disk failed while the series was segmented, and again when it was tried once more",
+            "look for worker_lost in the log, and at the disk, then requeue the series",
+            requeue=True,
+        ),
+        Reason(
+            NOT_READY,
+            "the worker could not be started",
+            "look for worker_waits in the log, then requeue the series",
+            requeue=True,
+        ),
+        Reason(CANCELLED, "the work was ended because a late image came", "nothing, the later version is segmented"),
+        # The codes of medattn_edge.errors.InputError and below, where a model cannot judge a series.
+        Reason("input", "the series cannot be used", _OTHER_MODEL, requeue=True),
+        Reason("scan", "the series cannot be read as a scan", _OTHER_MODEL, requeue=True),
+        Reason("geometry", "the position or the spacing of the scan cannot be used", _OTHER_MODEL, requeue=True),
+        Reason("shape", "the scan does not fit what the network expects", _OTHER_MODEL, requeue=True),
+        Reason("checkpoint", "the model cannot be used", _OTHER_MODEL, requeue=True),
+    )
+)
+"""Why a node does not segment a series, beside those of the series itself."""
+
+_PEER: Final = "have the administrator of the archive look in its log"
+_CLASSES: Final = "have the archive take DICOM Segmentations (and Secondary Capture), or choose another kind"
+
+DELIVERY_REASONS: Final = catalogue(
+    Reason(*words, requeue=True)
+    for words in (
+        ("no_connection", "nobody answers at its address", "see whether the archive and the network are up"),
+        ("host_unknown", "the name of its host cannot be looked up", "see to the host name and the DNS"),
+        ("no_answer", "it took the connection and did not answer in time", "see whether the archive hangs"),
+        ("aborted", "the connection was cut off", "see whether the archive restarts or hangs"),
+        ("association_rejected", "it rejects the association", _PEER),
+        ("calling_title_unknown", "it does not know the node", "enter calling_ae_title of the node in the archive"),
+        (
+            "called_title_unknown",
+            "it has another title",
+            "correct ae_title of the destination, and reload the node",
+        ),
+        ("not_authorised", "it does not allow the node to store", "have the archive allow the node to store"),
+        ("class_not_accepted", "it does not take this kind of object", _CLASSES),
+        ("class_not_supported", "it does not store this kind of object", _CLASSES),
+        (
+            "tls_refused",
+            "TLS is refused",
+            "see to the certificates of both sides: who signed them, for which name, until when",
+        ),
+        (
+            "tls_files_unusable",
+            "a certificate or key of the destination cannot be used",
+            "correct ca, certificate and key of the destination, and reload the node",
+        ),
+        ("out_of_resources", "it says that it has no room", "free space on the archive"),
+        ("data_set_mismatch", "it says that the object does not fit its class", _PEER),
+        ("not_understood", "it says that it does not understand the object", _PEER),
+        ("refused", "it refuses the object", _PEER),
+        ("folder_missing", "its folder is not there", "mount or make the folder"),
+        ("folder_full", "the disk of its folder is full", "free space there"),
+        ("folder_unwritable", "its folder cannot be written", "allow the user of the node to write there"),
+        (
+            "result_missing",
+            "the result is not on the node's disk any more",
+            "look who deletes files of the node",
+        ),
+        ("result_damaged", "the result on the node's disk is damaged", "see to the node's disk"),
+    )
+)
+"""Why a destination, "it", did not take a result. Each is tried again by itself until it is given up."""
+
+ADMISSION_REASONS: Final = catalogue(
+    (
+        Reason("address_not_allowed", "a caller's address may not connect", "add its network to [receive] addresses"),
+        Reason("no_tls", "a caller did not get through the TLS handshake", "see to the certificates of both sides"),
+        Reason("calling_ae", "a caller's title may not send", "add it to [receive] calling_ae"),
+        Reason("called_ae", "a caller asked for another title", "correct the title of the node at the sender"),
+        Reason("draining", "the node ends and takes nothing new", "send again when it runs"),
+        Reason("too_large", "an object is larger than it may be", "raise [receive] max_object_mb"),
+        Reason("unparsable", "an object cannot be parsed", "correct the sender; the object is in quarantine"),
+        Reason("truncated", "an object ends before its data do", "have it sent again"),
+        Reason("other_class", "an object is not what its sender announced", "correct the sender"),
+        Reason("blank_uid", "an object has an empty UID", "correct the sender"),
+        Reason("not_kept", "the disk does not take an object", "see that the disk has room, then have it sent again"),
+    )
+)
+"""Why a node does not let somebody in, or does not take an object."""
+
+WORKER_REASONS: Final = catalogue(
+    (
+        Reason("bug", "an error that nobody expected", "report it, with the log"),
+        Reason(
+            "canary_changed",
+            "a model's canary has another answer than before",
+            "compare the artifact with its checkpoint",
+        ),
+        Reason("canary_not_finite", "a model's canary is not finite", "compare the artifact with its checkpoint"),
+        Reason("canary_damaged", "the canaries' known answers are damaged", "remove canary.json from the root"),
+        Reason(
+            "unwanted_modules",
+            "the worker has loaded what nothing beside a scanner needs",
+            "report it, with the artifact's manifest",
+        ),
+    )
+)
+"""Why a worker failed, beside the codes of medattn_edge.errors."""
+
+READINESS_REASONS: Final = catalogue(
+    (
+        Reason(
+            "starting",
+            "the node starts: a worker opens its models and tries them",
+            "nothing, this takes a minute or so; what is sent meanwhile is kept",
+        ),
+        Reason(
+            "worker_not_ready",
+            "a worker does not come up; series are received and kept, and are not segmented",
+            "look for worker_waits and worker_lost in the log of the node; it tries again by itself",
+        ),
+        Reason(
+            DISK_FULL,
+            "the disk is above its watermark, so nothing new is taken; senders are told",
+            "free space on the disk of the node's folder, or shorten keep_days, or raise max_used_fraction; then what"
+            " was refused has to be sent again",
+        ),
+        Reason(
+            "draining",
+            "the node ends: it finishes what it works on and takes nothing new",
+            "nothing, unless nobody stopped it: then look who did, and start it again",
+        ),
+    )
+)
+"""Why a node is not ready."""

@@ -176,3 +176,29 @@ def test_every_folder_of_the_library_is_in_the_wheel():
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     folders = {".".join(path.parent.relative_to(ROOT).parts) for path in ROOT.glob("medattn_edge/**/__init__.py")}
     assert set(packages) == folders | {"medattn_edge.cli"}
+
+
+def cycles(imports: dict[str, set[str]]) -> list[set[str]]:
+    """Groups of names that lead to one another."""
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        waiting = [start]
+        while waiting:
+            for name in imports.get(waiting.pop(), set()) - found:
+                found.add(name)
+                waiting.append(name)
+        return found
+
+    below = {name: reached(name) for name in imports}
+    groups = [{other for other in below[name] if name in below.get(other, set())} for name in imports]
+    return [group for index, group in enumerate(groups) if group and group not in groups[:index]]
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    import grimp
+
+    graph = grimp.build_graph("medattn_edge", cache_dir=None)
+    imports = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [{"b", "c"}]
+    assert cycles(imports) == []

@@ -1,6 +1,6 @@
-"""The node beside the scanner: DICOM in, DICOM SEG out, nothing lost.
+"""The node beside the scanner: DICOM in, DICOM SEG out, and nothing lost on the way.
 
-`intake` -> `storage` (files) and `state` (rows) -> `work` (segmentation in worker processes) -> `delivery`.
-`node` wires them, with `doors` for the ways in and out and `crew` for the workers; `config` says what it is told,
-`log` and `status` what it says of itself.
+`node` wires it; `endpoints` opens the listeners, the watched folder and the deliveries. `config` is what a site
+decides, `store` keeps files and rows (all through `Custody`), `observe` says what happens. `receive` takes objects,
+`work` has series segmented in worker processes, `deliver` hands results over.
 """

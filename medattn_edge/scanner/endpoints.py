@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from medattn_edge.scanner.config.node_config import Destination, NodeConfig, Receive
+from medattn_edge.scanner.config.node_config import Destination, NodeConfig
 from medattn_edge.scanner.deliver.deliverer import Deliverer
 from medattn_edge.scanner.observe.log import Log
 from medattn_edge.scanner.receive.associations import Associations
@@ -32,7 +32,7 @@ class _Running:
         self.wake.set()
 
 
-class Doors:
+class Endpoints:
     """Opened, changed and closed by the main thread."""
 
     def __init__(self, config: NodeConfig, custody: Custody, associations: Associations, log: Log) -> None:
@@ -45,8 +45,8 @@ class Doors:
         """Deliveries first: what waits from before goes out while the rest starts. Raises HostError."""
         _load_library(self._config)
         for destination in self._config.destinations:
-            self._open_exit(destination)
-        self._open_entries()
+            self._start_delivery(destination)
+        self._start_receiving()
 
     def broken(self) -> str:
         """The part whose thread has ended by itself, "" when all are well."""
@@ -66,16 +66,16 @@ class Doors:
         self._config = new
         _load_library(new)
         if (old.receive, old.tls, old.watch) != (new.receive, new.tls, new.watch):
-            self.close_entries(time.monotonic() + _CLOSE_S)
-            self._open_entries()
-        before = {_exit_of(old, one) for one in old.destinations}
-        after = {_exit_of(new, one) for one in new.destinations}
+            self.stop_receiving(time.monotonic() + _CLOSE_S)
+            self._start_receiving()
+        before = {_delivery_of(old, one) for one in old.destinations}
+        after = {_delivery_of(new, one) for one in new.destinations}
         for destination, _ in before - after:
-            self._close_exit(destination.name, time.monotonic() + _CLOSE_S)
+            self._stop_delivery(destination.name, time.monotonic() + _CLOSE_S)
         for destination, _ in after - before:
-            self._open_exit(destination)
+            self._start_delivery(destination)
 
-    def close_entries(self, end: float) -> None:
+    def stop_receiving(self, end: float) -> None:
         """Take nothing new. end: of `time.monotonic`, until when open associations may finish."""
         if self._receiver is not None:
             self._receiver.refuse_new()
@@ -86,17 +86,17 @@ class Doors:
             self._watcher.thread.join(max(_LEAST_S, end - time.monotonic()))
             self._watcher = None
 
-    def close_exits(self, end: float) -> None:
+    def finish_deliveries(self, end: float) -> None:
         """Deliver what may be tried now, then end the deliveries."""
-        while time.monotonic() < end and self._custody.store.deliveries_due():
+        while time.monotonic() < end and self._custody.deliveries_due():
             self.wake_deliveries()
             time.sleep(0.05)
         for running in self._deliverers.values():
             running.stop()
         for name in list(self._deliverers):
-            self._close_exit(name, end)
+            self._stop_delivery(name, end)
 
-    def _open_entries(self) -> None:
+    def _start_receiving(self) -> None:
         receive, watch = self._config.receive, self._config.watch
         if receive is not None:
             self._receiver = Receiver(receive, self._config.tls, self._custody, self._associations, self._log)
@@ -109,9 +109,9 @@ class Doors:
             self._watcher = _Running(thread, stopping, threading.Event())
             thread.start()
 
-    def _open_exit(self, destination: Destination) -> None:
-        calling_ae = _calling_ae(self._config, destination)
-        deliverer = Deliverer(destination, self._custody.store, self._custody.spool, self._log, calling_ae)
+    def _start_delivery(self, destination: Destination) -> None:
+        calling_ae = self._config.calling_ae(destination)
+        deliverer = Deliverer(destination, self._custody, self._log, calling_ae)
         stopping, wake = threading.Event(), threading.Event()
         thread = threading.Thread(
             target=deliverer.run, args=(stopping, wake), name=f"deliver-{destination.name}", daemon=True
@@ -119,7 +119,7 @@ class Doors:
         self._deliverers[destination.name] = _Running(thread, stopping, wake)
         thread.start()
 
-    def _close_exit(self, name: str, end: float) -> None:
+    def _stop_delivery(self, name: str, end: float) -> None:
         running = self._deliverers.pop(name)
         running.stop()
         running.thread.join(max(_LEAST_S, end - time.monotonic()))
@@ -131,10 +131,5 @@ def _load_library(config: NodeConfig) -> None:
         import pynetdicom  # noqa: F401
 
 
-def _calling_ae(config: NodeConfig, destination: Destination) -> str:
-    """The title that the node calls itself when it delivers."""
-    return destination.calling_ae_title or (config.receive or Receive).ae_title
-
-
-def _exit_of(config: NodeConfig, destination: Destination) -> tuple[Destination, str]:
-    return destination, _calling_ae(config, destination)
+def _delivery_of(config: NodeConfig, destination: Destination) -> tuple[Destination, str]:
+    return destination, config.calling_ae(destination)

@@ -13,27 +13,22 @@ from types import FrameType
 from typing import Final
 
 from medattn_edge.errors import HostError, MedattnError
+from medattn_edge.scanner.config.load import load_config
 from medattn_edge.scanner.config.node_config import NodeConfig, reloadable
-from medattn_edge.scanner.endpoints import Doors
-from medattn_edge.scanner.observe.allowlist import words_of
+from medattn_edge.scanner.endpoints import Endpoints
+from medattn_edge.scanner.observe.allowlist import allowed_values
 from medattn_edge.scanner.observe.capture import captured
 from medattn_edge.scanner.observe.health import Health
 from medattn_edge.scanner.observe.log import Level, Log
-from medattn_edge.scanner.observe.outside import DATABASE, KEY, LOCK
 from medattn_edge.scanner.observe.server import StatusServer
 from medattn_edge.scanner.receive.associations import Associations
 from medattn_edge.scanner.receive.objects import header_of
-from medattn_edge.scanner.store.custody import Custody
-from medattn_edge.scanner.store.disk import Watermark, locked
-from medattn_edge.scanner.store.keys import site_key
-from medattn_edge.scanner.store.recovery import recover
-from medattn_edge.scanner.store.retention import clean
+from medattn_edge.scanner.store.custody import Custody, open_custody
+from medattn_edge.scanner.store.disk import Watermark, locked, make_root
+from medattn_edge.scanner.store.layout import OVERLAY, Layout
 from medattn_edge.scanner.store.snapshot import Snapshot
-from medattn_edge.scanner.store.spool import Spool
-from medattn_edge.scanner.store.store import Store
 from medattn_edge.scanner.work.dispatch import ROOM
-from medattn_edge.scanner.work.pool import Crew
-from medattn_edge.scanner.work.tasks import OVERLAY
+from medattn_edge.scanner.work.pool import WorkerPool
 
 _LONGEST_TICK_S: Final = 1.0
 _CLEAN_EVERY_S: Final = 900.0
@@ -45,26 +40,28 @@ def run(config_path: Path) -> int:
     Raises UsageError for a configuration that cannot be used, HostError when another node has the same root or
     a port is taken, IntegrityError for a damaged database.
     """
-    config = NodeConfig.load(config_path)
-    spool = Spool(config.root)
-    log = Log(config.log_file, words=words_of(config))
-    with _alone(config.root), captured(log):
-        site = site_key(config.root / KEY)
-        with Store(config.root / DATABASE, site, config.policy()) as store:
-            node = Node(config_path, config, Custody(spool, store, _watermark(config)), log)
-            with _signals(node):
-                return node.run()
+    config = load_config(config_path)
+    make_root(config.root)
+    log = Log(config.log_file, allow=allowed_values(config))
+    with (
+        _exclusive(config.root),
+        captured(log),
+        open_custody(config.root, config.policy(), _watermark(config)) as custody,
+    ):
+        node = Node(config_path, config, custody, log)
+        with _signals(node):
+            return node.run()
 
 
 class Node:
-    """What runs in the main thread. Everything else is a thread of `Doors` (in and out) or `Crew` (the workers)."""
+    """What runs in the main thread. Everything else is a thread of `Endpoints` or of `WorkerPool`."""
 
     def __init__(self, config_path: Path, config: NodeConfig, custody: Custody, log: Log) -> None:
         self.config, self.custody, self.log = config, custody, log
         self._path = config_path
         self._associations = Associations()
-        self._crew = Crew(config, custody, log, self._result)
-        self._doors = Doors(config, custody, self._associations, log)
+        self._workers = WorkerPool(config, custody, log, self._wake_deliveries)
+        self._endpoints = Endpoints(config, custody, self._associations, log)
         self._status = StatusServer(config.status, self, log) if config.status is not None else None
         self._wake = threading.Event()
         self._ending = self._reload_wanted = False
@@ -84,25 +81,25 @@ class Node:
 
     def run(self) -> int:
         """Recover, open, work until told to end, drain. 0; 6 when a part of the node has broken."""
-        found = recover(self.custody, header_of)
+        recovery = self.custody.recover(header_of)
         self.log.event(
             "recovered",
-            unfinished=found.unfinished,
-            requeued=found.requeued,
-            quarantined=found.quarantined,
-            adopted=found.adopted,
-            unreadable=found.unreadable,
-            gone=found.gone,
-            results_lost=found.results_lost,
+            unfinished=recovery.unfinished,
+            requeued=recovery.requeued,
+            quarantined=recovery.quarantined,
+            adopted=recovery.adopted,
+            unreadable=recovery.unreadable,
+            gone=recovery.gone,
+            results_lost=recovery.results_lost,
         )
         try:
             if self._status is not None:
                 self.log.event("listening", listener="status", port=self._status.start())
-            self._doors.open()
-            self._crew.start()
+            self._endpoints.open()
+            self._workers.start()
             while not self._ending:
                 self._tick()
-                broken = self._doors.broken() or self._crew.broken()
+                broken = self._endpoints.broken() or self._workers.broken()
                 if broken:
                     # A thread that ended is a bug; whoever supervises the node starts it again, and nothing is lost.
                     self.log.event("broken", level=Level.ERROR, stage=broken)
@@ -116,28 +113,28 @@ class Node:
             if self._reload_wanted:
                 self._reload_wanted = False
                 self._reload()
-            done = self.custody.complete(self._associations.busy())
+            done = self.custody.queue_complete(self._associations.busy())
             for key in done.queued:
                 self.log.event("complete", key=key)
             for key in done.quarantined:
                 self.log.event("quarantined", key=key, level=Level.WARNING)
-            self._crew.tick(wake=bool(done.queued))
+            self._workers.tick(wake=bool(done.queued))
             if time.monotonic() - self._cleaned > _CLEAN_EVERY_S or not self._cleaned:
                 self._cleaned = time.monotonic()
-                gone = clean(self.custody, self.config.limits.keep_days, self.config.limits.objects_days)
-                self.log.event("cleaned", series=gone.series, objects=gone.objects, bytes=gone.bytes)
+                cleaned = self.custody.clean(self.config.limits.keep_days, self.config.limits.quarantine_keep_days)
+                self.log.event("cleaned", series=cleaned.series, objects=cleaned.objects, bytes=cleaned.bytes)
         except MedattnError as error:
             # A full disk, mostly: what was received is safe, and the next tick tries again.
             self.log.failure("tick_failed", error)
-        self._tell_readiness()
+        self._log_readiness()
         self._wake.wait(max(0.05, min(_LONGEST_TICK_S, self.config.limits.quiet_s / 10)))
         self._wake.clear()
 
-    def _result(self) -> None:
-        self._doors.wake_deliveries()
+    def _wake_deliveries(self) -> None:
+        self._endpoints.wake_deliveries()
 
-    def _tell_readiness(self) -> None:
-        ready = self._crew.ready
+    def _log_readiness(self) -> None:
+        ready = self._workers.ready
         if ready != self._was_ready:
             self._was_ready = ready
             self.log.event("readiness", ready=ready, seconds=time.monotonic() - self._began)
@@ -145,22 +142,21 @@ class Node:
     def _reload(self) -> None:
         """Take over what may change while the node runs; a configuration that cannot be used changes nothing."""
         try:
-            new = NodeConfig.load(self._path)
+            new = load_config(self._path)
         except MedattnError as error:
             self.log.failure("reload_refused", error)
             return
         fixed = reloadable(self.config, new)
         if fixed:
-            self.log.tell_words(fixed)
+            self.log.allow_values(fixed)
             for name in fixed:
                 self.log.event("restart_needed", level=Level.WARNING, kind=name)
             return
-        self.log.tell_words(words_of(new))
+        self.log.allow_values(allowed_values(new))
         old, self.config = self.config, new
-        self.custody.store.policy = new.policy()
-        self.custody.watermark = _watermark(new)
-        self._doors.change(old, new)
-        self._crew.change(old, new)
+        self.custody.configure(new.policy(), _watermark(new))
+        self._endpoints.change(old, new)
+        self._workers.change(old, new)
         self.log.event("reloaded")
 
     def _drain(self) -> None:
@@ -168,9 +164,9 @@ class Node:
         end = time.monotonic() + self.config.limits.drain_s
         self._ending = True
         self.log.event("draining")
-        self._doors.close_entries(end)
-        finished = self._crew.finish(end)
-        self._doors.close_exits(end)
+        self._endpoints.stop_receiving(end)
+        finished = self._workers.finish(end)
+        self._endpoints.finish_deliveries(end)
         if self._status is not None:
             self._status.stop()
         self.log.event("ended", busy=not finished)
@@ -179,13 +175,15 @@ class Node:
 
     def snapshot(self) -> Snapshot:
         """Counts, times and recent jobs."""
-        return self.custody.store.snapshot()
+        return self.custody.snapshot()
 
     def health(self) -> Health:
         """Whether the node works, and why not."""
-        disk = self.custody.watermark.look()
+        disk = self.custody.disk()
         why = (
-            "draining" if self._ending else self._crew.why or ("disk_full" if disk.refuses or disk.free < ROOM else "")
+            "draining"
+            if self._ending
+            else self._workers.why or ("disk_full" if disk.refuses or disk.free < ROOM else "")
         )
         return Health(
             ready=not why,
@@ -193,11 +191,11 @@ class Node:
             started=self._started,
             version=version("medattn-edge"),
             name=self.config.name,
-            site=self.custody.store.site.fingerprint,
+            site=self.custody.fingerprint,
             config=str(self._path.absolute()),
             draining=self._ending,
-            workers=self._crew.seen(),
-            models=self._crew.models_seen(),
+            workers=self._workers.seen(),
+            models=self._workers.models_seen(),
             destinations=tuple(one.name for one in self.config.destinations),
             associations=self._associations.count,
             disk=disk,
@@ -205,23 +203,25 @@ class Node:
 
     def thumbnail(self, key: str, version: int) -> Path | None:
         """The picture of a result, None when there is none or none may be shown."""
-        path = self.custody.spool.result(key, version) / OVERLAY
-        shown = self.config.status is not None and self.config.status.thumbnails
-        return path if shown and path.is_file() else None
+        if self.config.status is None or not self.config.status.thumbnails:
+            return None
+        return self.custody.result_file(key, version, OVERLAY)
 
 
 def _watermark(config: NodeConfig) -> Watermark:
     limits = config.limits
     quota = None if limits.quota_gb is None else round(limits.quota_gb * 1e9)
-    return Watermark(config.root, most_used=limits.most_used, least_free=round(limits.least_free_gb * 1e9), quota=quota)
+    return Watermark(
+        config.root, max_used_fraction=limits.max_used_fraction, min_free=round(limits.min_free_gb * 1e9), quota=quota
+    )
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
+def _exclusive(root: Path) -> Iterator[None]:
     """Hold the root for one node: two would segment and deliver everything twice."""
     with ExitStack() as held:
         try:
-            held.enter_context(locked(root / LOCK, wait=False))
+            held.enter_context(locked(Layout(root).lock, wait=False))
         except BlockingIOError as error:
             raise HostError(
                 f"another node runs in {root}", expected="one node for each root", hint="medattn-edge node status"

@@ -23,7 +23,7 @@ import pytest
 pytest.importorskip("highdicom", reason="the extra dicom is not installed")
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
-from medattn_edge.scanner.config.node_config import NodeConfig
+from medattn_edge.scanner.config.load import load_config
 from medattn_edge.scanner.observe.health import Health, WorkerSeen
 from medattn_edge.scanner.observe.log import Log
 from medattn_edge.scanner.observe.server import StatusServer, document
@@ -42,22 +42,22 @@ class Records:
     def __init__(self, folder: Path) -> None:
         sections = plain(folder)
         self.config = write(folder, {**sections, "status": {"port": _free_port()}})
-        loaded = NodeConfig.load(self.config)
+        loaded = load_config(self.config)
         self.root, self.status = loaded.root, loaded.status
         self.now = time.time()
         spool = Spool(self.root)
         self.site = site_key(self.root / "site.key")
-        policy = Policy(quiet_s=0, longest_wait_s=0, delivery_attempts=1)
+        policy = Policy(quiet_s=0, max_wait_s=0, delivery_attempts=1)
         self.store = Store(self.root / "node.sqlite", self.site, policy, lambda: self.now)
-        self.custody = Custody(spool, self.store, Watermark(self.root, most_used=1, least_free=0))
+        self.custody = Custody(spool, self.store, Watermark(self.root, max_used_fraction=1, min_free=0))
         self.keys = [self._series(number) for number in range(4)]
         self._result(0)
         self._result(1)
         self.custody.quarantine(self._job(2), "missing_slice", "after slice 3")
         self.custody.quarantine(self._job(3), "no_model")
-        first, second = self.store.deliveries_due("pacs")
-        self.store.delivered(first)
-        assert self.store.delivery_failed(second, "no_connection") is None
+        first, second = self.store.deliveries.due("pacs")
+        self.store.deliveries.record_delivered(first)
+        assert self.store.deliveries.record_failure(second, "no_connection") is None
 
     def close(self) -> None:
         self.store.close()
@@ -68,17 +68,17 @@ class Records:
 
     def _job(self, number: int) -> Any:
         self.now += 1
-        self.custody.complete()
+        self.custody.queue_complete()
         job = self.custody.claim("worker-0", lambda job: job.key == self.keys[number])
         assert job is not None
         return job
 
     def _result(self, number: int) -> None:
         job = self._job(number)
-        folder = self.custody.workplace(job)
+        folder = self.custody.working_folder(job)
         (folder / "seg.dcm").write_bytes(b"seg")
         self.now += 2
-        assert self.custody.segmented(job, folder, [Output("seg", "seg.dcm", f"2.25.{number}")], ["pacs"])
+        assert self.custody.record_result(job, folder, [Output("seg", "seg.dcm", f"2.25.{number}")], ["pacs"])
 
     # As the status server asks for it
 
@@ -150,7 +150,7 @@ def test_init_writes_an_example_that_works_with_the_folders_it_names(medattn, tm
     done = medattn("node", "init", artifact, "-o", path)
     assert done.returncode == 0, done.stderr
     assert f"medattn-edge node --config {path}" in done.stderr
-    found = NodeConfig.load(path)
+    found = load_config(path)
     assert found.watch is not None
     assert found.watch.folder == path.parent / "incoming"
     assert found.watch.folder.is_dir()
@@ -168,7 +168,7 @@ def test_init_takes_folders_and_a_relative_artifact(medattn, tmp_path, monkeypat
     folders = ("--root", "kept here", "--watch", tmp_path / "in", "--results", "out/deep")
     done = medattn("node", "init", "net.onnx", "-o", "node.toml", *folders)
     assert done.returncode == 0, done.stderr
-    found = NodeConfig.load(tmp_path / "node.toml")
+    found = load_config(tmp_path / "node.toml")
     assert found.root == tmp_path / "kept here"
     assert (tmp_path / "in").is_dir()
     assert (tmp_path / "out" / "deep").is_dir()
@@ -202,7 +202,7 @@ def test_dump_config_prints_every_value_and_what_it_prints_is_the_same_configura
     assert (done.returncode, done.stderr) == (0, "")
     again = tmp_path / "again.toml"
     again.write_text(done.stdout, encoding="utf-8")
-    assert NodeConfig.load(again) == NodeConfig.load(path)
+    assert load_config(again) == load_config(path)
     assert "delivery_attempts = 500" in done.stdout
     assert not (tmp_path / "root").exists()
 
@@ -232,7 +232,7 @@ def test_a_node_needs_a_file_and_a_sub_command_has_it_behind_its_name(medattn, t
 
 def test_help_shows_what_there_is(medattn):
     shown = medattn("node", "--help").stdout
-    for word in ("init", "status", "requeue", "--config", "--dump-config", "SIGHUP"):
+    for word in ("init", "check", "status", "requeue", "--config", "--dump-config", "SIGHUP"):
         assert word in shown
     assert " node " in medattn("--help").stdout
 
@@ -406,8 +406,8 @@ def test_a_series_in_quarantine_and_a_dead_delivery_are_tried_again(medattn, rec
     assert f"{records.keys[3]} is queued" in done.stdout
     done = medattn("node", "requeue", records.keys[1], "--config", config, "--json")
     assert json.loads(done.stdout) == {"key": records.keys[1], "state": "segmented"}
-    assert [one.key for one in records.store.deliveries_due("pacs")] == [records.keys[1]]
-    assert records.store.state_of(records.keys[3]) == "queued"
+    assert [one.key for one in records.store.deliveries.due("pacs")] == [records.keys[1]]
+    assert records.store.series.state_of(records.keys[3]) == "queued"
 
 
 def test_what_cannot_be_tried_again_is_told(medattn, records):

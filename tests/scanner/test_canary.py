@@ -19,7 +19,7 @@ from medattn_edge.artifact import sha256
 from medattn_edge.backends import open_session
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import OutputError
-from medattn_edge.scanner.work.canary import CanaryError, sing
+from medattn_edge.scanner.work.canary import CanaryError, run_canary
 
 
 @pytest.fixture(scope="module")
@@ -53,44 +53,44 @@ def broken(model: Path, folder: Path, change: Any) -> Path:
 
 
 def test_the_first_answer_is_written_down_and_the_second_is_the_same(session, tmp_path):
-    first = sing(session, "a" * 64, tmp_path)
+    first = run_canary(session, "a" * 64, tmp_path)
     assert list(written(tmp_path).values()) == [first]
     before = (tmp_path / "canary.json").stat().st_mtime_ns
-    assert sing(session, "a" * 64, tmp_path) == first
+    assert run_canary(session, "a" * 64, tmp_path) == first
     assert (tmp_path / "canary.json").stat().st_mtime_ns == before
 
 
 def test_another_session_of_the_same_artifact_gives_the_same_answer(session, model, tmp_path):
-    first = sing(session, "a" * 64, tmp_path)
+    first = run_canary(session, "a" * 64, tmp_path)
     with open_session(model, threads=1) as another:
-        assert sing(another, "a" * 64, tmp_path) == first
+        assert run_canary(another, "a" * 64, tmp_path) == first
     assert len(written(tmp_path)) == 1
 
 
 def test_another_artifact_and_another_number_of_threads_have_answers_of_their_own(session, model, tmp_path):
-    sing(session, "a" * 64, tmp_path)
-    sing(session, "b" * 64, tmp_path)
+    run_canary(session, "a" * 64, tmp_path)
+    run_canary(session, "b" * 64, tmp_path)
     with open_session(model, threads=2) as another:
-        sing(another, "a" * 64, tmp_path)
+        run_canary(another, "a" * 64, tmp_path)
     assert len(written(tmp_path)) == 3
 
 
 def test_an_answer_that_is_not_the_known_one_is_refused_and_stays_refused(session, tmp_path):
-    sing(session, "a" * 64, tmp_path)
+    run_canary(session, "a" * 64, tmp_path)
     [key] = written(tmp_path)
     (tmp_path / "canary.json").write_text(json.dumps({key: "0" * 64}))
     for _ in range(2):
         with pytest.raises(CanaryError, match="not those") as raised:
-            sing(session, "a" * 64, tmp_path)
+            run_canary(session, "a" * 64, tmp_path)
         assert raised.value.reason == "canary_changed"
     assert written(tmp_path) == {key: "0" * 64}
 
 
 def test_a_network_with_other_weights_gives_another_answer(session, model, tmp_path):
-    right = sing(session, "a" * 64, tmp_path)
+    right = run_canary(session, "a" * 64, tmp_path)
     wrong = broken(model, tmp_path, lambda values: -values)
     with open_session(wrong, threads=1) as opened, pytest.raises(CanaryError) as raised:
-        sing(opened, "a" * 64, tmp_path)
+        run_canary(opened, "a" * 64, tmp_path)
     assert raised.value.reason == "canary_changed"
     assert list(written(tmp_path).values()) == [right]
 
@@ -98,7 +98,7 @@ def test_a_network_with_other_weights_gives_another_answer(session, model, tmp_p
 def test_logits_that_are_not_finite_are_refused_and_never_written_down(model, tmp_path):
     wrong = broken(model, tmp_path, lambda values: values * np.float32(np.nan))
     with open_session(wrong, threads=1) as opened, pytest.raises(CanaryError, match="not finite") as raised:
-        sing(opened, "a" * 64, tmp_path)
+        run_canary(opened, "a" * 64, tmp_path)
     assert raised.value.reason == "canary_not_finite"
     assert not (tmp_path / "canary.json").exists()
 
@@ -107,7 +107,7 @@ def test_logits_that_are_not_finite_are_refused_and_never_written_down(model, tm
 def test_a_damaged_record_is_refused_with_what_to_type(session, tmp_path, content):
     (tmp_path / "canary.json").write_text(content)
     with pytest.raises(CanaryError, match="damaged") as raised:
-        sing(session, "a" * 64, tmp_path)
+        run_canary(session, "a" * 64, tmp_path)
     assert raised.value.reason == "canary_damaged"
     assert raised.value.hint == f"rm '{tmp_path / 'canary.json'}'"
     assert (tmp_path / "canary.json").read_text() == content
@@ -119,7 +119,7 @@ def test_workers_that_start_together_lose_none_of_their_answers(session, tmp_pat
 
     def start(name: str) -> None:
         together.wait()
-        sing(session, name, tmp_path)
+        run_canary(session, name, tmp_path)
 
     threads = [threading.Thread(target=start, args=(name,)) for name in names]
     for thread in threads:
@@ -131,4 +131,4 @@ def test_workers_that_start_together_lose_none_of_their_answers(session, tmp_pat
 
 def test_a_root_that_is_gone_is_told(session, tmp_path):
     with pytest.raises(OutputError, match="cannot write"):
-        sing(session, "a" * 64, tmp_path / "gone")
+        run_canary(session, "a" * 64, tmp_path / "gone")

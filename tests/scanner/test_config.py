@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from medattn_edge.errors import IntegrityError, MedattnError, UsageError
 from medattn_edge.scanner.config.example import example
+from medattn_edge.scanner.config.load import load_config
 from medattn_edge.scanner.config.node_config import (
     Destination,
     Limits,
@@ -28,7 +29,9 @@ from medattn_edge.scanner.config.node_config import (
     Watch,
     reloadable,
 )
-from medattn_edge.scanner.config.toml import Reader, as_toml, written
+from medattn_edge.scanner.config.sections import RENAMED_KEYS
+from medattn_edge.scanner.config.toml import Reader, as_toml, section_lines
+from medattn_edge.scanner.observe.allowlist import allowed_values
 from medattn_edge.scanner.store.records import Policy
 from tests.support.node_files import make_artifact, plain, write
 
@@ -51,7 +54,7 @@ def load(folder: Path, **changes: Any) -> NodeConfig:
             sections[name] = {**sections.get(name, {}), **change}
         else:
             sections[name] = change
-    return NodeConfig.load(write(folder, sections))
+    return load_config(write(folder, sections))
 
 
 def refused(folder: Path, **changes: Any) -> UsageError:
@@ -85,7 +88,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_a_file_with_the_least_has_every_default(tmp_path):
     sections = plain(tmp_path)
     del sections["receive"], sections["destination"][1]
-    found = NodeConfig.load(write(tmp_path, sections))
+    found = load_config(write(tmp_path, sections))
     assert found == NodeConfig(
         root=tmp_path / "root",
         models=(Model("lungs", tmp_path / "net.onnx"),),
@@ -112,7 +115,7 @@ def test_paths_start_at_the_folder_of_the_file_wherever_the_process_is(tmp_path,
     folder.mkdir()
     write(folder, {**plain(folder), "watch": {"folder": "~/incoming"}, "node": {"root": str(tmp_path / "kept")}})
     monkeypatch.chdir(tmp_path)
-    found = NodeConfig.load(Path("deep/node.toml"))
+    found = load_config(Path("deep/node.toml"))
     assert found.models[0].artifact == folder / "net.onnx"
     assert found.watch == Watch(tmp_path / "home" / "incoming")
     assert found.root == tmp_path / "kept"
@@ -127,9 +130,28 @@ def test_a_page_that_is_not_wanted_is_off(tmp_path):
     assert load(tmp_path, status={"enabled": False}).dump().endswith("thumbnails = true\n")
 
 
+@pytest.mark.parametrize(("old", "new"), [pair for keys in RENAMED_KEYS.values() for pair in keys.items()])
+def test_a_key_that_was_renamed_is_refused_with_the_new_one(tmp_path, old, new):
+    error = refused(tmp_path, limits={old: 0.5})
+    assert error.found.endswith(f"[limits] {old} is now {new}")
+    assert error.hint == f"{new} = 0.5"
+    assert load(tmp_path, limits={new: 901.5 if new == "max_wait_s" else 5.5 if new.startswith("retry") else 0.5})
+
+
+def test_no_renamed_key_is_known_any_more():
+    assert set(RENAMED_KEYS[Limits]) >= {
+        *("most_used", "least_free_gb", "first_retry_s", "most_retry_s", "longest_wait_s", "objects_days")
+    }
+    for section, keys in RENAMED_KEYS.items():
+        known = {field.name for field in fields(section)}
+        assert set(keys.values()) <= known
+        assert not set(keys) & known
+
+
 def test_names_that_the_log_may_hold(tmp_path):
-    words = load(tmp_path, model=model(device="cuda:0"), node={"name": "ct-room-2"}).words()
-    assert {"ct-room-2", "lungs", "shelf", "pacs", "cuda:0", "plain", "tls", "watch", "status"} == set(words)
+    values = allowed_values(load(tmp_path, model=model(device="cuda:0"), node={"name": "ct-room-2"}))
+    assert {"ct-room-2", "lungs", "shelf", "pacs", "cuda:0", "plain", "tls", "watch", "status"} <= set(values)
+    assert "CT1" not in values  # a title may be a person's name
 
 
 def test_tls_on_both_sides(tmp_path, certificates):
@@ -151,10 +173,10 @@ def test_tls_on_both_sides(tmp_path, certificates):
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UsageError, match=r"node\.toml cannot be read: No such file") as caught:
-        NodeConfig.load(tmp_path / "node.toml")
+        load_config(tmp_path / "node.toml")
     assert "node init" in caught.value.hint
     with pytest.raises(UsageError, match="cannot be read: Is a directory"):
-        NodeConfig.load(tmp_path)
+        load_config(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -162,15 +184,15 @@ def test_a_file_that_is_not_there(tmp_path):
     [
         (b"[node]\nroot = root\n", "line 2"),
         (b"[node]\nroot = 'a'\nroot = 'b'\n", "line 3"),
-        (b"[node]\nroot = '\xff'\n", "no TOML"),
-        (b"[node]\nroot = " + b"9" * 5000, "no TOML"),
-        (b"a = " + b"[" * 20_000, "no TOML"),
+        (b"[node]\nroot = '\xff'\n", "not valid TOML"),
+        (b"[node]\nroot = " + b"9" * 5000, "not valid TOML"),
+        (b"a = " + b"[" * 20_000, "not valid TOML"),
     ],
 )
 def test_what_is_no_toml_is_told_with_its_line(tmp_path, data, told):
     (tmp_path / "node.toml").write_bytes(data)
     with pytest.raises(UsageError, match=told):
-        NodeConfig.load(tmp_path / "node.toml")
+        load_config(tmp_path / "node.toml")
 
 
 def test_an_unknown_section_or_key_is_told_with_the_nearest(tmp_path):
@@ -210,17 +232,17 @@ def test_a_missing_key_or_section_is_told(tmp_path):
     sections = plain(tmp_path)
     sections["receive"] = {"port": 0}
     with pytest.raises(UsageError, match=r"\[receive\] calling_ae is missing") as caught:
-        NodeConfig.load(write(tmp_path, sections))
+        load_config(write(tmp_path, sections))
     assert caught.value.hint == 'calling_ae = ["..."]'
 
 
 def test_one_table_where_several_stand_and_the_reverse(tmp_path):
     assert "[[model]] is written as one section" in refused(tmp_path, model=model()[0]).found
-    assert "[watch] is no section" in refused(tmp_path, watch=[{"folder": "in"}]).found
+    assert "[watch] is not a section" in refused(tmp_path, watch=[{"folder": "in"}]).found
     path = write(tmp_path, {name: table for name, table in plain(tmp_path).items() if name != "node"})
     path.write_text(f"node = 3\n{path.read_text()}")
-    with pytest.raises(UsageError, match=r"\[node\] is no section"):
-        NodeConfig.load(path)
+    with pytest.raises(UsageError, match=r"\[node\] is not a section"):
+        load_config(path)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +276,7 @@ def test_no_number_is_infinite_or_none(tmp_path, number):
     path = write(tmp_path, plain(tmp_path))
     path.write_text(f"{path.read_text()}[limits]\nquiet_s = {number}\n")
     with pytest.raises(UsageError, match=r"\[limits\] quiet_s is"):
-        NodeConfig.load(path)
+        load_config(path)
 
 
 @pytest.mark.parametrize(
@@ -284,10 +306,10 @@ def test_no_number_is_infinite_or_none(tmp_path, number):
         ("status", {"host": "0.0.0.0"}, "[status] host is '0.0.0.0'"),
         ("status", {"host": "node.example"}, "[status] host is 'node.example'"),
         ("limits", {"quiet_s": -1}, "[limits]: quiet_s is -1"),
-        ("limits", {"longest_wait_s": 1}, "[limits]: longest_wait_s is 1"),
-        ("limits", {"most_used": 0}, "[limits] most_used is 0"),
-        ("limits", {"most_used": 75}, "[limits] most_used is 75"),
-        ("limits", {"least_free_gb": -1}, "[limits] least_free_gb is -1"),
+        ("limits", {"max_wait_s": 1}, "[limits]: max_wait_s is 1"),
+        ("limits", {"max_used_fraction": 0}, "[limits] max_used_fraction is 0"),
+        ("limits", {"max_used_fraction": 75}, "[limits] max_used_fraction is 75"),
+        ("limits", {"min_free_gb": -1}, "[limits] min_free_gb is -1"),
         ("limits", {"quota_gb": 5}, "[limits] quota_gb is 5"),
         ("limits", {"job_timeout_s": 0}, "[limits] job_timeout_s is 0"),
         ("limits", {"drain_s": 1e300}, "[limits] drain_s is 1e+300"),
@@ -333,7 +355,7 @@ def test_a_value_that_could_not_work_is_told_with_its_place(tmp_path, name, chan
 def test_a_hint_is_what_to_write(tmp_path):
     assert refused(tmp_path, model=model(modality="PET")).hint == 'modality = "PT"'
     assert refused(tmp_path, receive={"sop_classes": ["CTImageStrage"]}).hint == "CTImageStorage"
-    assert refused(tmp_path, limits={"most_used": 75}).hint == "most_used = 1"
+    assert refused(tmp_path, limits={"max_used_fraction": 75}).hint == "max_used_fraction = 1"
     assert refused(tmp_path, watch={"after": "kept"}).hint == "keep"
 
 
@@ -447,12 +469,12 @@ def test_every_section_comes_back_as_it_was(tmp_path, name):
     kind = SECTIONS[name]
     more = {}
     if kind is Limits:
-        more = {"longest_wait_s": st.just(1e9), "most_retry_s": st.just(1e9)}
+        more = {"max_wait_s": st.just(1e9), "retry_max_s": st.just(1e9)}
 
     @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
     @given(section(kind, **more))
     def comes_back(made: Any) -> None:
-        table = tomllib.loads("\n".join(written(made)))
+        table = tomllib.loads("\n".join(section_lines(made)))
         assert Reader(tmp_path / "node.toml").section(kind, table, f"[{name}]") == made
 
     comes_back()
@@ -472,7 +494,7 @@ def test_a_dump_loads_to_the_same_from_wherever_it_lies(tmp_path, certificates):
     other = tmp_path / "elsewhere"
     other.mkdir()
     (other / "dumped.toml").write_text(config.dump(), encoding="utf-8")
-    assert NodeConfig.load(other / "dumped.toml") == config
+    assert load_config(other / "dumped.toml") == config
     for name, kind in SECTIONS.items():  # every value, also those that are defaults
         section_text = config.dump().split(f"[{name}]")[1].split("\n\n")[0]
         have = getattr(config, {"model": "models", "destination": "destinations"}.get(name, name))
@@ -493,7 +515,7 @@ def example_in(folder: Path) -> str:
 def test_the_example_works_as_it_is_and_says_what_the_defaults_are(tmp_path):
     path = tmp_path / "node.toml"
     path.write_text(example_in(tmp_path), encoding="utf-8")
-    assert NodeConfig.load(path) == NodeConfig(
+    assert load_config(path) == NodeConfig(
         root=tmp_path / "root",
         models=(Model("net-int8", tmp_path / "net.int8.onnx"),),
         destinations=(Destination("folder", folder=tmp_path / "results"),),
@@ -536,7 +558,7 @@ def test_everything_in_the_example_works_together_once_the_files_are_there(tmp_p
     }.items():
         (tmp_path / name).write_bytes(made.read_bytes())
     (tmp_path / "node.toml").write_text(text, encoding="utf-8")
-    found = NodeConfig.load(tmp_path / "node.toml")
+    found = load_config(tmp_path / "node.toml")
     assert [one.name for one in found.destinations] == ["folder", "pacs"]
     assert found.tls is not None
 
@@ -553,7 +575,7 @@ def test_a_model_has_a_name_that_is_allowed_whatever_its_file_is_called(tmp_path
     artifact = make_artifact(tmp_path / f"{stem}.onnx")
     path = tmp_path / "node.toml"
     path.write_text(example(Path("root"), Path("incoming"), artifact, Path("results")), encoding="utf-8")
-    assert NodeConfig.load(path).models[0].artifact == artifact
+    assert load_config(path).models[0].artifact == artifact
 
 
 # Whatever stands in a file
@@ -582,12 +604,12 @@ def test_a_file_is_read_or_refused_and_never_a_bug(tmp_path, name, key, value):
     header = f"[[{name}]]" if name in ("model", "destination") else f"[{name}]"
     path.write_text("\n".join([path.read_text(), header, *lines, ""]), encoding="utf-8")
     try:
-        found = NodeConfig.load(path)
+        found = load_config(path)
     except MedattnError as error:
         told = error.found
     else:
         dumped = tmp_path / "dumped.toml"
         dumped.write_text(found.dump(), encoding="utf-8")
-        assert NodeConfig.load(dumped) == found
+        assert load_config(dumped) == found
         return
     assert "node.toml" in told

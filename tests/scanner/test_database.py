@@ -72,9 +72,9 @@ def test_a_transaction_that_fails_changes_nothing(node):
 
     node.keep(1, 1)
     node.pass_time(60)
-    node.custody.complete()
+    node.custody.queue_complete()
     with pytest.raises(_Undo):
-        node.store.claim("a", broken)
+        node.store.jobs.claim("a", broken)
     assert states(node) == [State.QUEUED]
 
 
@@ -95,11 +95,10 @@ def test_a_database_of_a_newer_version_or_another_site_is_not_touched(node, tmp_
         Store(node.root / "node.sqlite", site)
 
 
-def test_a_database_of_an_older_version_is_brought_up_to_date_with_what_it_holds(node, monkeypatch):
+def test_a_database_of_an_older_version_is_brought_up_to_date_with_what_it_holds(node):
     node.keep(1, 1)
     node.store.close()
-    newer = (*MIGRATIONS, ("ALTER TABLE versions ADD COLUMN model TEXT NOT NULL DEFAULT ''",))
-    monkeypatch.setattr("medattn_edge.scanner.store.schema.MIGRATIONS", newer)
+    node.migrations = (*MIGRATIONS, ("ALTER TABLE versions ADD COLUMN model TEXT NOT NULL DEFAULT ''",))
     node.open()
     assert rows(node, "SELECT key, model FROM versions") == [(node.key(1), "")]
     assert rows(node, "PRAGMA user_version") == [(len(MIGRATIONS) + 1,)]
@@ -119,18 +118,20 @@ def test_a_disk_without_room_for_a_row_is_an_output_error(node):
     with pytest.raises(OutputError, match="full"):
         [node.keep(1, number) for number in range(1000)]
     node.store.database._connection().execute("PRAGMA max_page_count = 1000000")
-    count = node.store.usage(node.key(1))[0]
+    count = node.store.series.usage(node.key(1))[0]
     assert 0 < count < 1000
     node.pass_time(60)
-    assert node.custody.complete().queued == ()  # what was not taken is remembered, though no row could be written
+    assert (
+        node.custody.queue_complete().queued == ()
+    )  # what was not taken is remembered, though no row could be written
     assert states(node) == [State.QUARANTINED]
     assert node.keep(1, count).fate is Fate.NEW
     node.pass_time(60)
-    assert node.custody.complete().queued == (node.key(1),)
+    assert node.custody.queue_complete().queued == (node.key(1),)
 
 
 def test_threads_receive_claim_and_look_at_once_and_nothing_is_counted_twice(node):
-    node.policy = node.store.policy = Policy(quiet_s=0, longest_wait_s=0)
+    node.policy = node.store.policy = Policy(quiet_s=0, max_wait_s=0)
     claimed, errors = [], []
 
     def guarded(work):
@@ -149,7 +150,7 @@ def test_threads_receive_claim_and_look_at_once_and_nothing_is_counted_twice(nod
 
     def work():
         for _ in range(15):
-            node.custody.complete()
+            node.custody.queue_complete()
             job = node.custody.claim("worker")
             if job:
                 claimed.append((job.id, job.attempt))

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,11 @@ pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 pytest.importorskip("highdicom", reason="the extra node is not installed")
 pytest.importorskip("cryptography", reason="the extra dev is not installed")
 
+from medattn_edge.reasons import DELIVERY_REASONS  # noqa: E402
 from medattn_edge.scanner.config.sections import Destination  # noqa: E402
 from medattn_edge.scanner.deliver.deliverer import Deliverer  # noqa: E402
-from medattn_edge.scanner.deliver.send import PERMANENT, WORDS, verify  # noqa: E402
+from medattn_edge.scanner.deliver.folder import probe  # noqa: E402
+from medattn_edge.scanner.deliver.send import DeliveryRefused, echo  # noqa: E402
 from medattn_edge.scanner.observe.log import Log  # noqa: E402
 from medattn_edge.scanner.store.records import Output  # noqa: E402
 from medattn_edge.scanner.store.transitions import DeliveryState, State  # noqa: E402
@@ -61,7 +64,7 @@ def archive_at(port, name="pacs", timeout_s=5.0, **more):
 
 def deliver(node, destination, log=None):
     return Deliverer(
-        destination, node.store, node.spool, log or Log(io.StringIO(), words=WORDS), "MEDATTN"
+        destination, node.custody, log or Log(io.StringIO(), allow=DELIVERY_REASONS), "MEDATTN"
     ).deliver_due()
 
 
@@ -95,7 +98,7 @@ def test_every_output_of_a_result_arrives_once_with_its_own_identity_and_syntax(
         [path] = [one for one in results.values() if pydicom.dcmread(one).SOPInstanceUID == dataset.SOPInstanceUID]
         assert dataset == pydicom.dcmread(path)
     assert (archive.associations, archive.calling) == (1, "MEDATTN")
-    assert node.store.state_of(key) is State.DELIVERED
+    assert node.store.series.state_of(key) is State.DELIVERED
 
 
 def test_an_archive_that_takes_implicit_syntax_only_gets_the_same_pixels(node, results):
@@ -128,7 +131,7 @@ def test_a_destination_that_is_down_gets_everything_when_it_is_up_again(node, re
         node.pass_time(10)
         assert deliver(node, archive_at(port)) == 1
     assert len(archive.uids) == 3
-    assert node.store.state_of(key) is State.DELIVERED
+    assert node.store.series.state_of(key) is State.DELIVERED
 
 
 @pytest.mark.parametrize("status", [0xB000, 0xB006, 0xB007, 0x0111])
@@ -136,7 +139,7 @@ def test_a_warning_and_an_object_that_is_there_already_are_accepted(node, result
     key = segment(node, results, 1, "pacs")
     with Archive(answer=lambda event: status) as archive:
         deliver(node, archive_at(archive.port))
-    assert node.store.state_of(key) is State.DELIVERED
+    assert node.store.series.state_of(key) is State.DELIVERED
 
 
 @pytest.mark.parametrize(
@@ -159,7 +162,7 @@ def test_a_refusal_is_tried_again_with_its_reason(node, results, status, reason)
         node.pass_time(10)
         deliver(node, archive_at(archive.port))
     assert len(archive.uids) == 3
-    assert reason in WORDS
+    assert reason in DELIVERY_REASONS
 
 
 def test_after_an_abort_in_the_middle_the_whole_result_goes_again_under_the_same_identity(node, results):
@@ -190,7 +193,6 @@ def test_an_archive_without_such_classes_is_told_apart(node, results):
     with Archive(classes=["1.2.840.10008.5.1.4.1.1.2"]) as archive:
         deliver(node, archive_at(archive.port))
     assert seen(node) == [("pacs", DeliveryState.WAITING, 2, "class_not_accepted")]
-    assert "class_not_accepted" in PERMANENT
 
 
 def test_a_title_that_the_archive_does_not_know_is_told_apart(node, results):
@@ -256,7 +258,7 @@ def test_an_archive_with_mutual_tls_takes_only_who_shows_a_certificate(node, res
     with Archive(tls=context) as archive:
         deliver(node, archive_at(archive.port, tls=True, ca=pem.ca, **own))
     if with_certificate:
-        assert node.store.state_of(key) is State.DELIVERED
+        assert node.store.series.state_of(key) is State.DELIVERED
         assert len(archive.uids) == 3
     else:
         assert seen(node)[0][3] in {"tls_refused", "aborted"}
@@ -292,15 +294,15 @@ def test_a_result_that_vanished_is_made_again_and_delivered_under_the_same_ident
     with Archive() as archive:
         assert deliver(node, archive_at(archive.port)) == 0
         assert deliver(node, archive_at(archive.port, "archive")) == 0
-        assert node.store.state_of(key) is State.QUEUED
+        assert node.store.series.state_of(key) is State.QUEUED
         job = node.custody.claim("worker-0")
-        folder = node.custody.workplace(job)
+        folder = node.custody.working_folder(job)
         (folder / "seg.dcm").write_bytes(results["seg.dcm"].read_bytes())
-        assert node.custody.segmented(job, folder, [Output("seg", "seg.dcm")], ["pacs", "archive"])
+        assert node.custody.record_result(job, folder, [Output("seg", "seg.dcm")], ["pacs", "archive"])
         assert deliver(node, archive_at(archive.port)) == 1
         assert deliver(node, archive_at(archive.port, "archive")) == 1
     assert set(archive.uids) == {str(pydicom.dcmread(results["seg.dcm"]).SOPInstanceUID)}
-    assert node.store.state_of(key) is State.DELIVERED
+    assert node.store.series.state_of(key) is State.DELIVERED
 
 
 def test_a_folder_gets_whole_files_and_the_same_again_changes_nothing(node, results, tmp_path):
@@ -315,7 +317,7 @@ def test_a_folder_gets_whole_files_and_the_same_again_changes_nothing(node, resu
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
     node.pass_time(10)
-    [due] = node.store.deliveries_due("disk")
+    [due] = node.store.deliveries.due("disk")
     deliver(node, destination)
     found = {path.name: path.read_bytes() for path in (out / key / "v1").iterdir()}
     assert found == {name: path.read_bytes() for name, path in results.items()}
@@ -340,7 +342,7 @@ def test_a_folder_on_a_full_disk_is_tried_again_and_holds_no_half_file(node, res
     assert list((tmp_path / key / "v1").iterdir()) == []
     node.pass_time(10)
     deliver(node, Destination("disk", folder=tmp_path))
-    assert node.store.state_of(key) is State.DELIVERED
+    assert node.store.series.state_of(key) is State.DELIVERED
 
 
 def test_a_deliverer_that_is_killed_after_the_archive_accepted_delivers_again_under_the_same_identity(node, results):
@@ -360,30 +362,30 @@ def test_a_deliverer_that_is_killed_after_the_archive_accepted_delivers_again_un
         deliver(node, archive_at(archive.port))
     assert len(archive.uids) == 6
     assert set(archive.uids) == {str(pydicom.dcmread(path).SOPInstanceUID) for path in results.values()}
-    assert node.store.state_of(key) is State.DELIVERED
+    assert node.store.series.state_of(key) is State.DELIVERED
 
 
 def test_the_thread_delivers_when_it_is_woken_and_ends_when_it_is_told(node, results):
     with Archive() as archive:
         stopping, wake = threading.Event(), threading.Event()
-        deliverer = Deliverer(archive_at(archive.port), node.store, node.spool, Log(io.StringIO(), words=WORDS), "ME")
+        deliverer = Deliverer(archive_at(archive.port), node.custody, Log(io.StringIO(), allow=DELIVERY_REASONS), "ME")
         thread = threading.Thread(target=deliverer.run, args=(stopping, wake))
         thread.start()
         key = segment(node, results, 1, "pacs")
         wake.set()
         end = time.monotonic() + 20
-        while node.store.state_of(key) is not State.DELIVERED and time.monotonic() < end:
+        while node.store.series.state_of(key) is not State.DELIVERED and time.monotonic() < end:
             time.sleep(0.02)
         stopping.set()
         wake.set()
         thread.join(10)
     assert not thread.is_alive()
-    assert node.store.state_of(key) is State.DELIVERED
+    assert node.store.series.state_of(key) is State.DELIVERED
 
 
 def test_the_log_tells_what_happened_and_names_nobody(node, results):
     out = io.StringIO()
-    log = Log(out, words=(*WORDS, "pacs"))
+    log = Log(out, allow=(*DELIVERY_REASONS, "pacs"))
     segment(node, results, 1, "pacs")
     with Archive(answer=lambda event: 0xA700) as archive:
         deliver(node, archive_at(archive.port), log)
@@ -398,9 +400,22 @@ def test_the_log_tells_what_happened_and_names_nobody(node, results):
 
 
 @refused
-def test_whether_a_destination_answers_can_be_asked(tmp_path):
+def test_whether_an_archive_answers_can_be_asked(tmp_path):
     with Archive() as archive:
-        assert verify(archive_at(archive.port))
-    assert not verify(archive_at(free_port(), timeout_s=2))
-    assert verify(Destination("disk", folder=tmp_path))
-    assert not verify(Destination("disk", folder=tmp_path / "gone"))
+        echo(archive_at(archive.port), "MEDATTN")
+        assert (archive.calling, archive.uids) == ("MEDATTN", [])
+        with pytest.raises(DeliveryRefused) as caught:
+            echo(replace(archive_at(archive.port), ae_title="OTHER"), "MEDATTN")
+        assert caught.value.reason == "called_title_unknown"
+    with pytest.raises(DeliveryRefused) as caught:
+        echo(archive_at(free_port(), timeout_s=2), "MEDATTN")
+    assert (caught.value.reason, caught.value.hint) == ("no_connection", DELIVERY_REASONS["no_connection"].action)
+
+
+def test_whether_a_folder_takes_files_can_be_asked_and_leaves_nothing(tmp_path):
+    probe(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    for folder, reason in ((tmp_path / "gone", "folder_missing"), (Path("/proc"), "folder_unwritable")):
+        with pytest.raises(DeliveryRefused) as caught:
+            probe(folder)
+        assert caught.value.reason == reason

@@ -125,7 +125,7 @@ def test_what_an_archive_never_takes_is_a_dead_letter_that_can_be_requeued(model
 def test_a_full_quota_is_told_to_the_sender_and_is_over_when_there_is_room(model, archive, tmp_path):
     scan = Scan(tmp_path, 30)
     files = scan.write()
-    quota = {"least_free_gb": 0.0001, "quota_gb": 0.0101}
+    quota = {"min_free_gb": 0.0001, "quota_gb": 0.0101}
     node = RunningNode(tmp_path / "node", model, {"destination": [archive.destination], "limits": quota})
     ballast = node.root / "ballast"
     node.root.mkdir(mode=0o700)
@@ -138,7 +138,7 @@ def test_a_full_quota_is_told_to_the_sender_and_is_over_when_there_is_room(model
         assert node.get("/live")[0] == 200
         assert node.status()["disk"]["refuses"] is True
         assert node.status()["objects"] == 0
-        node.configure(limits={"least_free_gb": 0.0001, "quota_gb": 1.0})
+        node.configure(limits={"min_free_gb": 0.0001, "quota_gb": 1.0})
         node.signal(1)
         node.wait(lambda: node.get("/ready")[0] == 200, "room")
         assert send(node.port, files).statuses == [0] * 6

@@ -14,10 +14,10 @@ from enum import Enum
 import pytest
 
 from medattn_edge.errors import OutputError, ScanError
+from medattn_edge.scanner.observe.allowlist import REASON_CODES
 from medattn_edge.scanner.observe.capture import captured
-from medattn_edge.scanner.observe.fields import FLAGS, NUMBERS, WORDS
+from medattn_edge.scanner.observe.fields import FLAGS, NUMBERS, VALUES
 from medattn_edge.scanner.observe.log import Level, Log
-from medattn_edge.scanner.reasons import REASONS
 from medattn_edge.scanner.store.records import Fate, code
 from medattn_edge.scanner.store.transitions import State
 from tests.support.durable_node import sample
@@ -37,7 +37,7 @@ def lines(stream):
 
 
 def test_an_event_is_one_line_of_json(stream):
-    log = Log(stream, words=["pacs"])
+    log = Log(stream, allow=["pacs"])
     log.event("delivered", key=KEY, version=2, seconds=1.5, tls=True, state=State.DELIVERED, destination="pacs")
     [line] = lines(stream)
     assert line.pop("time").endswith("+00:00")
@@ -54,9 +54,9 @@ def test_an_event_is_one_line_of_json(stream):
 
 
 @pytest.mark.parametrize("value", [NAME, PATIENT, UID, "mustermann", 4711.5, None, [NAME], b"Mustermann"])
-@pytest.mark.parametrize("field", sorted(WORDS | FLAGS))
+@pytest.mark.parametrize("field", sorted(VALUES | FLAGS))
 def test_a_field_of_words_or_flags_holds_nothing_that_the_log_was_not_told(stream, field, value):
-    Log(stream, words=["pacs"]).event("received", **{field: value})
+    Log(stream, allow=["pacs"]).event("received", **{field: value})
     assert lines(stream)[0][field] == "withheld"
 
 
@@ -121,7 +121,7 @@ def test_events_below_the_least_level_are_not_written(stream):
 def test_words_of_a_new_configuration_can_be_told_later(stream):
     log = Log(stream)
     log.event("delivered", destination="archive")
-    log.tell_words(["archive"])
+    log.allow_values(["archive"])
     log.event("delivered", destination="archive")
     assert [line["destination"] for line in lines(stream)] == ["withheld", "archive"]
 
@@ -141,10 +141,10 @@ def test_a_log_in_a_folder_that_does_not_exist_says_so(tmp_path):
 
 
 def test_every_reason_is_a_word_that_can_be_told(stream):
-    log = Log(stream, words=REASONS)
-    for reason in REASONS:
+    log = Log(stream, allow=REASON_CODES)
+    for reason in REASON_CODES:
         log.event("quarantined", reason=code(reason))
-    assert {line["reason"] for line in lines(stream)} == set(REASONS)
+    assert {line["reason"] for line in lines(stream)} == set(REASON_CODES)
 
 
 def test_a_log_that_cannot_be_written_does_not_stop_the_node(capsys):
@@ -246,19 +246,19 @@ def test_everything_is_as_before_after_capturing(stream):
 
 
 def test_a_whole_run_logs_no_name_no_id_and_no_uid(node, stream):
-    log = Log(stream, words=["pacs", "no_connection", "missing_slice", "worker-0"])
+    log = Log(stream, allow=["pacs", "no_connection", "missing_slice", "worker-0"])
     data, header = sample(f"{UID}.7", 1, more=f"{NAME} {PATIENT}")
     received = node.custody.keep(data, header, NAME)
     log.event("received", key=received.key, fate=received.fate, peer=NAME, bytes=len(data), version=received.version)
     node.pass_time(60)
-    for key in node.custody.complete().queued:
+    for key in node.custody.queue_complete().queued:
         log.event("complete", key=key)
     job = node.custody.claim("worker-0")
     log.event("claimed", key=job.key, worker="worker-0", modality=job.modality, attempt=job.attempt)
     node.segment(job, "pacs")
-    [delivery] = node.store.deliveries_due()
+    [delivery] = node.store.deliveries.due()
     log.event("delivering", key=delivery.key, destination=delivery.destination)
-    next_try = node.store.delivery_failed(delivery, "no_connection")
+    next_try = node.store.deliveries.record_failure(delivery, "no_connection")
     log.event("delivery_failed", key=delivery.key, reason="no_connection", next_try_s=next_try - node.now)
     log.failure("refused", ScanError(f"{UID} of {NAME}"))
     recovery = node.restart()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,8 +70,10 @@ def test_the_same_series_sent_twice_has_one_identity_on_another_node_too(running
     running.wait(lambda: segs_of(archive, scan), "the segmentation")
     versions = sum(running.status()["states"].values())
     assert send(running.port, scan.write()).statuses == [0] * 6
-    time.sleep(1.5)  # longer than it takes to segment it, were it taken for new
-    assert sum(running.status()["states"].values()) == versions
+    after = Scan(folder, 129)  # sent later, it is segmented later than the other would be, were that taken for new
+    send(running.port, after.write())
+    running.wait(lambda: segs_of(archive, after), "the segmentation of the next series")
+    assert sum(running.status()["states"].values()) == versions + 1
     [uids] = segs_of(archive, scan).values()
     assert len(uids) == 1
     assert len([seg for seg in archive.segs if str(seg.SOPInstanceUID) in uids]) == 1

@@ -18,7 +18,8 @@ from pydicom.uid import generate_uid  # noqa: E402
 
 from medattn_edge.errors import ScanError, UsageError  # noqa: E402
 from medattn_edge.io.dicom.files import data_set_start  # noqa: E402
-from medattn_edge.scanner.receive.objects import CutOff, header_of, reason_of, sop_class_uid  # noqa: E402
+from medattn_edge.scanner.config.storage_classes import sop_class_uid  # noqa: E402
+from medattn_edge.scanner.receive.objects import TruncatedObject, header_of, reason_of  # noqa: E402
 from tests.support.dicom_mutations import mutations  # noqa: E402
 from tests.support.dicom_phantoms import real_ct, write_series  # noqa: E402
 
@@ -62,7 +63,7 @@ def test_an_object_that_ends_in_its_pixel_data_is_cut_off_and_says_what_it_is(tm
         pytest.importorskip("openjpeg", reason="the extra dicom-codecs is not installed")
     path = object_of(tmp_path, transfer_syntax=syntax)
     whole = path.read_bytes()
-    with pytest.raises(CutOff) as raised:
+    with pytest.raises(TruncatedObject) as raised:
         header_of(whole[:-lost])
     assert raised.value.header.sop_uid == header_of(path).sop_uid
     assert reason_of(raised.value) == "truncated"
@@ -71,7 +72,7 @@ def test_an_object_that_ends_in_its_pixel_data_is_cut_off_and_says_what_it_is(tm
 def test_an_object_that_ends_before_its_pixel_data_is_cut_off(tmp_path):
     path = object_of(tmp_path, ImageComments="x" * 3000)
     whole = path.read_bytes()
-    with pytest.raises(CutOff):
+    with pytest.raises(TruncatedObject):
         header_of(whole[: whole.index(b"xxxx") + 50])
 
 

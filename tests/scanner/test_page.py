@@ -10,19 +10,15 @@ from html.parser import HTMLParser
 import pytest
 
 from medattn_edge.errors import InputError
-from medattn_edge.reasons import SERIES_REASONS
-from medattn_edge.scanner import reasons
-from medattn_edge.scanner.deliver import send
-from medattn_edge.scanner.observe import messages as page_words
-from medattn_edge.scanner.observe.messages import of_delivery, of_health, of_quarantine
+from medattn_edge.reasons import DELIVERY_REASONS, JOB_REASONS, SERIES_REASONS
+from medattn_edge.scanner.observe.messages import UNKNOWN, of_delivery, of_health, of_quarantine
 from medattn_edge.scanner.observe.page import page_of, page_without_records
 from medattn_edge.scanner.observe.style import STYLE
 from medattn_edge.scanner.store.disk import Disk
-from medattn_edge.scanner.work import tasks
 from tests.support.status_scenes import SCENES, WORKERS, Watched, all_down, calm, many, nothing_yet, quarantine, running
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
-PARTS = ["todo", "series", "times", "deliveries", "workers", "disk", "results"]
+PARTS = ["actions", "series", "times", "deliveries", "workers", "disk", "results"]
 
 
 class Page(HTMLParser):
@@ -180,7 +176,7 @@ def test_more_in_quarantine_than_are_listed_are_counted(node):
     for series in range(103):
         node.keep(series, 1)
     node.pass_time(60)
-    node.custody.complete()
+    node.custody.queue_complete()
     while (job := node.custody.claim("worker-0")) is not None:
         node.custody.quarantine(job, "localizer")
     text = Page(shown(Watched(node))).text
@@ -193,14 +189,13 @@ def every_error(kind):
 
 
 def test_every_reason_has_words_and_something_to_do():
-    stored = {*SERIES_REASONS, *reasons.REASONS, *tasks.REASONS, *every_error(InputError)}
-    told = [of_quarantine(reason) for reason in stored] + [of_delivery(reason) for reason in send.WORDS]
-    told += [of_health(why) for why in ("starting", "worker_not_ready", "disk_full", "draining")]
-    assert len(told) > 60
-    for words in told:
-        assert words.meaning != page_words._UNKNOWN
-        assert words.meaning
-        assert words.todo
+    stored = {*SERIES_REASONS, *JOB_REASONS, *every_error(InputError)}
+    shown_reasons = [of_quarantine(code) for code in stored] + [of_delivery(code) for code in DELIVERY_REASONS]
+    shown_reasons += [of_health(code) for code in ("starting", "worker_not_ready", "disk_full", "draining")]
+    assert len(shown_reasons) > 60
+    for reason in shown_reasons:
+        assert reason.meaning not in ("", UNKNOWN)
+        assert reason.action
 
 
 def test_a_reason_of_a_later_version_is_shown_as_it_is(node):

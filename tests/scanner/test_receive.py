@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+import tracemalloc
 from dataclasses import replace
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,14 @@ import pytest
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
+from hypothesis import given  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
 from pynetdicom import AE, evt  # noqa: E402
 
 from medattn_edge.io.dicom.files import data_set_start  # noqa: E402
 from medattn_edge.scanner.receive.objects import header_of  # noqa: E402
+from medattn_edge.scanner.receive.stream import JoinedPieces  # noqa: E402
+from medattn_edge.scanner.store.disk import Watermark  # noqa: E402
 from tests.support.dicom_peers import dcmsend, dcmtk, needs_dcmtk, send, storescu  # noqa: E402
 from tests.support.dicom_phantoms import make_series, real_ct, save, write_series  # noqa: E402
 from tests.support.durable_node import POLICY, Node  # noqa: E402
@@ -66,6 +71,39 @@ def test_an_object_whose_file_cannot_be_written_is_answered_with_out_of_resource
         assert status is not None
         assert status != 0
         assert serving.count() == 0
+
+
+@needs_dcmtk
+def test_a_large_object_is_in_memory_once(node, tmp_path):
+    [path] = files_of(tmp_path, slices=1)
+    large = pydicom.dcmread(path)
+    large.PixelData = bytes(48_000_000)
+    large.save_as(path)
+    size = path.stat().st_size
+    del large
+    peaks: list[int] = []
+    with Serving(node) as serving:
+        tracemalloc.start()
+        try:
+            storescu(serving.port, [path])
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+        assert serving.count() == 1
+        assert data_set(serving.files()[0]) == data_set(path)
+    assert size < peaks[0] < 1.6 * size
+
+
+@given(st.lists(st.binary(max_size=20), max_size=4), st.lists(st.integers(0, 90), max_size=6), st.integers(1, 30))
+def test_joined_pieces_read_as_one_file(pieces, places, count):
+    whole, joined = BytesIO(b"".join(pieces)), BufferedReader(JoinedPieces(*pieces), 8)
+    for place in places:
+        assert joined.seek(place) == whole.seek(place)
+        assert joined.read(count) == whole.read(count)
+        assert joined.tell() == whole.tell()
+    assert joined.seek(-min(3, len(whole.getvalue())), 2) == whole.seek(-min(3, len(whole.getvalue())), 2)
+    assert joined.read() == whole.read()
+    joined.close()
 
 
 def test_a_duplicate_is_answered_with_success_and_kept_once(node, tmp_path):
@@ -122,7 +160,7 @@ def test_four_associations_interleave_twenty_series(node, tmp_path):
         assert serving.count() == 60
         wait(lambda: not serving.associations.count)
         node.pass_time(60)
-        assert len(node.custody.complete(serving.associations.busy()).queued) == 20
+        assert len(node.custody.queue_complete(serving.associations.busy()).queued) == 20
 
 
 def test_a_series_is_busy_for_as_long_as_its_association_is_open_however_it_ends(node, tmp_path):
@@ -164,7 +202,7 @@ def test_a_late_image_is_told_in_the_log_with_the_key_of_its_series_only(node, t
         send(serving.port, files[:2])
         wait(lambda: not serving.associations.count)
         node.pass_time(60)
-        [key] = node.custody.complete().queued
+        [key] = node.custody.queue_complete().queued
         assert send(serving.port, files[2:]).statuses == [0]
         [line] = serving.events("late_image")
         assert (line["key"], line["version"]) == (key, 2)
@@ -221,18 +259,18 @@ def test_more_objects_than_a_series_may_have_are_refused_and_the_series_is_not_s
         assert send(serving.port, files_of(tmp_path)).statuses == [0, 0, 0xA700]
         wait(lambda: not serving.associations.count)
         node.pass_time(60)
-        found = node.custody.complete()
+        found = node.custody.queue_complete()
         assert (len(found.queued), len(found.quarantined)) == (0, 1)
     node.store.close()
 
 
 def test_a_disk_above_its_watermark_refuses_with_out_of_resources_until_there_is_room(tmp_path):
     files = files_of(tmp_path)
-    node = Node(tmp_path / "node", limits={"most_used": 1.0, "least_free": 0, "quota": 500})
+    node = Node(tmp_path / "node", limits={"max_used_fraction": 1.0, "min_free": 0, "quota": 500})
     with Serving(node) as serving:
         assert send(serving.port, files).statuses == [0xA700] * 3
         assert (serving.files(), serving.aside()) == ([], [])
-        node.custody.watermark = Node(tmp_path / "other").custody.watermark
+        node.custody.configure(node.policy, Watermark(node.root, max_used_fraction=1.0, min_free=0))
         assert send(serving.port, files).statuses == [0] * 3
     node.store.close()
 

@@ -129,12 +129,12 @@ def test_an_object_that_is_cut_off_is_refused_and_the_whole_one_is_no_conflict_w
         assert serving.reasons == ["truncated"]
         assert [path.name[:9] for path in serving.aside()] == ["truncated"]
         node.pass_time(60)
-        found = node.custody.complete()
+        found = node.custody.queue_complete()
         assert (len(found.queued), len(found.quarantined)) == (0, 1)
         assert send(serving.port, files).statuses == [0, 0]
         wait(lambda: not serving.associations.count)
         node.pass_time(60)
-        assert len(node.custody.complete().queued) == 1
+        assert len(node.custody.queue_complete().queued) == 1
         assert len(serving.aside()) == 1
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from medattn_edge.scanner.store.records import Fate
 from medattn_edge.scanner.store.recovery import Recovery
-from medattn_edge.scanner.store.retention import DAY_S, clean
+from medattn_edge.scanner.store.retention import DAY_S
 from medattn_edge.scanner.store.transitions import DeliveryState, State
 from tests.support.durable_node import sample
 
@@ -30,10 +30,10 @@ def test_a_series_that_was_being_received_goes_on(node):
     node.keep(1, 1)
     node.pass_time(59)
     node.restart()
-    assert node.custody.complete().queued == ()
+    assert node.custody.queue_complete().queued == ()
     assert node.keep(1, 2).version == 1
     node.pass_time(60)
-    assert node.custody.complete().queued == (node.key(1),)
+    assert node.custody.queue_complete().queued == (node.key(1),)
 
 
 def test_an_object_without_a_row_gets_one(node):
@@ -42,7 +42,7 @@ def test_an_object_without_a_row_gets_one(node):
     node.spool.keep(key, node.store.site.object_name(header.sop_uid), data)
     assert node.restart().adopted == 1
     assert node.keep(1, 1).fate is Fate.DUPLICATE
-    assert node.store.usage(key) == (1, len(data))
+    assert node.store.series.usage(key) == (1, len(data))
 
 
 def test_an_object_without_a_row_reopens_a_quarantined_series(node):
@@ -51,7 +51,7 @@ def test_an_object_without_a_row_reopens_a_quarantined_series(node):
     data, header = sample(1, "late")
     node.spool.keep(job.key, node.store.site.object_name(header.sop_uid), data)
     assert node.restart().adopted == 1
-    assert node.store.state_of(job.key) is State.RECEIVING
+    assert node.store.series.state_of(job.key) is State.RECEIVING
     assert len(list((node.spool.incoming / job.key).iterdir())) == 3
 
 
@@ -84,22 +84,22 @@ def test_rows_without_an_object_quarantine_what_waits_for_it_until_it_comes_agai
     fates = [node.keep(1, number).fate for number in range(2)]
     assert sorted(fates) == [Fate.DUPLICATE, Fate.NEW]
     node.pass_time(60)
-    assert node.custody.complete().queued == (job.key,)
+    assert node.custody.queue_complete().queued == (job.key,)
     assert node.custody.claim("worker").version == 2
 
 
 def test_a_result_that_is_not_there_is_made_again_and_not_sent_twice(node):
     job = node.job()
     node.segment(job, "pacs", "archive")
-    node.store.delivered(node.store.deliveries_due("pacs")[0])
+    node.store.deliveries.record_delivered(node.store.deliveries.due("pacs")[0])
     (node.spool.result(job.key, 1) / "seg.dcm").unlink()
     assert node.restart().results_lost == 1
-    assert node.store.deliveries_due() == ()
+    assert node.store.deliveries.due() == ()
     node.segment(node.custody.claim("worker"), "pacs", "archive")
-    [delivery] = node.store.deliveries_due()
+    [delivery] = node.store.deliveries.due()
     assert delivery.destination == "archive"
-    node.store.delivered(delivery)
-    assert node.store.state_of(job.key) is State.DELIVERED
+    node.store.deliveries.record_delivered(delivery)
+    assert node.store.series.state_of(job.key) is State.DELIVERED
     assert node.store.snapshot().deliveries[DeliveryState.DELIVERED] == 2
 
 
@@ -109,14 +109,14 @@ def test_a_result_that_is_made_again_has_the_images_that_it_had(node):
     node.keep(1, "late")
     assert node.restart().results_lost == 1
     node.pass_time(60)
-    node.custody.complete()
+    node.custody.queue_complete()
     jobs = [node.custody.claim("worker"), node.custody.claim("worker")]
     assert [(job.version, len(job.names)) for job in jobs] == [(1, 2), (2, 3)]
 
 
 def test_a_result_without_its_state_is_removed_and_made_again(node):
     job = node.job()
-    folder = node.custody.workplace(job)
+    folder = node.custody.working_folder(job)
     (folder / "seg.dcm").write_bytes(b"seg")
     node.spool.publish(folder, job.key, job.version)
     node.restart()
@@ -125,7 +125,7 @@ def test_a_result_without_its_state_is_removed_and_made_again(node):
 
 def test_unfinished_files_and_folders_are_removed(node):
     job = node.job()
-    node.custody.workplace(job)
+    node.custody.working_folder(job)
     (node.spool.incoming / job.key / ".x.tmp").write_bytes(b"half")
     (node.root / ".y.tmp").write_bytes(b"half")
     (node.spool.incoming / ".removed-z").mkdir()
@@ -136,7 +136,7 @@ def test_unfinished_files_and_folders_are_removed(node):
 
 def test_a_quarantined_series_lies_in_quarantine_and_any_other_in_the_spool(node):
     first, second = node.job(1), node.job(2)
-    node.store.quarantine(first, "missing_slice")  # the rows alone: killed before the files were moved
+    node.store.jobs.quarantine(first, "missing_slice")  # the rows alone: killed before the files were moved
     node.spool.quarantine(second.key)  # the files alone
     node.restart()
     assert (node.spool.quarantined / first.key).is_dir()
@@ -148,19 +148,19 @@ def test_a_clean_up_that_was_killed_between_files_and_rows_is_finished(node):
     node.spool.set_aside(node.key(1))
     recovery = node.restart()
     assert (recovery.unfinished, recovery.gone) == (1, 2)
-    assert node.store.state_of(node.key(1)) is State.DELIVERED
+    assert node.store.series.state_of(node.key(1)) is State.DELIVERED
     node.keep(1, "late")
     node.pass_time(60)
-    node.custody.complete()
+    node.custody.queue_complete()
     assert node.store.snapshot().quarantined[0].reason == "cleaned_up"
 
 
 def test_results_of_a_cleaned_series_do_not_come_back(node):
     node.segment(node.job())
     node.pass_time(8 * DAY_S)
-    assert clean(node.custody).series == 1
+    assert node.custody.clean(7, 30).series == 1
     assert node.restart() == Recovery(0, 0, 0, 0, 0, 0, 0)
-    assert clean(node.custody).series == 0
+    assert node.custody.clean(7, 30).series == 0
 
 
 def test_a_lost_database_is_made_again_from_the_spool(node):
@@ -172,6 +172,6 @@ def test_a_lost_database_is_made_again_from_the_spool(node):
     node.open()
     assert node.restart().adopted == 4
     node.pass_time(60)
-    assert set(node.custody.complete().queued) == {node.key(1), node.key(2)}
+    assert set(node.custody.queue_complete().queued) == {node.key(1), node.key(2)}
     jobs = [node.custody.claim("worker"), node.custody.claim("worker")]
     assert [len(node.custody.files(job)) for job in jobs] == [2, 2]

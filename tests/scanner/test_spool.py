@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import math
 import os
@@ -57,14 +58,32 @@ def test_a_full_disk_leaves_nothing_behind_and_what_stood_there_stays(tmp_path, 
     assert (tmp_path / "a.dcm").read_bytes() == b"first"
 
 
-def test_an_object_may_come_in_memory_or_as_an_open_file(node):
+def test_an_object_may_come_in_memory_or_staged(node):
     data, header = sample(1, 1)
-    file = io.BytesIO(data)
-    file.read(3)
-    assert node.custody.keep(file, header).fate is Fate.NEW
+    with node.custody.stage(io.BytesIO(data), len(data)) as staged:
+        assert (staged.bytes, staged.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+        assert node.custody.keep(staged, header).fate is Fate.NEW
     assert node.custody.keep(data, header).fate is Fate.DUPLICATE
-    [kept] = (node.spool.incoming / node.key(1)).iterdir()
-    assert kept.read_bytes() == data
+    with node.custody.stage(io.BytesIO(data), len(data)) as staged:
+        assert node.custody.keep(staged, header).fate is Fate.DUPLICATE
+    [kept] = [path for path in node.spool.incoming.rglob("*") if path.is_file()]
+    assert (kept.parent.name, kept.read_bytes()) == (node.key(1), data)
+
+
+def test_a_staged_object_is_durable_before_it_is_named_and_no_half_of_one_stays(node, monkeypatch):
+    data, header = sample(1, 1)
+    done = []
+    for name in ("fsync", "rename"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *words, name=name, real=real: (done.append(name), real(*words))[1])
+    with node.custody.stage(io.BytesIO(data), len(data)) as staged:
+        assert done == ["fsync"]
+        node.custody.keep(staged, header)
+    broken = io.BytesIO(data)
+    monkeypatch.setattr(broken, "read", lambda size: 1 / 0)
+    with pytest.raises(ZeroDivisionError), node.custody.stage(broken, len(data)):
+        pass
+    assert [path.parent.name for path in node.spool.incoming.rglob("*") if path.is_file()] == [node.key(1)]
 
 
 def test_no_file_name_and_no_folder_tells_a_uid_and_only_the_owner_may_read_them(node):
@@ -97,24 +116,24 @@ def test_what_cannot_be_filed_is_kept_in_quarantine_under_its_reason(node):
 
 
 def test_above_the_watermark_an_object_is_refused_and_its_series_not_segmented_without_it(tmp_path):
-    node = Node(tmp_path / "node", limits={"most_used": 1.0, "least_free": 0, "quota": 100_000_000})
+    node = Node(tmp_path / "node", limits={"max_used_fraction": 1.0, "min_free": 0, "quota": 100_000_000})
     node.keep(1, 1)
     node.limits["quota"] = 1000
-    node.custody.watermark = Watermark(node.root, **node.limits)
+    node.custody.configure(node.policy, Watermark(node.root, **node.limits))
     with pytest.raises(OutputError, match="full"):
         node.keep(1, 2)
     assert node.keep(1, 1).fate is Fate.DUPLICATE  # takes no space
     node.pass_time(60)
-    completion = node.custody.complete()
+    completion = node.custody.queue_complete()
     assert (completion.queued, completion.quarantined) == ((), (node.key(1),))
     [seen] = node.store.snapshot().quarantined
     assert (seen.reason, seen.detail) == ("disk_full", "1 objects were sent and not taken")
     with pytest.raises(UsageError, match="not whole"):
-        node.store.requeue(node.key(1))
-    node.custody.watermark = Watermark(node.root, most_used=1.0, least_free=0)
+        node.store.repairs.requeue(node.key(1))
+    node.custody.configure(node.policy, Watermark(node.root, max_used_fraction=1.0, min_free=0))
     assert node.keep(1, 2).late
     node.pass_time(60)
-    assert node.custody.complete().queued == (node.key(1),)
+    assert node.custody.queue_complete().queued == (node.key(1),)
     assert len(node.custody.files(node.custody.claim("worker"))) == 2
     node.store.close()
 
@@ -131,7 +150,7 @@ def test_more_than_a_series_may_have_is_refused_and_the_series_quarantined(tmp_p
         node.keep(1, 3)
     assert node.keep(2, 1).fate is Fate.NEW  # another series
     node.pass_time(60)
-    assert node.custody.complete().queued == (node.key(2),)
+    assert node.custody.queue_complete().queued == (node.key(2),)
     assert node.store.snapshot().quarantined[0].reason == reason
     assert names(node.spool.quarantined / node.key(1)) != []
     node.store.close()
@@ -143,8 +162,8 @@ def test_a_job_whose_late_image_was_refused_is_not_delivered_in_part(tmp_path):
     with pytest.raises(OutputError):
         node.keep(1, "late")
     assert not node.segment(job, "pacs")
-    node.custody.complete()
-    assert node.store.state_of(job.key) is State.QUARANTINED
+    node.custody.queue_complete()
+    assert node.store.series.state_of(job.key) is State.QUARANTINED
     assert not (node.spool.incoming / job.key).exists()
     node.store.close()
 
@@ -154,31 +173,33 @@ def test_the_watermark_looks_at_the_share_and_at_the_bytes_of_the_disk(tmp_path,
         return type("Usage", (), {"total": 100_000, "free": 30_000})
 
     monkeypatch.setattr(disk.shutil, "disk_usage", usage)
-    assert not Watermark(tmp_path, most_used=0.75, least_free=5_000).look().refuses
-    assert Watermark(tmp_path, most_used=0.75, least_free=5_000).look(coming=6_000).refuses
-    assert Watermark(tmp_path, most_used=0.75, least_free=30_001).look().refuses
-    assert Watermark(tmp_path, most_used=0.69, least_free=0).look().refuses
-    assert Watermark(tmp_path, most_used=0.75, least_free=5_000).look().used_share == pytest.approx(0.7)
+    assert not Watermark(tmp_path, max_used_fraction=0.75, min_free=5_000).look().refuses
+    assert Watermark(tmp_path, max_used_fraction=0.75, min_free=5_000).look(coming=6_000).refuses
+    assert Watermark(tmp_path, max_used_fraction=0.75, min_free=30_001).look().refuses
+    assert Watermark(tmp_path, max_used_fraction=0.69, min_free=0).look().refuses
+    assert Watermark(tmp_path, max_used_fraction=0.75, min_free=5_000).look().used_fraction == pytest.approx(0.7)
 
 
 def test_a_quota_counts_what_the_folder_holds(tmp_path):
-    mark = Watermark(tmp_path, most_used=1.0, least_free=0, quota=1000)
+    mark = Watermark(tmp_path, max_used_fraction=1.0, min_free=0, quota=1000)
     (tmp_path / "a").write_bytes(bytes(600))
     assert (mark.look().free, mark.look(401).refuses, mark.look(400).refuses) == (400, True, False)
-    mark.kept(300)
+    mark.add(300)
     assert mark.look().free == 100
     (tmp_path / "a").unlink()
     mark.count_again()
     assert mark.look().free == 1000
 
 
-@pytest.mark.parametrize("wrong", [{"most_used": 0}, {"most_used": 75}, {"least_free": -1}, {"quota": 5_000_000_000}])
+@pytest.mark.parametrize(
+    "wrong", [{"max_used_fraction": 0}, {"max_used_fraction": 75}, {"min_free": -1}, {"quota": 5_000_000_000}]
+)
 def test_a_watermark_that_would_refuse_everything_is_refused_itself(tmp_path, wrong):
     with pytest.raises(UsageError, match="expected"):
         Watermark(tmp_path, **wrong)
 
 
-@pytest.mark.parametrize("wrong", [{"quiet_s": -1}, {"max_instances": 0}, {"longest_wait_s": 1}, {"quiet_s": math.nan}])
+@pytest.mark.parametrize("wrong", [{"quiet_s": -1}, {"max_instances": 0}, {"max_wait_s": 1}, {"quiet_s": math.nan}])
 def test_a_policy_under_which_nothing_would_happen_is_refused(wrong):
     with pytest.raises(UsageError, match="at least"):
         Policy(**wrong)
@@ -188,11 +209,11 @@ def test_a_policy_under_which_nothing_would_happen_is_refused(wrong):
 
 
 def test_a_result_replaces_an_earlier_one_whole(node):
-    folder = node.spool.workplace(node.key(1), 1, 1)
+    folder = node.spool.working_folder(node.key(1), 1, 1)
     (folder / "seg.dcm").write_bytes(b"first")
     (folder / "left over").write_bytes(b"")
     node.spool.publish(folder, node.key(1), 1)
-    folder = node.spool.workplace(node.key(1), 1, 2)
+    folder = node.spool.working_folder(node.key(1), 1, 2)
     (folder / "seg.dcm").write_bytes(b"second")
     assert names(node.spool.publish(folder, node.key(1), 1)) == ["seg.dcm"]
     assert (node.spool.result(node.key(1), 1) / "seg.dcm").read_bytes() == b"second"

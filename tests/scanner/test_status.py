@@ -264,15 +264,15 @@ def test_nothing_that_identifies_a_patient_is_in_any_answer(node):
         node.keep(f"77.{series}", 1, **SECRETS)
         if fate != "receiving":
             node.pass_time(60)
-            node.custody.complete()
+            node.custody.queue_complete()
             job = node.custody.claim("worker-0")
             assert job is not None
             if fate == "quarantined":
                 node.custody.quarantine(job, "missing_slice", "one of 3")
             else:
                 assert node.segment(job, "pacs")
-                [due] = node.store.deliveries_due()
-                node.store.delivery_failed(due, "no_connection")
+                [due] = node.store.deliveries.due()
+                node.store.deliveries.record_failure(due, "no_connection")
     said = b""
     with served(Watched(node)) as (port, log):
         for path in PATHS:

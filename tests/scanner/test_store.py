@@ -31,7 +31,7 @@ def states(node):
 def test_the_same_object_again_is_a_harmless_duplicate(node):
     assert node.keep(1, 1).fate is Fate.NEW
     again = node.keep(1, 1)
-    assert (again.fate, again.version, node.store.usage(again.key)[0]) == (Fate.DUPLICATE, 1, 1)
+    assert (again.fate, again.version, node.store.series.usage(again.key)[0]) == (Fate.DUPLICATE, 1, 1)
 
 
 def test_of_two_objects_with_one_uid_the_first_stays_and_the_second_is_in_quarantine(node):
@@ -56,10 +56,10 @@ def test_a_series_is_complete_after_quiet_time_and_not_before(node):
     node.pass_time(59)
     node.keep(1, 2)
     node.pass_time(59)
-    assert node.custody.complete().queued == ()
+    assert node.custody.queue_complete().queued == ()
     node.pass_time(1)
-    assert node.custody.complete().queued == (node.key(1),)
-    assert node.custody.complete().queued == ()
+    assert node.custody.queue_complete().queued == (node.key(1),)
+    assert node.custody.queue_complete().queued == ()
 
 
 def test_a_series_waits_for_an_open_association_but_not_for_ever(node):
@@ -72,28 +72,28 @@ def test_a_series_waits_for_an_open_association_but_not_for_ever(node):
     associations.closed(first)
     associations.closed(first)
     node.pass_time(599)
-    assert node.custody.complete(associations.busy()).queued == ()
+    assert node.custody.queue_complete(associations.busy()).queued == ()
     associations.closed(second)
     assert (associations.busy(), associations.count) == (frozenset(), 0)
     associations.delivered(second, key)
     assert associations.busy() == frozenset()
     node.pass_time(1)
-    assert node.custody.complete({key}).queued == (key,)
+    assert node.custody.queue_complete({key}).queued == (key,)
 
 
 def test_a_clock_that_is_set_back_holds_no_series(node):
     node.keep(1, 1)
     node.now -= 100_000
-    assert node.custody.complete().queued == ()
+    assert node.custody.queue_complete().queued == ()
     node.pass_time(60)
-    assert node.custody.complete().queued == (node.key(1),)
+    assert node.custody.queue_complete().queued == (node.key(1),)
 
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.RUNNING, State.QUARANTINED])
 def test_a_late_image_replaces_a_version_that_has_no_result(node, state):
     job = node.job()
     if state is State.QUEUED:
-        assert node.store.failed(job, "crashed") is State.QUEUED
+        assert node.store.jobs.fail(job, "crashed") is State.QUEUED
     elif state is State.QUARANTINED:
         assert node.custody.quarantine(job, "missing_slice")
     late = node.keep(1, "late")
@@ -102,7 +102,7 @@ def test_a_late_image_replaces_a_version_that_has_no_result(node, state):
     assert not node.segment(job, "pacs")  # whoever still works on it delivers nothing
     assert not node.spool.result(job.key, 1).exists()
     node.pass_time(60)
-    node.custody.complete()
+    node.custody.queue_complete()
     again = node.custody.claim("worker-0")
     assert again is not None
     assert len(node.custody.files(again)) == 3
@@ -112,8 +112,8 @@ def test_a_late_image_leaves_a_result_and_its_delivery_alone(node):
     assert node.segment(node.job(), "pacs")
     node.keep(1, "late")
     assert states(node) == [State.SEGMENTED, State.RECEIVING]
-    [delivery] = node.store.deliveries_due()
-    node.store.delivered(delivery)
+    [delivery] = node.store.deliveries.due()
+    node.store.deliveries.record_delivered(delivery)
     assert states(node) == [State.DELIVERED, State.RECEIVING]
 
 
@@ -121,7 +121,7 @@ def test_a_job_has_its_own_images_though_a_later_one_lies_beside_them(node):
     job = node.job(count=2)
     node.keep(1, "late")
     assert len(node.custody.files(job)) == 2
-    assert not node.store.holds(job)
+    assert not node.store.jobs.is_held(job)
 
 
 # Working
@@ -131,7 +131,7 @@ def test_the_series_that_waits_for_longest_is_claimed_first_and_only_once(node):
     for series in (1, 2):
         node.keep(series, 1)
         node.pass_time(60)
-        node.custody.complete()
+        node.custody.queue_complete()
     jobs = [node.custody.claim("a"), node.custody.claim("b"), node.custody.claim("a")]
     assert [job and job.key for job in jobs] == [node.key(1), node.key(2), None]
 
@@ -140,7 +140,7 @@ def test_a_worker_takes_only_what_it_accepts(node):
     node.keep(1, 1)
     node.keep(2, 1)
     node.pass_time(60)
-    node.custody.complete()
+    node.custody.queue_complete()
     seen = []
     assert node.custody.claim("a", lambda job: seen.append((job.modality, job.calling_ae)) or False) is None
     assert seen == [("CT", "SCANNER")] * 2
@@ -149,12 +149,12 @@ def test_a_worker_takes_only_what_it_accepts(node):
 
 def test_a_failed_series_is_tried_once_more_and_then_quarantined_with_its_files(node):
     first = node.job()
-    assert node.custody.failed(first, "crashed", "signal 11") is State.QUEUED
+    assert node.custody.fail(first, "crashed", "signal 11") is State.QUEUED
     second = node.custody.claim("worker-0")
     assert (second.attempt, second.version) == (2, 1)
-    assert node.custody.failed(first, "hung") is None  # told late about the first attempt
+    assert node.custody.fail(first, "hung") is None  # told late about the first attempt
     assert not node.segment(first, "pacs")
-    assert node.custody.failed(second, "hung") is State.QUARANTINED
+    assert node.custody.fail(second, "hung") is State.QUARANTINED
     [seen] = node.store.snapshot().quarantined
     assert (seen.reason, seen.attempts, seen.instances) == ("hung", 2, 2)
     assert len(list((node.spool.quarantined / first.key).iterdir())) == 2
@@ -164,8 +164,8 @@ def test_a_failed_series_is_tried_once_more_and_then_quarantined_with_its_files(
 def test_a_reason_is_a_code_so_that_no_name_can_stand_in_it(node):
     job = node.job()
     with pytest.raises(ValueError, match="code"):
-        node.store.failed(job, "Doe^John cannot be read")
-    assert node.store.holds(job)
+        node.store.jobs.fail(job, "Doe^John cannot be read")
+    assert node.store.jobs.is_held(job)
 
 
 def test_a_series_that_ends_the_node_too_often_is_quarantined(node):
@@ -183,15 +183,15 @@ def test_a_series_that_ends_the_node_too_often_is_quarantined(node):
 
 def test_a_version_is_delivered_when_every_destination_has_it(node):
     node.segment(node.job(), "pacs", "archive")
-    first, second = node.store.deliveries_due()
+    first, second = node.store.deliveries.due()
     assert [output.name for output in first.outputs] == ["seg.dcm"]
-    node.store.delivered(first)
+    node.store.deliveries.record_delivered(first)
     assert states(node) == [State.SEGMENTED]
     with pytest.raises(TransitionRefused):
-        node.store.delivered(first)
-    node.store.delivered(second)
+        node.store.deliveries.record_delivered(first)
+    node.store.deliveries.record_delivered(second)
     assert states(node) == [State.DELIVERED]
-    assert node.store.deliveries_due() == ()
+    assert node.store.deliveries.due() == ()
 
 
 def test_without_destinations_a_result_is_delivered_at_once(node):
@@ -200,37 +200,37 @@ def test_without_destinations_a_result_is_delivered_at_once(node):
 
 
 def test_a_destination_is_tried_again_after_growing_pauses_and_then_dead(tmp_path):
-    node = Node(tmp_path / "node", Policy(quiet_s=60, first_retry_s=10, most_retry_s=40, delivery_attempts=6, seed=3))
+    node = Node(tmp_path / "node", Policy(quiet_s=60, retry_initial_s=10, retry_max_s=40, delivery_attempts=6, seed=3))
     node.segment(node.job(), "pacs")
     pauses = []
     for _ in range(5):
-        [delivery] = node.store.deliveries_due("pacs")
-        next_try = node.store.delivery_failed(delivery, "no_connection")
+        [delivery] = node.store.deliveries.due("pacs")
+        next_try = node.store.deliveries.record_failure(delivery, "no_connection")
         pauses.append(next_try - node.now)
-        assert node.store.deliveries_due("pacs") == ()
+        assert node.store.deliveries.due("pacs") == ()
         node.now = next_try
     for pause, whole in zip(pauses, (10, 20, 40, 40, 40), strict=True):
         assert whole / 2 <= pause <= whole
     assert len(set(pauses)) == 5
-    [delivery] = node.store.deliveries_due("pacs")
-    assert node.store.delivery_failed(delivery, "no_connection") is None
+    [delivery] = node.store.deliveries.due("pacs")
+    assert node.store.deliveries.record_failure(delivery, "no_connection") is None
     assert states(node) == [State.FAILED]
     with pytest.raises(TransitionRefused):
-        node.store.delivery_failed(delivery, "no_connection")
+        node.store.deliveries.record_failure(delivery, "no_connection")
     node.store.close()
 
 
 def test_one_dead_destination_does_not_stop_another(node):
     node.segment(node.job(), "pacs", "archive")
-    first, second = node.store.deliveries_due()
-    node.store.dead(first, "refused")
-    assert [one.destination for one in node.store.deliveries_due()] == ["archive"]
-    node.store.delivered(second)
+    first, second = node.store.deliveries.due()
+    node.store.deliveries.give_up(first, "refused")
+    assert [one.destination for one in node.store.deliveries.due()] == ["archive"]
+    node.store.deliveries.record_delivered(second)
     assert states(node) == [State.FAILED]
-    assert node.store.requeue(node.key(1)) is State.SEGMENTED
-    [again] = node.store.deliveries_due()
+    assert node.store.repairs.requeue(node.key(1)) is State.SEGMENTED
+    [again] = node.store.deliveries.due()
     assert (again.destination, again.attempts) == ("pacs", 0)
-    node.store.delivered(again)
+    node.store.deliveries.record_delivered(again)
     assert states(node) == [State.DELIVERED]
 
 
@@ -240,7 +240,7 @@ def test_one_dead_destination_does_not_stop_another(node):
 def test_an_operator_can_have_a_quarantined_series_tried_again(node):
     job = node.job()
     node.custody.quarantine(job, "no_route")
-    assert node.store.requeue(job.key) is State.QUEUED
+    assert node.store.repairs.requeue(job.key) is State.QUEUED
     again = node.custody.claim("worker-0")
     assert again.attempt == 2
     assert len(node.custody.files(again)) == 2
@@ -251,7 +251,7 @@ def test_an_operator_can_have_a_quarantined_series_tried_again(node):
 def test_there_is_nothing_to_try_again_of_an_unknown_or_delivered_series(node, key):
     node.segment(node.job())
     with pytest.raises(UsageError, match="expected"):
-        node.store.requeue(key or node.key(1))
+        node.store.repairs.requeue(key or node.key(1))
 
 
 def test_the_snapshot_tells_where_the_time_went(node):
@@ -259,9 +259,9 @@ def test_the_snapshot_tells_where_the_time_went(node):
         job = node.job(series)
         node.pass_time(10 + series)
         node.segment(job, "pacs")
-        [delivery] = node.store.deliveries_due()
+        [delivery] = node.store.deliveries.due()
         node.pass_time(5)
-        node.store.delivered(delivery)
+        node.store.deliveries.record_delivered(delivery)
     seen = node.store.snapshot(recent=2)
     assert [one.key for one in seen.recent] == [node.key(2), node.key(1)]
     assert (seen.states[State.DELIVERED], seen.deliveries[DeliveryState.DELIVERED], seen.instances) == (3, 3, 6)

@@ -17,7 +17,7 @@ pytest.importorskip("cryptography", reason="the extra dev is not installed")
 
 from medattn_edge.errors import UsageError  # noqa: E402
 from medattn_edge.scanner.config.node_config import Destination, Tls  # noqa: E402
-from medattn_edge.scanner.tls import client_context, server_context  # noqa: E402
+from medattn_edge.scanner.config.tls import client_context, server_context  # noqa: E402
 from tests.support.certificates import Certificates, make  # noqa: E402
 from tests.support.dicom_peers import dcmtk, needs_dcmtk, send, storescu  # noqa: E402
 from tests.support.dicom_phantoms import real_ct, write_series  # noqa: E402

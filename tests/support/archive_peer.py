@@ -97,14 +97,14 @@ def make_results(folder: Path) -> dict[str, Path]:
 def segment(node: Any, results: dict[str, Path], series: int, *destinations: str, names: Sequence[str] = ()) -> str:
     """Have the results delivered as those of a new series; its key. names: of the files; none: all."""
     job = node.job(series)
-    folder = node.custody.workplace(job)
+    folder = node.custody.working_folder(job)
     outputs = []
     for name in names or results:
         (folder / name).write_bytes(results[name].read_bytes())
         kind = "sc" if name.startswith("key") else "seg"
         outputs.append(Output(kind, name, str(pydicom.dcmread(results[name]).SOPInstanceUID)))
     (folder / "overlay.png").write_bytes(b"picture")
-    assert node.custody.segmented(job, folder, [*outputs, Output("overlay", "overlay.png")], destinations)
+    assert node.custody.record_result(job, folder, [*outputs, Output("overlay", "overlay.png")], destinations)
     return str(job.key)
 
 

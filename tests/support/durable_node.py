@@ -16,11 +16,12 @@ from medattn_edge.scanner.store.custody import Custody
 from medattn_edge.scanner.store.disk import Watermark
 from medattn_edge.scanner.store.keys import site_key
 from medattn_edge.scanner.store.records import Header, Job, Output, Policy, Received
-from medattn_edge.scanner.store.recovery import Recovery, recover
+from medattn_edge.scanner.store.recovery import Recovery
+from medattn_edge.scanner.store.schema import MIGRATIONS, Migration
 from medattn_edge.scanner.store.spool import Spool
 from medattn_edge.scanner.store.store import Store
 
-POLICY = Policy(quiet_s=60, longest_wait_s=600, delivery_attempts=3)
+POLICY = Policy(quiet_s=60, max_wait_s=600, delivery_attempts=3)
 
 
 def sample(series: object, number: object, more: str = "") -> tuple[bytes, Header]:
@@ -45,21 +46,25 @@ class Node:
     root: Path
     policy: Policy = POLICY
     now: float = 1_000_000.0
-    limits: dict[str, Any] = field(default_factory=lambda: {"most_used": 1.0, "least_free": 0})
+    limits: dict[str, Any] = field(default_factory=lambda: {"max_used_fraction": 1.0, "min_free": 0})
+
+    migrations: tuple[Migration, ...] = MIGRATIONS
 
     def __post_init__(self) -> None:
         self.open()
 
     def open(self) -> None:
         self.spool = Spool(self.root)
-        self.store = Store(self.root / "node.sqlite", site_key(self.root / "site.key"), self.policy, lambda: self.now)
+        layout = self.spool.layout
+        site = site_key(layout.site_key)
+        self.store = Store(layout.database, site, self.policy, lambda: self.now, self.migrations)
         self.custody = Custody(self.spool, self.store, Watermark(self.root, **self.limits))
 
     def restart(self, read: Callable[[Path], Header] = read_header) -> Recovery:
         """What kill -9 and a new start do, as far as files and rows can tell."""
         self.store.close()
         self.open()
-        return recover(self.custody, read)
+        return self.custody.recover(read)
 
     def keep(self, series: object, number: object, more: str = "", **header: str) -> Received:
         data, read = sample(series, number, more)
@@ -76,15 +81,15 @@ class Node:
         for number in range(count):
             self.keep(series, number)
         self.pass_time(60)
-        self.custody.complete()
+        self.custody.queue_complete()
         job = self.custody.claim("worker-0")
         assert job is not None
         return job
 
     def segment(self, job: Job, *destinations: str) -> bool:
         """Write a result and hand it in."""
-        folder = self.custody.workplace(job)
+        folder = self.custody.working_folder(job)
         (folder / "seg.dcm").write_bytes(b"seg of " + ",".join(job.names).encode())
         (folder / "overlay.png").write_bytes(b"picture")
         outputs = (Output("seg", "seg.dcm", "2.25.1"), Output("overlay", "overlay.png"))
-        return self.custody.segmented(job, folder, outputs, destinations)
+        return self.custody.record_result(job, folder, outputs, destinations)

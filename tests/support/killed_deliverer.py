@@ -19,9 +19,9 @@ from tests.support.durable_node import Node
 def main() -> None:
     node = Node(Path(sys.argv[1]))
     node.now = 2_000_000.0
-    node.store.delivered = lambda delivery: os.kill(os.getpid(), signal.SIGKILL)
+    node.store.deliveries.record_delivered = lambda delivery: os.kill(os.getpid(), signal.SIGKILL)
     destination = Destination("pacs", host="127.0.0.1", port=int(sys.argv[2]), ae_title="PACS")
-    Deliverer(destination, node.store, node.spool, Log(), "MEDATTN").deliver_due()
+    Deliverer(destination, node.custody, Log(), "MEDATTN").deliver_due()
 
 
 if __name__ == "__main__":

@@ -20,14 +20,12 @@ from typing import Any
 
 from medattn_edge.scanner.store.disk import make_folder, write_durably
 from medattn_edge.scanner.store.records import Output, Policy
-from medattn_edge.scanner.store.recovery import recover
-from medattn_edge.scanner.store.retention import clean
 from medattn_edge.scanner.store.snapshot import STAGES
 from medattn_edge.scanner.store.transitions import State
 from tests.support.durable_node import Node, read_header
 
 CHANGES = ("fsync", "replace", "rename", "unlink", "rmdir", "mkdir")
-POLICY = Policy(quiet_s=0, longest_wait_s=0, interruptions=10_000, delivery_attempts=10_000)
+POLICY = Policy(quiet_s=0, max_wait_s=0, interruptions=10_000, delivery_attempts=10_000)
 
 
 def kill_at(count: int) -> None:
@@ -75,8 +73,8 @@ class Worked:
     def __init__(self, root: Path, pacs: Path, seed: int) -> None:
         self.random, self.pacs = random.Random(seed), pacs
         self.node = Node(root, POLICY)
-        self.node.store.clock = lambda: float(seed)
-        recover(self.node.custody, read_header)
+        self.node.now = float(seed)
+        self.node.custody.recover(read_header)
         self.custody, self.store, self.seed = self.node.custody, self.node.store, seed
 
     def receive(self) -> None:
@@ -86,39 +84,39 @@ class Worked:
         tell("ack", series, number)
 
     def work(self) -> bool:
-        self.custody.complete()
+        self.custody.queue_complete()
         job = self.custody.claim("worker")
         if job is None:
             return False
-        if self.random.random() < 0.2 and self.custody.failed(job, "crashed") is not None:
+        if self.random.random() < 0.2 and self.custody.fail(job, "crashed") is not None:
             return True
         names = [path.name for path in self.custody.files(job)]
-        folder = self.custody.workplace(job)
+        folder = self.custody.working_folder(job)
         (folder / "seg.dcm").write_text(" ".join(names))
         # As the real one: the identity comes from the instances.
         uid = hashlib.sha256((folder / "seg.dcm").read_bytes()).hexdigest()[:16]
-        self.custody.segmented(job, folder, [Output("seg", "seg.dcm", uid)], ["pacs", "archive"])
+        self.custody.record_result(job, folder, [Output("seg", "seg.dcm", uid)], ["pacs", "archive"])
         return True
 
     def deliver(self, faults: bool = True) -> bool:
-        due = self.store.deliveries_due(limit=3)
+        due = self.store.deliveries.due(limit=3)
         for delivery in due:
             if faults and self.random.random() < 0.2:
-                self.store.delivery_failed(delivery, "no_connection")
+                self.store.deliveries.record_failure(delivery, "no_connection")
                 continue
             [output] = delivery.outputs
             data = (self.node.spool.result(delivery.key, delivery.version) / output.name).read_bytes()
             make_folder(self.pacs / delivery.destination)
             write_durably(self.pacs / delivery.destination / output.sop_uid, data)
             tell("accepted", delivery.key, delivery.version, output.sop_uid)
-            self.store.delivered(delivery)
+            self.store.deliveries.record_delivered(delivery)
             tell("recorded", delivery.id)
         return bool(due)
 
     def requeue(self) -> None:
         for seen in self.store.snapshot().quarantined:
             if seen.reason == "crashed":
-                self.store.requeue(seen.key)
+                self.store.repairs.requeue(seen.key)
 
     def step(self) -> None:
         match self.random.choices(["receive", "work", "deliver", "requeue", "clean", "quit"], [9, 4, 4, 1, 0.3, 0.1])[
@@ -133,13 +131,13 @@ class Worked:
             case "requeue":
                 self.requeue()
             case "clean":
-                clean(self.custody, keep_days=0)
+                self.custody.clean(0, 30)
             case "quit":
                 self.store.close()
                 sys.exit(0)
 
     def drain(self) -> None:
-        self.store.clock = lambda: 1e12  # every pause is over
+        self.node.now = 1e12  # every pause is over
         self.random.random = lambda: 1.0  # nothing fails any more
         busy = True
         while busy:

@@ -29,11 +29,11 @@ COMMAND = (sys.executable, "-c", "import sys; sys.argv[0] = 'medattn-edge'; from
 # A test waits for a second where a hospital waits for a minute.
 QUICK: Mapping[str, Any] = {
     "quiet_s": 0.4,
-    "longest_wait_s": 30.0,
-    "first_retry_s": 0.2,
-    "most_retry_s": 0.5,
-    "most_used": 1.0,
-    "least_free_gb": 0.0,
+    "max_wait_s": 30.0,
+    "retry_initial_s": 0.2,
+    "retry_max_s": 0.5,
+    "max_used_fraction": 1.0,
+    "min_free_gb": 0.0,
     "drain_s": 20.0,
 }
 # What a series goes through; a state that stays as it is when nothing is left to do has no place here.

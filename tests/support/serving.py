@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from medattn_edge.reasons import SERIES_REASONS
 from medattn_edge.scanner.config.node_config import Receive, Tls
+from medattn_edge.scanner.observe.allowlist import REASON_CODES
 from medattn_edge.scanner.observe.capture import captured
 from medattn_edge.scanner.observe.log import Log
-from medattn_edge.scanner.reasons import REASONS
 from medattn_edge.scanner.receive.associations import Associations
-from medattn_edge.scanner.receive.c_store import WORDS, Receiver
+from medattn_edge.scanner.receive.c_store import Receiver
 from tests.support.durable_node import Node
 
 RECEIVE = Receive(calling_ae=("SCANNER",), port=0)
@@ -25,7 +24,7 @@ class Serving:
 
     def __init__(self, node: Node, tls: Tls | None = None, **receive: Any) -> None:
         self.node, self.associations, self._text = node, Associations(), io.StringIO()
-        self.log = Log(self._text, words=(*WORDS, *REASONS, *SERIES_REASONS, "plain", "tls"))
+        self.log = Log(self._text, allow=(*REASON_CODES, "plain", "tls"))
         made = replace(RECEIVE, **receive)
         self.receiver = Receiver(made, tls, node.custody, self.associations, self.log)
         self.port = self.tls_port = 0

@@ -48,7 +48,7 @@ class Watched:
             models=MODELS,
             destinations=self.destinations,
             associations=1,
-            disk=self.disk or self.node.custody.watermark.look(),
+            disk=self.disk or self.node.custody.disk(),
             config=self.config,
         )
 
@@ -73,7 +73,7 @@ def running(node: Node, series: object, count: int = 3, seconds: float = 60) -> 
         node.keep(series, number)
         node.pass_time(0.5)
     node.pass_time(seconds)
-    node.custody.complete()
+    node.custody.queue_complete()
     node.pass_time(2)
     job = node.custody.claim("worker-0")
     assert job is not None
@@ -92,18 +92,18 @@ def segmented(node: Node, series: object, *destinations: str, seconds: float = 7
 def accepted(node: Node, job: Job, *, seconds: float = 1.5) -> None:
     """Every destination takes the result."""
     node.pass_time(seconds)
-    for due in node.store.deliveries_due():
+    for due in node.store.deliveries.due():
         if due.key == job.key:
-            node.store.delivered(due)
+            node.store.deliveries.record_delivered(due)
 
 
 def refused(node: Node, job: Job, destination: str, reason: str, times: int) -> None:
     """A destination does not take the result; the third time it is dead."""
     for _ in range(times):
         node.pass_time(1_000)
-        for due in node.store.deliveries_due(destination):
+        for due in node.store.deliveries.due(destination):
             if due.key == job.key:
-                node.store.delivery_failed(due, reason)
+                node.store.deliveries.record_failure(due, reason)
 
 
 def nothing_yet(node: Node) -> Watched:
@@ -129,7 +129,7 @@ def many(node: Node) -> Watched:
     for series in range(4):
         node.keep(f"queued{series}", 1)
     node.pass_time(60)
-    node.custody.complete()
+    node.custody.queue_complete()
     for series in range(3):
         node.keep(f"coming{series}", 1)
     node.pass_time(3)

@@ -1,1 +1,1 @@
-"""What a node is told, and which model takes a series."""
+"""What a node is configured with, and which model takes a series."""

@@ -9,15 +9,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from medattn_edge.errors import IntegrityError, MedattnError, UsageError
 from medattn_edge.scanner.config.network import check_network
+from medattn_edge.scanner.config.node_config import NodeConfig
 from medattn_edge.scanner.config.sections import Limits, Model
 from medattn_edge.scanner.config.toml import Reader
-
-if TYPE_CHECKING:
-    from medattn_edge.scanner.config.node_config import NodeConfig
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _DEVICE: Final = re.compile(r"cpu|cuda(:\d{1,3})?")
@@ -82,18 +80,18 @@ def _check_numbers(config: NodeConfig, reader: Reader) -> None:
                 allowed = f"at least {least:g}" if math.isinf(most) else f"{least:g} to {most:g}"
                 raise reader.wrong(f"{where} {one.name}", f"is {value:g}", f"{one.name} = {bound:g}", allowed)
     limits = config.limits
-    if limits.quota_gb is not None and limits.quota_gb <= limits.least_free_gb:
+    if limits.quota_gb is not None and limits.quota_gb <= limits.min_free_gb:
         raise reader.wrong(
             "[limits] quota_gb",
             f"is {limits.quota_gb:g}",
-            f"quota_gb = {limits.least_free_gb + 10:g}",
-            f"more than least_free_gb = {limits.least_free_gb:g}",
+            f"quota_gb = {limits.min_free_gb + 10:g}",
+            f"more than min_free_gb = {limits.min_free_gb:g}",
         )
 
 
 def _bounds(section: object, name: str) -> tuple[float, float]:
     """The smallest and the largest number that can work."""
-    if isinstance(section, Limits) and name == "most_used":
+    if isinstance(section, Limits) and name == "max_used_fraction":
         return 0.01, 1.0
     if isinstance(section, Model) and name == "overlap":
         return 0.0, 0.99
@@ -110,7 +108,7 @@ def _bounds(section: object, name: str) -> tuple[float, float]:
 def _check_folders(config: NodeConfig, reader: Reader) -> None:
     """The node would take its own objects and results for new ones, or clean up somebody else's."""
     if config.root.exists() and not config.root.is_dir():
-        raise reader.wrong("[node] root", f"{config.root} is no folder", 'root = "node"', "a folder")
+        raise reader.wrong("[node] root", f"{config.root} is not a directory", 'root = "node"', "a folder")
     folders = list(_folders(config))
     for where, path in folders:
         if where not in ("[node] root", "[watch] folder"):

@@ -80,24 +80,24 @@ folder = {results}
 
 [limits]
 # quiet_s = 60.0                        # without a new object until a series is complete
-# longest_wait_s = 900.0                # the same, while an association that sent some of it stays open
+# max_wait_s = 900.0                    # the same, while an association that sent some of it stays open
 # retries = 1                           # of a series whose worker was lost
 # interruptions = 4                     # of a series by restarts of the node, before it is taken for the cause
 # max_instances = 10000                 # of one series
 # max_bytes = 8000000000                # of one series
-# first_retry_s = 5.0                   # before a delivery is tried again; doubled each time
-# most_retry_s = 900.0                  # up to this
+# retry_initial_s = 5.0                 # before a delivery is tried again; doubled each time
+# retry_max_s = 900.0                   # up to this
 # delivery_attempts = 500               # before a delivery is dead: after about four days
 # seed = 0                              # of the chance in the pauses
-# most_used = 0.75                      # share of the disk above which nothing is taken
-# least_free_gb = 5.0                   # that stay free
+# max_used_fraction = 0.75              # share of the disk above which nothing is taken
+# min_free_gb = 5.0                     # that stay free
 # quota_gb = 100.0                      # example: of the root; without it the whole disk
 # job_timeout_s = 900.0                 # of one series; then its worker hangs
 # start_timeout_s = 300.0               # of a worker
 # memory_mb = 0                         # resident memory of a worker; 0: no limit
 # drain_s = 60.0                        # to finish after SIGTERM
 # keep_days = 14.0                      # of delivered series
-# objects_days = 30.0                   # of single objects in quarantine
+# quarantine_keep_days = 30.0           # of single objects in quarantine
 
 [status]
 # enabled = true

@@ -6,14 +6,14 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from medattn_edge.errors import UsageError
+from medattn_edge.scanner.config.node_config import NodeConfig
 from medattn_edge.scanner.config.sections import Destination, Receive, Tls
+from medattn_edge.scanner.config.storage_classes import sop_class_uid
+from medattn_edge.scanner.config.tls import client_context, server_context
 from medattn_edge.scanner.config.toml import Reader
-
-if TYPE_CHECKING:
-    from medattn_edge.scanner.config.node_config import NodeConfig
 
 _AE_TITLE: Final = re.compile(r"[ -\[\]-~]{1,16}")
 
@@ -48,8 +48,6 @@ def _check_receive(receive: Receive, reader: Reader) -> None:
 
 
 def _check_classes(classes: Sequence[str], reader: Reader) -> None:
-    from medattn_edge.scanner.receive.objects import sop_class_uid
-
     if not classes:
         raise reader.wrong("[receive] sop_classes", "is empty", 'sop_classes = ["CTImageStorage"]', "what is taken")
     for name in classes:
@@ -76,8 +74,6 @@ def _check_ports(config: NodeConfig, reader: Reader) -> None:
 
 
 def _check_tls(tls: Tls, reader: Reader) -> None:
-    from medattn_edge.scanner.tls import server_context
-
     if tls.mutual and tls.clients_ca is None:
         raise reader.wrong(
             "[tls]", "is mutual without clients_ca", 'clients_ca = "ca.crt"', "who signs callers' certificates"
@@ -108,8 +104,6 @@ def _check_destination(one: Destination, reader: Reader) -> None:
             # Sent in the clear where somebody thought of TLS: rather not at all.
             raise reader.wrong(where, "has certificates, and no TLS", "tls = true", "tls = true, or no certificates")
         return
-    from medattn_edge.scanner.tls import client_context
-
     _check_files(where, (("ca", one.ca), ("certificate", one.certificate), ("key", one.key)), reader)
     try:
         client_context(one)

@@ -1,24 +1,19 @@
-"""The configuration of a node: read from TOML, checked as a whole, and written again with every value."""
+"""The configuration of a node as a record, and written as TOML with every value."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
 
-from medattn_edge.scanner.config.check import check
 from medattn_edge.scanner.config.sections import Destination, Limits, Model, Receive, Status, Tls, Watch
-from medattn_edge.scanner.config.toml import Reader, written
+from medattn_edge.scanner.config.toml import section_lines
 from medattn_edge.scanner.store.records import Policy
 
 __all__ = ["Destination", "Limits", "Model", "NodeConfig", "Receive", "Status", "Tls", "Watch", "reloadable"]
 
-_SECTIONS = ("node", "receive", "tls", "watch", "model", "destination", "limits", "status")
-
 
 @dataclass(frozen=True)
-class _General:
+class General:
     """[node]."""
 
     root: Path
@@ -28,12 +23,25 @@ class _General:
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """A node. root: the folder of everything that it keeps. log_file: none: stderr. name: shown on its page."""
+    """A node.
+
+    Attributes:
+        root: the folder of everything that it keeps.
+        models: which artifact segments which series.
+        destinations: where results go.
+        name: shown on its page.
+        log_file: none: stderr.
+        receive: C-STORE; none: nothing listens.
+        tls: a second listener.
+        watch: a folder to take files from.
+        limits: when and how often, and how much.
+        status: the page; none: none.
+    """
 
     root: Path
     models: tuple[Model, ...]
     destinations: tuple[Destination, ...]
-    name: str = _General.name
+    name: str = General.name
     log_file: Path | None = None
     receive: Receive | None = None
     tls: Tls | None = None
@@ -41,52 +49,25 @@ class NodeConfig:
     limits: Limits = field(default_factory=Limits)
     status: Status | None = field(default_factory=Status)
 
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Raises UsageError, naming the file and the key, for anything that could not work; nothing is changed.
-
-        Raises IntegrityError for an artifact that is not what its manifest says.
-        """
-        reader = Reader(path)
-        tables = reader.tables()
-        reader.check_keys(tables, _SECTIONS, "section")
-        general = reader.section(_General, tables.get("node", {}), "[node]")
-        found = cls(
-            general.root,
-            tuple(_several(reader, Model, tables, "model")),
-            tuple(_several(reader, Destination, tables, "destination")),
-            general.name,
-            general.log_file,
-            _optional(reader, Receive, tables, "receive"),
-            _optional(reader, Tls, tables, "tls"),
-            _optional(reader, Watch, tables, "watch"),
-            reader.section(Limits, tables.get("limits", {}), "[limits]"),
-            _status(reader, tables),
-        )
-        check(found, reader)
-        return found
-
     def dump(self) -> str:
         """TOML with every value: it loads to the same configuration."""
-        blocks = [("[node]", written(_General(self.root, self.name, self.log_file)))]
+        blocks = [("[node]", section_lines(General(self.root, self.name, self.log_file)))]
         for header, section in (("receive", self.receive), ("tls", self.tls), ("watch", self.watch)):
             if section is not None:
-                blocks.append((f"[{header}]", written(section)))
-        blocks += [("[[model]]", written(model)) for model in self.models]
-        blocks += [("[[destination]]", written(one)) for one in self.destinations]
-        blocks.append(("[limits]", written(self.limits)))
-        blocks.append(("[status]", written(self.status or Status(enabled=False))))
+                blocks.append((f"[{header}]", section_lines(section)))
+        blocks += [("[[model]]", section_lines(model)) for model in self.models]
+        blocks += [("[[destination]]", section_lines(one)) for one in self.destinations]
+        blocks.append(("[limits]", section_lines(self.limits)))
+        blocks.append(("[status]", section_lines(self.status or Status(enabled=False))))
         return "\n\n".join("\n".join([header, *lines]) for header, lines in blocks) + "\n"
+
+    def calling_ae(self, destination: Destination) -> str:
+        """The title that the node calls itself when it delivers."""
+        return destination.calling_ae_title or (self.receive or Receive).ae_title
 
     def policy(self) -> Policy:
         """What the store follows."""
         return self.limits.policy
-
-    def words(self) -> tuple[str, ...]:
-        """The names that a log may hold."""
-        named = [*(one.name for one in self.models), *(one.name for one in self.destinations)]
-        devices = dict.fromkeys(model.device for model in self.models)
-        return (self.name, *named, *devices, "plain", "tls", "status", "watch")
 
 
 def reloadable(old: NodeConfig, new: NodeConfig) -> tuple[str, ...]:
@@ -101,20 +82,3 @@ def reloadable(old: NodeConfig, new: NodeConfig) -> tuple[str, ...]:
 
 def _address(config: NodeConfig) -> tuple[str, int] | None:
     return None if config.status is None else (config.status.host, config.status.port)
-
-
-def _several(reader: Reader, kind: type[Any], tables: dict[str, Any], name: str) -> Iterator[Any]:
-    found = tables.get(name, [])
-    if not isinstance(found, list) or not found:
-        raise reader.wrong(f"[[{name}]]", "is missing" if not found else "is written as one section", f"[[{name}]]")
-    for number, table in enumerate(found, start=1):
-        yield reader.section(kind, table, f"[[{name}]] {number}:")
-
-
-def _optional(reader: Reader, kind: type[Any], tables: dict[str, Any], name: str) -> Any:
-    return reader.section(kind, tables[name], f"[{name}]") if name in tables else None
-
-
-def _status(reader: Reader, tables: dict[str, Any]) -> Status | None:
-    found = reader.section(Status, tables.get("status", {}), "[status]")
-    return found if found.enabled else None

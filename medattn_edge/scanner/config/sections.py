@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from medattn_edge.scanner.store.records import Policy
 
@@ -13,9 +14,15 @@ from medattn_edge.scanner.store.records import Policy
 class Receive:
     """[receive]: C-STORE without TLS. Without this section nothing is received over the network.
 
-    ae_title: of the node; callers must name it. host: 127.0.0.1 until you say otherwise. port: 0 takes any free one.
-    calling_ae: titles that may send, at least one; "*" is everybody. addresses: networks (CIDR) that may connect.
-    sop_classes: that are taken, by keyword or UID. max_associations: open at once. max_object_mb: of one object.
+    Attributes:
+        calling_ae: titles that may send, at least one; "*" is everybody.
+        ae_title: of the node; callers must name it.
+        host: 127.0.0.1 until you say otherwise.
+        port: 0 takes any free one.
+        addresses: networks (CIDR) that may connect.
+        sop_classes: that are taken, by keyword or UID.
+        max_associations: open at once.
+        max_object_mb: of one object, in 1e6 bytes.
     """
 
     calling_ae: tuple[str, ...]
@@ -42,8 +49,12 @@ class Receive:
 class Tls:
     """[tls]: a second listener with TLS 1.2 or newer, with the titles, networks and classes of [receive].
 
-    certificate, key: PEM files of the node. clients_ca: PEM file of the authorities that sign callers' certificates.
-    mutual: whether a caller needs such a certificate. port: 0 takes any free one.
+    Attributes:
+        certificate: PEM file of the node.
+        key: PEM file of the node, without a password.
+        clients_ca: PEM file of the authorities that sign callers' certificates.
+        mutual: whether a caller needs such a certificate.
+        port: 0 takes any free one.
     """
 
     certificate: Path
@@ -55,9 +66,13 @@ class Tls:
 
 @dataclass(frozen=True)
 class Watch:
-    """[watch]: a folder whose DICOM files are taken like received ones; folder: that, with all that are in it.
+    """[watch]: a folder whose DICOM files are taken like received ones.
 
-    poll_s: between looks. settle_s: a file that has not changed for so long is whole. after: `keep` or `remove` it.
+    Attributes:
+        folder: that, with all that are in it.
+        poll_s: between looks.
+        settle_s: a file that has not changed for so long is whole.
+        after: `keep` or `remove` it.
     """
 
     folder: Path
@@ -70,11 +85,20 @@ class Watch:
 class Model:
     """[[model]]: an artifact, and the series it is for. The first model whose four patterns fit takes a series.
 
-    name: for logs and the page. device: cpu or cuda:N; each has a worker process of its own.
-    modality: CT, MR, PT; empty: any. body_part, description, calling_ae: patterns with * and ?, in any case.
-    kind: of the segmentation. key_slices: how many pictures go with it. overlap: of the windows. skip_air: leave out
-    windows outside the body. threads: 0: one for each core that the node may
-    use. destinations: names; none: all there are.
+    Attributes:
+        name: for logs and the page.
+        artifact: the file that segments.
+        device: cpu or cuda:N; each has a worker process of its own.
+        modality: CT, MR, PT; empty: any.
+        body_part: a pattern with * and ?, in any case.
+        description: a pattern for the description of the series.
+        calling_ae: a pattern for the title of the sender.
+        kind: of the segmentation.
+        key_slices: how many pictures go with it.
+        overlap: of the windows, as a fraction of a patch.
+        skip_air: leave out windows outside the body.
+        threads: 0: one for each core that the node may use.
+        destinations: names; none: all there are.
     """
 
     name: str
@@ -96,10 +120,18 @@ class Model:
 class Destination:
     """[[destination]]: a folder, or a host with port and ae_title.
 
-    name: for logs, the page and `destinations` of a model.
-    ae_title: of the archive. calling_ae_title: what the node calls itself; empty: the title of [receive]. tls: with TLS
-    1.2 or newer. ca: PEM file of the authorities that sign the archive's certificate; none: those of the system.
-    certificate, key: PEM files that the node shows. timeout_s: to connect, and for each answer.
+    Attributes:
+        name: for logs, the page and `destinations` of a model.
+        folder: where results are written.
+        host: of an archive.
+        port: of the archive.
+        ae_title: of the archive.
+        calling_ae_title: what the node calls itself; empty: the title of [receive].
+        tls: with TLS 1.2 or newer.
+        ca: PEM file of the authorities that sign the archive's certificate; none: those of the system.
+        certificate: PEM file that the node shows.
+        key: PEM file of that certificate's key.
+        timeout_s: to connect, and for each answer.
     """
 
     name: str
@@ -119,21 +151,27 @@ class Destination:
 class Limits(Policy):
     """[limits]: beside those of `Policy`, of the disk, the workers and what is kept.
 
-    most_used: share of the disk above which nothing is taken. least_free_gb: that stay free. quota_gb: of the root
-    folder; none: the whole disk. job_timeout_s: a series that takes longer hangs. start_timeout_s: of a worker.
-    memory_mb: resident memory of a worker; 0: no limit. drain_s: to finish after SIGTERM. keep_days: of delivered
-    series. objects_days: of single objects in quarantine.
+    Attributes:
+        max_used_fraction: of the disk, above which nothing is taken.
+        min_free_gb: that stay free, in 1e9 bytes.
+        quota_gb: of the root folder; none: the whole disk.
+        job_timeout_s: a series that takes longer hangs.
+        start_timeout_s: of a worker.
+        memory_mb: resident memory of a worker, in 1e6 bytes; 0: no limit.
+        drain_s: to finish after SIGTERM.
+        keep_days: of delivered series.
+        quarantine_keep_days: of single objects in quarantine.
     """
 
-    most_used: float = 0.75
-    least_free_gb: float = 5.0
+    max_used_fraction: float = 0.75
+    min_free_gb: float = 5.0
     quota_gb: float | None = None
     job_timeout_s: float = 900.0
     start_timeout_s: float = 300.0
     memory_mb: int = 0
     drain_s: float = 60.0
     keep_days: float = 14.0
-    objects_days: float = 30.0
+    quarantine_keep_days: float = 30.0
 
     @property
     def policy(self) -> Policy:
@@ -143,12 +181,29 @@ class Limits(Policy):
 
 @dataclass(frozen=True)
 class Status:
-    """[status]: the page, its JSON and the metrics. enabled: false for none. host: only of this machine.
+    """[status]: the page, its JSON and the metrics.
 
-    port: 0 takes any free one. thumbnails: pictures of the last results.
+    Attributes:
+        enabled: false for none.
+        host: only of this machine.
+        port: 0 takes any free one.
+        thumbnails: pictures of the last results.
     """
 
     enabled: bool = True
     host: str = "127.0.0.1"
     port: int = 8042
     thumbnails: bool = True
+
+
+# Keys that had other names once: refused with the new one, since a limit that is not read is no limit.
+RENAMED_KEYS: Final[Mapping[type, Mapping[str, str]]] = {
+    Limits: {
+        "most_used": "max_used_fraction",
+        "least_free_gb": "min_free_gb",
+        "first_retry_s": "retry_initial_s",
+        "most_retry_s": "retry_max_s",
+        "longest_wait_s": "max_wait_s",
+        "objects_days": "quarantine_keep_days",
+    }
+}

@@ -10,6 +10,7 @@ import types
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from medattn_edge.errors import UsageError
@@ -23,11 +24,17 @@ _KINDS: Final = {bool: "true or false", int: "a whole number", float: "a number"
 class Reader:
     """Reads the sections of one file. Relative paths start at its folder; every error names the file and the key."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path, renamed: Mapping[type, Mapping[str, str]] = MappingProxyType({})) -> None:
+        """Nothing is read yet.
+
+        Args:
+            path: of the file.
+            renamed: for each section that once had other keys, the new key by the old one.
+        """
+        self.path, self._renamed = Path(path), renamed
 
     def tables(self) -> dict[str, Any]:
-        """The file's own tables. Raises UsageError for a file that cannot be read, or is no TOML."""
+        """The file's own tables. Raises UsageError for a file that cannot be read, or is not valid TOML."""
         try:
             with self.path.open("rb") as file:
                 return tomllib.load(file)
@@ -39,14 +46,17 @@ class Reader:
             ) from error
         except (ValueError, RecursionError) as error:  # not UTF-8, or a number of thousands of digits, as well
             raise UsageError(
-                f"{self.path} is no TOML: {error}", expected="TOML 1.0", hint="correct that line"
+                f"{self.path} is not valid TOML: {error}", expected="TOML 1.0", hint="correct that line"
             ) from error
 
     def section(self, kind: type[Section], table: object, where: str) -> Section:
         """A dataclass from a table. where: how people find it, such as `[receive]`."""
         if not isinstance(table, dict):
-            raise self.wrong(where, "is no section", where)
+            raise self.wrong(where, "is not a section", where)
         hints, known = get_type_hints(kind), {one.name: one for one in fields(kind)}  # type: ignore[arg-type]
+        for old, new in self._renamed.get(kind, {}).items():
+            if old in table:
+                raise self.wrong(f"{where} {old}", f"is now {new}", f"{new} = {_as_given(table[old])}")
         self.check_keys(table, known, where)
         for name, one in known.items():
             if name not in table and _is_required(one):
@@ -114,7 +124,12 @@ def _is_required(one: Field[Any]) -> bool:
     return one.default is MISSING and one.default_factory is MISSING
 
 
-def written(section: Any) -> list[str]:
+def _as_given(value: object) -> str:
+    """A value of a TOML file, as far as a hint repeats it."""
+    return as_toml(value) if isinstance(value, str | int | float) else "..."
+
+
+def section_lines(section: Any) -> list[str]:
     """A section as lines of TOML, without its header; a value that is None has no line."""
     values = {one.name: getattr(section, one.name) for one in fields(section)}
     return [f"{name} = {as_toml(value)}" for name, value in values.items() if value is not None]

@@ -5,19 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from medattn_edge.errors import OutputError
 from medattn_edge.scanner.config.sections import Destination
 from medattn_edge.scanner.deliver.folder import put
-from medattn_edge.scanner.deliver.letters import remove_letter, write_letter
-from medattn_edge.scanner.deliver.send import Archive, NotTaken
+from medattn_edge.scanner.deliver.send import Archive, DeliveryRefused
 from medattn_edge.scanner.observe.log import Level, Log
+from medattn_edge.scanner.store.custody import Custody
+from medattn_edge.scanner.store.dead_letters import LetterError
 from medattn_edge.scanner.store.records import Delivery
-from medattn_edge.scanner.store.spool import Spool
-from medattn_edge.scanner.store.store import Store
 from medattn_edge.scanner.store.transitions import TransitionRefused
 
 _LOOK_S: Final = 1.0  # between looks for what is due, when nobody wakes the thread
@@ -28,8 +26,8 @@ _BATCH: Final = 100
 class Deliverer:
     """`run` is for a thread of its own; one for each destination, since nothing marks a delivery as being under way."""
 
-    def __init__(self, destination: Destination, store: Store, spool: Spool, log: Log, calling_ae: str) -> None:
-        self._destination, self._store, self._spool = destination, store, spool
+    def __init__(self, destination: Destination, custody: Custody, log: Log, calling_ae: str) -> None:
+        self._destination, self._custody = destination, custody
         self._log, self._calling_ae = log, calling_ae
 
     def run(self, stopping: threading.Event, wake: threading.Event) -> None:
@@ -54,8 +52,8 @@ class Deliverer:
 
         Where the association ends in the middle, the delivery that it ended with has failed; the others are still due.
         """
-        found = self._store.deliveries_due(self._destination.name, _BATCH)
-        due = [(one, self._files(one)) for one in found if not self._is_lost(one)]
+        deliveries = self._custody.deliveries_due(self._destination.name, _BATCH)
+        due = [(one, self._custody.delivery_files(one)) for one in deliveries if not self._is_lost(one)]
         if not due:
             return 0
         if self._destination.folder is not None:
@@ -63,7 +61,7 @@ class Deliverer:
             return self._try_all(due, stopping, lambda one, files: put(folder, one.key, one.version, files))
         try:
             archive = Archive(self._destination, [path for _, files in due for path in files], self._calling_ae)
-        except NotTaken as refusal:
+        except DeliveryRefused as refusal:
             for delivery, _ in due:
                 self._failed(delivery, refusal)
             return len(due)
@@ -87,7 +85,7 @@ class Deliverer:
             began = time.monotonic()
             try:
                 hand_over(delivery, files)
-            except NotTaken as refusal:
+            except DeliveryRefused as refusal:
                 self._failed(delivery, refusal)
             else:
                 self._delivered(delivery, time.monotonic() - began)
@@ -101,42 +99,28 @@ class Deliverer:
 
     def _is_lost(self, delivery: Delivery) -> bool:
         """Whether the result vanished; then it is made again, under the same identity, as after a restart."""
-        if all(path.is_file() for path in self._files(delivery)):
-            return False
-        with self._spool.lock(delivery.key):
-            # Another destination's thread may have seen it as well, and the worker may be done again.
-            due = self._store.deliveries_due(self._destination.name, _BATCH)
-            if delivery.id in {one.id for one in due} and not all(path.is_file() for path in self._files(delivery)):
-                self._store.result_lost(delivery.key, delivery.version)
-                self._event("result_lost", delivery, Level.ERROR)
-        return True
-
-    def _files(self, delivery: Delivery) -> list[Path]:
-        folder = self._spool.result(delivery.key, delivery.version)
-        return [folder / output.name for output in delivery.outputs]
+        requeued = self._custody.requeue_if_lost(delivery)
+        if requeued:
+            self._event("result_lost", delivery, Level.ERROR)
+        return requeued is not None
 
     def _delivered(self, delivery: Delivery, seconds: float) -> None:
-        # The letter first: after a crash in between it is delivered again, and no letter stays that nobody needs.
-        remove_letter(self._spool, delivery)
         try:
-            self._store.delivered(delivery)
+            self._custody.record_delivered(delivery)
         except TransitionRefused:
             self._overtaken(delivery)
             return
         self._event("delivered", delivery, Level.INFO, seconds=seconds, count=len(delivery.outputs))
 
-    def _failed(self, delivery: Delivery, refusal: NotTaken) -> None:
+    def _failed(self, delivery: Delivery, refusal: DeliveryRefused) -> None:
         reason, attempts = refusal.reason, delivery.attempts + 1
-        if attempts >= self._store.policy.delivery_attempts:
-            # The letter first: a crash in between writes it again, and none is forgotten.
+        try:
             try:
-                write_letter(self._spool, delivery, reason, self._store.clock())
-            except OutputError as error:
+                again = self._custody.fail_delivery(delivery, reason)
+            except LetterError as error:
                 # No death without a letter: the last try is not counted until there is room for it.
                 self._log.failure("letter_waits", error, key=delivery.key)
-                delivery = replace(delivery, attempts=delivery.attempts - 1)
-        try:
-            again = self._store.delivery_failed(delivery, reason)
+                again = self._custody.postpone_delivery(delivery, reason)
         except TransitionRefused:
             self._overtaken(delivery)
             return
@@ -144,7 +128,7 @@ class Deliverer:
         if again is None:
             self._event("delivery_dead", delivery, Level.ERROR, reason, attempts=attempts, **more)
         else:
-            wait = max(0.0, again - self._store.clock())
+            wait = max(0.0, again - self._custody.now())
             self._event("delivery_failed", delivery, Level.WARNING, reason, attempts=attempts, next_try_s=wait, **more)
 
     def _overtaken(self, delivery: Delivery) -> None:

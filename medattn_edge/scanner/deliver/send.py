@@ -1,4 +1,4 @@
-"""Two ways out of a node: C-STORE to an archive, and a folder. Each raises NotTaken with a code."""
+"""Two ways out of a node: C-STORE to an archive, and a folder. Each raises DeliveryRefused with a code."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any, Final
 
 from medattn_edge.errors import MedattnError
 from medattn_edge.io.dicom.files import failures, quiet
+from medattn_edge.reasons import DELIVERY_REASONS
 from medattn_edge.scanner.config.sections import Destination
-from medattn_edge.scanner.tls import client_context
+from medattn_edge.scanner.config.tls import client_context
 
+_VERIFICATION: Final = "1.2.840.10008.1.1"
 _IMPLICIT: Final = "1.2.840.10008.1.2"
 _CLOSING_S: Final = 2.0  # for the library's thread to end after a refusal
 _REWRITABLE: Final = frozenset({_IMPLICIT, "1.2.840.10008.1.2.1"})  # pixels stay as they are
@@ -21,33 +23,28 @@ _DUPLICATE: Final = 0x0111  # it has the object from an earlier try: the same, s
 _CODES: Final = {0x0122: "class_not_supported", 0x0124: "not_authorised"}
 _FAMILIES: Final = {0xA7: "out_of_resources", 0xA9: "data_set_mismatch"}
 _REJECTIONS: Final = {(1, 3): "calling_title_unknown", (1, 7): "called_title_unknown"}  # (source, reason)
-# Trying again helps only when somebody has changed something: still tried, as often as the policy says.
-PERMANENT: Final = frozenset(
-    {
-        *("class_not_accepted", "class_not_supported", "calling_title_unknown", "called_title_unknown"),
-        *("not_authorised", "tls_refused", "tls_files_unusable"),
-    }
-)
-WORDS: Final = (
-    *PERMANENT,
-    *("no_connection", "host_unknown", "association_rejected", "no_answer", "aborted"),
-    *("out_of_resources", "data_set_mismatch", "not_understood", "refused"),
-    *("folder_missing", "folder_full", "folder_unwritable", "result_missing", "result_damaged"),
-)
 
 
-class NotTaken(MedattnError):
-    """A destination did not take a result. reason: a code of WORDS. status: of DICOM, 0 where there was none."""
+class DeliveryRefused(MedattnError):
+    """A destination did not take a result.
 
-    code = "not_taken"
+    Attributes:
+        reason: a code of DELIVERY_REASONS.
+        status: of DICOM, 0 where there was none.
+    """
+
+    code = "delivery_refused"
 
     def __init__(self, reason: str, status: int = 0) -> None:
+        known = DELIVERY_REASONS[reason]
         self.reason, self.status = reason, status
-        super().__init__(f"the destination did not take a result: {reason}", expected="it to", hint="look at its log")
+        super().__init__(
+            f"the destination did not take a result ({reason}): {known.meaning}", expected="it to", hint=known.action
+        )
 
 
 class Archive:
-    """One association for several deliveries. Raises NotTaken when there is none to be had."""
+    """One association for several deliveries. Raises DeliveryRefused when there is none to be had."""
 
     def __init__(self, destination: Destination, files: Iterable[Path], calling_ae: str) -> None:
         self._timeout_s, self._sent = destination.timeout_s, 0
@@ -61,12 +58,12 @@ class Archive:
         return self._association is None or bool(self._association.is_established)
 
     def send(self, path: Path) -> int:
-        """C-STORE one of the files; the status: 0, or a warning. Raises NotTaken."""
+        """C-STORE one of the files; the status: 0, or a warning. Raises DeliveryRefused."""
         kind = self._kinds[path]
         if kind is None or self._association is None:
-            raise NotTaken("result_damaged" if path.is_file() else "result_missing")
+            raise DeliveryRefused("result_damaged" if path.is_file() else "result_missing")
         if not self._takes(*kind):
-            raise NotTaken("class_not_accepted")
+            raise DeliveryRefused("class_not_accepted")
         dataset = _read(path)
         size = path.stat().st_size
         began, self._sent = time.monotonic(), self._sent % 65535 + 1
@@ -75,11 +72,11 @@ class Archive:
             with quiet():
                 answer = self._association.send_c_store(dataset, msg_id=self._sent, priority=0)
         except (ValueError, AttributeError) as error:
-            raise NotTaken("result_damaged") from error
+            raise DeliveryRefused("result_damaged") from error
         except RuntimeError as error:
-            raise NotTaken("aborted") from error
+            raise DeliveryRefused("aborted") from error
         if "Status" not in answer:
-            raise NotTaken("no_answer" if time.monotonic() - began >= 0.95 * self._timeout_s else "aborted")
+            raise DeliveryRefused("no_answer" if time.monotonic() - began >= 0.95 * self._timeout_s else "aborted")
         return _accepted(int(answer.Status))
 
     def close(self) -> None:
@@ -96,24 +93,22 @@ class Archive:
         return syntax in accepted or (syntax in _REWRITABLE and bool(accepted & _REWRITABLE))
 
 
-def verify(destination: Destination, calling_ae: str = "MEDATTN") -> bool:
-    """Whether the archive answers a C-ECHO, or the folder is there."""
-    if destination.folder is not None:
-        return destination.folder.is_dir()
+def echo(destination: Destination, calling_ae: str) -> None:
+    """C-ECHO: raises DeliveryRefused unless an archive knows us and answers. Nothing is sent."""
     from pynetdicom.presentation import build_context
 
+    association = _associate(destination, calling_ae, [build_context(_VERIFICATION)])
+    began = time.monotonic()
     try:
-        association = _associate(destination, calling_ae, [build_context("1.2.840.10008.1.1")])
-    except NotTaken:
-        return False
-    try:
-        status = association.send_c_echo()
-        return "Status" in status and status.Status == 0
-    except (RuntimeError, ValueError):
-        return False  # it takes storage, and no C-ECHO
+        reply = association.send_c_echo()
+    except (RuntimeError, ValueError) as error:
+        raise DeliveryRefused("aborted") from error
     finally:
         if association.is_established:
             association.release()
+    if "Status" not in reply:
+        raise DeliveryRefused("no_answer" if time.monotonic() - began >= 0.95 * destination.timeout_s else "aborted")
+    _accepted(int(reply.Status))
 
 
 def _kind(path: Path) -> tuple[str, str] | None:
@@ -135,7 +130,7 @@ def _read(path: Path) -> Any:
         with quiet():
             return pydicom.dcmread(path)
     except failures() as error:
-        raise NotTaken("result_damaged" if path.is_file() else "result_missing") from error
+        raise DeliveryRefused("result_damaged" if path.is_file() else "result_missing") from error
 
 
 def _contexts(kinds: Iterable[tuple[str, str]]) -> Sequence[Any]:
@@ -172,7 +167,7 @@ def _associate(destination: Destination, calling_ae: str, contexts: Sequence[Any
             evt_handlers=[(evt.EVT_CONN_OPEN, on_open)],
         )
     except OSError as error:  # of the look-up: all others, the library keeps to itself
-        raise NotTaken("host_unknown") from error
+        raise DeliveryRefused("host_unknown") from error
     if association.is_established:
         return association
     association.dul.join(_CLOSING_S)
@@ -181,15 +176,15 @@ def _associate(destination: Destination, calling_ae: str, contexts: Sequence[Any
         for one in sockets:
             one.close()
     if association.is_rejected:
-        told: Any = association.acceptor.primitive
-        raise NotTaken(_REJECTIONS.get((told.result_source, told.diagnostic), "association_rejected"))
+        reply: Any = association.acceptor.primitive
+        raise DeliveryRefused(_REJECTIONS.get((reply.result_source, reply.diagnostic), "association_rejected"))
     if refusals:
-        raise NotTaken("tls_refused")
+        raise DeliveryRefused("tls_refused")
     if not opened:
-        raise NotTaken("no_connection")
+        raise DeliveryRefused("no_connection")
     if association.rejected_contexts:
-        raise NotTaken("class_not_accepted")
-    raise NotTaken("no_answer" if time.monotonic() - began >= 0.95 * destination.timeout_s else "aborted")
+        raise DeliveryRefused("class_not_accepted")
+    raise DeliveryRefused("no_answer" if time.monotonic() - began >= 0.95 * destination.timeout_s else "aborted")
 
 
 def _tls(
@@ -204,7 +199,7 @@ def _tls(
     try:
         context = client_context(destination)
     except MedattnError as error:
-        raise NotTaken("tls_files_unusable") from error
+        raise DeliveryRefused("tls_files_unusable") from error
 
     class Watched(ssl.SSLSocket):
         def do_handshake(self, block: bool = False) -> None:
@@ -228,10 +223,10 @@ def _tls(
 
 
 def _accepted(status: int) -> int:
-    """The status, when it says that the object is stored. Raises NotTaken."""
+    """The status, when it says that the object is stored. Raises DeliveryRefused."""
     from pynetdicom.status import STATUS_SUCCESS, STATUS_WARNING, code_to_category
 
     if status == _DUPLICATE or code_to_category(status) in {STATUS_SUCCESS, STATUS_WARNING}:
         return status
     reason = _CODES.get(status) or _FAMILIES.get(status >> 8)
-    raise NotTaken(reason or ("not_understood" if 0xC000 <= status <= 0xCFFF else "refused"), status)
+    raise DeliveryRefused(reason or ("not_understood" if 0xC000 <= status <= 0xCFFF else "refused"), status)

@@ -4,37 +4,51 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from medattn_edge.scanner.observe.format import ago, counted, modality, quiet, section, until
+from medattn_edge.reasons import Reason
+from medattn_edge.scanner.observe.format import counted, until
 from medattn_edge.scanner.observe.health import Health
-from medattn_edge.scanner.observe.messages import Words, of_delivery, of_health, of_quarantine, sentence
+from medattn_edge.scanner.observe.messages import of_delivery, of_health, of_quarantine
 from medattn_edge.scanner.store.snapshot import DeliverySeen, Snapshot, VersionSeen
-from medattn_edge.scanner.store.transitions import DeliveryState, State
+from medattn_edge.scanner.store.transitions import DeliveryState
 
-_LISTED: Final = 5  # series of one trouble; more are only counted
 _PASSING: Final = frozenset({"starting", "draining"})
 _DISK, _WORKER = "disk_full", "worker_not_ready"
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """One thing to do. code: the reason. held: the series that it holds up. note: HTML, beside what the words say.
+class Alert:
+    """One thing to do.
 
-    kind: bad, waiting (it goes on by itself once somebody has acted) or passing (nothing to do at all).
+    Attributes:
+        title: what is wrong, in a few words.
+        reason: what happened and what to do; its code is shown too.
+        held: the series that it holds up.
+        note: beside what the reason says.
+        kind: bad, waiting (it goes on by itself once somebody has acted) or passing (nothing to do at all).
     """
 
     title: str
-    code: str
-    words: Words
+    reason: Reason
     held: tuple[VersionSeen, ...] = ()
     note: str = ""
     kind: Literal["bad", "waiting", "passing"] = "bad"
 
+    def command(self, config: str) -> tuple[str, ...]:
+        """What to type once that is done, in parts that stay on one line; empty when there is nothing to type.
 
-def troubles(snapshot: Snapshot, health: Health) -> list[Trouble]:
+        config: the file of the node; "" when nobody knows.
+        """
+        if not (self.reason.requeue and self.held):
+            return ()
+        keys = {version.key for version in self.held}
+        key = keys.pop() if len(keys) == 1 else "KEY"
+        return "medattn-edge node requeue", key, f"--config {shlex.quote(config) if config else 'FILE'}"
+
+
+def alerts_of(snapshot: Snapshot, health: Health) -> list[Alert]:
     """The worst first: nothing works, results are given up, series are in quarantine, a destination is down."""
     found = [_not_ready(why, health) for why in _whys(health)]
     found += _deliveries(snapshot, DeliveryState.DEAD)
@@ -43,93 +57,50 @@ def troubles(snapshot: Snapshot, health: Health) -> list[Trouble]:
         by_reason.setdefault(one.reason, []).append(one)
     for reason, held in by_reason.items():
         title = f"{counted(len(held), 'series', 'series')} in quarantine"
-        found.append(Trouble(title, reason, of_quarantine(reason), tuple(held)))
+        found.append(Alert(title, of_quarantine(reason), tuple(held)))
     return found + _deliveries(snapshot, DeliveryState.WAITING)
 
 
-def troubles_of(snapshot: Snapshot, health: Health, found: Sequence[Trouble]) -> str:
-    """The section as HTML."""
-    if not found:
-        told = "Nothing to do: no series is in quarantine, and every result has arrived or is on its way."
-        return section("todo", "All is well", f"<p>{told}</p>")
-    unlisted = snapshot.states[State.QUARANTINED] - len(snapshot.quarantined)
-    more = quiet(f"{unlisted:,} more in quarantine are not listed.") if unlisted > 0 else ""
-    count = todo(found)
-    title = f"To do ({count})" if count else "Just now"
-    return section("todo", title, "".join(_told(one, snapshot.now, health) for one in found) + more)
-
-
-def todo(found: Sequence[Trouble]) -> int:
+def count_actions(alerts: Sequence[Alert]) -> int:
     """How many of them somebody has to do something about."""
-    return sum(one.kind != "passing" for one in found)
+    return sum(one.kind != "passing" for one in alerts)
 
 
 def _whys(health: Health) -> list[str]:
-    """The reason that the node gives, and those that stand behind it: it gives one alone."""
+    """The reason that the node gives, and those that stand behind it: it gives only one."""
     found = [health.why] if health.why else []
     if health.why not in (*_PASSING, _WORKER) and not all(one.ready for one in health.workers):
         found.append(_WORKER)
     return [*found, _DISK] if health.disk.refuses and health.why != _DISK else found
 
 
-def _not_ready(why: str, health: Health) -> Trouble:
-    down = [escape(one.device) for one in health.workers if not one.ready]
+def _not_ready(why: str, health: Health) -> Alert:
+    down = [one.device for one in health.workers if not one.ready]
     note = ""
     if why == _DISK:
         note = f"{health.disk.free / 1e9:.1f} of {health.disk.total / 1e9:.1f} GB are free."
     elif down and why != "draining":
         note = f"Not ready: {', '.join(down)}."
-    return Trouble("Not ready", why, of_health(why), note=note, kind="passing" if why in _PASSING else "bad")
+    return Alert("Not ready", of_health(why), note=note, kind="passing" if why in _PASSING else "bad")
 
 
-def _deliveries(snapshot: Snapshot, state: DeliveryState) -> list[Trouble]:
-    """Those that are dead, or have failed at least once: one trouble for each destination and reason."""
+def _deliveries(snapshot: Snapshot, state: DeliveryState) -> list[Alert]:
+    """Those that are dead, or have failed at least once: one alert for each destination and reason."""
     groups: dict[tuple[str, str], list[tuple[VersionSeen, DeliverySeen]]] = {}
     for one in snapshot.undelivered:
         for delivery in one.deliveries:
             if delivery.state is state and (delivery.attempts or state is DeliveryState.DEAD):
                 groups.setdefault((delivery.destination, delivery.reason), []).append((one, delivery))
     found = []
-    for (destination, reason), held in groups.items():
-        words, count = of_delivery(reason), counted(len(held), "result", "results")
+    for (destination, code), held in groups.items():
+        reason, count = of_delivery(code), counted(len(held), "result", "results")
         if state is DeliveryState.DEAD:
             title, note = f"{count} for {destination} given up", "Copies lie in the folder dead of the node."
-            words = Words(words.meaning, f"{words.todo}; then requeue what was given up", True)
-            found.append(Trouble(title, reason, words, tuple(one for one, _ in held), note))
+            reason = replace(reason, action=f"{reason.action}; then requeue what was given up")
+            found.append(Alert(title, reason, tuple(one for one, _ in held), note))
         else:
             again = min(delivery.next_try for _, delivery in held)
-            title, words = f"{count} waiting for {destination}", Words(words.meaning, words.todo, False)
+            title, reason = f"{count} waiting for {destination}", replace(reason, requeue=False)
             note = f"Tried again by itself, next {until(again, snapshot.now)}; nothing is lost."
-            found.append(Trouble(title, reason, words, tuple(one for one, _ in held), note, "waiting"))
+            found.append(Alert(title, reason, tuple(one for one, _ in held), note, "waiting"))
     return found
-
-
-def _told(one: Trouble, now: float, health: Health) -> str:
-    kind = "trouble" if one.kind == "bad" else "trouble calm"
-    listed = "".join(_held(version, now) for version in one.held[:_LISTED])
-    more = len(one.held) - _LISTED
-    listed += f"<li>and {more:,} more</li>" if more > 0 else ""
-    return (
-        f'<article class="{kind}"><h3>{escape(one.title)} <code>{escape(one.code)}</code></h3>'
-        f"<p>{escape(sentence(one.words.meaning))} {one.note}</p>"
-        f'<p class="todo"><b>What to do:</b> {escape(sentence(one.words.todo))}</p>'
-        f"{_command(one, health)}{f'<ul>{listed}</ul>' if listed else ''}</article>"
-    )
-
-
-def _command(one: Trouble, health: Health) -> str:
-    if not (one.words.requeue and one.held):
-        return ""
-    keys = {version.key for version in one.held}
-    key = keys.pop() if len(keys) == 1 else "KEY"
-    config = shlex.quote(health.config) if health.config else "FILE"
-    # On a small screen it breaks between words only.
-    words = ("medattn-edge node requeue", key, f"--config {config}")
-    command = " ".join(f"<span>{escape(word)}</span>" for word in words)
-    return f'<pre tabindex="0">{command}</pre>'
-
-
-def _held(one: VersionSeen, now: float) -> str:
-    detail = f": {escape(one.detail)}" if one.detail and one.state is State.QUARANTINED else ""
-    objects = counted(one.instances, "object", "objects")
-    return f"<li><code>{one.key}</code> v{one.version}, {modality(one)}, {objects}, {ago(one, now)}{detail}</li>"

@@ -1,20 +1,29 @@
-"""The words that a node's log may hold: names of its configuration, and codes of the code."""
+"""The values that a node's log may hold: names of its configuration, and codes of the code."""
 
 from __future__ import annotations
 
-from medattn_edge.reasons import SERIES_REASONS
+from typing import Final
+
+from medattn_edge import errors, reasons
 from medattn_edge.scanner.config.node_config import NodeConfig
-from medattn_edge.scanner.deliver import send
-from medattn_edge.scanner.reasons import REASONS as NODE_REASONS
-from medattn_edge.scanner.receive import c_store
-from medattn_edge.scanner.work.tasks import REASONS as WORKER_REASONS
 
-# The codes of errors that refuse a series: medattn_edge.errors.InputError and below.
-_ERRORS = ("input", "scan", "geometry", "shape", "checkpoint")
-_PARTS = ("watching", "delivering", "segmenting")
+ERROR_CODES: Final = tuple(
+    one.code for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.MedattnError)
+)
+REASON_CODES: Final = (
+    *reasons.SERIES_REASONS,
+    *reasons.JOB_REASONS,
+    *reasons.DELIVERY_REASONS,
+    *reasons.ADMISSION_REASONS,
+    *reasons.WORKER_REASONS,
+    *reasons.READINESS_REASONS,
+)
+_PARTS: Final = ("watching", "delivering", "segmenting")
+_LISTENERS: Final = ("plain", "tls", "status", "watch")
 
 
-def words_of(config: NodeConfig) -> tuple[str, ...]:
+def allowed_values(config: NodeConfig) -> tuple[str, ...]:
     """All of them."""
-    reasons = (*SERIES_REASONS, *NODE_REASONS, *WORKER_REASONS, *c_store.WORDS, *send.WORDS)
-    return (*config.words(), *reasons, *_ERRORS, *_PARTS)
+    named = [*(one.name for one in config.models), *(one.name for one in config.destinations)]
+    devices = dict.fromkeys(model.device for model in config.models)
+    return (config.name, *named, *devices, *_LISTENERS, *_PARTS, *REASON_CODES, *ERROR_CODES)

@@ -58,8 +58,8 @@ FLAGS: Final = frozenset(
         "tls",
     }
 )
-# Members of an enumeration, or words that the log was told: names from the configuration, codes from the code.
-WORDS: Final = frozenset(
+# Members of an enumeration, or values that the log was allowed: names from the configuration, codes from the code.
+VALUES: Final = frozenset(
     {
         "backend",
         "code",

@@ -12,7 +12,16 @@ from medattn_edge.scanner.store.snapshot import Snapshot
 
 @dataclass(frozen=True)
 class WorkerSeen:
-    """One worker process. pid: None while there is none. rss_mb: resident memory in 1e6 bytes."""
+    """One worker process.
+
+    Attributes:
+        device: cpu or cuda:N.
+        ready: whether it has passed its canary.
+        busy: whether it segments a series.
+        pid: None while there is none.
+        restarts: how often it was started after the first time.
+        rss_mb: resident memory in 1e6 bytes.
+    """
 
     device: str
     ready: bool
@@ -24,10 +33,22 @@ class WorkerSeen:
 
 @dataclass(frozen=True)
 class Health:
-    """why: a code, "" when ready. started: seconds since 1970. models: (name, device, kind of artifact).
+    """What a node says of itself.
 
-    site: the fingerprint of the site key, which tells this node from another one. config: the file that the node was
-    started with, for the commands that the page gives; "" when nobody said.
+    Attributes:
+        ready: whether series are segmented.
+        why: a code of READINESS_REASONS, "" when ready.
+        started: seconds since 1970.
+        version: of medattn-edge.
+        name: of the node.
+        site: the fingerprint of the site key, which tells this node from another one.
+        draining: whether it ends.
+        workers: one for each device.
+        models: (name, device, kind of artifact).
+        destinations: their names.
+        associations: that are open.
+        disk: the room that is left.
+        config: the file that the node was started with, for the commands that the page gives; "" when nobody said.
     """
 
     ready: bool

@@ -1,4 +1,4 @@
-"""Structured logs that hold no identifiers by construction: numbers, flags, known words and series keys."""
+"""Structured logs that hold no identifiers by construction: numbers, flags, allowed values and series keys."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Final, TextIO
 
 from medattn_edge.atomic import check_folder
 from medattn_edge.errors import MedattnError
-from medattn_edge.scanner.observe.fields import FLAGS, NUMBERS, WORDS
+from medattn_edge.scanner.observe.fields import FLAGS, NUMBERS, VALUES
 
 Value = int | float | bool | str | Enum
 Line = Mapping[str, Value | None]
@@ -41,29 +41,40 @@ _RANK: Final = {level: rank for rank, level in enumerate(Level)}
 class Log:
     """JSON lines to stderr, a stream, or a file that is rotated. Several threads may write.
 
-    words: what a field of WORDS may hold beside members of enumerations. least: events below are not written.
-    lost: lines that could not be written (a full disk, a closed pipe); logging never stops the node.
-    Raises OutputError for a file in a folder that does not exist.
+    Attributes:
+        lost: lines that could not be written (a full disk, a closed pipe); logging never stops the node.
     """
 
     def __init__(
         self,
         out: Path | TextIO | None = None,
         *,
-        words: Iterable[str] = (),
+        allow: Iterable[str] = (),
         least: Level = Level.INFO,
         max_bytes: int = 10_000_000,
         backups: int = 5,
     ) -> None:
+        """Open the log.
+
+        Args:
+            out: a file, or a stream; none: stderr.
+            allow: what a field of VALUES may hold beside members of enumerations.
+            least: events below are not written.
+            max_bytes: of the file, before it is rotated.
+            backups: rotated files that are kept.
+
+        Raises:
+            OutputError: for a file in a folder that does not exist.
+        """
         if isinstance(out, Path):
             check_folder(out)
-        self.lost, self._least, self._words = 0, least, frozenset(words)
+        self.lost, self._least, self._allowed = 0, least, frozenset(allow)
         self._handler: logging.Handler
         self._handler = _File(self, out, max_bytes, backups) if isinstance(out, Path) else _Stream(self, out)
 
-    def tell_words(self, words: Iterable[str]) -> None:
-        """Let the fields of WORDS hold these too. For words of the configuration and of the code, never of the data."""
-        self._words |= frozenset(words)
+    def allow_values(self, values: Iterable[str]) -> None:
+        """Let the fields of VALUES hold these too: of the configuration and of the code, never of the data."""
+        self._allowed |= frozenset(values)
 
     def event(self, name: str, /, key: str = "", level: Level = Level.INFO, **fields: Value) -> None:
         """Write one line. name: a code. key: of a series.
@@ -73,7 +84,7 @@ class Log:
         """
         if not _EVENT.fullmatch(name):
             raise ValueError("the name of an event is a code of lower-case letters, digits and _")
-        unknown = set(fields) - NUMBERS - FLAGS - WORDS
+        unknown = set(fields) - NUMBERS - FLAGS - VALUES
         if unknown:
             raise ValueError(f"fields that may not be logged: {', '.join(sorted(unknown))}")
         cleaned = {field: self._clean(field, value) for field, value in fields.items()}
@@ -90,9 +101,9 @@ class Log:
         self._handler.close()
 
     def _clean(self, field: str, value: Value) -> Value | None:
-        if field in WORDS:
+        if field in VALUES:
             word = value.value if isinstance(value, Enum) else value
-            known = isinstance(value, Enum) or (isinstance(value, str) and value in self._words)
+            known = isinstance(value, Enum) or (isinstance(value, str) and value in self._allowed)
             return word if known and isinstance(word, str) else WITHHELD
         if field in FLAGS:
             return value if isinstance(value, bool) else WITHHELD

@@ -17,7 +17,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 class _Sample:
     name: str
     kind: str
-    told: str
+    help: str
     value: float
     labels: Mapping[str, str]
 
@@ -28,7 +28,7 @@ def text_of(snapshot: Snapshot, health: Health) -> str:
     last = ""
     for one in _samples(snapshot, health):
         if one.name != last:
-            lines += [f"# HELP {one.name} {one.told}", f"# TYPE {one.name} {one.kind}"]
+            lines += [f"# HELP {one.name} {one.help}", f"# TYPE {one.name} {one.kind}"]
             last = one.name
         labels = ",".join(f'{name}="{_escaped(text)}"' for name, text in one.labels.items())
         lines.append(f"{one.name}{'{' + labels + '}' if labels else ''} {_number(one.value)}")
@@ -36,11 +36,11 @@ def text_of(snapshot: Snapshot, health: Health) -> str:
 
 
 def _samples(snapshot: Snapshot, health: Health) -> Iterator[_Sample]:
-    def gauge(name: str, told: str, value: float, **labels: str) -> _Sample:
-        return _Sample(f"medattn_edge_{name}", "gauge", told, value, labels)
+    def gauge(name: str, help: str, value: float, **labels: str) -> _Sample:
+        return _Sample(f"medattn_edge_{name}", "gauge", help, value, labels)
 
-    def counter(name: str, told: str, value: float, **labels: str) -> _Sample:
-        return _Sample(f"medattn_edge_{name}_total", "counter", told, value, labels)
+    def counter(name: str, help: str, value: float, **labels: str) -> _Sample:
+        return _Sample(f"medattn_edge_{name}_total", "counter", help, value, labels)
 
     yield gauge("build_info", "Always 1; the label says which version runs.", 1, version=health.version)
     yield gauge("ready", "Whether series are segmented: 1, or 0.", health.ready)
@@ -57,11 +57,11 @@ def _samples(snapshot: Snapshot, health: Health) -> Iterator[_Sample]:
     yield gauge("delivery_failures", "Failed attempts of the deliveries on record.", snapshot.retries)
     for stage, spread in snapshot.stages.items():
         yield gauge("stage_series", "Of the last 100 series, those that have a time.", spread.count, stage=stage)
-    told = "Time in each stage, of the last 100 series; absent until there is one."
+    help = "Time in each stage, of the last 100 series; absent until there is one."
     for stage, spread in snapshot.stages.items():
         for statistic, value in (("p50", spread.p50), ("p90", spread.p90), ("max", spread.max)):
             if not math.isnan(value):
-                yield gauge("stage_seconds", told, value, stage=stage, statistic=statistic)
+                yield gauge("stage_seconds", help, value, stage=stage, statistic=statistic)
     for worker in health.workers:
         yield gauge("worker_ready", "Whether the worker has passed its canary.", worker.ready, device=worker.device)
     for worker in health.workers:

@@ -3,66 +3,100 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from html import escape
-from typing import Final
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
-from medattn_edge.scanner.observe.alerts import todo, troubles, troubles_of
-from medattn_edge.scanner.observe.format import clock
+from medattn_edge.scanner.observe import format
+from medattn_edge.scanner.observe.alerts import alerts_of, count_actions
 from medattn_edge.scanner.observe.health import Health
+from medattn_edge.scanner.observe.messages import sentence
 from medattn_edge.scanner.observe.style import STYLE
-from medattn_edge.scanner.observe.tables import deliveries, disk, jobs, pictures, stages, workers
-from medattn_edge.scanner.store.snapshot import Snapshot
+from medattn_edge.scanner.store.snapshot import STAGES, DeliverySeen, Snapshot
+from medattn_edge.scanner.store.transitions import DeliveryState, State
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _REFRESH_S: Final = 10
+_LISTED: Final = 5  # series of one alert; more are only counted
+_PICTURES: Final = 4
+
+
+@dataclass(frozen=True)
+class DestinationRow:
+    """What a destination has not got.
+
+    Attributes:
+        name: of the destination.
+        waiting: results that are still tried.
+        given_up: results that are not.
+        next_try: when the first of those that wait is tried, for people.
+        reason: a code, of the last failure; "" for none.
+    """
+
+    name: str
+    waiting: int
+    given_up: int
+    next_try: str
+    reason: str
 
 
 def page_of(snapshot: Snapshot, health: Health, shown: AbstractSet[tuple[str, int]], *, refresh: bool = True) -> str:
     """The page as HTML. shown: (key, version) of the results that have a picture. refresh: whether by itself."""
-    found = troubles(snapshot, health)
-    parts = (
-        troubles_of(snapshot, health, found),
-        jobs(snapshot),
-        stages(snapshot),
-        deliveries(snapshot, health),
-        workers(health),
-        disk(snapshot, health),
-        pictures(snapshot, shown),
+    alerts = alerts_of(snapshot, health)
+    actions, word = count_actions(alerts), "Ready" if health.ready else "Not ready"
+    return _rendered(
+        "page.html",
+        title=f"{word}{f', {actions} to do' if actions else ''}: {health.name}",
+        refresh=refresh,
+        word=word,
+        snapshot=snapshot,
+        health=health,
+        alerts=alerts,
+        actions=actions,
+        listed=_LISTED,
+        unlisted=snapshot.states[State.QUARANTINED] - len(snapshot.quarantined),
+        stages=STAGES,
+        destinations=_destinations(snapshot, health),
+        pictures=[one for one in snapshot.recent if (one.key, one.version) in shown][:_PICTURES],
     )
-    state, word = ("good", "Ready") if health.ready else ("bad", "Not ready")
-    body = (
-        f'<header><h1>{escape(health.name)}</h1><p class="{state}">{word}</p>'
-        f'<p class="quiet">seen {clock(snapshot.now)}</p></header>'
-        f"<main>{''.join(parts)}</main><footer>"
-        f"<p>medattn-edge {escape(health.version)}, started {clock(health.started)}. {_refreshes(refresh)}</p>"
-        '<p><a href="/status.json">status.json</a> <a href="/metrics">metrics</a></p></footer>'
-    )
-    count = f", {todo(found)} to do" if todo(found) else ""
-    return _document(f"{word}{count}: {health.name}", body, refresh=refresh)
 
 
 def page_without_records(code: str) -> str:
     """The page when the node cannot read its own records. code: of the error."""
-    body = (
-        '<header><h1>medattn-edge</h1><p class="bad">Not ready</p></header><main><article class="trouble">'
-        f"<h2>The node cannot read its records <code>{escape(code)}</code></h2>"
-        "<p>Nothing more can be said of its series until it can; what was received is on its disk.</p>"
-        '<p class="todo"><b>What to do:</b> See whether the disk of the node\'s folder is there and has room'
-        " (<code>df -h</code>), and look for status_failed in the log of the node.</p></article></main>"
-    )
-    return _document("Not ready: the node cannot read its records", body, refresh=True)
+    title = "Not ready: the node cannot read its records"
+    return _rendered("without_records.html", title=title, refresh=True, code=code)
 
 
-def _refreshes(refresh: bool) -> str:
-    # A page that reloads while it is read aloud starts again from the top.
-    if refresh:
-        return f'This page refreshes every {_REFRESH_S} s: <a href="/?refresh=off">stop that</a>.'
-    return 'This page stands still: <a href="/">let it refresh</a>.'
+def _rendered(template: str, **values: Any) -> str:
+    from markupsafe import Markup
+
+    style = Markup(STYLE)  # ours, and not to be escaped: the policy that the server sends has its hash
+    return _environment().get_template(template).render(style=style, refresh_s=_REFRESH_S, **values) + "\n"
 
 
-def _document(title: str, body: str, *, refresh: bool) -> str:
-    again = f'<meta http-equiv="refresh" content="{_REFRESH_S}">' if refresh else ""
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{again}'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="dark">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>{body}</body></html>\n"
-    )
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("medattn_edge.scanner.observe")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    filters = (format.ago, format.clock, format.counted, format.outcome, format.seconds, format.since, format.took)
+    environment.filters.update({one.__name__: one for one in (*filters, sentence)})
+    return environment
+
+
+def _destinations(snapshot: Snapshot, health: Health) -> list[DestinationRow]:
+    seen = [delivery for one in snapshot.undelivered for delivery in one.deliveries]
+    # What is taken out of the configuration still has its results on record.
+    names = dict.fromkeys((*health.destinations, *(delivery.destination for delivery in seen)))
+    return [_destination(name, [one for one in seen if one.destination == name], snapshot.now) for name in names]
+
+
+def _destination(name: str, seen: list[DeliverySeen], now: float) -> DestinationRow:
+    waiting = [one for one in seen if one.state is DeliveryState.WAITING]
+    dead = [one for one in seen if one.state is DeliveryState.DEAD]
+    reason = next((one.reason for one in (*waiting, *dead) if one.reason), "")
+    next_try = format.until(min(one.next_try for one in waiting), now) if waiting else "-"
+    return DestinationRow(name, len(waiting), len(dead), next_try, reason)

@@ -1,4 +1,4 @@
-"""A node's own small web server, for this machine alone: the page, its JSON, the metrics, the pictures."""
+"""A node's own small web server, for this machine only: the page, its JSON, the metrics, the pictures."""
 
 from __future__ import annotations
 
@@ -204,11 +204,11 @@ def _read(path: Path) -> bytes | None:
 
 def document(snapshot: Snapshot, health: Health | None) -> dict[str, Any]:
     """What scripts read: fields may be added, never renamed. health: None when no node runs. NaN becomes null."""
-    told = {} if health is None else _health(health)
+    about_node = {} if health is None else _health(health)
     return {
         "running": health is not None,
         "ready": health is not None and health.ready,
-        **told,
+        **about_node,
         "time": snapshot.now,
         "states": {state.value: count for state, count in snapshot.states.items()},
         "deliveries": {state.value: count for state, count in snapshot.deliveries.items()},

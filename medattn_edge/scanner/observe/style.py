@@ -19,13 +19,13 @@ header .good{background:#6fd08c}
 header .bad{background:#ff8f7a}
 section,main>article{margin-top:1.75rem}
 .quiet{color:#97a6b4;font-size:.9em}
-.trouble{border:1px solid #7a463c;border-left:6px solid #d9705b;border-radius:6px;padding:.6rem 1rem;
+.alert{border:1px solid #7a463c;border-left:6px solid #d9705b;border-radius:6px;padding:.6rem 1rem;
 background:#221a19;margin-bottom:.75rem}
-.trouble h2,.trouble h3{color:#ffb3a3}
+.alert h2,.alert h3{color:#ffb3a3}
 .calm{border-color:#6b6034;border-left-color:#d6b94f;background:#1f1d16}
 .calm h3{color:#f0d98a}
-.trouble ul{margin:.35rem 0 0;padding-left:1.2rem;font-size:.92em;color:#b9c6d2}
-.trouble li{overflow-wrap:anywhere}
+.alert ul{margin:.35rem 0 0;padding-left:1.2rem;font-size:.92em;color:#b9c6d2}
+.alert li{overflow-wrap:anywhere}
 code,pre{font:.92em/1.4 ui-monospace,"DejaVu Sans Mono",monospace;color:#c9def2}
 h2 code,h3 code{font-weight:400;margin-left:.35rem}
 pre{margin:.4rem 0;padding:.45rem .7rem;background:#0c1014;border-radius:4px;white-space:pre-wrap;overflow-x:auto}
@@ -61,6 +61,6 @@ a:focus-visible,.wide:focus-visible,pre:focus-visible{outline:2px solid #8cc4ff;
 @media (max-width:40rem){body{padding:0 .8rem 1.5rem;font-size:15px}header{padding-top:.8rem}.rest{display:none}
 th,td{padding-right:.55rem}
 td{overflow-wrap:anywhere}td.number{overflow-wrap:normal}td span{white-space:nowrap}
-.trouble{padding:.5rem .7rem}.counts{grid-template-columns:repeat(4,1fr);gap:.35rem}
+.alert{padding:.5rem .7rem}.counts{grid-template-columns:repeat(4,1fr);gap:.35rem}
 .counts div{padding:.3rem .4rem}.counts dt{font-size:.78rem}.counts dd{font-size:1.25rem}tbody th{min-width:0}}
 """

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
+import io
+import os
 import ssl
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from medattn_edge.errors import MedattnError, OutputError, ScanError
+from medattn_edge.reasons import TOO_LARGE
 from medattn_edge.scanner.config.sections import Receive, Tls
+from medattn_edge.scanner.config.storage_classes import sop_class_uid
+from medattn_edge.scanner.config.tls import server_context
 from medattn_edge.scanner.observe.log import Level, Log
-from medattn_edge.scanner.reasons import TOO_LARGE
 from medattn_edge.scanner.receive.associations import Associations
 from medattn_edge.scanner.receive.listener import Listener, hang_up
-from medattn_edge.scanner.receive.objects import UNPARSABLE, CutOff, header_of, reason_of, sop_class_uid
+from medattn_edge.scanner.receive.objects import TruncatedObject, header_of, reason_of
+from medattn_edge.scanner.receive.stream import JoinedPieces
 from medattn_edge.scanner.store.custody import Custody
 from medattn_edge.scanner.store.records import Header
-from medattn_edge.scanner.tls import server_context
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
 
 SUCCESS: Final = 0x0000
 OUT_OF_RESOURCES: Final = 0xA700
-OTHER_CLASS: Final = 0xA900  # the data set is not what the command said
+OTHER_CLASS: Final = 0xA900  # the data set is not what the command announced
 NOT_UNDERSTOOD: Final = 0xC000
 _REJECTED_PERMANENTLY, _REJECTED_FOR_NOW = (0x01, 0x01, 0x03), (0x02, 0x03, 0x02)
+_BUFFER: Final = 1 << 16
 _IDLE_S: Final = 120.0  # an association on which nothing comes is aborted
-WORDS: Final = (
-    *("address_not_allowed", "no_tls", "calling_ae", "called_ae", "draining", "too_large", UNPARSABLE),
-    *("other_class", "blank_uid", "not_kept"),
-)
 
 
 class Receiver:
@@ -41,10 +42,10 @@ class Receiver:
     ) -> None:
         self._receive, self._tls, self._custody = receive, tls, custody
         self._associations, self._log = associations, log
-        self._most_bytes = receive.max_object_mb * 1_000_000
+        self._max_bytes = receive.max_object_mb * 1_000_000
         self._listeners: dict[str, Listener] = {}
-        self._numbers: dict[Association, int] = {}
-        self._coming: dict[Association, int] = {}
+        self._association_ids: dict[Association, int] = {}
+        self._incoming_bytes: dict[Association, int] = {}
         self._refusing = False
         self._ae: Any = None
 
@@ -106,7 +107,7 @@ class Receiver:
         elif "*" not in calling and str(wanted.calling_ae_title).strip() not in calling:
             reason, code = "calling_ae", _REJECTED_PERMANENTLY
         elif str(wanted.called_ae_title).strip() != self._receive.ae_title.strip():
-            # The library rejects it by itself; here it is only told.
+            # The library rejects it by itself; here it is only logged.
             self._log.event("rejected", level=Level.WARNING, listener=listener, reason="called_ae")
         if reason:
             self._log.event("rejected", level=Level.WARNING, listener=listener, reason=reason)
@@ -119,13 +120,13 @@ class Receiver:
     def _established(self, event: Any) -> None:
         association = event.assoc
         number = self._associations.opened()
-        self._numbers[association], self._coming[association] = number, 0
+        self._association_ids[association], self._incoming_bytes[association] = number, 0
 
         def ended() -> None:
             # However it ends, its thread does; the library has paths on which no event says so.
             association.join()
-            self._numbers.pop(association, None)
-            self._coming.pop(association, None)
+            self._association_ids.pop(association, None)
+            self._incoming_bytes.pop(association, None)
             self._associations.closed(number)
 
         threading.Thread(target=ended, name="association-end", daemon=True).start()
@@ -136,56 +137,60 @@ class Receiver:
     def _data(self, event: Any) -> None:
         """Abort whoever sends more for one object than one may have, before memory is full of it."""
         association = event.assoc
-        if association in self._coming:
-            self._coming[association] += len(event.data)
+        if association in self._incoming_bytes:
+            self._incoming_bytes[association] += len(event.data)
             # A little more than the object: there are heads around its pieces.
-            if self._coming[association] > 1.1 * self._most_bytes + 1_000_000:
+            if self._incoming_bytes[association] > 1.1 * self._max_bytes + 1_000_000:
                 self._log.event("refused", level=Level.WARNING, reason="too_large")
-                self._coming.pop(association, None)
+                self._incoming_bytes.pop(association, None)
                 # From a thread of its own: this one, which reads for the association, has to end meanwhile.
                 threading.Thread(target=hang_up, args=(association,), name="hang-up", daemon=True).start()
 
     def _store(self, event: Any, listener: str) -> int:
-        self._coming[event.assoc] = 0
+        self._incoming_bytes[event.assoc] = 0
         try:
-            data = event.encoded_dataset()
-        except Exception as error:  # noqa: BLE001 - a hostile command; the type is told, and the node goes on
+            file = _file_of(event)
+        except Exception as error:  # noqa: BLE001 - a hostile command; the type is logged, and the node goes on
             self._log.failure("refused", error, level=Level.WARNING)
             return NOT_UNDERSTOOD
+        with file:
+            return self._store_file(event, file, listener)
+
+    def _store_file(self, event: Any, file: BinaryIO, listener: str) -> int:
         request, calling_ae = event.request, str(event.assoc.requestor.ae_title).strip()
-        said = (str(request.AffectedSOPClassUID or ""), str(request.AffectedSOPInstanceUID or ""))
-        if said[0] != event.context.abstract_syntax:
+        announced = (str(request.AffectedSOPClassUID or ""), str(request.AffectedSOPInstanceUID or ""))
+        if announced[0] != event.context.abstract_syntax:
             return self._refuse("other_class", listener, OTHER_CLASS)  # perhaps one that is not allowed
         try:
-            header = header_of(data)
+            header = header_of(file)
         except ScanError as error:
-            if isinstance(error, CutOff):
-                self._miss(error.header, reason_of(error), calling_ae)
-            return self._put_aside(data, reason_of(error), listener, NOT_UNDERSTOOD)
-        if len(data) > self._most_bytes:
-            self._miss(header, TOO_LARGE, calling_ae)
+            if isinstance(error, TruncatedObject):
+                self._record_missing(error.header, reason_of(error), calling_ae)
+            return self._put_aside(file, reason_of(error), listener, NOT_UNDERSTOOD)
+        if file.seek(0, os.SEEK_END) > self._max_bytes:
+            self._record_missing(header, TOO_LARGE, calling_ae)
             return self._refuse("too_large", listener, OUT_OF_RESOURCES)
         if not header.series_uid or not header.sop_uid:
-            return self._put_aside(data, "blank_uid", listener, NOT_UNDERSTOOD)
-        if said != (header.sop_class, header.sop_uid):
-            return self._put_aside(data, "other_class", listener, OTHER_CLASS)
+            return self._put_aside(file, "blank_uid", listener, NOT_UNDERSTOOD)
+        if announced != (header.sop_class, header.sop_uid):
+            return self._put_aside(file, "other_class", listener, OTHER_CLASS)
         try:
-            received = self._custody.keep(data, header, calling_ae)
+            received = self._custody.keep(file, header, calling_ae)
         except OutputError as error:
             self._log.failure("not_kept", error)
             return OUT_OF_RESOURCES
-        number = self._numbers.get(event.assoc)
+        number = self._association_ids.get(event.assoc)
         if number is not None:
             self._associations.delivered(number, received.key)
         if received.late:
             self._log.event("late_image", key=received.key, version=received.version)
         return SUCCESS
 
-    def _miss(self, header: Header, reason: str, calling_ae: str) -> None:
+    def _record_missing(self, header: Header, reason: str, calling_ae: str) -> None:
         """Record that a series lacks an object, so that it is not segmented without it."""
         if header.series_uid and header.sop_uid:
             try:
-                self._custody.refuse(header, reason, calling_ae)
+                self._custody.record_refusal(header, reason, calling_ae)
             except OutputError as error:
                 self._log.failure("not_recorded", error)
 
@@ -193,13 +198,22 @@ class Receiver:
         self._log.event("refused", level=Level.WARNING, listener=listener, reason=reason, status=status)
         return status
 
-    def _put_aside(self, data: bytes, reason: str, listener: str, status: int) -> int:
+    def _put_aside(self, file: BinaryIO, reason: str, listener: str, status: int) -> int:
         """Keep what cannot be filed, for whoever has to find out what the sender does."""
         try:
-            self._custody.keep_unreadable(data, reason)
+            self._custody.keep_unreadable(file, reason)
         except OutputError:
             return self._refuse("not_kept", listener, OUT_OF_RESOURCES)
         return self._refuse(reason, listener, status)
+
+
+def _file_of(event: Any) -> BinaryIO:
+    """The object that came, as the file that it will be, over the library's own memory: it is never there twice."""
+    from pynetdicom.dsutils import encode_file_meta
+
+    head = b"\0" * 128 + b"DICM" + encode_file_meta(event.file_meta)
+    pieces = JoinedPieces(head, event.request.DataSet.getbuffer())
+    return cast(BinaryIO, io.BufferedReader(pieces, _BUFFER))
 
 
 def _application_entity(receive: Receive) -> Any:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import struct
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from medattn_edge.errors import ScanError, UsageError
+from medattn_edge.errors import ScanError
 from medattn_edge.io.dicom.files import DEFLATED, check_inflated, failures, quiet
 from medattn_edge.io.dicom.reasons import RefusedSeries
 from medattn_edge.scanner.store.records import Header
@@ -25,7 +25,7 @@ _ITEM, _END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 UNPARSABLE: Final = "unparsable"
 
 
-class CutOff(ScanError):
+class TruncatedObject(ScanError):
     """An object that ends before its data do. header: what it says of itself all the same."""
 
     def __init__(self, header: Header) -> None:
@@ -35,19 +35,21 @@ class CutOff(ScanError):
 
 def reason_of(error: ScanError) -> str:
     """The code of why an object is not taken."""
-    if isinstance(error, CutOff):
+    if isinstance(error, TruncatedObject):
         return "truncated"
     return error.reason if isinstance(error, RefusedSeries) else UNPARSABLE
 
 
-def header_of(source: bytes | Path) -> Header:
-    """What a DICOM file (in memory or on disk) says of itself. sha256: of its encoded data set only.
+def header_of(source: BinaryIO | bytes | Path) -> Header:
+    """What a DICOM file (open and seekable, in memory or on disk) says of itself. sha256: of its encoded data set only.
 
-    Raises ScanError, without any value in its message, for what cannot be parsed, and its CutOff for what ends in the
-    middle: it would be a conflict with the whole object when that is sent again.
+    Raises ScanError, without any value in its message, for what cannot be parsed, and TruncatedObject for what ends in
+    the middle: it would be a conflict with the whole object when that is sent again.
     """
     try:
-        with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file, quiet():
+        with ExitStack() as opened:
+            file = source if not isinstance(source, bytes | Path) else opened.enter_context(_open(source))
+            opened.enter_context(quiet())
             return _header(file)
     except ScanError:
         raise
@@ -59,9 +61,14 @@ def header_of(source: bytes | Path) -> Header:
         ) from None  # the library's message quotes the data
 
 
+def _open(source: bytes | Path) -> BinaryIO:
+    return BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+
+
 def _header(file: BinaryIO) -> Header:
     import pydicom
 
+    file.seek(0)
     start, deflated = _data_set(file)
     if deflated:
         check_inflated(file, start)
@@ -78,7 +85,7 @@ def _header(file: BinaryIO) -> Header:
         sop_uid, sop_class, series_uid, study_uid, modality, body_part, description, sha256=digest.hexdigest()
     )
     if not whole:
-        raise CutOff(header)
+        raise TruncatedObject(header)
     return header
 
 
@@ -124,22 +131,3 @@ def _uid(dataset: Any, keyword: str) -> str:
 def _text(dataset: Any, keyword: str, longest: int = _LONGEST) -> str:
     value = dataset.get(keyword)
     return value.strip(" \0")[:longest] if isinstance(value, str) else ""
-
-
-def sop_class_uid(name: str) -> str:
-    """The UID of a storage class, from its keyword or the UID itself. Raises UsageError, with the nearest keyword."""
-    from pydicom import config, uid
-
-    values = vars(uid).items()
-    storage = {word: str(value) for word, value in values if word.endswith("Storage") and isinstance(value, uid.UID)}
-    if name in storage:
-        return storage[name]
-    given = uid.UID(name, validation_mode=config.IGNORE)
-    if name[:1].isdigit() and (given.keyword.endswith("Storage") or given.type != "SOP Class"):
-        return name  # a private class is the site's own business
-    near = difflib.get_close_matches(name, storage, n=1)
-    raise UsageError(
-        f"the SOP class {name!r}",
-        expected="the keyword or the UID of a storage class",
-        hint=(near or ["CTImageStorage"])[0],
-    )

@@ -7,22 +7,22 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from medattn_edge.errors import OutputError, ScanError
 from medattn_edge.io.dicom.files import SUFFIXES
+from medattn_edge.reasons import TOO_LARGE
 from medattn_edge.scanner.config.sections import Watch
 from medattn_edge.scanner.observe.log import Level, Log
-from medattn_edge.scanner.reasons import TOO_LARGE
-from medattn_edge.scanner.receive.objects import CutOff, header_of, reason_of
+from medattn_edge.scanner.receive.objects import TruncatedObject, header_of, reason_of
 from medattn_edge.scanner.store.custody import Custody
 from medattn_edge.scanner.store.disk import write_durably
-from medattn_edge.scanner.store.records import Fate
+from medattn_edge.scanner.store.records import Fate, StagedObject
 
 _SENDER: Final = ""  # no AE title: a route may ask for one, and a folder has none
-_MEMORY: Final = "watched.json"
 _DIRECTORY: Final = "DICOMDIR"  # a list of the files beside it, no object
 _Facts = tuple[int, int]  # size, and time of change in ns
 
@@ -30,9 +30,10 @@ _Facts = tuple[int, int]  # size, and time of change in ns
 class Watcher:
     """`run` is for a thread of its own. What was taken is remembered in the root, without names of files."""
 
-    def __init__(self, watch: Watch, custody: Custody, log: Log) -> None:
-        self._watch, self._custody, self._log = watch, custody, log
-        self._memory = custody.spool.root / _MEMORY
+    def __init__(self, watch: Watch, custody: Custody, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
+        """Nothing is looked at yet. clock: seconds that only grow, by which a file has settled."""
+        self._watch, self._custody, self._log, self._clock = watch, custody, log, clock
+        self._memory = custody.layout.watched
         self._taken = _remembered(self._memory)
         self._seen: dict[Path, tuple[_Facts, float]] = {}  # and since when it is like that
         self._unreadable: set[str] = set()
@@ -57,7 +58,7 @@ class Watcher:
             return 0
         self._missing = False
         found, taken = dict(_files(self._watch.folder)), 0
-        now, before = time.monotonic(), self._seen
+        now, before = self._clock(), self._seen
         self._seen = {
             path: before[path] if path in before and before[path][0] == facts else (facts, now)
             for path, facts in found.items()
@@ -86,37 +87,54 @@ class Watcher:
         """1 when the file became an object of the node, 0 when it never will, None when it has to be tried again."""
         if path.name == _DIRECTORY:
             return 0
-        if facts[0] > self._custody.store.policy.max_bytes:
+        if facts[0] > self._custody.policy.max_bytes:
             self._log.event("refused", level=Level.WARNING, listener="watch", reason=TOO_LARGE)
             return 0
+        staged = None
         try:
             with path.open("rb") as file:
-                data = file.read()
-            if _facts(path.stat()) != facts:
-                return None  # somebody writes again
+                if file.read(132)[128:] != b"DICM" and path.suffix.lower() not in SUFFIXES:
+                    return 0
+                file.seek(0)
+                # What is looked at is our own copy: nobody changes that one meanwhile, and it is never all in memory.
+                with self._custody.stage(file, facts[0]) as staged:
+                    if _facts(path.stat()) != facts:
+                        return None  # somebody writes again
+                    return self._keep(path, staged)
+        except OutputError:
+            if staged is None:
+                self._record_no_room(path)
+            raise
         except OSError as error:
             if mark not in self._unreadable:
                 self._unreadable.add(mark)
                 self._log.failure("watch_unreadable", error, level=Level.WARNING)
             return None
-        if data[128:132] != b"DICM" and path.suffix.lower() not in SUFFIXES:
-            return 0
+
+    def _keep(self, path: Path, staged: StagedObject) -> int:
         try:
-            header = header_of(data)
+            header = header_of(staged.path)
             if not header.series_uid or not header.sop_uid:
-                return self._put_aside(path, data, "blank_uid")
-            received = self._custody.keep(data, header, _SENDER)
+                return self._put_aside(path, staged, "blank_uid")
+            received = self._custody.keep(staged, header, _SENDER)
         except ScanError as error:
-            if isinstance(error, CutOff) and error.header.series_uid and error.header.sop_uid:
-                self._custody.refuse(error.header, reason_of(error), _SENDER)
-            return self._put_aside(path, data, reason_of(error))
+            if isinstance(error, TruncatedObject) and error.header.series_uid and error.header.sop_uid:
+                self._custody.record_refusal(error.header, reason_of(error), _SENDER)
+            return self._put_aside(path, staged, reason_of(error))
         if received.fate is Fate.CONFLICT:
             self._log.event("refused", key=received.key, level=Level.WARNING, listener="watch", fate=received.fate)
         self._leave(path)
         return 1
 
-    def _put_aside(self, path: Path, data: bytes, reason: str) -> int:
-        self._custody.keep_unreadable(data, reason)
+    def _record_no_room(self, path: Path) -> None:
+        """A series of which this file does not fit on the disk must not be segmented without it."""
+        with suppress(OSError, ScanError):
+            header = header_of(path)
+            if header.series_uid and header.sop_uid:
+                self._custody.record_no_room(header, _SENDER)
+
+    def _put_aside(self, path: Path, staged: StagedObject, reason: str) -> int:
+        self._custody.keep_unreadable(staged, reason)
         self._log.event("refused", level=Level.WARNING, listener="watch", reason=reason)
         self._leave(path)
         return 0
@@ -131,7 +149,7 @@ class Watcher:
 
     def _mark(self, path: Path, facts: _Facts) -> str:
         """What stands for a file as it is now."""
-        return self._custody.store.site.object_name(f"{path}\0{facts[0]}\0{facts[1]}").removesuffix(".dcm")
+        return self._custody.opaque_name(f"{path}\0{facts[0]}\0{facts[1]}")
 
     def _remember(self) -> None:
         write_durably(self._memory, json.dumps(sorted(self._taken)).encode())

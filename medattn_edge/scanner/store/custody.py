@@ -1,186 +1,276 @@
 """Custody: files and rows together, always in an order that a crash in between can be repaired from.
 
-An object's file is durable before its row, and only then is it acknowledged; a result's files before its state.
+An object's file is durable before its row, and only then is it acknowledged; a result's files before its state; a dead
+letter before its delivery is given up. Nothing outside this folder touches the files or the rows of a node.
 """
 
 from __future__ import annotations
 
-import hashlib
-import threading
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
-from medattn_edge.errors import OutputError, ScanError
-from medattn_edge.scanner.reasons import DISK_FULL, TOO_LARGE, TOO_MANY
-from medattn_edge.scanner.store.disk import Watermark
-from medattn_edge.scanner.store.records import Completion, Fate, Header, Instance, Job, Output, Received, code
+from medattn_edge.scanner.store import recovery, retention
+from medattn_edge.scanner.store.admission import Admission
+from medattn_edge.scanner.store.dead_letters import remove_letter, write_letter
+from medattn_edge.scanner.store.disk import Disk, Watermark
+from medattn_edge.scanner.store.keys import site_key
+from medattn_edge.scanner.store.layout import Layout
+from medattn_edge.scanner.store.records import (
+    Completion,
+    Content,
+    Delivery,
+    Header,
+    Job,
+    Output,
+    Policy,
+    Received,
+    StagedObject,
+)
+from medattn_edge.scanner.store.snapshot import Snapshot
 from medattn_edge.scanner.store.spool import Spool
 from medattn_edge.scanner.store.store import Store
 from medattn_edge.scanner.store.transitions import State
 
-_CHUNK: Final = 1 << 20
-
 
 class Custody:
-    """What the receiver, the workers and the clean-up of a node call. Several threads may."""
+    """What the receiver, the workers, the deliveries and the clean-up of a node call. Several threads may."""
 
     def __init__(self, spool: Spool, store: Store, watermark: Watermark) -> None:
-        self.spool, self.store, self.watermark = spool, store, watermark
-        self._lock = threading.Lock()
-        self._untold: list[tuple[Header, str, str]] = []  # refused, and not on record yet
-        self._touched: set[str] = set()  # series of which something was refused: perhaps in quarantine now
+        self._spool, self._store = spool, store
+        self._admission = Admission(spool, store, watermark)
 
-    def keep(self, data: bytes | BinaryIO, header: Header, calling_ae: str = "") -> Received:
+    # The node
+
+    @property
+    def layout(self) -> Layout:
+        """The names of everything in the root."""
+        return self._spool.layout
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the site key: it tells this node from another one."""
+        return self._store.site.fingerprint
+
+    @property
+    def policy(self) -> Policy:
+        """When a series is complete, and how often anything is tried."""
+        return self._store.policy
+
+    def configure(self, policy: Policy, watermark: Watermark) -> None:
+        """Follow another policy and another watermark from now on."""
+        self._store.policy, self._admission.watermark = policy, watermark
+
+    def now(self) -> float:
+        """Seconds since 1970, by the clock of the records."""
+        return self._store.clock()
+
+    def disk(self) -> Disk:
+        """The state of the disk."""
+        return self._admission.watermark.look()
+
+    def snapshot(self, recent: int = 20) -> Snapshot:
+        """Counts, times and the recent jobs, for status and metrics: free of identifiers."""
+        return self._store.snapshot(recent)
+
+    def recover(self, read_header: Callable[[Path], Header]) -> recovery.Recovery:
+        """`recovery.recover`: before anything else is called."""
+        return recovery.recover(self._spool, self._store, self._admission.watermark, read_header)
+
+    def clean(self, keep_days: float, quarantine_keep_days: float) -> retention.Cleaned:
+        """`retention.clean`."""
+        watermark = self._admission.watermark
+        return retention.clean(self._spool, self._store, watermark, keep_days, quarantine_keep_days)
+
+    def requeue(self, key: str) -> State:
+        """`Repairs.requeue`."""
+        return self._store.repairs.requeue(key)
+
+    # Received objects
+
+    def opaque_name(self, text: str) -> str:
+        """32 hex digits that stand for a text, such as the path of a file, and lead nobody back to it."""
+        return self._store.site.object_name(text).removesuffix(".dcm")
+
+    @contextmanager
+    def stage(self, file: BinaryIO, size: int) -> Iterator[StagedObject]:
+        """Copy an open file into the spool piece by piece, for `keep` or `keep_unreadable`.
+
+        What neither of them took is removed when the block ends.
+
+        Args:
+            file: is read from where it stands to its end.
+            size: bytes that are expected, for which there has to be room.
+
+        Raises:
+            OutputError: for a disk that is full or above the watermark.
+            OSError: when the file cannot be read.
+        """
+        self._admission.check_room(size)
+        with self._spool.stage(file) as staged:
+            yield staged
+
+    def keep(self, content: Content, header: Header, calling_ae: str = "") -> Received:
         """Take a received object: when this returns, it is durable and on record, and success may be answered.
 
-        data: the whole file, in memory or open and seekable. An object that is here already is a duplicate and takes no
-        space; one with the same UID and other bytes goes to quarantine, and the first stays.
-        Raises ScanError for an empty UID; OutputError for a disk that is full or above the watermark, and for more than
-        a series may have. Then the object is not taken, and its series is not segmented until it is.
+        An object that is here already is a duplicate and takes no space; one with the same UID and other bytes goes to
+        quarantine, and the first stays.
+
+        Args:
+            content: the whole file, in memory, open and seekable, or staged.
+            header: what the file says of itself.
+            calling_ae: the title of the sender; empty for a folder.
+
+        Raises:
+            ScanError: for an empty UID.
+            OutputError: for a disk that is full or above the watermark, and for more than a series may have. Then the
+                object is not taken, and its series is not segmented until it is.
         """
-        if not header.series_uid.strip() or not header.sop_uid.strip():
-            raise ScanError(
-                "an object has an empty SeriesInstanceUID or SOPInstanceUID",
-                expected="both",
-                hint="correct it at the sender",
-            )
-        size, sha256 = measure(data)
-        key, name = self.store.site.series_key(header.series_uid), self.store.site.object_name(header.sop_uid)
-        instance = Instance(header, name, header.sha256 or sha256, size, calling_ae)
-        with self.spool.lock(key):
-            received = self._take(data, instance, key, sha256)
-        if received.fate is not Fate.DUPLICATE:
-            self.watermark.kept(size)
-        return received
+        return self._admission.keep(content, header, calling_ae)
 
-    def _take(self, data: bytes | BinaryIO, instance: Instance, key: str, sha256: str) -> Received:
-        known = self.store.known_sha256(key, instance.header.sop_uid)
-        if known is not None and known != instance.sha256:
-            self._check_disk(instance.bytes)
-            self.spool.keep_object(f"conflict-{key}-{Path(instance.name).stem}-{sha256[:16]}.dcm", data)
-            return self.store.received(instance)
-        reason = None if known is not None else self._excess(key, instance.bytes)
-        try:
-            if reason is not None:
-                raise OutputError(
-                    f"the series {key} has more objects or bytes than a series may have",
-                    expected=f"at most {self.store.policy.max_instances} and {self.store.policy.max_bytes} bytes",
-                    hint="raise the limits of the node if such series are wanted",
-                )
-            if known is None or not self.spool.has(key, instance.name):
-                self._check_disk(instance.bytes)
-                self.spool.keep(key, instance.name, data)
-            return self.store.received(instance)
-        except OutputError:
-            if known is None:
-                with self._lock:
-                    self._untold.append((instance.header, reason or DISK_FULL, instance.calling_ae))
-                with suppress(OutputError):  # told again before anything counts as complete
-                    self._tell()
-            raise
-
-    def _excess(self, key: str, size: int) -> str | None:
-        count, total = self.store.usage(key)
-        if count + 1 > self.store.policy.max_instances:
-            return TOO_MANY
-        return TOO_LARGE if total + size > self.store.policy.max_bytes else None
-
-    def _check_disk(self, size: int) -> None:
-        disk = self.watermark.look(size)
-        if disk.refuses:
-            raise OutputError(
-                f"the disk of {self.spool.root} is {disk.used_share:.0%} full, {disk.free / 1e9:.1f} GB are free",
-                expected="less than the watermark",
-                hint="free space, or shorten the time that delivered series are kept",
-            )
-
-    def _tell(self) -> None:
-        """Record what was refused. What a full disk does not let us record is, before anything counts as complete."""
-        with self._lock:
-            while self._untold:
-                self._touched.add(self.store.refused(*self._untold[-1]))
-                self._untold.pop()
-
-    def refuse(self, header: Header, reason: str, calling_ae: str = "") -> None:
+    def record_refusal(self, header: Header, reason: str, calling_ae: str = "") -> None:
         """Put on record, with a code, that an object was not taken: its series is not whole until that object comes."""
-        with self._lock:
-            self._untold.append((header, code(reason), calling_ae))
-        self._tell()
+        self._admission.refuse(header, reason, calling_ae)
 
-    def keep_unreadable(self, data: bytes | BinaryIO, reason: str) -> Path:
+    def record_no_room(self, header: Header, calling_ae: str = "") -> None:
+        """The same for an object that the disk has no room for, unless it is here already."""
+        self._admission.refuse_unknown(header, calling_ae)
+
+    def keep_unreadable(self, content: Content, reason: str) -> Path:
         """Put something that cannot be filed into quarantine. reason: a code. Raises OutputError."""
-        size, sha256 = measure(data)
-        self._check_disk(size)
-        path = self.spool.keep_object(f"{code(reason)}-{sha256[:16]}.dcm", data)
-        self.watermark.kept(size)
-        return path
+        return self._admission.keep_unreadable(content, reason)
 
-    def complete(self, busy: Collection[str] = ()) -> Completion:
-        """`Store.complete`, after every refusal is on record; what is quarantined takes its files with it."""
-        self._tell()
-        completion = self.store.complete(busy)
-        with self._lock:
-            touched, self._touched = self._touched, set()
-        for key in touched.union(completion.quarantined):
-            self._put_away(key)
+    def queue_complete(self, busy: Collection[str] = ()) -> Completion:
+        """`SeriesRecords.queue_complete`, after every refusal is on record; what it quarantines takes its files."""
+        self._admission.record_refusals()
+        completion = self._store.series.queue_complete(busy)
+        for key in self._admission.take_touched().union(completion.quarantined):
+            self._quarantine_files(key)
         return completion
 
+    # Jobs
+
     def claim(self, worker: str, accepts: Callable[[Job], bool] | None = None) -> Job | None:
-        """`Store.claim`; the files are `files(job)`."""
-        return self.store.claim(worker, accepts)
+        """`Jobs.claim`; the files are `files(job)`."""
+        return self._store.jobs.claim(worker, accepts)
+
+    def is_held(self, job: Job) -> bool:
+        """Whether a job still runs for whoever claimed it: False once it was superseded or tried again."""
+        return self._store.jobs.is_held(job)
 
     def files(self, job: Job) -> tuple[Path, ...]:
         """The files of a job: these and no others, since a late image may lie beside them already.
 
         Raises ScanError when one is not there (quarantine the job as `file_missing`).
         """
-        with self.spool.lock(job.key):
-            return self.spool.files(job.key, job.names)
+        with self._spool.lock(job.key):
+            return self._spool.files(job.key, job.names)
 
-    def workplace(self, job: Job) -> Path:
+    def working_folder(self, job: Job) -> Path:
         """A new empty folder that the worker writes the result into."""
-        return self.spool.workplace(job.key, job.version, job.attempt)
+        return self._spool.working_folder(job.key, job.version, job.attempt)
 
-    def segmented(self, job: Job, workplace: Path, outputs: Sequence[Output], destinations: Sequence[str]) -> bool:
-        """Make what is in the workplace durable, then have it delivered. False, and removed, if the job is not held."""
-        with self.spool.lock(job.key):
-            if self.store.holds(job):
-                self.spool.publish(workplace, job.key, job.version)
-                if self.store.segmented(job, outputs, destinations):
+    def record_result(self, job: Job, folder: Path, outputs: Sequence[Output], destinations: Sequence[str]) -> bool:
+        """Make what is in a working folder durable, then have it delivered.
+
+        False when the job is not held any more: then it is removed.
+        """
+        with self._spool.lock(job.key):
+            if self._store.jobs.is_held(job):
+                self._spool.publish(folder, job.key, job.version)
+                if self._store.jobs.record_result(job, outputs, destinations):
                     return True
-                self.spool.remove_result(job.key, job.version)
+                self._spool.remove_result(job.key, job.version)
             else:
-                self.spool.remove(workplace)
+                self._spool.remove(folder)
         return False
 
-    def failed(self, job: Job, reason: str, detail: str = "", *, retry: bool = True) -> State | None:
-        """`Store.failed`; a series that is quarantined takes its files with it."""
-        state = self.store.failed(job, reason, detail, retry=retry)
+    def fail(self, job: Job, reason: str, detail: str = "", *, retry: bool = True) -> State | None:
+        """`Jobs.fail`; a series that is quarantined takes its files along."""
+        state = self._store.jobs.fail(job, reason, detail, retry=retry)
         if state is State.QUARANTINED:
-            self._put_away(job.key)
+            self._quarantine_files(job.key)
         return state
 
     def quarantine(self, job: Job, reason: str, detail: str = "") -> bool:
-        """`Store.quarantine`, with the files. False when the job is not held any more."""
-        return self.failed(job, reason, detail, retry=False) is not None
+        """`Jobs.quarantine`, with the files. False when the job is not held any more."""
+        return self.fail(job, reason, detail, retry=False) is not None
 
-    def _put_away(self, key: str) -> None:
-        with self.spool.lock(key):
+    def result_file(self, key: str, version: int, name: str) -> Path | None:
+        """A file of a result; None when it is not there."""
+        path = self.layout.result(key, version) / name
+        return path if path.is_file() else None
+
+    # Deliveries
+
+    def deliveries_due(self, destination: str | None = None, limit: int = 100) -> tuple[Delivery, ...]:
+        """`Deliveries.due`; the files are `delivery_files(delivery)`."""
+        return self._store.deliveries.due(destination, limit)
+
+    def delivery_files(self, delivery: Delivery) -> list[Path]:
+        """The files of a delivery, whether or not they are there."""
+        folder = self.layout.result(delivery.key, delivery.version)
+        return [folder / output.name for output in delivery.outputs]
+
+    def requeue_if_lost(self, delivery: Delivery) -> bool | None:
+        """Have a result made again that vanished, under the same identity, as after a restart.
+
+        None when it is there. Whether this call had it made again; False when another destination's did.
+        """
+        if self._is_there(delivery):
+            return None
+        with self._spool.lock(delivery.key):
+            # Another destination's thread may have seen it as well, and the worker may be done again.
+            due = {one.id for one in self._store.deliveries.due(delivery.destination)}
+            lost = delivery.id in due and not self._is_there(delivery)
+            if lost:
+                self._store.repairs.requeue_lost_result(delivery.key, delivery.version)
+        return lost
+
+    def record_delivered(self, delivery: Delivery) -> None:
+        """`Deliveries.record_delivered`, without a dead letter from then on.
+
+        Raises TransitionRefused where that is on record already, OutputError when it cannot be recorded.
+        """
+        # The letter first: after a crash in between it is delivered again, and no letter stays that nobody needs.
+        remove_letter(self.layout, delivery)
+        self._store.deliveries.record_delivered(delivery)
+
+    def fail_delivery(self, delivery: Delivery, reason: str) -> float | None:
+        """`Deliveries.record_failure`; when it is given up, a dead letter is there first.
+
+        When it is tried again, in seconds since 1970; None: it is given up now. Raises TransitionRefused where it has
+        ended already, LetterError when the dead letter cannot be written: then nothing has changed.
+        """
+        if delivery.attempts + 1 >= self.policy.delivery_attempts:
+            # The letter first: a crash in between writes it again, and none is forgotten.
+            write_letter(self.layout, delivery, reason, self.now())
+        return self._store.deliveries.record_failure(delivery, reason)
+
+    def postpone_delivery(self, delivery: Delivery, reason: str) -> float | None:
+        """Try a delivery once more that cannot be given up yet; the failed attempt is not counted."""
+        return self._store.deliveries.record_failure(delivery.without_last_attempt(), reason)
+
+    def _is_there(self, delivery: Delivery) -> bool:
+        return all(path.is_file() for path in self.delivery_files(delivery))
+
+    def _quarantine_files(self, key: str) -> None:
+        with self._spool.lock(key):
             # A late image may have opened the next version meanwhile, which has its files where they were.
-            if self.store.state_of(key) is State.QUARANTINED:
-                self.spool.quarantine(key)
+            if self._store.series.state_of(key) is State.QUARANTINED:
+                self._spool.quarantine(key)
 
 
-def measure(data: bytes | BinaryIO) -> tuple[int, str]:
-    """The size and the sha256 of a file in memory, or open and seekable; it is at its start afterwards."""
-    if isinstance(data, bytes | bytearray | memoryview):
-        return len(data), hashlib.sha256(data).hexdigest()
-    data.seek(0)
-    digest, size = hashlib.sha256(), 0
-    while chunk := data.read(_CHUNK):
-        digest.update(chunk)
-        size += len(chunk)
-    data.seek(0)
-    return size, digest.hexdigest()
+@contextmanager
+def open_custody(root: Path, policy: Policy, watermark: Watermark | None = None) -> Iterator[Custody]:
+    """The custody of a node in its root, which is made where there is none, until the block ends.
+
+    Raises:
+        OutputError: for a root that cannot be written.
+        HostError: for a site key that others may read.
+        IntegrityError: for a damaged database or site key.
+    """
+    spool = Spool(root)
+    with Store(spool.layout.database, site_key(spool.layout.site_key), policy) as store:
+        yield Custody(spool, store, watermark or Watermark(root))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from medattn_edge.errors import IntegrityError, OutputError
-from medattn_edge.scanner.store.schema import connect, migrate
+from medattn_edge.scanner.store.schema import MIGRATIONS, Migration, connect, migrate
 
 
 class _Connection:
@@ -30,7 +30,7 @@ class _Connection:
 class Database:
     """Several threads and processes may use it. Raises IntegrityError for a file that is no database of ours."""
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
+    def __init__(self, path: Path, fingerprint: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:
         self.path = Path(path)
         self._local = threading.local()
         self._all: weakref.WeakSet[_Connection] = weakref.WeakSet()
@@ -39,7 +39,7 @@ class Database:
         self._closed = False
         try:
             with self.writing() as database:
-                migrate(database, self.path, fingerprint)
+                migrate(database, self.path, fingerprint, migrations)
         except BaseException:
             self.close()
             raise
@@ -47,7 +47,7 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction that sees no other's half, is durable when the block ends, and undone when it raises."""
-        with self._turn, self._told_apart():
+        with self._turn, self._translated():
             database = self._connection()
             database.execute("BEGIN IMMEDIATE")
             try:
@@ -61,7 +61,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """One consistent view, which waits for nobody."""
-        with self._told_apart():
+        with self._translated():
             database = self._connection()
             database.execute("BEGIN")
             try:
@@ -86,7 +86,7 @@ class Database:
         return held.database
 
     @contextmanager
-    def _told_apart(self) -> Iterator[None]:
+    def _translated(self) -> Iterator[None]:
         """A full disk and a damaged file are ours to tell; a constraint or a wrong statement is a bug."""
         try:
             yield

@@ -29,6 +29,16 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def make_root(root: Path) -> None:
+    """Make the root of a node (0700), with its parents. Raises OutputError."""
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot make {root}: {error.strerror}", expected="permission to write", hint=f"ls -ld '{root.parent}'"
+        ) from error
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder (0700) durably; its parent exists."""
     try:
@@ -46,6 +56,20 @@ def rename_durably(source: Path, target: Path) -> None:
         sync_folder(source.parent)
 
 
+def hide_folder(folder: Path) -> Path:
+    """Take a folder away in one step, by a name that starts with a dot; the folder to remove."""
+    hidden = folder.parent / f".removed-{folder.name}"
+    if hidden.exists():
+        shutil.rmtree(hidden)
+    rename_durably(folder, hidden)
+    return hidden
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder: never half of one under its own name."""
+    shutil.rmtree(hide_folder(folder))
+
+
 def write_durably(path: Path, data: bytes | BinaryIO) -> int:
     """Write a file (0600) that is whole and durable when this returns. The number of bytes.
 
@@ -55,28 +79,36 @@ def write_durably(path: Path, data: bytes | BinaryIO) -> int:
     """
     temporary: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            if isinstance(data, bytes | bytearray | memoryview):
-                file.write(data)
-            else:
-                shutil.copyfileobj(data, file, _CHUNK)
-            written = file.tell()
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
+        with as_output_error(path):
+            handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+            temporary = Path(name)
+            with os.fdopen(handle, "wb") as file:
+                if isinstance(data, bytes | bytearray | memoryview):
+                    file.write(data)
+                else:
+                    shutil.copyfileobj(data, file, _CHUNK)
+                written = file.tell()
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+    return written
+
+
+@contextmanager
+def as_output_error(path: Path) -> Iterator[None]:
+    """An OSError of the block is an OutputError about the path: a full disk, mostly."""
+    try:
+        yield
     except OSError as error:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}",
             expected="free space and permission to write",
             hint=f"df -h '{path.parent}'",
         ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-    return written
 
 
 @contextmanager
@@ -102,54 +134,74 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Disk:
-    """What a disk, or the quota, holds. In bytes; used_share from 0 to 1."""
+    """What a disk, or the quota, holds.
+
+    Attributes:
+        total: bytes.
+        free: bytes.
+        refuses: whether nothing more is taken.
+    """
 
     total: int
     free: int
     refuses: bool
 
     @property
-    def used_share(self) -> float:
+    def used_fraction(self) -> float:
         return 1 - self.free / self.total if self.total else 1.0
 
 
 class Watermark:
     """Decides whether the disk below a folder takes another object. Several threads may ask.
 
-    most_used: the share of the disk above which nothing new is taken. least_free: bytes that stay free.
-    quota: bytes that the folder may hold, instead of the size of the disk (which is looked at as well).
-    Raises UsageError for limits that would refuse everything.
+    The disk is looked at even where there is a quota.
     """
 
     def __init__(
-        self, folder: Path, *, most_used: float = 0.75, least_free: int = 5_000_000_000, quota: int | None = None
+        self, folder: Path, *, max_used_fraction: float = 0.75, min_free: int = 5_000_000_000, quota: int | None = None
     ) -> None:
-        if not 0 < most_used <= 1:
+        """Nothing is looked at yet.
+
+        Args:
+            folder: on the disk.
+            max_used_fraction: of the disk, above which nothing new is taken.
+            min_free: bytes that stay free.
+            quota: bytes that the folder may hold, instead of the size of the disk.
+
+        Raises:
+            UsageError: for limits that would refuse everything.
+        """
+        if not 0 < max_used_fraction <= 1:
             raise UsageError(
-                f"the disk may be used to {most_used:g}", expected="a share above 0, at most 1", hint="0.75"
+                f"the disk may be used to {max_used_fraction:g}", expected="a fraction above 0, at most 1", hint="0.75"
             )
-        if least_free < 0 or (quota is not None and quota <= least_free):
+        if min_free < 0 or (quota is not None and quota <= min_free):
             raise UsageError(
-                f"{least_free} bytes shall stay free of {'the disk' if quota is None else quota}",
+                f"{min_free} bytes shall stay free of {'the disk' if quota is None else quota}",
                 expected="fewer than the quota, not below 0",
-                hint="set a smaller least_free or a larger quota",
+                hint="set a smaller min_free or a larger quota",
             )
-        self._folder, self._most_used, self._least_free, self._quota = Path(folder), most_used, least_free, quota
+        self._folder, self._max_used_fraction, self._min_free, self._quota = (
+            Path(folder),
+            max_used_fraction,
+            min_free,
+            quota,
+        )
         self._lock = threading.Lock()
         self._held, self._counted = 0, -float("inf")
 
     def look(self, coming: int = 0) -> Disk:
         """The state of the disk, and whether `coming` more bytes are refused."""
         usage = shutil.disk_usage(self._folder)
-        # What root alone may use is not free: free, not total - used.
+        # What only root may use is not free: free, not total - used.
         total, free = usage.total, usage.free
         if self._quota is not None:
             total, free = self._quota, min(free, max(0, self._quota - self._held_now()))
         left = free - coming
-        refuses = left < self._least_free or left < total * (1 - self._most_used)
+        refuses = left < self._min_free or left < total * (1 - self._max_used_fraction)
         return Disk(total, free, refuses)
 
-    def kept(self, size: int) -> None:
+    def add(self, size: int) -> None:
         """Count bytes that were written below the folder, until it is counted again."""
         with self._lock:
             self._held += size

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from pathlib import Path
+from typing import BinaryIO, Final
 
 from medattn_edge.errors import UsageError
 
@@ -16,8 +17,16 @@ _CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,47}")
 class Header:
     """What is read from a DICOM object to file it. For routing and filing only: never logged.
 
-    sha256: of what makes two objects the same, in hex; empty: of all bytes of the file. A receiver gives that of the
-    encoded data set, so that another sender's file meta information makes no conflict.
+    Attributes:
+        sop_uid: SOPInstanceUID.
+        sop_class: SOPClassUID.
+        series_uid: SeriesInstanceUID.
+        study_uid: StudyInstanceUID.
+        modality: as it stands in the object.
+        body_part: BodyPartExamined.
+        description: SeriesDescription.
+        sha256: of what makes two objects the same, in hex; empty: of all bytes of the file. A receiver gives that of
+            the encoded data set, so that another sender's file meta information makes no conflict.
     """
 
     sop_uid: str
@@ -32,13 +41,40 @@ class Header:
 
 @dataclass(frozen=True)
 class Instance:
-    """A received object that is durable in the spool. name: of its file. calling_ae: the sender, empty for a folder."""
+    """A received object that is durable in the spool.
+
+    Attributes:
+        header: what it says of itself.
+        name: of its file.
+        sha256: of what makes two objects the same, in hex.
+        bytes: of its file.
+        calling_ae: the sender, empty for a folder.
+    """
 
     header: Header
     name: str
     sha256: str
     bytes: int
     calling_ae: str = ""
+
+
+@dataclass(frozen=True)
+class StagedObject:
+    """A received object that is durable in the spool under a name of its own.
+
+    Attributes:
+        path: where it is, until it is kept or removed.
+        bytes: how many.
+        sha256: of all of them, in hex.
+    """
+
+    path: Path
+    bytes: int
+    sha256: str
+
+
+# In memory, open and seekable, or staged.
+Content = bytes | BinaryIO | StagedObject
 
 
 class Fate(StrEnum):
@@ -51,7 +87,14 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True)
 class Received:
-    """version: of the series, that the object belongs to. late: it opened that version after one was complete."""
+    """What became of a received object.
+
+    Attributes:
+        key: of its series.
+        version: of the series, that the object belongs to.
+        fate: whether it is new.
+        late: whether it opened that version after one was complete.
+    """
 
     key: str
     version: int
@@ -61,7 +104,12 @@ class Received:
 
 @dataclass(frozen=True)
 class Completion:
-    """Keys of the series that are queued now, and of those that are quarantined, because they are not whole."""
+    """What a look for complete series found.
+
+    Attributes:
+        queued: keys of the series that are queued now.
+        quarantined: keys of those that are quarantined, because they are not whole.
+    """
 
     queued: tuple[str, ...]
     quarantined: tuple[str, ...]
@@ -69,8 +117,18 @@ class Completion:
 
 @dataclass(frozen=True)
 class Job:
-    """One version of a series to segment. names: its files in the series's folder. attempt: from 1, a token: what is
-    told about an earlier attempt is not heard any more.
+    """One version of a series to segment.
+
+    Attributes:
+        id: of the version.
+        key: of the series.
+        version: from 1.
+        attempt: from 1, a token: what is reported of an earlier attempt is not heard any more.
+        names: its files in the series's folder.
+        modality: for routing.
+        body_part: for routing.
+        description: for routing.
+        calling_ae: for routing.
     """
 
     id: int
@@ -86,7 +144,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Output:
-    """A file of a result. kind: `seg`, `sc` (both delivered), or another code (kept only). name: in its folder."""
+    """A file of a result.
+
+    Attributes:
+        kind: `seg`, `sc` (both delivered), or another code (kept only).
+        name: in its folder.
+        sop_uid: of a DICOM object, else empty.
+    """
 
     kind: str
     name: str
@@ -95,8 +159,16 @@ class Output:
 
 @dataclass(frozen=True)
 class Delivery:
-    """The outputs of one version for one destination. attempts: those that failed. failing once fails all of it:
-    what arrived already is sent again, under the same identity.
+    """The outputs of one version for one destination. Failing once fails all of it: what arrived already is sent again,
+    under the same identity.
+
+    Attributes:
+        id: of the delivery.
+        key: of the series.
+        version: of the series.
+        destination: its name.
+        attempts: those that failed.
+        outputs: what is delivered.
     """
 
     id: int
@@ -106,35 +178,44 @@ class Delivery:
     attempts: int
     outputs: tuple[Output, ...]
 
+    def without_last_attempt(self) -> Delivery:
+        """The same with one attempt fewer."""
+        return replace(self, attempts=self.attempts - 1)
+
 
 @dataclass(frozen=True)
 class Policy:
-    """When a series is complete, and how often anything is tried.
+    """When a series is complete, and how often anything is tried. The defaults try a delivery for four days.
 
-    quiet_s: without a new object until a series is complete, where no association that delivered to it is open.
-    longest_wait_s: the same where one is open: some senders never close theirs.
-    retries: of a series whose segmentation failed. interruptions: of a series by restarts of the node, before it is
-    taken for the cause. max_instances, max_bytes: of one series; more of it is refused.
-    first_retry_s, most_retry_s: pause before a delivery is tried again; it doubles from the one to the other, less up
-    to half of it by chance (seed). delivery_attempts: before it is dead. The defaults try for four days.
+    Attributes:
+        quiet_s: without a new object until a series is complete, where no association that delivered to it is open.
+        max_wait_s: the same where one is open: some senders never close theirs.
+        retries: of a series whose segmentation failed.
+        interruptions: of a series by restarts of the node, before it is taken for the cause.
+        max_instances: of one series; more of it is refused.
+        max_bytes: of one series; more of it is refused.
+        retry_initial_s: pause before a delivery is tried again; it doubles each time, less up to half of it by chance.
+        retry_max_s: the longest pause.
+        delivery_attempts: before a delivery is dead.
+        seed: of the chance in the pauses.
     """
 
     quiet_s: float = 60.0
-    longest_wait_s: float = 900.0
+    max_wait_s: float = 900.0
     retries: int = 1
     interruptions: int = 4
     max_instances: int = 10_000
     max_bytes: int = 8_000_000_000
-    first_retry_s: float = 5.0
-    most_retry_s: float = 900.0
+    retry_initial_s: float = 5.0
+    retry_max_s: float = 900.0
     delivery_attempts: int = 500
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Raises UsageError for a policy under which nothing would ever happen."""
-        least: dict[str, float] = dict.fromkeys(("quiet_s", "retries", "interruptions", "first_retry_s"), 0)
+        least: dict[str, float] = dict.fromkeys(("quiet_s", "retries", "interruptions", "retry_initial_s"), 0)
         least |= dict.fromkeys(("max_instances", "max_bytes", "delivery_attempts"), 1)
-        least |= {"longest_wait_s": self.quiet_s, "most_retry_s": self.first_retry_s}
+        least |= {"max_wait_s": self.quiet_s, "retry_max_s": self.retry_initial_s}
         for name, bound in least.items():
             if not getattr(self, name) >= bound:
                 raise UsageError(

@@ -1,17 +1,19 @@
-"""What a node does before it opens its doors: whatever a crash left half done is finished, or undone."""
+"""What a node does before it opens its endpoints: whatever a crash left half done is finished, or undone."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from medattn_edge.errors import MedattnError
-from medattn_edge.scanner.reasons import CLEANED_UP, FILE_MISSING
-from medattn_edge.scanner.store.custody import Custody, measure
+from medattn_edge.reasons import CLEANED_UP, FILE_MISSING
+from medattn_edge.scanner.store.disk import Watermark
 from medattn_edge.scanner.store.records import Header, Instance
-from medattn_edge.scanner.store.spool import OBJECTS
+from medattn_edge.scanner.store.spool import Spool
+from medattn_edge.scanner.store.store import Store
 from medattn_edge.scanner.store.transitions import State
 
 _WITH_A_RESULT = frozenset({State.SEGMENTED, State.DELIVERED, State.FAILED})
@@ -19,8 +21,16 @@ _WITH_A_RESULT = frozenset({State.SEGMENTED, State.DELIVERED, State.FAILED})
 
 @dataclass(frozen=True)
 class Recovery:
-    """How many: unfinished files and folders removed, running jobs queued again and quarantined, objects without a row
-    that got one, unreadable ones put aside, rows whose object was gone, results that are made again.
+    """What a recovery found and did, as counts.
+
+    Attributes:
+        unfinished: files and folders that were removed.
+        requeued: running jobs that were queued again.
+        quarantined: running jobs that were quarantined.
+        adopted: objects without a row that got one.
+        unreadable: objects that were put aside.
+        gone: rows whose object was gone.
+        results_lost: results that are made again.
     """
 
     unfinished: int
@@ -32,23 +42,28 @@ class Recovery:
     results_lost: int
 
 
-def recover(custody: Custody, read_header: Callable[[Path], Header]) -> Recovery:
+def recover(spool: Spool, store: Store, watermark: Watermark, read_header: Callable[[Path], Header]) -> Recovery:
     """Bring files and rows together at the start, when nothing else runs. It may be killed itself at any point.
 
-    read_header: reads a DICOM file that was received before; its errors of the package put the file aside.
     A database that was lost is made again from the spool: the same results go out under the same identities.
+
+    Args:
+        spool: the files.
+        store: the rows.
+        watermark: counts the files again afterwards.
+        read_header: reads a DICOM file that was received before; its errors of the package put the file aside.
     """
-    unfinished = _remove_unfinished(custody.spool.root)
-    requeued, quarantined = custody.store.interrupted()
-    adopted, unreadable = _adopt(custody, read_header)
-    gone = _tell_what_is_gone(custody)
-    results_lost = _look_for_results(custody)
-    for key, filed in custody.store.inventory().items():
+    unfinished = _remove_unfinished(spool.root)
+    requeued, quarantined = store.repairs.requeue_interrupted()
+    adopted, unreadable = _adopt(spool, store, read_header)
+    gone = _forget_missing_files(spool, store)
+    results_lost = _look_for_results(spool, store)
+    for key, filed in store.repairs.inventory().items():
         if filed.state is State.QUARANTINED:
-            custody.spool.quarantine(key)
+            spool.quarantine(key)
         else:
-            custody.spool.restore(key)
-    custody.watermark.count_again()
+            spool.restore(key)
+    watermark.count_again()
     return Recovery(unfinished, requeued, quarantined, adopted, unreadable, gone, results_lost)
 
 
@@ -62,66 +77,67 @@ def _remove_unfinished(root: Path) -> int:
     return count
 
 
-def _series_folders(custody: Custody) -> list[Path]:
-    spool = custody.spool
+def _series_folders(spool: Spool) -> list[Path]:
     folders = [*spool.incoming.iterdir(), *spool.quarantined.iterdir()]
-    return sorted(folder for folder in folders if folder.is_dir() and folder.name != OBJECTS)
+    return sorted(folder for folder in folders if folder.is_dir() and folder != spool.objects)
 
 
-def _adopt(custody: Custody, read_header: Callable[[Path], Header]) -> tuple[int, int]:
+def _adopt(spool: Spool, store: Store, read_header: Callable[[Path], Header]) -> tuple[int, int]:
     """Objects that were durable, but not on record, when the node ended: nobody was told, but they are here."""
     adopted = unreadable = 0
-    inventory = custody.store.inventory()
-    for folder in _series_folders(custody):
+    inventory = store.repairs.inventory()
+    for folder in _series_folders(spool):
         known = inventory[folder.name].sizes if folder.name in inventory else {}
         for path in sorted(folder.iterdir()):
             if known.get(path.name) == path.stat().st_size:
                 continue
-            instance = None if path.name in known else _read(custody, path, read_header)
+            instance = None if path.name in known else _read(store, path, read_header)
             if instance is None:
-                path.replace(custody.spool.objects / f"unreadable-{folder.name}-{path.name}")
+                path.replace(spool.objects / f"unreadable-{folder.name}-{path.name}")
                 unreadable += 1
             else:
-                custody.store.received(instance)
+                store.series.record_received(instance)
                 adopted += 1
     return adopted, unreadable
 
 
-def _read(custody: Custody, path: Path, read_header: Callable[[Path], Header]) -> Instance | None:
+def _read(store: Store, path: Path, read_header: Callable[[Path], Header]) -> Instance | None:
     """The instance in a file, None when it cannot be read or does not belong where it is."""
     try:
         header = read_header(path)
     except MedattnError:
         return None
-    site = custody.store.site
+    site = store.site
     if (path.parent.name, path.name) != (site.series_key(header.series_uid), site.object_name(header.sop_uid)):
         return None
-    with path.open("rb") as file:
-        size, sha256 = measure(file)
-    return Instance(header, path.name, header.sha256 or sha256, size)
+    sha256 = header.sha256
+    if not sha256:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Instance(header, path.name, sha256, path.stat().st_size)
 
 
-def _tell_what_is_gone(custody: Custody) -> int:
+def _forget_missing_files(spool: Spool, store: Store) -> int:
     count = 0
-    for key, filed in custody.store.inventory().items():
-        folder = custody.spool.folder(key)
+    for key, filed in store.repairs.inventory().items():
+        folder = spool.folder(key)
         here = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
         gone = set(filed.sizes) - here
         if gone:
             cleaned = not here and filed.state is State.DELIVERED  # a clean-up that did not come to its end
-            custody.store.gone(key, gone, CLEANED_UP if cleaned else FILE_MISSING)
+            store.repairs.forget_files(key, gone, CLEANED_UP if cleaned else FILE_MISSING)
             count += len(gone)
     return count
 
 
-def _look_for_results(custody: Custody) -> int:
+def _look_for_results(spool: Spool, store: Store) -> int:
     """Results that are still to be delivered must be there; those of versions without one must not."""
     lost = 0
-    for (key, version), (state, names) in custody.store.results().items():
-        folder = custody.spool.result(key, version)
+    for (key, version), (state, names) in store.repairs.results().items():
+        folder = spool.result(key, version)
         if state is State.SEGMENTED and not all((folder / name).is_file() for name in names):
-            custody.store.result_lost(key, version)
+            store.repairs.requeue_lost_result(key, version)
             lost += 1
         elif state not in _WITH_A_RESULT:
-            custody.spool.remove_result(key, version)
+            spool.remove_result(key, version)
     return lost

@@ -1,10 +1,11 @@
-"""What every part of the store does to a row: find it, and change its state by the table."""
+"""What every part of the store does to a row: find it, and change its state as transitions.py allows."""
 
 from __future__ import annotations
 
 import hashlib
 import sqlite3
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from medattn_edge.scanner.store.database import Database
 from medattn_edge.scanner.store.keys import SiteKey
@@ -15,27 +16,39 @@ Notes = Mapping[str, float | str | None]  # column -> value, written with a stat
 _SHORT = 8
 
 
-class Rows:
-    """A database, the site key its series are filed under, and a policy. clock: seconds since 1970."""
+@dataclass
+class StoreContext:
+    """What the parts of one store share. The policy changes when a node takes over another configuration.
 
-    def __init__(self, database: Database, site: SiteKey, policy: Policy, clock: Callable[[], float]) -> None:
-        self.database, self.site, self.policy, self.clock = database, site, policy, clock
+    Attributes:
+        database: of the node.
+        site: the key that series are filed under.
+        policy: what the store follows.
+        clock: seconds since 1970.
+    """
 
-    def quarantine_row(
-        self, database: sqlite3.Connection, row: sqlite3.Row, reason: str, detail: str, notes: Notes | None = None
-    ) -> State:
-        """Quarantine a version, with a code and a detail for people."""
-        notes = {**(notes or {}), "reason": code(reason), "detail": detail, "finished": self.clock()}
-        return move(database, row, State.QUARANTINED, notes)
+    database: Database
+    site: SiteKey
+    policy: Policy
+    clock: Callable[[], float]
 
-    def settle(self, database: sqlite3.Connection, version_id: int) -> None:
-        """A version whose deliveries have all ended has ended."""
-        row = database.execute("SELECT * FROM versions WHERE id = ?", (version_id,)).fetchone()
-        rows = database.execute("SELECT state FROM deliveries WHERE version_id = ?", (version_id,))
-        states = {one["state"] for one in rows}
-        if row["state"] == State.SEGMENTED and DeliveryState.WAITING not in states:
-            after = State.FAILED if DeliveryState.DEAD in states else State.DELIVERED
-            move(database, row, after, {"finished": self.clock()})
+
+def quarantine_row(
+    database: sqlite3.Connection, row: sqlite3.Row, reason: str, detail: str, now: float, notes: Notes | None = None
+) -> State:
+    """Quarantine a version, with a code and a detail for people."""
+    notes = {**(notes or {}), "reason": code(reason), "detail": detail, "finished": now}
+    return move(database, row, State.QUARANTINED, notes)
+
+
+def settle(database: sqlite3.Connection, version_id: int, now: float) -> None:
+    """End a version whose deliveries have all ended."""
+    row = database.execute("SELECT * FROM versions WHERE id = ?", (version_id,)).fetchone()
+    rows = database.execute("SELECT state FROM deliveries WHERE version_id = ?", (version_id,))
+    states = {one["state"] for one in rows}
+    if row["state"] == State.SEGMENTED and DeliveryState.WAITING not in states:
+        after = State.FAILED if DeliveryState.DEAD in states else State.DELIVERED
+        move(database, row, after, {"finished": now})
 
 
 def latest_version(database: sqlite3.Connection, key: str) -> sqlite3.Row | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +13,8 @@ from medattn_edge.scanner.store.transitions import BIRTH, DELIVERY_BIRTH, DELIVE
 BUSY_SECONDS: Final = 30.0
 
 # One entry per version of the schema, never changed once released: a database runs those that it has not run.
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+Migration = tuple[str, ...]
+MIGRATIONS: Final[tuple[Migration, ...]] = (
     (
         "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
         """CREATE TABLE series (
@@ -53,7 +55,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             refused REAL NOT NULL,
             PRIMARY KEY (key, sop_uid)
         ) WITHOUT ROWID""",
-        # Objects that were here once, as 8 bytes of a hash each: a late image alone makes no whole series.
+        # Objects that were here once, as 8 bytes of a hash each: a late image by itself makes no whole series.
         """CREATE TABLE gone (
             key TEXT PRIMARY KEY REFERENCES series,
             reason TEXT NOT NULL,
@@ -134,23 +136,31 @@ def connect(path: Path) -> sqlite3.Connection:
     return database
 
 
-def migrate(database: sqlite3.Connection, path: Path, fingerprint: str) -> None:
+def migrate(
+    database: sqlite3.Connection, path: Path, fingerprint: str, migrations: Sequence[Migration] = MIGRATIONS
+) -> None:
     """Bring the tables up to date, inside the caller's transaction.
 
-    fingerprint: of the site key that the series keys in the database are made with.
-    Raises IntegrityError for a database of a newer medattn-edge, or of another site key.
+    Args:
+        database: with a transaction begun.
+        path: of its file, for errors.
+        fingerprint: of the site key that the series keys in the database are made with.
+        migrations: the statements of every version of the tables, the first version first.
+
+    Raises:
+        IntegrityError: for a database of a newer medattn-edge, or of another site key.
     """
     [version] = database.execute("PRAGMA user_version").fetchone()
-    if version > len(MIGRATIONS):
+    if version > len(migrations):
         raise IntegrityError(
             f"{path} was written by a newer medattn-edge: its tables have the version {version}",
-            expected=f"at most {len(MIGRATIONS)}",
+            expected=f"at most {len(migrations)}",
             hint="pip install --upgrade medattn-edge",
         )
-    for statements in MIGRATIONS[version:]:
+    for statements in migrations[version:]:
         for statement in statements:
             database.execute(statement)
-    database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    database.execute(f"PRAGMA user_version = {len(migrations)}")
     database.execute("INSERT OR IGNORE INTO meta VALUES ('site_key', ?)", (fingerprint,))
     [stored] = database.execute("SELECT value FROM meta WHERE name = 'site_key'").fetchone()
     if stored != fingerprint:

@@ -25,7 +25,14 @@ _MODALITIES: Final = frozenset({"CT", "MR", "PT", "NM", "US", "CR", "DX", "MG", 
 
 @dataclass(frozen=True)
 class Spread:
-    """Seconds over the last 100 versions that have them: nearest rank. NaN where there are none."""
+    """Seconds over the last 100 versions that have them: nearest rank. NaN where there are none.
+
+    Attributes:
+        count: of the versions.
+        p50: the median.
+        p90: the 90th percentile.
+        max: the longest.
+    """
 
     count: int
     p50: float
@@ -35,7 +42,16 @@ class Spread:
 
 @dataclass(frozen=True)
 class DeliverySeen:
-    """next_try, accepted: seconds since 1970. reason: why the last attempt failed."""
+    """One delivery, as the page shows it.
+
+    Attributes:
+        destination: its name.
+        state: of the delivery.
+        attempts: those that failed.
+        next_try: seconds since 1970.
+        accepted: seconds since 1970; None before.
+        reason: why the last attempt failed.
+    """
 
     destination: str
     state: DeliveryState
@@ -47,7 +63,21 @@ class DeliverySeen:
 
 @dataclass(frozen=True)
 class VersionSeen:
-    """One version of a series. times: seconds since 1970, of what has happened so far."""
+    """One version of a series, as the page shows it.
+
+    Attributes:
+        key: of the series.
+        version: of the series.
+        state: of the version.
+        modality: `other` for one that is not usual.
+        instances: how many objects it has.
+        attempts: to segment it.
+        worker: that claimed it.
+        reason: a code; empty when nothing is wrong.
+        detail: for people, without identifiers.
+        times: seconds since 1970, of what has happened so far.
+        deliveries: to each destination.
+    """
 
     key: str
     version: int
@@ -64,9 +94,21 @@ class VersionSeen:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """now: when it was taken. states, deliveries: how many are in each state, zeros included. attempts: of all jobs.
+    """Everything that the page, the metrics and `node status` count.
 
-    retries: attempts to deliver that failed. recent: newest first. quarantined, undelivered: newest first, at most 100.
+    Attributes:
+        now: when it was taken, in seconds since 1970.
+        states: how many versions are in each state, zeros included.
+        deliveries: how many deliveries are in each state, zeros included.
+        instances: objects on record.
+        bytes: of those.
+        conflicts: objects with a known UID and other bytes.
+        attempts: to segment, of all jobs.
+        retries: attempts to deliver that failed.
+        stages: seconds in each stage.
+        recent: the latest versions, newest first.
+        quarantined: newest first, at most 100.
+        undelivered: newest first, at most 100.
     """
 
     now: float

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from medattn_edge.errors import OutputError, ScanError
-from medattn_edge.scanner.store.disk import make_folder, rename_durably, sync_folder, write_durably
+from medattn_edge.errors import ScanError
+from medattn_edge.scanner.store.disk import (
+    as_output_error,
+    hide_folder,
+    make_folder,
+    make_root,
+    remove_folder,
+    rename_durably,
+    sync_folder,
+    write_durably,
+)
+from medattn_edge.scanner.store.layout import Layout
+from medattn_edge.scanner.store.records import Content, StagedObject
 
 _LOCKS: Final = 64
-OBJECTS: Final = "objects"  # no series key: those have 32 digits
+_CHUNK: Final = 1 << 20
 
 
 class Spool:
-    """`spool/KEY/NAME.dcm`, `quarantine/KEY/`, `quarantine/objects/` (single ones), `results/KEY/vN/` below a root.
+    """The folders of a `Layout`.
 
     The folder of a series is in `spool` or, while its latest version is in quarantine, in `quarantine`. Only its owner
     may read the root (0700). Names that start with a dot are unfinished; `recover` removes them.
@@ -25,17 +39,10 @@ class Spool:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = Path(root)
-        try:
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"cannot make {self.root}: {error.strerror}",
-                expected="permission to write",
-                hint=f"ls -ld '{self.root.parent}'",
-            ) from error
-        self.incoming, self.quarantined = self.root / "spool", self.root / "quarantine"
-        self.results, self.objects = self.root / "results", self.root / "quarantine" / OBJECTS
+        self.root, self.layout = Path(root), Layout(Path(root))
+        make_root(self.root)
+        self.incoming, self.quarantined = self.layout.spool, self.layout.quarantine
+        self.results, self.objects = self.layout.results, self.layout.objects
         for folder in (self.incoming, self.quarantined, self.results, self.objects):
             make_folder(folder)
         self._locks = tuple(threading.RLock() for _ in range(_LOCKS))
@@ -46,15 +53,38 @@ class Spool:
 
     # Received objects
 
-    def keep(self, key: str, name: str, data: bytes | BinaryIO) -> int:
-        """Write an object of a series; the number of bytes. Raises OutputError when the disk is full."""
+    @contextmanager
+    def stage(self, file: BinaryIO) -> Iterator[StagedObject]:
+        """Copy a file into the spool piece by piece; the copy is durable, and is removed unless it was kept.
+
+        Raises OutputError when the disk is full, OSError when the file cannot be read.
+        """
+        handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=self.incoming)
+        path = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as copy:
+                digest = hashlib.sha256()
+                while chunk := file.read(_CHUNK):
+                    with as_output_error(path):
+                        copy.write(chunk)
+                    digest.update(chunk)
+                with as_output_error(path):
+                    copy.flush()
+                    os.fsync(copy.fileno())
+                size = copy.tell()
+            yield StagedObject(path, size, digest.hexdigest())
+        finally:
+            path.unlink(missing_ok=True)
+
+    def keep(self, key: str, name: str, content: Content) -> None:
+        """Write an object of a series. Raises OutputError when the disk is full."""
         self.restore(key)
         make_folder(self.incoming / key)
-        return write_durably(self.incoming / key / name, data)
+        _write(self.incoming / key / name, content)
 
-    def keep_object(self, name: str, data: bytes | BinaryIO) -> Path:
+    def keep_object(self, name: str, content: Content) -> Path:
         """Write a single object that belongs to no series, or not into it, to quarantine. Raises OutputError."""
-        write_durably(self.objects / name, data)
+        _write(self.objects / name, content)
         return self.objects / name
 
     def has(self, key: str, name: str) -> bool:
@@ -107,30 +137,30 @@ class Spool:
 
     def result(self, key: str, version: int) -> Path:
         """The folder of a result."""
-        return self.results / key / f"v{version}"
+        return self.layout.result(key, version)
 
-    def workplace(self, key: str, version: int, attempt: int) -> Path:
+    def working_folder(self, key: str, version: int, attempt: int) -> Path:
         """A new empty folder to write a result into; `publish` makes it the result."""
         make_folder(self.results / key)
-        folder = self.results / key / f".v{version}-{attempt}"
+        folder = self.layout.working_folder(key, version, attempt)
         if folder.exists():
             shutil.rmtree(folder)
         make_folder(folder)
         return folder
 
-    def publish(self, workplace: Path, key: str, version: int) -> Path:
-        """Make a folder from `workplace` the result, instead of an earlier one."""
-        for path in sorted(workplace.rglob("*")):
+    def publish(self, source: Path, key: str, version: int) -> Path:
+        """Make a folder from `working_folder` the result, instead of an earlier one."""
+        for path in sorted(source.rglob("*")):
             if path.is_file():
                 with path.open("rb") as written:
                     os.fsync(written.fileno())
             elif path.is_dir():
                 sync_folder(path)
-        sync_folder(workplace)
+        sync_folder(source)
         target = self.result(key, version)
         if target.exists():
             self.remove(target)
-        rename_durably(workplace, target)
+        rename_durably(source, target)
         return target
 
     def remove_result(self, key: str, version: int) -> None:
@@ -148,15 +178,32 @@ class Spool:
         folder = self.folder(key)
         if not folder.is_dir():
             return None
-        return self._hide(folder)
-
-    def _hide(self, folder: Path) -> Path:
-        hidden = folder.parent / f".removed-{folder.name}"
-        if hidden.exists():
-            shutil.rmtree(hidden)
-        rename_durably(folder, hidden)
-        return hidden
+        return hide_folder(folder)
 
     def remove(self, folder: Path) -> None:
         """Remove a folder: never half of one under its own name."""
-        shutil.rmtree(self._hide(folder))
+        remove_folder(folder)
+
+
+def measure(content: Content) -> tuple[int, str]:
+    """The size of an object in bytes, and its sha256."""
+    if isinstance(content, StagedObject):
+        return content.bytes, content.sha256
+    if isinstance(content, bytes):
+        return len(content), hashlib.sha256(content).hexdigest()
+    content.seek(0)
+    digest, size = hashlib.sha256(), 0
+    while chunk := content.read(_CHUNK):
+        digest.update(chunk)
+        size += len(chunk)
+    return size, digest.hexdigest()
+
+
+def _write(path: Path, content: Content) -> None:
+    if isinstance(content, StagedObject):
+        with as_output_error(path):
+            rename_durably(content.path, path)
+        return
+    if not isinstance(content, bytes):
+        content.seek(0)
+    write_durably(path, content)

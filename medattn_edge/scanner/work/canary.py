@@ -14,35 +14,38 @@ from medattn_edge.errors import BackendError
 from medattn_edge.host import hardware
 from medattn_edge.labels import labels_of
 from medattn_edge.scanner.store.disk import locked, write_durably
-from medattn_edge.scanner.work.tasks import CANARY_CHANGED, CANARY_DAMAGED, CANARY_NOT_FINITE
+from medattn_edge.scanner.store.layout import Layout
 
 _SEED: Final = 20181109
-_KNOWN, _LOCK = "canary.json", "canary.lock"
 
 
 class CanaryError(BackendError):
-    """This host does not compute what it should. reason: one of the CODES."""
+    """This host does not compute what it should.
+
+    Attributes:
+        reason: a code of WORKER_REASONS.
+    """
 
     def __init__(self, reason: str, found: str, *, expected: str, hint: str) -> None:
         self.reason = reason
         super().__init__(found, expected=expected, hint=hint)
 
 
-def sing(session: Session, artifact_sha256: str, root: Path) -> str:
+def run_canary(session: Session, artifact_sha256: str, root: Path) -> str:
     """Run the canary; the hash of its labels. The first of an artifact, runtime and CPU is written down in the root.
 
     Raises CanaryError for logits that are not finite, and for labels that are not the known ones: this host does not
     compute what it computed before. OutputError when it cannot be written down.
     """
-    found, key, path = labels_hash(session), _key(session, artifact_sha256), root / _KNOWN
+    found, key, path = labels_hash(session), _key(session, artifact_sha256), Layout(root).canaries
     # The workers of several devices start at the same time, and none may lose what another has written down.
-    with locked(root / _LOCK, wait=True):
-        known = _known(path)
+    with locked(Layout(root).canary_lock, wait=True):
+        known = _known_answers(path)
         if key not in known:
             write_durably(path, (json.dumps({**known, key: found}, indent=1, sort_keys=True) + "\n").encode())
     if known.get(key, found) != found:
         raise CanaryError(
-            CANARY_CHANGED,
+            "canary_changed",
             f"the canary's labels are not those that {path} has for this artifact, runtime and CPU",
             expected="the same answer as before",
             hint=f"compare the artifact with its checkpoint; when the answer is right, remove {path}",
@@ -58,7 +61,7 @@ def labels_hash(session: Session) -> str:
     logits = session.run(patches)
     if not np.isfinite(logits).all():
         raise CanaryError(
-            CANARY_NOT_FINITE,
+            "canary_not_finite",
             "the canary's logits are not finite",
             expected="numbers",
             hint="compare the artifact with its checkpoint",
@@ -72,12 +75,14 @@ def _key(session: Session, artifact_sha256: str) -> str:
     facts = session.facts
     runtime = {name: facts[name] for name in sorted(facts) if name in (facts.get("backend"), "backend", "device")}
     host = hardware.cpu()
-    told = json.dumps({**runtime, "cpu": host.model, "isa": hardware.isa_class(host), "threads": facts.get("threads")})
-    return hashlib.sha256(f"{artifact_sha256}\0{told}".encode()).hexdigest()
+    runtime_facts = json.dumps(
+        {**runtime, "cpu": host.model, "isa": hardware.isa_class(host), "threads": facts.get("threads")}
+    )
+    return hashlib.sha256(f"{artifact_sha256}\0{runtime_facts}".encode()).hexdigest()
 
 
-def _known(path: Path) -> dict[str, str]:
-    damaged = CanaryError(CANARY_DAMAGED, f"{path} is damaged", expected="what a node wrote", hint=f"rm '{path}'")
+def _known_answers(path: Path) -> dict[str, str]:
+    damaged = CanaryError("canary_damaged", f"{path} is damaged", expected="what a node wrote", hint=f"rm '{path}'")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

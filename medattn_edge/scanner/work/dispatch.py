@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from medattn_edge.errors import MedattnError, ScanError
+from medattn_edge.reasons import CUT_OFF, FILE_MISSING, ROUTE_CHANGED
 from medattn_edge.scanner.config.node_config import Model
 from medattn_edge.scanner.config.routing import route
 from medattn_edge.scanner.observe.log import Level, Log
-from medattn_edge.scanner.reasons import CUT_OFF, FILE_MISSING, ROUTE_CHANGED
 from medattn_edge.scanner.store.custody import Custody
 from medattn_edge.scanner.store.records import Job
 from medattn_edge.scanner.work.supervisor import Supervisor
@@ -27,7 +27,12 @@ ROOM: Final = 64_000_000  # bytes that a result may need; without them no series
 
 @dataclass(frozen=True)
 class Routes:
-    """Which model segments a series, and where its results go."""
+    """Which model segments a series, and where its results go.
+
+    Attributes:
+        models: in the order in which they are asked.
+        destinations: the names of all.
+    """
 
     models: tuple[Model, ...]
     destinations: tuple[str, ...]
@@ -44,15 +49,25 @@ class Routes:
 class Dispatcher(threading.Thread):
     """Keeps one worker busy. `routes` may be replaced at any time: it counts for the next series.
 
-    tell: called after every result, so that its delivery starts at once.
+    Attributes:
+        device: of the worker.
+        supervisor: its hold on the worker.
+        routes: which model takes a series.
     """
 
     def __init__(
-        self, device: str, supervisor: Supervisor, routes: Routes, custody: Custody, log: Log, tell: Callable[[], None]
+        self,
+        device: str,
+        supervisor: Supervisor,
+        routes: Routes,
+        custody: Custody,
+        log: Log,
+        on_result: Callable[[], None],
     ) -> None:
+        """Nothing starts yet. on_result: called after every result, so that its delivery starts at once."""
         super().__init__(name=f"work-{device}", daemon=True)
         self.device, self.supervisor, self.routes = device, supervisor, routes
-        self._custody, self._log, self._tell = custody, log, tell
+        self._custody, self._log, self._on_result = custody, log, on_result
         self._stopping, self._wake = threading.Event(), threading.Event()
         self._lock = threading.Lock()
         self._job: Job | None = None
@@ -75,7 +90,7 @@ class Dispatcher(threading.Thread):
     def cancel_what_is_superseded(self) -> None:
         """End the work on a series of which a late image has come meanwhile: nobody waits for it any more."""
         with self._lock:
-            if self._job is not None and not self._custody.store.holds(self._job):
+            if self._job is not None and not self._custody.is_held(self._job):
                 self.supervisor.cancel()
 
     def run(self) -> None:
@@ -103,7 +118,7 @@ class Dispatcher(threading.Thread):
 
     def _work(self) -> bool:
         """Segment one series; False when there is none for this worker."""
-        short = self._custody.watermark.look().free < ROOM
+        short = self._custody.disk().free < ROOM
         if short != self._short:
             self._short = short
             self._log.event("no_room", level=Level.WARNING if short else Level.INFO, device=self.device, refused=short)
@@ -115,7 +130,7 @@ class Dispatcher(threading.Thread):
         # The routes may have changed between the claim and here.
         model = self.routes.of(job)
         if model is None or model.device != self.device:
-            self._custody.failed(job, ROUTE_CHANGED)
+            self._custody.fail(job, ROUTE_CHANGED)
             return True
         self._log.event("claimed", key=job.key, version=job.version, attempt=job.attempt, model=model.name)
         try:
@@ -124,7 +139,7 @@ class Dispatcher(threading.Thread):
             self._custody.quarantine(job, FILE_MISSING)
             self._log.event("quarantined", key=job.key, level=Level.WARNING, version=job.version, reason=FILE_MISSING)
             return True
-        folder = self._custody.workplace(job)
+        folder = self._custody.working_folder(job)
         try:
             self._segment(job, model, Task(model.name, files, folder))
         finally:
@@ -146,7 +161,7 @@ class Dispatcher(threading.Thread):
             if self._stopping.is_set() and self._leave:
                 return
             reason = CUT_OFF if self._stopping.is_set() else lost.reason
-            state = self._custody.failed(job, reason)
+            state = self._custody.fail(job, reason)
             if state is None:
                 self._log.event("superseded", key=job.key, version=job.version)
                 return
@@ -165,8 +180,8 @@ class Dispatcher(threading.Thread):
             self._keep(job, model, task.folder, found, seconds)
 
     def _keep(self, job: Job, model: Model, folder: Path, found: Done, seconds: float) -> None:
-        if self._custody.segmented(job, folder, found.outputs, self.routes.destinations_of(model)):
+        if self._custody.record_result(job, folder, found.outputs, self.routes.destinations_of(model)):
             self._log.event("segmented", key=job.key, version=job.version, model=model.name, seconds=seconds)
-            self._tell()
+            self._on_result()
         else:
             self._log.event("superseded", key=job.key, version=job.version)

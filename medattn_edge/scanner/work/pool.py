@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from medattn_edge.reasons import NO_MODEL
 from medattn_edge.scanner.config.node_config import NodeConfig
 from medattn_edge.scanner.observe.health import WorkerSeen
 from medattn_edge.scanner.observe.log import Level, Log
-from medattn_edge.scanner.reasons import NO_MODEL
 from medattn_edge.scanner.store.custody import Custody
 from medattn_edge.scanner.work.dispatch import Dispatcher, Routes
 from medattn_edge.scanner.work.supervisor import Supervisor
@@ -19,7 +19,7 @@ _LEAST_S: Final = 1.0  # to end a worker, however late it is
 _NOBODY: Final = "router"
 
 
-class Crew:
+class WorkerPool:
     """Started, changed and ended by the main thread. result: called by the workers' threads after each result."""
 
     def __init__(self, config: NodeConfig, custody: Custody, log: Log, result: Callable[[], None]) -> None:
@@ -97,7 +97,7 @@ class Crew:
 
     def _start(self, device: str) -> None:
         models = [model for model in self._config.models if model.device == device]
-        supervisor = Supervisor(device, models, self._config.limits, self._log, self._custody.spool.root)
+        supervisor = Supervisor(device, models, self._config.limits, self._log, self._custody.layout.root)
         dispatcher = Dispatcher(device, supervisor, self._routes, self._custody, self._log, self._result)
         self._dispatchers[device] = dispatcher
         dispatcher.start()

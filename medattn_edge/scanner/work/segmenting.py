@@ -19,9 +19,10 @@ from medattn_edge.io.dicom.seg import Algorithm
 from medattn_edge.io.dicom.volume import RefusedSeries, Series, series_of
 from medattn_edge.io.scan import Scan
 from medattn_edge.scanner.config.sections import Model
+from medattn_edge.scanner.store.layout import OVERLAY, SEG
 from medattn_edge.scanner.store.records import Output
-from medattn_edge.scanner.work.canary import sing
-from medattn_edge.scanner.work.tasks import OVERLAY, SEG, Done, Refused, Task
+from medattn_edge.scanner.work.canary import run_canary
+from medattn_edge.scanner.work.tasks import Done, Refused, Task
 
 _THUMBNAIL: Final = 512  # pixels of its longer side
 
@@ -65,7 +66,7 @@ class Segmenter:
 
     def canaries(self, root: Path) -> dict[str, str]:
         """The answer of every model's canary. Raises CanaryError when one is not the known one."""
-        return {name: sing(one.session, one.algorithm.model_sha256, root) for name, one in self._open.items()}
+        return {name: run_canary(one.session, one.algorithm.model_sha256, root) for name, one in self._open.items()}
 
     def work(self, task: Task) -> Done | Refused:
         """Read, segment, write. Refused for a series that this network cannot judge.

@@ -10,22 +10,11 @@ from typing import Any, Final
 
 from medattn_edge.errors import HostError
 from medattn_edge.process import Child, ChildLost
+from medattn_edge.reasons import CANCELLED, CRASHED, HUNG, NOT_READY, OUT_OF_MEMORY
 from medattn_edge.scanner.config.sections import Limits, Model
+from medattn_edge.scanner.observe.allowlist import ERROR_CODES, REASON_CODES
 from medattn_edge.scanner.observe.log import Level, Log
-from medattn_edge.scanner.work.tasks import (
-    CANCELLED,
-    CODES,
-    CRASHED,
-    HUNG,
-    NOT_READY,
-    OUT_OF_MEMORY,
-    REASONS,
-    Done,
-    Refused,
-    Task,
-    WorkerLost,
-    model_to_json,
-)
+from medattn_edge.scanner.work.tasks import Done, Refused, Task, WorkerLost, model_to_json
 
 _WORKER: Final = "medattn_edge.scanner.work.worker"
 _POLL_S: Final = 0.25
@@ -40,7 +29,7 @@ class Supervisor:
     def __init__(self, device: str, models: Sequence[Model], limits: Limits, log: Log, root: Path) -> None:
         self.device, self._models, self._limits = device, tuple(models), limits
         self._log, self._root = log, Path(root)
-        log.tell_words((device, *REASONS, *CODES))
+        log.allow_values((device, *REASON_CODES, *ERROR_CODES))
         self._child: Child | None = None
         self._cancelled, self._stopped = False, False
         self._lock = threading.Lock()
@@ -72,7 +61,7 @@ class Supervisor:
         return 0.0 if child is None else child.rss_mb
 
     def start(self) -> None:
-        """Start a worker that opens every model and sings every canary. Raises WorkerLost (`not_ready`)."""
+        """Start a worker that opens every model and runs every canary. Raises WorkerLost (`not_ready`)."""
         self._close()
         with self._lock:
             if self._stopped:

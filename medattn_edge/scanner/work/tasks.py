@@ -5,41 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from medattn_edge.errors import BackendError
+from medattn_edge.reasons import JOB_REASONS
 from medattn_edge.scanner.config.sections import Model
 from medattn_edge.scanner.store.records import Output
-
-SEG, OVERLAY = "seg.dcm", "overlay.png"  # names of results in their folder
-CRASHED: Final = "crashed"
-HUNG: Final = "hung"
-OUT_OF_MEMORY: Final = "out_of_memory"
-FAILED: Final = "failed"
-NOT_READY: Final = "not_ready"
-CANCELLED: Final = "cancelled"
-REASONS: Final[Mapping[str, str]] = {
-    CRASHED: "the worker crashed while the series was segmented, and again when it was tried once more",
-    HUNG: "the worker did not finish the series within the time limit, and not when it was tried once more",
-    OUT_OF_MEMORY: "the worker needed more memory than it may have; raise memory_mb, or choose a smaller model",
-    FAILED: "the runtime or the disk failed while the series was segmented, and again when it was tried once more",
-    NOT_READY: "the worker could not be started",
-    CANCELLED: "the work was ended because a late image came",
-}
-CANARY_CHANGED: Final = "canary_changed"
-CANARY_NOT_FINITE: Final = "canary_not_finite"
-CANARY_DAMAGED: Final = "canary_damaged"
-BUG: Final = "bug"
-# Why a worker failed, for the log: the codes of medattn_edge.errors, and those above.
-CODES: Final = (
-    *("usage", "environment", "missing_dependency", "output", "input", "scan", "geometry", "checkpoint", "shape"),
-    *("integrity", "backend", "agreement", "error", BUG, CANARY_CHANGED, CANARY_NOT_FINITE, CANARY_DAMAGED),
-)
 
 
 @dataclass(frozen=True)
 class Task:
-    """Segment these files with a model, and write the results into a folder that is there and empty."""
+    """Segment a series.
+
+    Attributes:
+        model: its name.
+        files: of the series.
+        folder: for the results; it is there and empty.
+    """
 
     model: str
     files: tuple[Path, ...]
@@ -57,7 +39,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Done:
-    """seconds: of each stage (read, infer, write). notes: for people, about the results."""
+    """A series that was segmented.
+
+    Attributes:
+        outputs: files in the folder of the task.
+        seconds: of each stage (read, infer, write).
+        notes: for people, about the results.
+    """
 
     outputs: tuple[Output, ...]
     seconds: Mapping[str, float]
@@ -76,7 +64,12 @@ class Done:
 
 @dataclass(frozen=True)
 class Refused:
-    """The series itself is the reason, and trying again would not help. detail: for people, without identifiers."""
+    """The series itself is the reason, and trying again would not help.
+
+    Attributes:
+        reason: a code of SERIES_REASONS or JOB_REASONS.
+        detail: for people, without identifiers.
+    """
 
     reason: str
     detail: str
@@ -85,12 +78,14 @@ class Refused:
 class WorkerLost(BackendError):
     """A worker that crashed, hung, outgrew its memory, failed or did not start.
 
-    reason: a key of REASONS. why: one of CODES where the worker could say it, else "".
+    Attributes:
+        reason: a code of JOB_REASONS.
+        why: a code of WORKER_REASONS or of an error where the worker could say it, else "".
     """
 
     def __init__(self, reason: str, found: str = "", why: str = "") -> None:
         self.reason, self.why = reason, why
-        super().__init__(found or REASONS[reason], expected="an answer", hint="look at the log of the node")
+        super().__init__(found or JOB_REASONS[reason].meaning, expected="an answer", hint="look at the log of the node")
 
 
 def model_to_json(model: Model) -> dict[str, Any]:

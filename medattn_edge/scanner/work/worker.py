@@ -11,11 +11,12 @@ from typing import Any, Final, NoReturn
 
 from medattn_edge.errors import MedattnError
 from medattn_edge.process import Handler, Reply, serve
+from medattn_edge.reasons import FAILED, OUT_OF_MEMORY
 from medattn_edge.scanner.observe.capture import captured
 from medattn_edge.scanner.observe.log import Log
 from medattn_edge.scanner.work.canary import CanaryError
 from medattn_edge.scanner.work.segmenting import Segmenter
-from medattn_edge.scanner.work.tasks import BUG, FAILED, OUT_OF_MEMORY, Done, Task, model_from_json
+from medattn_edge.scanner.work.tasks import Done, Task, model_from_json
 from medattn_edge.volume import Array
 
 _ABSENT: Final = ("torch", "onnx", "safetensors")  # nothing of a trainer's belongs on a scanner host
@@ -28,7 +29,7 @@ def main(descriptor: int) -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     _end_with_the_thread_that_started_us()
-    log = Log(words=(FAILED, OUT_OF_MEMORY))
+    log = Log(allow=(FAILED, OUT_OF_MEMORY))
     served = _Served()
     with captured(log):
         serve(
@@ -86,6 +87,6 @@ def _guarded(handler: Callable[[Mapping[str, Any]], dict[str, Any]], log: Log) -
             return {"lost": FAILED, "found": error.message, "why": why}, ()
         except Exception as error:  # noqa: BLE001 - a bug; the node tries once more in a new process, then quarantines
             log.failure("worker_failed", error)
-            return {"lost": FAILED, "found": type(error).__name__, "why": BUG}, ()
+            return {"lost": FAILED, "found": type(error).__name__, "why": "bug"}, ()
 
     return handle

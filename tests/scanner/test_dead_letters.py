@@ -14,14 +14,14 @@ pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 from medattn_edge.errors import OutputError
 from medattn_edge.scanner.config.sections import Destination
 from medattn_edge.scanner.deliver.deliverer import Deliverer
-from medattn_edge.scanner.deliver.letters import letter_of, remove_letter, write_letter
 from medattn_edge.scanner.observe.log import Log
+from medattn_edge.scanner.store.dead_letters import letter_of, remove_letter, write_letter
 from medattn_edge.scanner.store.transitions import State
 
 
 def deliver(node, folder):
     log = Log(io.StringIO())
-    return Deliverer(Destination("disk", folder=folder), node.store, node.spool, log, "MEDATTN").deliver_due()
+    return Deliverer(Destination("disk", folder=folder), node.custody, log, "MEDATTN").deliver_due()
 
 
 def test_after_the_last_try_a_letter_holds_the_files_and_the_reason(node, tmp_path):
@@ -32,7 +32,7 @@ def test_after_the_last_try_a_letter_holds_the_files_and_the_reason(node, tmp_pa
         assert not letter.exists(), attempt
         assert deliver(node, tmp_path / "gone") == 1
         node.pass_time(1000)
-    assert node.store.state_of(job.key) is State.FAILED
+    assert node.store.series.state_of(job.key) is State.FAILED
     told = json.loads((letter / "letter.json").read_text())
     assert (told["reason"], told["attempts"], told["files"]) == ("folder_missing", 3, ["seg.dcm"])
     assert told["died"].startswith("1970-01-12T")
@@ -51,10 +51,10 @@ def test_a_requeued_letter_is_delivered_and_removed(node, tmp_path):
     [letter] = (node.root / "dead").iterdir()
     node.restart()
     assert letter.is_dir()
-    assert node.store.requeue(job.key) is State.SEGMENTED
+    assert node.store.repairs.requeue(job.key) is State.SEGMENTED
     (tmp_path / "there").mkdir()
     assert deliver(node, tmp_path / "there") == 1
-    assert node.store.state_of(job.key) is State.DELIVERED
+    assert node.store.series.state_of(job.key) is State.DELIVERED
     assert (tmp_path / "there" / job.key / "v1" / "seg.dcm").is_file()
     assert list((node.root / "dead").iterdir()) == []
 
@@ -66,37 +66,37 @@ def test_a_letter_that_cannot_be_written_keeps_the_delivery_alive(node, tmp_path
     for _ in range(node.policy.delivery_attempts + 2):
         assert deliver(node, tmp_path / "gone") == 1
         node.pass_time(1000)
-    assert node.store.state_of(job.key) is State.SEGMENTED
+    assert node.store.series.state_of(job.key) is State.SEGMENTED
     (node.root / "dead").unlink()
     assert deliver(node, tmp_path / "gone") == 1
-    assert node.store.state_of(job.key) is State.FAILED
+    assert node.store.series.state_of(job.key) is State.FAILED
     assert len(list((node.root / "dead").iterdir())) == 1
 
 
 def test_a_letter_replaces_an_earlier_one_and_half_of_one_is_no_letter(node):
     node.segment(node.job(), "disk")
-    [delivery] = node.store.deliveries_due()
-    path = letter_of(node.spool, delivery)
-    write_letter(node.spool, delivery, "no_connection", 0.0)
+    [delivery] = node.store.deliveries.due()
+    path = letter_of(node.spool.layout, delivery)
+    write_letter(node.spool.layout, delivery, "no_connection", 0.0)
     half = path.parent / f".{path.name}"
     half.mkdir()
     (half / "seg.dcm").write_bytes(b"half")
-    write_letter(node.spool, delivery, "refused", 0.0)
+    write_letter(node.spool.layout, delivery, "refused", 0.0)
     assert json.loads((path / "letter.json").read_text())["reason"] == "refused"
     assert [one.name for one in path.parent.iterdir()] == [path.name]
     half.mkdir()
     node.restart()
     assert [one.name for one in path.parent.iterdir()] == [path.name]
-    remove_letter(node.spool, delivery)
-    remove_letter(node.spool, delivery)
+    remove_letter(node.spool.layout, delivery)
+    remove_letter(node.spool.layout, delivery)
     assert not path.exists()
 
 
 def test_the_reason_in_a_letter_is_a_code_and_a_full_disk_is_an_error_of_ours(node):
     node.segment(node.job(), "disk")
-    [delivery] = node.store.deliveries_due()
+    [delivery] = node.store.deliveries.due()
     with pytest.raises(ValueError, match="code"):
-        write_letter(node.spool, delivery, "Doe^John", 0.0)
+        write_letter(node.spool.layout, delivery, "Doe^John", 0.0)
     (node.root / "dead").write_bytes(b"in the way")
     with pytest.raises(OutputError, match="dead letter"):
-        write_letter(node.spool, delivery, "refused", 0.0)
+        write_letter(node.spool.layout, delivery, "refused", 0.0)

@@ -1,4 +1,4 @@
-"""The store's first part: objects become series, series become complete."""
+"""Series on record: objects become series, series become complete and are queued."""
 
 from __future__ import annotations
 
@@ -6,16 +6,25 @@ import sqlite3
 from collections.abc import Collection
 
 from medattn_edge.scanner.store.records import Completion, Fate, Header, Instance, Received, code
-from medattn_edge.scanner.store.rows import Rows, latest_version, missing_from, move
+from medattn_edge.scanner.store.rows import StoreContext, latest_version, missing_from, move, quarantine_row
 from medattn_edge.scanner.store.transitions import State, is_superseded_by_a_late_image
 
 
-class Receiving(Rows):
-    """Everything up to `queued`."""
+class SeriesRecords:
+    """Everything up to `queued`. Every method is one durable transaction, and may be called by any thread."""
+
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
+
+    def state_of(self, key: str) -> State | None:
+        """The state of a series's latest version; None for a series that is not known."""
+        with self._context.database.reading() as database:
+            row = latest_version(database, key)
+        return None if row is None else State(row["state"])
 
     def known_sha256(self, key: str, sop_uid: str) -> str | None:
         """The sha256 of the instance that is on record, or None."""
-        with self.database.reading() as database:
+        with self._context.database.reading() as database:
             row = database.execute(
                 "SELECT sha256 FROM instances WHERE key = ? AND sop_uid = ?", (key, sop_uid)
             ).fetchone()
@@ -23,21 +32,21 @@ class Receiving(Rows):
 
     def usage(self, key: str) -> tuple[int, int]:
         """How many instances of a series are on record, and their bytes."""
-        with self.database.reading() as database:
+        with self._context.database.reading() as database:
             [count, size] = database.execute(
                 "SELECT COUNT(*), COALESCE(SUM(bytes), 0) FROM instances WHERE key = ?", (key,)
             ).fetchone()
         return int(count), int(size)
 
-    def received(self, instance: Instance) -> Received:
+    def record_received(self, instance: Instance) -> Received:
         """Record an object that is durable in the spool. Idempotent: it may be called again after a crash.
 
         An image that comes after its series was complete opens the next version, which contains all instances. The
         version before it makes way (`superseded`) while it has no result; a result stays and goes on being delivered.
         """
-        header, now = instance.header, self.clock()
-        key = self.site.series_key(header.series_uid)
-        with self.database.writing() as database:
+        header, now = instance.header, self._context.clock()
+        key = self._context.site.series_key(header.series_uid)
+        with self._context.database.writing() as database:
             _file_series(database, key, header, instance.calling_ae)
             latest = latest_version(database, key)
             held = database.execute(
@@ -53,13 +62,13 @@ class Receiving(Rows):
             database.execute("DELETE FROM refusals WHERE key = ? AND sop_uid = ?", (key, header.sop_uid))
         return Received(key, version, Fate.NEW, late=latest is not None and version > latest["version"])
 
-    def refused(self, header: Header, reason: str, calling_ae: str = "") -> str:
+    def record_refusal(self, header: Header, reason: str, calling_ae: str = "") -> str:
         """Record that an object was not taken, with the code of the reason; the key of its series.
 
         Until that object comes after all, the series is not whole, and is quarantined instead of segmented in part.
         """
-        key, now = self.site.series_key(header.series_uid), self.clock()
-        with self.database.writing() as database:
+        key, now = self._context.site.series_key(header.series_uid), self._context.clock()
+        with self._context.database.writing() as database:
             _file_series(database, key, header, calling_ae)
             database.execute(
                 "INSERT OR REPLACE INTO refusals VALUES (?, ?, ?, ?)",
@@ -69,17 +78,17 @@ class Receiving(Rows):
             if latest is not None and latest["state"] == State.RECEIVING:
                 database.execute("UPDATE versions SET last_received = ? WHERE id = ?", (now, latest["id"]))
             elif latest is not None and latest["state"] in {State.QUEUED, State.RUNNING}:
-                self.quarantine_row(database, latest, reason, "an object was sent late and not taken")
+                quarantine_row(database, latest, reason, "an object was sent late and not taken", now)
         return key
 
-    def complete(self, busy: Collection[str] = ()) -> Completion:
+    def queue_complete(self, busy: Collection[str] = ()) -> Completion:
         """Queue every series that is complete. busy: keys of those that an open association delivered to.
 
         A series of which objects are missing is quarantined instead.
         """
-        now = self.clock()
+        now = self._context.clock()
         queued, quarantined = [], []
-        with self.database.writing() as database:
+        with self._context.database.writing() as database:
             # The clock was set back: a time in the future would hold its series for that long.
             database.execute(
                 "UPDATE versions SET last_received = ? WHERE state = ? AND last_received > ?",
@@ -87,10 +96,10 @@ class Receiving(Rows):
             )
             quiet = database.execute(
                 "SELECT * FROM versions WHERE state = ? AND last_received <= ? ORDER BY last_received, id",
-                (State.RECEIVING, now - self.policy.quiet_s),
+                (State.RECEIVING, now - self._context.policy.quiet_s),
             ).fetchall()
             for row in quiet:
-                if row["key"] in busy and row["last_received"] > now - self.policy.longest_wait_s:
+                if row["key"] in busy and row["last_received"] > now - self._context.policy.max_wait_s:
                     continue
                 missing = missing_from(database, row["key"])
                 if missing is None:
@@ -98,7 +107,7 @@ class Receiving(Rows):
                     move(database, row, State.QUEUED, {"completed": now})
                 else:
                     quarantined.append(row["key"])
-                    self.quarantine_row(database, row, *missing, {"completed": now})
+                    quarantine_row(database, row, *missing, now, {"completed": now})
         return Completion(tuple(queued), tuple(quarantined))
 
 

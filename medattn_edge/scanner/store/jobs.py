@@ -1,4 +1,4 @@
-"""The store's second part: a complete series is claimed, and becomes a result or is quarantined."""
+"""Jobs on record: a complete series is claimed, and becomes a result or is quarantined."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from medattn_edge.scanner.store.records import Job, Output, code
-from medattn_edge.scanner.store.rows import Notes, Rows, held_version, move
+from medattn_edge.scanner.store.rows import Notes, StoreContext, held_version, move, quarantine_row, settle
 from medattn_edge.scanner.store.transitions import DeliveryState, State
 
 
-class Working(Rows):
-    """From `queued` to `segmented` or `quarantined`."""
+class Jobs:
+    """From `queued` to `segmented` or `quarantined`. Every method is one durable transaction, for any thread."""
+
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
 
     def claim(self, worker: str, accepts: Callable[[Job], bool] | None = None) -> Job | None:
         """The job that is complete for longest, running from now on; None if there is none.
 
-        accepts: whether this worker takes a job; called inside the transaction, so it only looks at its argument.
+        Args:
+            worker: who claims it.
+            accepts: whether this worker takes a job; called inside the transaction, so it only looks at its argument.
         """
-        with self.database.writing() as database:
+        with self._context.database.writing() as database:
             queued = database.execute(
                 "SELECT v.*, s.modality, s.body_part, s.description, s.calling_ae FROM versions v"
                 " JOIN series s USING (key) WHERE state = ? ORDER BY completed, id",
@@ -27,23 +32,23 @@ class Working(Rows):
             for row in queued:
                 job = _job(database, row)
                 if accepts is None or accepts(job):
-                    notes: Notes = {"attempts": job.attempt, "worker": worker, "claimed": self.clock()}
+                    notes: Notes = {"attempts": job.attempt, "worker": worker, "claimed": self._context.clock()}
                     move(database, row, State.RUNNING, notes)
                     return job
         return None
 
-    def holds(self, job: Job) -> bool:
+    def is_held(self, job: Job) -> bool:
         """Whether a job still runs for whoever claimed it: False once it was superseded or tried again."""
-        with self.database.reading() as database:
+        with self._context.database.reading() as database:
             return held_version(database, job) is not None
 
-    def segmented(self, job: Job, outputs: Sequence[Output], destinations: Sequence[str]) -> bool:
-        """The result is durable in its folder: deliver it. Without destinations it is delivered at once.
+    def record_result(self, job: Job, outputs: Sequence[Output], destinations: Sequence[str]) -> bool:
+        """Record that the result is durable in its folder, to be delivered; at once where no destination is named.
 
         False when the job is not held any more: then the result is not delivered, and its files are to be removed.
         """
-        now = self.clock()
-        with self.database.writing() as database:
+        now = self._context.clock()
+        with self._context.database.writing() as database:
             row = held_version(database, job)
             if row is None:
                 return False
@@ -59,26 +64,33 @@ class Working(Rows):
                 " ON CONFLICT (version_id, destination) DO NOTHING",
                 [(job.id, destination, DeliveryState.WAITING, now) for destination in destinations],
             )
-            self.settle(database, job.id)
+            settle(database, job.id, now)
         return True
 
-    def failed(self, job: Job, reason: str, detail: str = "", *, retry: bool = True) -> State | None:
-        """The worker crashed, hung or gave up: queued again as often as the policy says, else quarantined.
+    def fail(self, job: Job, reason: str, detail: str = "", *, retry: bool = True) -> State | None:
+        """Record that the worker crashed, hung or gave up: queued again as often as the policy says, else quarantined.
 
-        reason: a code. detail: for people, without identifiers. The state, or None when the job is not held any more.
+        Args:
+            job: as it was claimed.
+            reason: a code.
+            detail: for people, without identifiers.
+            retry: False where a second try would not help.
+
+        Returns:
+            The state, or None when the job is not held any more.
         """
-        with self.database.writing() as database:
+        with self._context.database.writing() as database:
             row = held_version(database, job)
             if row is None:
                 return None
             failures: Notes = {"failures": row["failures"] + 1}
-            if not retry or row["failures"] >= self.policy.retries:
-                return self.quarantine_row(database, row, reason, detail, failures)
+            if not retry or row["failures"] >= self._context.policy.retries:
+                return quarantine_row(database, row, reason, detail, self._context.clock(), failures)
             return move(database, row, State.QUEUED, {**failures, "reason": code(reason), "detail": detail})
 
     def quarantine(self, job: Job, reason: str, detail: str = "") -> bool:
-        """The series cannot be segmented, and trying again would not help. False when the job is not held any more."""
-        return self.failed(job, reason, detail, retry=False) is not None
+        """Quarantine a series that no second try would help. False when the job is not held any more."""
+        return self.fail(job, reason, detail, retry=False) is not None
 
 
 def _job(database: sqlite3.Connection, row: sqlite3.Row) -> Job:

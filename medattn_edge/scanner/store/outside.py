@@ -1,4 +1,4 @@
-"""A node seen from outside, by its folder alone: whether it runs, which it is, and what its database says."""
+"""A node seen from outside, by its folder only: whether it runs, which it is, and what its database says."""
 
 from __future__ import annotations
 
@@ -13,12 +13,9 @@ from urllib.parse import quote
 
 from medattn_edge.errors import HostError, IntegrityError, UsageError
 from medattn_edge.scanner.store.keys import SiteKey, site_key
+from medattn_edge.scanner.store.layout import Layout
 from medattn_edge.scanner.store.schema import BUSY_SECONDS, MIGRATIONS
 from medattn_edge.scanner.store.snapshot import Snapshot, take
-
-DATABASE = "node.sqlite"
-LOCK = "node.lock"
-KEY = "site.key"
 
 
 def snapshot_of(root: Path, recent: int = 20) -> Snapshot:
@@ -27,9 +24,9 @@ def snapshot_of(root: Path, recent: int = 20) -> Snapshot:
     Raises UsageError when there is no database, HostError when it may not be read, IntegrityError for a
     damaged one, or one of another version.
     """
-    path = root / DATABASE
-    check_readable(path)  # SQLite would say only that it is "unable to open" it
-    with _told(path):
+    path = Layout(root).database
+    _check_readable(path)  # SQLite would say only that it is "unable to open" it
+    with _readable(path):
         database = sqlite3.connect(
             f"file:{quote(os.fsencode(path.absolute()))}?mode=ro", timeout=BUSY_SECONDS, isolation_level=None, uri=True
         )
@@ -53,13 +50,18 @@ def site_of(root: Path) -> SiteKey:
 
     Raises UsageError when there is none, HostError when it may not be read.
     """
-    check_readable(root / KEY)
-    return site_key(root / KEY)
+    _check_readable(Layout(root).site_key)
+    return site_key(Layout(root).site_key)
 
 
-def check_readable(path: Path) -> None:
-    """Raises UsageError when a file of a node is not there, HostError when it may not be read."""
-    with _told(path):
+def check_has_run(root: Path) -> None:
+    """Raise UsageError unless a node has run in this root, HostError when that may not be read."""
+    _check_readable(Layout(root).database)
+    _check_readable(Layout(root).site_key)
+
+
+def _check_readable(path: Path) -> None:
+    with _readable(path):
         path.open("rb").close()
 
 
@@ -69,16 +71,16 @@ def is_held(root: Path) -> bool:
     Looked up in /proc, because to try the lock would be to take it from a node that starts.
     """
     try:
-        found = (root / LOCK).stat()
+        found = Layout(root).lock.stat()
         locks = Path("/proc/locks").read_text(encoding="ascii").splitlines()
     except OSError:
         return False
-    # By inode alone: what /proc calls the device is not what stat calls it on every file system.
+    # By inode only: what /proc calls the device is not what stat calls it on every file system.
     return any(re.search(rf"FLOCK .*:{found.st_ino} ", line) for line in locks)
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:

@@ -8,25 +8,38 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from medattn_edge.errors import OutputError
-from medattn_edge.scanner.store.disk import make_folder, rename_durably, write_durably
+from medattn_edge.scanner.store.disk import make_folder, remove_folder, rename_durably, write_durably
+from medattn_edge.scanner.store.layout import LETTER, Layout
 from medattn_edge.scanner.store.records import Delivery, code
-from medattn_edge.scanner.store.spool import Spool
 
 
-def letter_of(spool: Spool, delivery: Delivery) -> Path:
-    """Where the dead letter of a delivery lies, or would: dead/KEY-vN-DESTINATION."""
-    return spool.root / "dead" / f"{delivery.key}-v{delivery.version}-{delivery.destination}"
+class LetterError(OutputError):
+    """A dead letter cannot be written."""
 
 
-def write_letter(spool: Spool, delivery: Delivery, reason: str, when: float) -> Path:
+def letter_of(layout: Layout, delivery: Delivery) -> Path:
+    """Where the dead letter of a delivery lies, or would."""
+    return layout.dead_letter(delivery.key, delivery.version, delivery.destination)
+
+
+def write_letter(layout: Layout, delivery: Delivery, reason: str, when: float) -> Path:
     """Keep copies of the files that are there, and in letter.json why they were not taken; whole or not at all.
 
-    reason: a code. when: seconds since 1970. An earlier letter of the delivery is replaced. Raises OutputError.
+    An earlier letter of the delivery is replaced.
+
+    Args:
+        layout: of the node.
+        delivery: that is given up.
+        reason: a code.
+        when: seconds since 1970.
+
+    Raises:
+        LetterError: when it cannot be written.
     """
-    target, folder = letter_of(spool, delivery), spool.result(delivery.key, delivery.version)
+    target, folder = letter_of(layout, delivery), layout.result(delivery.key, delivery.version)
     draft = target.parent / f".{target.name}"  # removed at the next start if this is cut short
     files = [output.name for output in delivery.outputs if (folder / output.name).is_file()]
-    told = {
+    letter = {
         "series": delivery.key,
         "version": delivery.version,
         "destination": delivery.destination,
@@ -45,25 +58,25 @@ def write_letter(spool: Spool, delivery: Delivery, reason: str, when: float) -> 
         for name in files:
             with (folder / name).open("rb") as file:
                 write_durably(draft / name, file)
-        write_durably(draft / "letter.json", (json.dumps(told, indent=2) + "\n").encode())
+        write_durably(draft / LETTER, (json.dumps(letter, indent=2) + "\n").encode())
         if target.exists():
-            spool.remove(target)
+            remove_folder(target)
         rename_durably(draft, target)
     except OSError as error:
-        raise OutputError(
+        raise LetterError(
             f"cannot write the dead letter {target}: {error.strerror or error}",
             expected="free space and permission to write",
-            hint=f"df -h '{spool.root}'",
+            hint=f"df -h '{layout.root}'",
         ) from error
     return target
 
 
-def remove_letter(spool: Spool, delivery: Delivery) -> None:
-    """The delivery went out after all. Raises OutputError."""
-    target = letter_of(spool, delivery)
+def remove_letter(layout: Layout, delivery: Delivery) -> None:
+    """Remove the dead letter, if there is one, of a delivery that was taken after all. Raises OutputError."""
+    target = letter_of(layout, delivery)
     try:
         if target.exists():
-            spool.remove(target)
+            remove_folder(target)
     except OSError as error:
         raise OutputError(
             f"cannot remove the dead letter {target}: {error.strerror or error}",

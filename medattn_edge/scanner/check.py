@@ -1,0 +1,105 @@
+"""Whether what a configuration names works: every model opens and passes its canary, every destination answers."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from medattn_edge.errors import BackendError, HostError
+from medattn_edge.reasons import DELIVERY_REASONS, WORKER_REASONS
+from medattn_edge.scanner.config.node_config import Destination, Model, NodeConfig
+from medattn_edge.scanner.deliver.folder import probe
+from medattn_edge.scanner.deliver.send import DeliveryRefused, echo
+from medattn_edge.scanner.observe.log import Log
+from medattn_edge.scanner.work.supervisor import Supervisor
+from medattn_edge.scanner.work.tasks import WorkerLost
+
+_LOOK: Final = "look at what the worker wrote to stderr, and compare the artifact with its checkpoint"
+_STOP_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What came of one check.
+
+    Attributes:
+        kind: what was checked.
+        name: of the model or the destination.
+        ok: whether it works.
+        seconds: that the check took.
+        reason: a code; "" when it works.
+        meaning: what is wrong, for people; "" when it works.
+        action: what to do about it; "" when it works.
+        exit_code: that the command ends with when this is the first that fails.
+    """
+
+    kind: Literal["model", "destination"]
+    name: str
+    ok: bool
+    seconds: float
+    reason: str = ""
+    meaning: str = ""
+    action: str = ""
+    exit_code: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def check_node(config: NodeConfig, log: Log) -> Iterator[CheckResult]:
+    """Try every model in a worker process of its own, then every destination; one result each, as they come.
+
+    Nothing is segmented or delivered. A node may run meanwhile. Where it has a root, a canary whose answer is not
+    known yet is written down there, as the node would do.
+    """
+    with tempfile.TemporaryDirectory() as nowhere:
+        root = config.root if config.root.is_dir() else Path(nowhere)
+        for model in config.models:
+            yield _check_model(model, config, log, root)
+    for destination in config.destinations:
+        yield _check_destination(destination, config.calling_ae(destination))
+
+
+def _check_model(model: Model, config: NodeConfig, log: Log, root: Path) -> CheckResult:
+    began = time.monotonic()
+    supervisor = Supervisor(model.device, [model], config.limits, log, root)
+    try:
+        supervisor.start()
+        unwanted = supervisor.unwanted_modules()
+    except WorkerLost as lost:
+        reason = WORKER_REASONS.get(lost.why)
+        action = _LOOK if reason is None else reason.action
+        code = BackendError.exit_code
+        return CheckResult("model", model.name, False, _since(began), lost.why or lost.reason, lost.found, action, code)
+    finally:
+        supervisor.stop(_STOP_S)
+    if unwanted:
+        reason, code = WORKER_REASONS["unwanted_modules"], HostError.exit_code
+        meaning = f"{reason.meaning}: {', '.join(unwanted)}"
+        return CheckResult("model", model.name, False, _since(began), reason.code, meaning, reason.action, code)
+    return CheckResult("model", model.name, True, _since(began))
+
+
+def _check_destination(destination: Destination, calling_ae: str) -> CheckResult:
+    began = time.monotonic()
+    try:
+        if destination.folder is not None:
+            probe(destination.folder)
+        else:
+            echo(destination, calling_ae)
+    except DeliveryRefused as refusal:
+        known, code = DELIVERY_REASONS[refusal.reason], HostError.exit_code
+        seconds = _since(began)
+        return CheckResult(
+            "destination", destination.name, False, seconds, known.code, known.meaning, known.action, code
+        )
+    return CheckResult("destination", destination.name, True, _since(began))
+
+
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 3)

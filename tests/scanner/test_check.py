@@ -1,0 +1,88 @@
+"""node check: real workers and real archives, and what it says when one of them does not work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("highdicom", reason="the extra node is not installed")
+pytest.importorskip("pynetdicom", reason="the extra node is not installed")
+pytest.importorskip("onnxruntime", reason="the extra onnxruntime is not installed")
+
+from medattn_edge.artifact import manifest_path
+from medattn_edge.reasons import WORKER_REASONS
+from tests.support.dicom_peers import free_port
+from tests.support.node_files import write
+from tests.support.running_node import command
+
+
+def configured(folder: Path, model: Path, destinations: list[dict[str, Any]]) -> Path:
+    return write(
+        folder,
+        {
+            "node": {"root": "root"},
+            "watch": {"folder": "incoming"},
+            "model": [{"name": "lungs", "artifact": model, "threads": 1}],
+            "destination": destinations,
+            "limits": {"start_timeout_s": 60.0},
+        },
+    )
+
+
+def test_what_works_is_a_line_each_and_nothing_stays_behind(tmp_path, model, archive):
+    (tmp_path / "results").mkdir()
+    folder = {"name": "shelf", "folder": "results"}
+    config = configured(tmp_path, model, [folder, archive.destination])
+    done = command("node", "check", "--config", config)
+    assert done.returncode == 0, done.stderr
+    assert [line.partition(" (")[0] for line in done.stdout.splitlines()] == [
+        "model lungs: ok",
+        "destination shelf: ok",
+        "destination pacs: ok",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["node.toml", "results"]
+    assert (list((tmp_path / "results").iterdir()), archive.segs) == ([], [])
+
+
+def test_what_does_not_work_says_why_and_what_to_do_and_the_rest_is_tried_too(tmp_path, model):
+    down = {"name": "pacs", "host": "127.0.0.1", "port": free_port(), "ae_title": "ARCHIVE", "timeout_s": 2.0}
+    config = configured(tmp_path, model, [down, {"name": "shelf", "folder": "gone"}])
+    done = command("node", "check", "--config", config, "--json")
+    assert done.returncode == 3
+    document = json.loads(done.stdout)
+    assert document["ok"] is False
+    assert [(one["kind"], one["name"], one["reason"]) for one in document["checks"]] == [
+        ("model", "lungs", ""),
+        ("destination", "pacs", "no_connection"),
+        ("destination", "shelf", "folder_missing"),
+    ]
+    told = command("node", "check", "--config", config).stdout
+    assert "Nobody answers at its address. See whether the archive and the network are up." in told
+    assert "Its folder is not there. Mount or make the folder." in told
+
+
+def test_a_canary_with_another_answer_is_a_model_that_does_not_work(tmp_path, model, archive):
+    config = configured(tmp_path, model, [archive.destination])
+    (tmp_path / "root").mkdir(mode=0o700)
+    assert command("node", "check", "--config", config).returncode == 0
+    record = tmp_path / "root" / "canary.json"
+    [key] = json.loads(record.read_text())
+    record.write_text(json.dumps({key: "0" * 64}))
+    done = command("node", "check", "--config", config, "--json")
+    assert done.returncode == 6
+    first, second = json.loads(done.stdout)["checks"]
+    assert (first["reason"], second["ok"]) == ("canary_changed", True)
+    assert str(tmp_path) in first["meaning"]
+    assert first["action"] == WORKER_REASONS["canary_changed"].action
+
+
+def test_an_artifact_that_was_changed_is_told_before_anything_is_tried(tmp_path, model):
+    changed = tmp_path / "changed.onnx"
+    shutil.copy(manifest_path(model), manifest_path(changed))
+    changed.write_bytes(model.read_bytes() + b"\0")
+    done = command("node", "check", "--config", configured(tmp_path, changed, [{"name": "shelf", "folder": "r"}]))
+    assert (done.returncode, done.stdout) == (5, "")
