@@ -59,6 +59,8 @@ def _layout(name: str, source: str, head: str) -> Layout:
         modules=lambda config: _modules(head),
         first=("encoder.0.1.0.weight",),
         last=("head.weight",),
+        levels=r"Conv(\d+)\.conv",
+        depth=_LEVELS,
     )
 
 

@@ -17,6 +17,7 @@ from medattn_edge.spec import Intensity
 
 Shapes = Mapping[str, tuple[int, ...]]
 Config = dict[str, Any]
+Candidates = Mapping[str, tuple[Any, ...]]
 
 
 class TrainingOutputs(NamedTuple):
@@ -122,7 +123,7 @@ class Layout:
     config: shapes -> the network's settings. modules: settings -> published module path to our module path, a prefix of
     the keys on either side. first, last: our keys of the convolutions that tell C and K; the first one present counts.
     dead: a pattern of published keys that are never executed, and are dropped. usual: settings to compare an unknown
-    file with.
+    file with. levels: a pattern of keys whose group counts the levels, where the network has `depth` of them.
     """
 
     name: str
@@ -134,6 +135,8 @@ class Layout:
     last: tuple[str, ...]
     dead: str = "(?!)"
     usual: Mapping[str, Any] = field(default_factory=dict)
+    levels: str = ""
+    depth: int = 0
 
     def is_dead(self, key: str) -> bool:
         """Whether a published key is never executed."""
@@ -168,6 +171,8 @@ class Network:
     name: as --network takes it. build: settings, C, K -> network.
     settings: every setting with its default. patch, intensity, axes: what a foreign checkpoint, which says nothing, is
     assumed to expect. patch_3d: the patch when the settings say dims 3. layouts: published forms of its state_dict.
+    open_settings: full settings -> those that keys and shapes cannot tell, each with its candidates, the most usual
+    first. accepts: what a setting may be whose default does not show it by its type.
     """
 
     name: str
@@ -179,6 +184,8 @@ class Network:
     intensity: Intensity = field(default_factory=Intensity)
     axes: str = ""
     patch_3d: tuple[int, ...] = ()
+    open_settings: Callable[[Config], Candidates] = lambda settings: {}
+    accepts: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
 
     def patch_for(self, settings: Mapping[str, Any]) -> tuple[int, ...]:
         """The default patch for these settings."""

@@ -26,6 +26,7 @@ from medattn_edge.backends.torch.deprecations import torchscript_is_deprecated
 from medattn_edge.errors import CheckpointError, IntegrityError, MedattnError, OutputError
 from medattn_edge.models import build, checkpoint, networks
 from medattn_edge.models.resnet import BACKBONES
+from medattn_edge.models.weights import recognise
 from medattn_edge.spec import Intensity, ModelSpec
 
 GUIDED = {"width": 8, "backbone_width": 16}
@@ -125,7 +126,7 @@ def test_the_backbone_of_a_self_guided_file_is_told_from_its_shapes(backbone):
         state = record.build(config, 1, 2).state_dict()
     shapes = {theirs: tuple(state[ours].shape) for ours, theirs in layout.published(state, config).items()}
     assert len(shapes) == len(state)
-    assert checkpoint.recognise(shapes) == (record, layout)
+    assert recognise(shapes) == (record, layout)
     assert layout.config(shapes) == config
 
 
