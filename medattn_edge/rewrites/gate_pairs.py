@@ -47,7 +47,7 @@ def apply(network: SegmentationNetwork) -> list[str]:
     touched = []
     groups = [*sites(network, GateGroup), *sites(network, JoinedGates)]
     for path, group in groups:
-        if len(group.gates) == 2:
+        if len(group.gates) == 2 and not any(gate.softplus or gate.softmax for gate in group.gates):
             joined = group if isinstance(group, JoinedGates) else JoinedGates(group)
             network.set_submodule(path, PairedGates(joined))
             touched.append(path)

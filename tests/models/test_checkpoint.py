@@ -127,7 +127,7 @@ def test_the_backbone_of_a_self_guided_file_is_told_from_its_shapes(backbone):
     shapes = {theirs: tuple(state[ours].shape) for ours, theirs in layout.published(state, config).items()}
     assert len(shapes) == len(state)
     assert recognise(shapes) == (record, layout)
-    assert layout.config(shapes) == config
+    assert {**record.settings, **layout.config(shapes)} == config
 
 
 @pytest.mark.parametrize("name", ["agn_multi_dsv", "agn_single_dsv", "agn_grid"])
@@ -142,11 +142,11 @@ def test_a_theta_without_stride_is_told_from_its_shape(name, published, tmp_path
 @pytest.mark.parametrize("dims", [2, 3])
 def test_the_depth_of_a_monai_file_is_told_from_its_keys(dims, channels, published, tmp_path):
     record, layout = layouts()["monai_attentionunet"]
-    network = record.build({"dims": dims, "channels": channels}, 1, 2)
+    network = record.build({"dims": dims, "channels": channels, "strides": 2}, 1, 2)
     names = layout.published(network.state_dict(), {"dims": dims, "channels": channels})
     torch.save({names[key]: value for key, value in network.state_dict().items()}, tmp_path / "model.pth")
     loaded = checkpoint.load(tmp_path / "model.pth")
-    assert dict(loaded.spec.config) == {"dims": dims, "channels": channels}
+    assert dict(loaded.spec.config) == {"dims": dims, "channels": channels, "strides": 2}
     assert loaded.spec.dims == dims
 
 
