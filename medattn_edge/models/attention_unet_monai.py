@@ -79,7 +79,7 @@ def _level(dims: int, below: int, here: int, step: tuple[int, ...]) -> DecoderLe
         below,
         here,
         3,
-        stride=step,
+        stride=step,  # type: ignore[arg-type]
         padding=1,
         output_padding=tuple(one - 1 for one in step),  # type: ignore[arg-type]
     )
