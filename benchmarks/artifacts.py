@@ -24,13 +24,13 @@ from medattn_edge.artifact import Artifact, tool_versions
 from medattn_edge.atomic import replacing
 from medattn_edge.backends.compiler import CompileSettings
 from medattn_edge.compile.compilation import compile_artifact
-from medattn_edge.export import ExportSettings, export_network
+from medattn_edge.exporters import ExportSettings, export_fp32
 from medattn_edge.models import checkpoint as checkpoints
 from medattn_edge.precision import fp16
-from medattn_edge.rewrites import defaults, fuse
+from medattn_edge.rewrites import defaults, rewrite
 
 # A change in these makes other files.
-_MADE_BY = ("models/*.py", "rewrites/*.py", "export/*.py", "precision/**/*.py", "backends/openvino/*.py")
+_MADE_BY = ("models/*.py", "rewrites/*.py", "exporters/*.py", "precision/**/*.py", "backends/openvino/*.py")
 _AND_BY = ("networks.py", "artifacts.py", "quantised.py")
 
 
@@ -176,15 +176,12 @@ class Files:
         path = self.folder / name
         if not path.is_file():
             spec = self.loaded.spec
-            fused = fuse(self.loaded.network, defaults(runtime, spec.patch), spec)
-            export_network(
-                self.loaded,
+            export_fp32(
+                rewrite(self.loaded, defaults(runtime, spec.patch)),
                 path,
                 {"held out": self.patches[1][:1]},
-                deployed=fused.network,
                 settings=ExportSettings(batch=self.case.batch),
                 gate=self.case.gates["fp32"],
-                rewrites=fused.rewrites,
             )
         return path
 
@@ -203,11 +200,15 @@ class Files:
             fp16.convert(Artifact.read(source), path, real, noise, gate=self.case.gates["fp16"])
         return path
 
-    def _int8(self, name: str, source: Path, door: str, profile: str = "cpu") -> Path:
+    def _int8(self, name: str, source: Path, quantizer: str, profile: str = "cpu") -> Path:
         path = self.folder / name
         if not path.is_file():
             int8(
-                Artifact.read(source), path, (door, profile), self.patches, (self.case.gates["int8"], self.case.trials)
+                Artifact.read(source),
+                path,
+                (quantizer, profile),
+                self.patches,
+                (self.case.gates["int8"], self.case.trials),
             )
         return path
 

@@ -22,19 +22,20 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import typer
 
-from medattn_edge.agreement import LogitsDistance, Thresholds
+from medattn_edge import gates
+from medattn_edge.agreement import LogitsDistance
 from medattn_edge.artifact import Artifact, manifest_path, sha256
 from medattn_edge.backends.compiler import CompileSettings
 from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Options
 from medattn_edge.compile.compilation import compile_artifact
-from medattn_edge.export import export_network, random_patches
+from medattn_edge.exporters import export_fp32, random_patches
 from medattn_edge.models import build, checkpoint, network_record
 from medattn_edge.precision import fp16
 from medattn_edge.precision.observe import floating_tensors, ranges
 from medattn_edge.precision.onnx_graph import operators, read
-from medattn_edge.precision.quantizers.quantizer import Calibration, Recipe, doors
-from medattn_edge.rewrites import ALWAYS_GOOD, fuse
+from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, quantizers
+from medattn_edge.rewrites import ALWAYS_GOOD, rewrite
 from medattn_edge.spec import ModelSpec
 
 LIMIT_MIB = 1536.0  # over the weights, at 512
@@ -124,7 +125,7 @@ class Files:
         if not path.is_file():
             parent = Artifact.read(self.onnx())
             noise = random_patches(parent.spec, 1, seed=1)
-            gate = Thresholds(min_sqnr_db=40.0)  # untrained weights have no labels to keep
+            gate = gates.FP16_NOISE.thresholds  # untrained weights have no labels to keep
             fp16.convert(parent, path, {"noise": noise}, random_patches(parent.spec, 1), gate=gate)
         return path
 
@@ -140,24 +141,23 @@ class Files:
         path = self.folder / name
         if not path.is_file():
             loaded = checkpoint.load(self.checkpoint())
-            fused = fuse(loaded.network, names)
-            export_network(loaded, path, {"random": random_patches(loaded.spec, 1)}, deployed=fused.network)
+            export_fp32(rewrite(loaded, names), path, {"random": random_patches(loaded.spec, 1)})
         return path
 
-    def _quantised(self, name: str, door_name: str) -> Path:
-        """By the door itself: no gate can be held by weights that never learnt."""
+    def _quantised(self, name: str, quantizer_name: str) -> Path:
+        """By the quantizer itself: no gate can be held by weights that never learnt."""
         path = self.folder / name
         if not path.is_file():
-            parent, door = Artifact.read(self.onnx()), doors()[door_name]
+            parent, quantizer = Artifact.read(self.onnx()), quantizers()[quantizer_name]
             model, noise = read(parent.path), random_patches(parent.spec, 1, seed=1)
             calibration = Calibration([noise], "0" * 64, lambda: ranges(model, floating_tensors(model), [noise]))
-            files = {suffix: path.with_suffix(suffix) for suffix in (path.suffix, *door.companions)}
-            door.quantise(parent, model, calibration, Recipe("cpu"), files)
+            files = {suffix: path.with_suffix(suffix) for suffix in (path.suffix, *quantizer.companions)}
+            quantizer.quantise(parent, model, calibration, QuantizationRecipe("cpu"), files)
             manifest = parent.manifest.child(
                 precision="int8",
                 sha256=sha256(path),
                 operators=operators(read(path)) if path.suffix == ".onnx" else dict(parent.manifest.operators),
-                companions={suffix: sha256(path.with_suffix(suffix)) for suffix in door.companions},
+                companions={suffix: sha256(path.with_suffix(suffix)) for suffix in quantizer.companions},
             )
             manifest_path(path).write_text(json.dumps(manifest.to_json(), indent=2) + "\n", encoding="utf-8")
         return path

@@ -11,20 +11,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from medattn_edge import gates
 from medattn_edge.agreement import Thresholds
 
-FP32 = Thresholds(min_sqnr_db=90.0)  # of two FP32 runtimes, which sum in another order; BF16 has 75 dB at most
+FP32 = Thresholds(min_sqnr_db=gates.FP32.limits["min_sqnr_db"])
 FP32_ON_GPU = FP32
 BY_DICE = {
     "fp32": FP32,
-    "fp16": Thresholds(min_sqnr_db=40.0, min_dice=0.9995),
-    "int8": Thresholds(min_dice=0.999),
+    "fp16": gates.FP16.thresholds,
+    "int8": gates.INT8.thresholds,
 }
 
 
 def by_sqnr(int8_db: float) -> dict[str, Thresholds]:
     """The gates of a network that has learnt nothing."""
-    return {"fp32": FP32, "fp16": Thresholds(min_sqnr_db=40.0), "int8": Thresholds(min_sqnr_db=int8_db)}
+    return {"fp32": FP32, "fp16": gates.FP16_NOISE.thresholds, "int8": Thresholds(min_sqnr_db=int8_db)}
 
 
 class Case(NamedTuple):

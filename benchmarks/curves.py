@@ -16,7 +16,7 @@ import typer
 from cases import OURS, REFERENCE, Case, by_sqnr
 from suite import FOLDER, RESULTS, run, write
 
-from medattn_edge.evaluation import Settings
+from medattn_edge.evaluation import BenchSettings
 
 _INT8_DB = 25.0  # of networks that have learnt nothing: enough to see a broken graph, which is all there is to judge
 _SHOWN = ("fused.onnx", "fused.xml", "int8.xml")
@@ -122,7 +122,7 @@ def measured(curve: Curve, duration: float, folder: Path) -> dict[str, Any]:
     """The result of one curve: the rows of all points, each with its `x`; the environment is that of the last one."""
     rows, absent, document = list[dict[str, Any]](), dict[str, str](), dict[str, Any]()
     for point in curve.points:
-        settings = replace(Settings(duration_s=duration, seconds=1800), threads=point.threads)
+        settings = replace(BenchSettings(duration_s=duration, timeout_s=1800), threads=point.threads)
         document = run(point.case, FORMS, settings, folder)
         rows += [{"x": point.x, **row} for row in document["rows"]]
         absent |= {f"{row} at {point.x}": why for row, why in document["absent"].items()}

@@ -3,7 +3,7 @@
     python benchmarks/precision.py CHECKPOINT SCAN -o results.json [--patch 32x96x96] [--labels LABELS ...]
 
 Runs the commands that a user would: export in FP32 and FP16, calibrate for each runtime, compare on the whole scan.
-With labels, `true Dice` is MLPerf's rule: the least share that a label keeps of the FP32 network's own Dice. INT8 is
+With labels, `true Dice` is MLPerf's rule: the smallest share that a label keeps of the FP32 network's own Dice. INT8 is
 judged on the part of the scan that it was not calibrated on; the comparison then sees all of it.
 """
 
@@ -18,8 +18,10 @@ from typing import Annotated, Any
 
 import typer
 
+from medattn_edge import gates
+
 PROGRAM = Path(sys.executable).with_name("medattn-edge")
-HEAD = ("file", "runs in", "layers in FP", "least Dice", "SQNR dB", "true Dice", "FP32 time / its time")
+HEAD = ("file", "runs in", "layers in FP", "minimum Dice", "SQNR dB", "true Dice", "FP32 time / its time")
 
 
 def main(
@@ -29,7 +31,7 @@ def main(
     patch: str = "",
     labels: Annotated[Path | None, typer.Option()] = None,
     label_value: Annotated[list[str] | None, typer.Option()] = None,
-    gate: float = 0.999,
+    gate: float = gates.INT8.limits["min_dice"],
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, size = Path(name), ["--patch", patch] if patch else []
@@ -77,7 +79,7 @@ def row(candidate: dict[str, Any], recipe: dict[str, Any] | None) -> dict[str, s
         "file": Path(candidate["artifact"]).name,
         "runs in": backend,
         "layers in FP": str(sum(len(one["layers"]) for one in recipe["floating"])) if recipe else "-",
-        "least Dice": f"{min(case['dice'].values()):.5f}" if case else candidate["failures"][0],
+        "minimum Dice": f"{min(case['dice'].values()):.5f}" if case else candidate["failures"][0],
         "SQNR dB": f"{case['sqnr_db']:.1f}" if case and case["sqnr_db"] is not None else "-",
         "true Dice": f"{min(shares):.5f}" if shares else "-",
         "FP32 time / its time": f"{speed['ratio_to_fp32']:.2f}" if timed else "-",

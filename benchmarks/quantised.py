@@ -1,4 +1,4 @@
-"""FP32 ONNX -> INT8 through one door, judged by any gate: an SQNR floor as well as a Dice.
+"""FP32 ONNX -> INT8 through one quantizer, judged by any gate: an SQNR floor as well as a Dice.
 
 `medattn-edge calibrate` asks for Dice on real scans, which deterministic weights do not have.
 """
@@ -19,13 +19,11 @@ from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options, Session
 from medattn_edge.host import hardware
 from medattn_edge.precision.judge import Verdict
-from medattn_edge.precision.layers import layers
 from medattn_edge.precision.observe import floating_tensors
 from medattn_edge.precision.onnx_graph import read
-from medattn_edge.precision.quantizers.quantizer import Calibration, Recipe, doors
-from medattn_edge.precision.sensitivity import fewest_floating, rank
+from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, quantizers
 from medattn_edge.precision.statistics import activation_ranges
-from medattn_edge.precision.trials import Candidate, Runtime, Trials, installed
+from medattn_edge.precision.trials import QuantizationTrials, QuantizedCandidate, TrialRuntime, install
 
 
 class Runs(list[Any]):
@@ -55,43 +53,33 @@ def int8(
 ) -> Artifact:
     """Write the INT8 artifact of an FP32 ONNX artifact: the best that the trials give, also when the gate fails.
 
-    way: door and profile. patches: to calibrate on, and others to judge on. limits: the gate, and how many graphs may
-    be judged; while it fails, the layers that lose most go back to floating point.
+    Args:
+        parent: the FP32 artifact.
+        path: to write, .onnx or .xml.
+        way: quantizer and profile.
+        patches: to calibrate on, and others to judge on.
+        limits: the gate, and how many graphs may be judged; while it fails, the layers that lose most go back to
+            floating point.
     """
-    (name, profile), (calibrated, held_out), (gate, trials) = way, patches, limits
-    door, model = doors()[name], read(parent.path)
+    (name, profile), (calibrated, held_out), (gate, limit) = way, patches, limits
+    quantizer, model = quantizers()[name], read(parent.path)
     runs = Runs(calibrated, parent.manifest.batch or 1)
-    recipe = Recipe(profile, hardware.isa(hardware.cpu()))
+    recipe = QuantizationRecipe(profile, hardware.isa(hardware.cpu()))
     ranges = cache(lambda: activation_ranges(model, floating_tensors(model), runs, recipe.method))
     as_written = profile == "tensorrt"  # what a CPU makes of it is not what will run
-    runtime = Runtime("openvino" if path.suffix == ".xml" else "onnxruntime", optimise=not as_written)
+    runtime = TrialRuntime("openvino" if path.suffix == ".xml" else "onnxruntime", optimise=not as_written)
     with OnnxRuntimeSession(parent, Options()) as reference, tempfile.TemporaryDirectory() as folder:
         judge: Any = Judge(reference, held_out, gate, parent.manifest.batch or 1)
-        made = Trials(parent, model, Calibration(runs, runs.digest, ranges), judge, runtime, (Path(folder), trials))
-        best = made.candidate(door, recipe)
+        trials = QuantizationTrials(
+            parent, model, Calibration(runs, runs.digest, ranges), judge, runtime, (Path(folder), limit)
+        )
+        best = trials.candidate(quantizer, recipe)
         if not best.verdict.holds and best.verdict.agreement.finite:
-            best = _with_floating_layers(made, best)
-        told = {"door": name, "floating": list(best.recipe.floating), "trials": made.count}
-        manifest = replace(best.artifact.manifest, recipe={**told, **best.verdict.to_json()})
-        return installed(Artifact(best.artifact.path, manifest), path)
+            best, _ = trials.with_floating_layers(best, closeness=_closeness)
+        how = {"quantizer": name, "floating": list(best.recipe.floating), "trials": trials.count}
+        manifest = replace(best.artifact.manifest, recipe={**how, **best.verdict.to_json()})
+        return install(Artifact(best.artifact.path, manifest), path)
 
 
-def _with_floating_layers(trials: Trials, first: Candidate) -> Candidate:
-    from medattn_edge.precision.int8 import NOTHING_KEPT
-
-    found = layers(trials.model)
-    ranking = rank(found, max(1, trials.left // 2), trials.alone(first.recipe, NOTHING_KEPT))
-
-    def floating(nodes: tuple[str, ...]) -> Verdict | None:
-        if not trials.left:
-            return None
-        return trials.candidate(first.door, replace(first.recipe, floating=nodes)).verdict
-
-    fewest_floating(ranking, floating)
-    made = [one for one in trials.made if len(one.recipe.floating) < len(found)]  # else nothing of it is INT8
-    enough = [one for one in made if one.verdict.holds]
-    return min(enough, key=lambda one: len(one.recipe.floating)) if enough else max(made, key=_closeness)
-
-
-def _closeness(candidate: Candidate) -> float:
+def _closeness(candidate: QuantizedCandidate) -> float:
     return candidate.verdict.agreement.sqnr_db

@@ -29,8 +29,8 @@ from medattn_edge.backends import backends, missing_packages
 from medattn_edge.backends.runtimes import Runtime
 from medattn_edge.backends.torch.eager import EagerSession
 from medattn_edge.errors import MedattnError, MissingDependency
-from medattn_edge.evaluation import Candidate, Report, Settings, measure
-from medattn_edge.export.flops import gflop
+from medattn_edge.evaluation import BenchCandidate, BenchReport, BenchSettings, measure_candidates
+from medattn_edge.exporters.flops import gflop
 from medattn_edge.host import hardware
 
 HERE = Path(__file__).parent
@@ -55,20 +55,20 @@ def main(
     if gpu and not hardware.gpus():
         print("no NVIDIA GPU with a driver is here", file=sys.stderr)
         raise typer.Exit(3)
-    settings = Settings(duration_s=duration, threads=threads, seconds=1800)
+    settings = BenchSettings(duration_s=duration, threads=threads, timeout_s=1800)
     for name in names or known:
         document = run(known[name], ON_GPU if gpu else ON_CPU, settings, folder)
         write(document, output / f"{name}{'-gpu' if gpu else ''}.json")
         print(table(document))
 
 
-def run(case: Case, forms: Sequence[Form], settings: Settings, folder: Path = FOLDER) -> dict[str, Any]:
+def run(case: Case, forms: Sequence[Form], settings: BenchSettings, folder: Path = FOLDER) -> dict[str, Any]:
     """The results of one case; the first row is the eager network on the CPU."""
     files = Files(case, folder)
     found, absent = candidates(files, forms)
     _say(f"{case.name}: measuring {len(found) + 1} rows")
     reference = _candidate(files, REFERENCE, files.checkpoint())
-    report = measure(reference, found, {"held out": files.patches[1]}, replace(settings, batch=case.batch))
+    report = measure_candidates(reference, found, {"held out": files.patches[1]}, replace(settings, batch=case.batch))
     learnt = "a real chest CT" if networks.is_shipped(case) else "smooth random images: the network has learnt nothing"
     weights = "trained" if networks.is_shipped(case) else "initial" if case.initial else "deterministic"
     about: dict[str, Any] = {"name": case.name, "source": case.source, "weights": weights, "judged_on": learnt}
@@ -91,7 +91,7 @@ def _constant_db(files: Files) -> float | None:
     return None if distance.sqnr_db == IDENTICAL_DB else distance.sqnr_db
 
 
-def candidates(files: Files, forms: Sequence[Form]) -> tuple[list[Candidate], dict[str, str]]:
+def candidates(files: Files, forms: Sequence[Form]) -> tuple[list[BenchCandidate], dict[str, str]]:
     """What can be measured, and why the rest cannot; the files are made where they are not there yet."""
     found, absent = [], {}
     for form in forms:
@@ -112,10 +112,10 @@ def _check_here(form: Form) -> None:
         raise MissingDependency("torch.compile finds no C++ compiler", expected="g++", hint="apt-get install g++")
 
 
-def _candidate(files: Files, form: Form, path: Path) -> Candidate:
+def _candidate(files: Files, form: Form, path: Path) -> BenchCandidate:
     case, is_artifact = files.case, manifest_path(path).is_file()
     spec = files.loaded.spec
-    return Candidate(
+    return BenchCandidate(
         name=form.name,
         path=path,
         runtime=Runtime(form.runs or form.backend, form.backend, form.device),
@@ -135,7 +135,7 @@ def _default_precision() -> str:
     return "bf16" if "BF16" in imported().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "fp32"
 
 
-def _ratios(report: Report) -> list[dict[str, Any]]:
+def _ratios(report: BenchReport) -> list[dict[str, Any]]:
     """For each row, its paired ratios to the baselines, each with its quartiles; null where either has no speed."""
     baselines = {
         field: next((row.latency for row in report.rows if row.artifact == name), None)

@@ -17,7 +17,7 @@ from cases import CASES, OURS, Case, Form
 from suite import FOLDER, ON_CPU, ON_GPU, RESULTS, run, table, write
 
 from medattn_edge.backends import open_session
-from medattn_edge.evaluation import Settings
+from medattn_edge.evaluation import BenchSettings
 from medattn_edge.host import hardware
 
 DURATION_S = float(os.environ.get("BENCH_DURATION_S", "10"))
@@ -37,7 +37,7 @@ def test_rows_on_the_gpu(case: Case, benchmark: Any) -> None:
 
 
 def measured(case: Case, forms: Sequence[Form], benchmark: Any, path: Path) -> None:
-    document = run(case, forms, Settings(duration_s=DURATION_S, seconds=1800))
+    document = run(case, forms, BenchSettings(duration_s=DURATION_S, timeout_s=1800))
     write(document, path)
     print(f"\n{table(document)}")
     benchmark.extra_info["rows"] = document["rows"]

@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING, Any
 from . import console
 
 if TYPE_CHECKING:
-    from medattn_edge.evaluation import Candidate, Settings
+    from medattn_edge.evaluation import MeasurementPlan
 
 
-def announce(settings: Settings, rows: list[Candidate]) -> None:
+def announce(plan: MeasurementPlan) -> None:
     """What will be measured with what, on stderr."""
     from medattn_edge.host import hardware
 
-    cpu = hardware.cpu()
+    cpu, settings, rows = hardware.cpu(), plan.settings, 1 + len(plan.candidates)
+    for note in plan.notes:
+        console.note(note)
     several = "s" if settings.threads != 1 else ""
     console.note(
         f"{settings.threads} thread{several}, {cpu.model}, {', '.join(cpu.isa) or 'no instruction set we know'}"
     )
-    seconds = len(rows) * (settings.duration_s + settings.warm_up_s)
-    console.note(f"{len(rows)} rows with the reference, each in a process of its own: at least {seconds:.0f} s")
+    seconds = rows * (settings.duration_s + settings.warm_up_s)
+    console.note(f"{rows} rows with the reference, each in a process of its own: at least {seconds:.0f} s")
 
 
 def tell(document: dict[str, Any]) -> None:
@@ -84,11 +86,11 @@ def _milliseconds(value: float) -> str:
 
 
 def _agreement(row: dict[str, Any]) -> str:
-    found = row["agreement"]
-    if found is None:
+    agreement = row["agreement"]
+    if agreement is None:
         return "-"
-    sqnr = "identical" if found["max_abs"] == 0 else f"{_number(found['sqnr_db'], '.1f')} dB"
-    return f"{sqnr}\nlabels {found['label_match']:.6f}\nDice {found['least_dice']:.6f}"
+    sqnr = "identical" if agreement["max_abs"] == 0 else f"{_number(agreement['sqnr_db'], '.1f')} dB"
+    return f"{sqnr}\nlabels {agreement['label_match']:.6f}\nDice {agreement['min_dice']:.6f}"
 
 
 def _precision(row: dict[str, Any]) -> str:

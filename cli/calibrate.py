@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medattn_edge.errors import InputError, UsageError
+from medattn_edge import gates
+from medattn_edge.errors import UsageError
 
 from . import console
-from .truth import parse_values, true_labels
 
 if TYPE_CHECKING:
     from medattn_edge.artifact import Artifact
-    from medattn_edge.volume import Volume
 
 Option = typer.Option
 
 
 def command(  # noqa: PLR0913
     artifact: Annotated[Path, typer.Argument(metavar="NET.onnx", help="An FP32 artifact, as export writes it.")],
-    output: Annotated[Path, Option("--output", "-o", help="NAME.onnx (Q/DQ), or NAME.xml for OpenVINO alone.")],
+    output: Annotated[Path, Option("--output", "-o", help="NAME.onnx (Q/DQ), or NAME.xml for OpenVINO only.")],
     profile: Annotated[
         Literal["cpu", "tensorrt"], Option(help="For ONNX Runtime and OpenVINO, or for TensorRT 10, 11 and RTX.")
     ],
-    scans: Annotated[list[Path] | None, typer.Argument(metavar="SCAN...", help="Real scans to calibrate on.")] = None,
+    scans: Annotated[
+        list[Path] | None, typer.Argument(metavar="SCAN...", help="Real scans, or DICOM folders, to calibrate on.")
+    ] = None,
     held_out: Annotated[
         list[Path] | None,
         Option("--held-out", metavar="SCAN", help="To judge on; repeat it. By default the last scan, or a part."),
@@ -45,10 +43,13 @@ def command(  # noqa: PLR0913
     ] = "minmax",
     samples: Annotated[int, Option("--samples", min=1, help="Patches to calibrate on, half of them foreground.")] = 32,
     held_out_samples: Annotated[int, Option("--held-out-samples", min=1, help="Patches to judge on.")] = 16,
-    gate: Annotated[float, Option("--gate", min=0, max=1, help="Least Dice of every label with the FP32 one.")] = 0.999,
-    door: Annotated[
-        str, Option("--door", help="nncf-onnx, nncf-openvino or onnxruntime; by default the best of all that fit.")
+    gate: Annotated[
+        float, Option("--gate", min=0, max=1, help="Minimum Dice of every label with the FP32 one.")
+    ] = gates.INT8.limits["min_dice"],
+    quantizer: Annotated[
+        str, Option("--quantizer", help="nncf-onnx, nncf-openvino or onnxruntime; by default the best of all that fit.")
     ] = "",
+    door: Annotated[str | None, Option("--door", hidden=True)] = None,
     runtime: Annotated[
         Literal["onnxruntime", "openvino"] | None, Option(help="To judge and time in, for --profile cpu.")
     ] = None,
@@ -65,101 +66,82 @@ def command(  # noqa: PLR0913
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Quantise to INT8; exit code 1, and no file, when the gate cannot be held."""
-    from medattn_edge.artifact import Artifact
-    from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
-    from medattn_edge.backends.session import Options
-    from medattn_edge.host import hardware
-    from medattn_edge.precision import windows
+    from medattn_edge.inference.truth import parse_label_values
+    from medattn_edge.precision import CalibrationSettings, calibrate
     from medattn_edge.precision.cache import Cache
-    from medattn_edge.precision.int8 import Settings, calibrate, doors_for
-    from medattn_edge.precision.quantizers.quantizer import Recipe
 
-    parent = Artifact.read(artifact)
-    recipe = Recipe(profile, isa or hardware.isa(hardware.cpu()), method)
-    settings = Settings(recipe, gate, door, runtime or "", max_trials, threads)
-    doors_for(parent, output, settings)  # what stands against it is said before the work
-    if not scans and not allow_random:
-        raise UsageError(
-            "no scan to calibrate on: the ranges of noise are not those of a patient",
-            expected="at least one real scan",
-            hint=f"medattn-edge calibrate {artifact} SCAN -o {output} --profile {profile}; or --allow-random to try",
-        )
-    spec = parent.spec
-    truths = _truths(labels or [], len(held_out or scans or []), spec.labels, label_value or [])
-    real = [windows.Scan.of_file(_existing(path)) for path in scans or []]
-    held = [windows.Scan.of_file(_existing(path)) for path in held_out or []]
-    judged_on = [replace(scan, truth=truth) for scan, truth in zip(held or real, truths, strict=True)]
-    sources = (real if held else judged_on) or [windows.random_scan(spec, seed)]
-    with OnnxRuntimeSession(parent, Options(threads=threads)) as session:
-        some, others = windows.split(sources, judged_on if held else [], spec, session)
-        calibrated = windows.balanced(some, session, samples, seed)
-        judged = windows.balanced(others, session, held_out_samples, seed)
+    if door is not None:
+        raise UsageError("--door is now --quantizer", expected="--quantizer NAME", hint=f"--quantizer {door}")
+    settings = CalibrationSettings(
+        profile=profile,
+        isa=isa or "",
+        method=method,
+        gate=gate,
+        quantizer=quantizer,
+        runtime=runtime or "",
+        samples=samples,
+        held_out_samples=held_out_samples,
+        max_trials=max_trials,
+        allow_random=allow_random,
+        seed=seed,
+        threads=threads,
+    )
     with console.stages() as progress:
-        made = calibrate(
-            parent, output, (calibrated, judged), settings, Cache(cache) if cache else Cache.of_user(), progress
+        quantised = calibrate(
+            artifact,
+            scans or [],
+            output,
+            settings=settings,
+            held_out=held_out or [],
+            labels=labels or [],
+            label_values=parse_label_values(label_value or []),
+            cache=None if cache is None else Cache(cache),
+            progress=progress,
         )
     if json:
-        console.print_json({"artifact": str(output), **made.manifest.to_json()})
+        console.print_json({"artifact": str(output), **quantised.manifest.to_json()})
     else:
-        _tell(made)
+        _show(quantised)
 
 
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise InputError(f"{path} does not exist", expected="a scan", hint=f"ls '{path.parent}'")
-    return path
-
-
-def _truths(
-    labels: list[Path], scans: int, names: tuple[str, ...], label_values: list[str]
-) -> list[Callable[[Volume], Volume] | None]:
-    """Where the true labels of each scan come from; nowhere when there are no labels."""
-    if labels and len(labels) != scans:
-        raise UsageError(
-            f"{len(labels)} label files for {scans} scans to judge on",
-            expected="one each, in order: of the held-out scans, or, without any, of all scans",
-            hint="--held-out A.nii.gz --labels A-labels.nii.gz",
-        )
-    values = parse_values(label_values)
-    return [partial(_truth, _existing(path), names, values) for path in labels] or [None] * scans
-
-
-def _truth(path: Path, names: tuple[str, ...], values: dict[str, list[int]], scan: Volume) -> Volume:
-    return true_labels(path, scan, names, values)
-
-
-def _tell(made: Artifact) -> None:
+def _show(artifact: Artifact) -> None:
     from rich.table import Table
 
-    manifest = made.manifest
+    manifest = artifact.manifest
     recipe, (case,) = manifest.recipe, manifest.agreement
-    table = Table("door", "least Dice", "SQNR dB", "gate", "FP32 time / INT8 time", title="every way to INT8")
-    for row in recipe["doors"]:
+    table = Table("quantizer", "minimum Dice", "SQNR dB", "gate", "FP32 time / INT8 time", title="quantizers")
+    for row in recipe["quantizers"]:
         ratio = "-" if row["ratio_to_fp32"] is None else f"{row['ratio_to_fp32']:.2f}"
         holds = "holds" if row["holds"] else "fails"
         sqnr = "not finite" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f}"
-        table.add_row(row["door"], f"{row['dice']:.6f}", sqnr, holds, ratio)
+        table.add_row(row["quantizer"], f"{row['dice']:.6f}", sqnr, holds, ratio)
     console.show(table)
-    size = made.path.stat().st_size + sum(made.path.with_suffix(one).stat().st_size for one in manifest.companions)
-    console.say(f"{made.path}: {size / 1e6:.1f} MB, INT8 through {recipe['door']}, after {recipe['trials']} trials")
+    size = artifact.path.stat().st_size + sum(
+        artifact.path.with_suffix(one).stat().st_size for one in manifest.companions
+    )
+    console.say(
+        f"{artifact.path}: {size / 1e6:.1f} MB, INT8 through {recipe['quantizer']}, after {recipe['trials']} trials"
+    )
     console.say(f"calibrated on {_counts(recipe['calibrated_on'])}; judged on {_counts(recipe['judged_on'])}")
     if recipe["unseen"]:
         console.note(f"not judged, because FP32 finds none in the held-out windows: {', '.join(recipe['unseen'])}")
     if recipe["floating"]:
-        left = Table("left in floating point", "operator", "Dice alone", "SQNR dB alone", title="what INT8 would lose")
+        left = Table(
+            "left in floating point", "operator", "Dice, it only", "SQNR dB, it only", title="what INT8 would lose"
+        )
         for damage in recipe["floating"]:
             names = "\n".join(layer["module"] or layer["node"] for layer in damage["layers"])
             kinds = "\n".join(layer["operator"] for layer in damage["layers"])
             left.add_row(names, kinds, f"{damage['dice']:.6f}", f"{damage['sqnr_db']:.1f}")
         console.show(left)
-    console.say(f"least Dice of a label {min(case['dice'].values()):.6f}, SQNR {case['sqnr_db']:.1f} dB against FP32")
+    console.say(f"minimum Dice of a label {min(case['dice'].values()):.6f}, SQNR {case['sqnr_db']:.1f} dB against FP32")
     for finding in recipe["lint"]:
         console.note(f"lint: {finding['module'] or finding['node']}: {finding['reason']}", level=2)
-    _advise(made)
+    _advise(artifact)
 
 
-def _advise(made: Artifact) -> None:
-    recipe, path = made.manifest.recipe, made.path
+def _advise(artifact: Artifact) -> None:
+    recipe, path = artifact.manifest.recipe, artifact.path
     speed: dict[str, Any] | None = recipe["speed"]
     if recipe["profile"] == "tensorrt":
         console.note("its speed was not measured: that takes the GPU; FP16 may be as fast there")

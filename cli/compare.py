@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from medattn_edge import gates
 from medattn_edge.errors import UsageError
 
 from . import console
-from .comparison_run import Entry, Task, Truth, entries, run
 from .comparison_text import tell
-from .truth import parse_values
-
-if TYPE_CHECKING:
-    from medattn_edge.evaluation.disagreement import Ruling
+from .renamed import renamed
 
 Option = typer.Option
 
@@ -33,13 +30,16 @@ def command(  # noqa: PLR0913
     ] = None,
     max_gap_db: Annotated[
         float, Option("--max-gap-db", min=0, help="SQNR that a runtime may lose to the graph as written.")
-    ] = 6.0,
-    time_limit: Annotated[float, Option("--time-limit", min=1, help="Of opening, and of one run, in s.")] = 600.0,
+    ] = gates.RUNTIME_GAP.limits["max_gap_db"],
+    timeout: Annotated[float, Option("--timeout", min=1, help="Of opening, and of one run, in s.")] = 600.0,
+    time_limit: Annotated[str | None, renamed("--time-limit", "--timeout")] = None,
     labels: Annotated[list[Path] | None, Option("--labels", help="True labels, one file per scan, in order.")] = None,
     label_value: Annotated[
         list[str] | None, Option("--label-value", metavar="NAME=VALUE", help="A label's value in --labels; repeat it.")
     ] = None,
-    min_dice: Annotated[float | None, Option("--min-dice", help="Dice with the reference, every label.")] = 0.999,
+    min_dice: Annotated[
+        float | None, Option("--min-dice", help="Dice with the reference, every label.")
+    ] = gates.COMPARED.limits["min_dice"],
     min_sqnr_db: Annotated[float | None, Option("--min-sqnr-db", help="Of the logits.")] = None,
     min_label_match: Annotated[float | None, Option("--min-label-match", help="Share of equal voxels.")] = None,
     max_volume_change: Annotated[float | None, Option("--max-volume-change", help="In %, every label.")] = None,
@@ -48,7 +48,7 @@ def command(  # noqa: PLR0913
     ] = None,
     atol: Annotated[float | None, Option("--atol", help="Largest difference of two logits.")] = None,
     device: Annotated[str, Option("--device", help="Of the candidates: cpu or cuda:INDEX.")] = "cpu",
-    threads: Annotated[int, Option("--threads", min=0, help="Of the CPU; 0 leaves it to the runtime.")] = 0,
+    threads: Annotated[int, Option("--threads", min=0, help="Of the CPU; 0 is one for each usable core.")] = 0,
     overlap: Annotated[float, Option("--overlap", help="Of neighbouring windows.")] = 0.5,
     batch: Annotated[int, Option("--batch", min=1, help="Windows per run.")] = 4,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
@@ -59,73 +59,30 @@ def command(  # noqa: PLR0913
     named, and must not be deployed with that file.
     """
     from medattn_edge.agreement import Thresholds
-    from medattn_edge.evaluation.disagreement import Outcome, judge
-    from medattn_edge.host import hardware
-    from medattn_edge.inference import Settings
+    from medattn_edge.evaluation import ComparisonSettings, TrueLabels, compare
+    from medattn_edge.inference.truth import parse_label_values
 
     candidates, scans = _split(files)
-    if labels and len(labels) != len(scans):
-        raise UsageError(
-            f"{len(labels)} label files for {len(scans)} scans",
-            expected="one each, in order",
-            hint="--labels A.nii.gz --labels B.nii.gz",
+    truth = TrueLabels(labels or (), parse_label_values(label_value or []), min_dice_ratio)
+    settings = ComparisonSettings(device, threads, timeout, max_gap_db, overlap, batch)
+    with console.stages() as progress:
+        comparison = compare(
+            reference,
+            candidates,
+            scans,
+            labels=truth,
+            thresholds=Thresholds(min_dice, min_sqnr_db, min_label_match, atol, max_volume_change),
+            runtimes=runtime or (),
+            settings=settings,
+            progress=progress,
         )
-    if min_dice_ratio is not None and not labels:
-        raise UsageError(
-            "--min-dice-ratio without --labels", expected="true labels to compare with", hint="--labels FILE"
-        )
-    gate = Thresholds(min_dice, min_sqnr_db, min_label_match, atol, max_volume_change)
-    truth = Truth(labels or [], parse_values(label_value or []), min_dice_ratio)
-    task = Task(reference, scans, gate, truth, Settings(overlap, batch), threads, time_limit)
-    groups, left_out = entries(candidates, runtime or [], device)
-    rulings = []
-    for group in groups:
-        run(group, task, left_out)
-        outcomes = [Outcome(one.name, tuple(one.agreements), one.failure, one.runtime.as_written) for one in group]
-        rulings.append(judge(outcomes, max_gap_db))
-    document = _document(task, candidates, list(zip(groups, rulings, strict=True)), max_gap_db)
-    document |= {"left_out": left_out, "cpu_isa": list(hardware.cpu().isa)}
+    document = comparison.to_json()
     if json:
         console.print_json(document)
     else:
         tell(document)
-    if document["verdict"] == "fail":
+    if not comparison.passed:
         raise typer.Exit(1)
-
-
-def _document(
-    task: Task, paths: list[Path], ruled: list[tuple[list[Entry], Ruling]], max_gap_db: float
-) -> dict[str, Any]:
-    """The JSON document: rows in the order in which the candidates were given."""
-    rows, runtimes = [], []
-    for group, ruling in ruled:
-        for one, row in zip(group, ruling.rows, strict=True):
-            failures = [row.reason] if row.refused else []
-            passed = not failures and all(case["verdict"] == "pass" for case in one.cases)
-            rows.append(
-                {
-                    "artifact": str(one.path),
-                    "backend": one.runtime.name,
-                    "verdict": "pass" if passed else "fail",
-                    "failures": failures,
-                    "cases": one.cases,
-                }
-            )
-        told = ruling.to_json()
-        told["rows"] = [
-            {**row, "backend": one.runtime.name, "artifact": str(one.path)}
-            for one, row in zip(group, told["rows"], strict=True)
-        ]
-        runtimes.append({"artifact": str(group[0].path), "max_gap_db": max_gap_db, **told})
-    rows.sort(key=lambda row: paths.index(Path(row["artifact"])))
-    ratio = task.truth.ratio
-    return {
-        "reference": str(task.reference),
-        "thresholds": task.gate.to_json() | ({} if ratio is None else {"min_dice_ratio": ratio}),
-        "verdict": "pass" if all(row["verdict"] == "pass" for row in rows) else "fail",
-        "candidates": rows,
-        "runtimes": runtimes,
-    }
 
 
 def _split(files: list[Path]) -> tuple[list[Path], list[Path]]:

@@ -24,6 +24,8 @@ _PER_LABEL = {
 
 def tell(document: dict[str, Any]) -> None:
     """Print a document of compare, as its --json would have been."""
+    for note in document["notes"]:
+        console.note(note)
     for graph in document["runtimes"]:
         paths = list(dict.fromkeys(row["artifact"] for row in graph["rows"]))
         rows = [row for row in document["candidates"] if row["artifact"] in paths]
@@ -39,8 +41,8 @@ def tell(document: dict[str, Any]) -> None:
             if row["reason"] and row["verdict"] == "pass":
                 console.note(f"{row['artifact']} in {row['backend']}: {row['reason']}")
     _tell_left_out(document["left_out"])
-    asked = ", ".join(f"{name} {value:g}" for name, value in document["thresholds"].items())
-    console.say(f"verdict against {document['reference']}: {document['verdict'].upper()} ({asked})")
+    limits = ", ".join(f"{name} {value:g}" for name, value in document["thresholds"].items())
+    console.say(f"verdict against {document['reference']}: {document['verdict'].upper()} ({limits})")
     for graph in document["runtimes"]:
         if graph["refused"]:
             console.say(f"refused for deployment of {graph['artifact']}: {', '.join(graph['refused'])}")
@@ -57,20 +59,20 @@ def _tell_scan(title: str, scan: str, rows: list[dict[str, Any]]) -> None:
     """One scan: a column for each candidate and runtime, a line for each figure."""
     from rich.table import Column, Table
 
-    found = [(row, case) for row in rows for case in row["cases"] if case["scan"] == scan]
+    columns = [(row, case) for row in rows for case in row["cases"] if case["scan"] == scan]
     console.say(f"{title} on {Path(scan).name}")
-    several = len({row["artifact"] for row, _ in found}) > 1
-    table = Table("", *(Column(_heading(row, several), overflow="fold") for row, _ in found))
+    several = len({row["artifact"] for row, _ in columns}) > 1
+    table = Table("", *(Column(_heading(row, several), overflow="fold") for row, _ in columns))
     for name, (key, form) in _FIGURES.items():
-        table.add_row(name, *(_number(case[key], form) for _, case in found))
+        table.add_row(name, *(_number(case[key], form) for _, case in columns))
     for name, key in _PER_LABEL.items():
-        if key not in found[0][1]:
+        if key not in columns[0][1]:
             continue
-        for label in found[0][1]["dice"]:
-            table.add_row(f"{name}, {label}", *(_number(case[key][label], ".6f") for _, case in found))
-    table.add_row("verdict", *(row["verdict"].upper() for row, _ in found))
+        for label in columns[0][1]["dice"]:
+            table.add_row(f"{name}, {label}", *(_number(case[key][label], ".6f") for _, case in columns))
+    table.add_row("verdict", *(row["verdict"].upper() for row, _ in columns))
     console.show(table)
-    for row, case in found:
+    for row, case in columns:
         for failure in case["failures"]:
             console.say(f"  FAIL: {row['artifact']} in {row['backend']}: {failure}")
 

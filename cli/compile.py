@@ -12,8 +12,7 @@ import typer
 from medattn_edge.errors import UsageError
 
 from . import console
-from .samples import real_patches
-from .tuned import Wanted, tell_tuning, tuned
+from .tuned import TuneOptions, show_tuning, tuned
 
 if TYPE_CHECKING:
     from medattn_edge.artifact import Artifact
@@ -76,18 +75,19 @@ def command(  # noqa: PLR0913
     _check_tuning(source, tune, {"--tune-duration": tune_duration, "--patch": patch, "--batch": batch}, dry_run)
     from medattn_edge.backends.compiler import CompileSettings
     from medattn_edge.compile import compilation
+    from medattn_edge.inference.real_patches import real_patches
 
     capabilities = tuple(filter(None, (name.strip() for name in compute_capability.split(","))))
     settings = CompileSettings(capabilities, workspace, timing_cache, hardware_compatible, inference_precision, threads)
     if tune:
         artifact = tuned(
-            source, output, target or None, settings, Wanted(patch, batch, scan or [], samples, tune_duration)
+            source, output, target or None, settings, TuneOptions(patch, batch, scan or [], samples, tune_duration)
         )
         _finish(artifact, json)
         return
     planned = compilation.plan(source, output, target or None, settings)
     if dry_run:
-        _tell_plan(planned, json)
+        _show_plan(planned, json)
         return
     parent = planned.source.manifest
     reduced = parent.precision != "fp32" or inference_precision != "f32"
@@ -102,7 +102,7 @@ def _finish(artifact: Artifact, json: bool) -> None:
     if json:
         console.print_json({"artifact": str(artifact.path), **artifact.manifest.to_json()})
     else:
-        _tell(artifact)
+        _show(artifact)
 
 
 def _check_tuning(source: Path, tune: bool, options: dict[str, Any], dry_run: bool) -> None:
@@ -130,7 +130,7 @@ def _refuse_precision(precision: str, source: Path) -> None:
     )
 
 
-def _tell_plan(plan: Plan, json: bool) -> None:
+def _show_plan(plan: Plan, json: bool) -> None:
     document: dict[str, Any] = {
         "source": str(plan.source.path),
         "artifact": str(plan.output),
@@ -142,7 +142,7 @@ def _tell_plan(plan: Plan, json: bool) -> None:
     if json:
         console.print_json(document)
         return
-    _tell_lint(document["lint"])
+    _show_lint(document["lint"])
     console.say(f"would compile {plan.source.path} ({document['precision']}) for {plan.compiler.name} to {plan.output}")
     for name, value in document["settings"].items():
         console.say(f"  {name}: {value}")
@@ -152,7 +152,7 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
-def _tell(artifact: Artifact) -> None:
+def _show(artifact: Artifact) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -161,23 +161,23 @@ def _tell(artifact: Artifact) -> None:
     size = sum(one.stat().st_size for one in (path, *(path.with_suffix(suffix) for suffix in manifest.companions)))
     console.say(f"{path}: {size / 1e6:.1f} MB, {manifest.precision}, for {target['compiler']}")
     table = Table("what", "found", title="target")
-    told = {
+    facts = {
         **{f"runs on: {name}": value for name, value in target["runs_on"].items()},
         **target.get("settings", {}),
         **{f"layers executed in {name}": count for name, count in target.get("executed", {}).items()},
         "verified": target["verified"],
     }
-    for name, value in told.items():
+    for name, value in facts.items():
         table.add_row(escape(name), escape(", ".join(map(str, value)) if isinstance(value, list) else str(value)))
     console.show(table)
-    found = Counter((layer["kind"], layer["precision"]) for layer in target.get("deviations", ()))
-    for (kind, executed), count in found.items():
+    deviations = Counter((layer["kind"], layer["precision"]) for layer in target.get("deviations", ()))
+    for (kind, executed), count in deviations.items():
         console.say(f"not executed in {manifest.precision}: {count} x {kind}, in {executed}; the manifest names them")
     for warning in target.get("warnings", ()):
         console.say(f"{target['compiler']} warns: {warning}")
-    _tell_lint(target["lint"])
+    _show_lint(target["lint"])
     if "tuning" in target:
-        tell_tuning(target["tuning"])
+        show_tuning(target["tuning"])
     on_gpu = " --device cuda:0" if "compute_capabilities" in target["runs_on"] else ""
     if manifest.agreement:
         console.show(_agreement(artifact))
@@ -185,7 +185,7 @@ def _tell(artifact: Artifact) -> None:
     console.note(f"next: medattn-edge infer {path} SCAN -o labels.nii.gz{on_gpu}{threads}")
 
 
-def _tell_lint(findings: list[dict[str, Any]]) -> None:
+def _show_lint(findings: list[dict[str, Any]]) -> None:
     """One line per rule: a quantised network breaks the same one in many nodes."""
     for rule in dict.fromkeys(finding["rule"] for finding in findings):
         same = [finding for finding in findings if finding["rule"] == rule]
@@ -196,7 +196,7 @@ def _tell_lint(findings: list[dict[str, Any]]) -> None:
 def _agreement(artifact: Artifact) -> Any:
     from rich.table import Table
 
-    heads = ("checked on", "patches", "SQNR dB", "largest difference", "label match", "least Dice")
+    heads = ("checked on", "patches", "SQNR dB", "largest difference", "label match", "minimum Dice")
     table = Table(*heads, title="compiled, against its parent")
     for case in artifact.manifest.agreement:
         table.add_row(

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medattn_edge import gates
 from medattn_edge.errors import MissingDependency, UsageError
 from medattn_edge.spec import Intensity, ModelSpec
 
 from . import console
 from .options import parse_settings, parse_sizes, parse_spacing
-from .rewrites import chosen, fused_by, show_plan
-from .samples import real_patches
+from .rewrites import chosen, note_without_effect, show_plan
 
 if TYPE_CHECKING:
     from medattn_edge.artifact import Artifact
@@ -34,10 +33,10 @@ def command(  # noqa: PLR0913
     opset: Annotated[int, Option("--opset", min=18, max=24, help="ONNX operator set.")] = 18,
     precision: Annotated[str, Option("--precision", help="fp32, or fp16 with FP32 islands; ONNX only.")] = "fp32",
     gate: Annotated[
-        float, Option("--gate", min=0, max=1, help="Least Dice of every label in fp16 with that in fp32.")
-    ] = 0.9995,
+        float, Option("--gate", min=0, max=1, help="Minimum Dice of every label in fp16 with that in fp32.")
+    ] = gates.FP16.limits["min_dice"],
     attention: Annotated[bool, Option("--attention", help="Add the attention maps as a second output.")] = False,
-    no_fuse: Annotated[bool, Option("--no-fuse", help="Fold BatchNorms, and rewrite nothing else.")] = False,
+    no_rewrites: Annotated[bool, Option("--no-rewrites", help="Fold BatchNorms, and rewrite nothing else.")] = False,
     rewrite: Annotated[
         list[str] | None,
         Option("--rewrite", metavar="NAME", help="Add a rewrite, or with -NAME leave one out; repeat it."),
@@ -57,6 +56,7 @@ def command(  # noqa: PLR0913
     spacing: Annotated[str, Option("--spacing", metavar="[ZX]YXX", help="Foreign checkpoint: mm of its input.")] = "",
     axes: Annotated[str, Option("--axes", help="Foreign checkpoint: axis order of its input, such as WHD.")] = "",
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
+    no_fuse: Annotated[bool, Option("--no-fuse", hidden=True)] = False,
 ) -> None:
     """Export a checkpoint to ONNX or TorchScript.
 
@@ -64,68 +64,61 @@ def command(  # noqa: PLR0913
     the exported network agrees with the checkpoint's own on real and random input: --scan, or the CT that slicerio
     ships. With --precision fp16 that input also says which tensors come near the end of half precision: they stay FP32.
     """
+    if no_fuse:
+        raise UsageError("--no-fuse, which has another name now", expected="--no-rewrites", hint="--no-rewrites")
     try:
-        from medattn_edge import export
+        from medattn_edge.exporters import ExportSettings, exporter_of
         from medattn_edge.models import checkpoint as checkpoints
+        from medattn_edge.precision.export import SAMPLES, check_precision, export
+        from medattn_edge.rewrites import rewrite as rewritten_from
     except ImportError as error:
         raise MissingDependency.of_extra(str(error.name), "export") from error
-    exporter = export.exporter_of(output)
-    _check_precision(precision, output)
+    from medattn_edge.inference.real_patches import real_patches
+
+    exporter = exporter_of(output)
+    check_precision(precision, output)
     with console.timed("loaded"):
         loaded = checkpoints.load(checkpoint, network=network or None, config=parse_settings(set_ or []))
-    told = {"--labels": labels, "--intensity": intensity, "--spacing": spacing, "--axes": axes}
-    spec = spec_of(loaded, patch, {name: value for name, value in told.items() if value})
+    options = {"--labels": labels, "--intensity": intensity, "--spacing": spacing, "--axes": axes}
+    spec = spec_of(loaded, patch, {name: value for name, value in options.items() if value})
     loaded.network.check_shape(spec.patch)
     loaded = loaded.with_spec(spec)
-    names = chosen(exporter.name, spec, rewrite or [], no_fuse)
-    settings = export.ExportSettings(batch_of(batch), opset, attention)
-    # Half precision is judged by Dice as well, and by its largest magnitudes, which takes more than a glance.
-    count = samples or (2 if precision == "fp32" else 8)
-    real, random = real_patches(spec, scan or [], count), export.random_patches(spec, 2)
+    names = chosen(exporter.name, spec, rewrite or [], no_rewrites)
+    settings = ExportSettings(batch_of(batch), opset, attention)
+    real = real_patches(spec, scan or [], samples or SAMPLES[precision])
     console.note(f"exporting {spec.network} for {'x'.join(map(str, spec.patch))} in {precision}")
     with console.timed("rewritten"):
-        fused = fused_by(loaded.network, names, spec, rewrite or [])
-    with console.timed("exported and checked"), tempfile.TemporaryDirectory() as folder:
-        first = output if precision == "fp32" else Path(folder) / "fp32.onnx"
-        artifact = export.export_network(
-            loaded,
-            first,
-            {**real, "random": random},
-            deployed=fused.network,
-            settings=settings,
-            rewrites=fused.rewrites,
-        )
-        if precision == "fp16":
-            from medattn_edge.precision import fp16
-
-            least = replace(fp16.FP16_GATE, min_dice=gate)
-            artifact = fp16.convert(artifact, output, real, random, gate=least)
+        rewritten = rewritten_from(loaded, names)
+    note_without_effect(rewritten, rewrite or [])
+    thresholds = replace(gates.FP16.thresholds, min_dice=gate) if precision == "fp16" else None
+    with console.timed("exported and checked"):
+        artifact = export(rewritten, output, precision=precision, samples=real, settings=settings, gate=thresholds)
     if json:
         console.print_json({"artifact": str(output), **artifact.manifest.to_json()})
     else:
-        show_plan(fused)
-        _tell(artifact)
+        show_plan(rewritten)
+        _show(artifact)
 
 
-def spec_of(loaded: Checkpoint, patch: str, told: dict[str, str]) -> ModelSpec:
-    """The checkpoint's spec with what the user said; only a foreign one may be told more than the patch."""
-    if told and not loaded.foreign:
+def spec_of(loaded: Checkpoint, patch: str, options: dict[str, str]) -> ModelSpec:
+    """The checkpoint's spec with what the user said; only of a foreign one may that be more than the patch."""
+    if options and not loaded.foreign:
         raise UsageError(
-            f"{', '.join(told)} for a checkpoint that carries its own spec",
+            f"{', '.join(options)} for a checkpoint that carries its own spec",
             expected="these options only for foreign checkpoints",
             hint="medattn-edge inspect CHECKPOINT",
         )
     changes: dict[str, Any] = {}
     if patch:
         changes["patch"] = parse_sizes(patch)
-    if "--labels" in told:
-        changes["labels"] = tuple(told["--labels"].split(","))
-    if "--intensity" in told:
-        changes["intensity"] = Intensity.parse(told["--intensity"])
-    if "--spacing" in told:
-        changes["spacing"] = parse_spacing(told["--spacing"])
-    if "--axes" in told:
-        changes["axes"] = told["--axes"].upper()
+    if "--labels" in options:
+        changes["labels"] = tuple(options["--labels"].split(","))
+    if "--intensity" in options:
+        changes["intensity"] = Intensity.parse(options["--intensity"])
+    if "--spacing" in options:
+        changes["spacing"] = parse_spacing(options["--spacing"])
+    if "--axes" in options:
+        changes["axes"] = options["--axes"].upper()
     spec = replace(loaded.spec, **changes)
     if loaded.foreign:
         assumed = {
@@ -134,20 +127,9 @@ def spec_of(loaded: Checkpoint, patch: str, told: dict[str, str]) -> ModelSpec:
             "--axes": spec.axes,
             "--spacing": "none: as scanned",
         }
-        guesses = [f"{name} {value}" for name, value in assumed.items() if name not in told]
+        guesses = [f"{name} {value}" for name, value in assumed.items() if name not in options]
         console.note(f"the checkpoint ({loaded.layout}) says nothing of its input; assumed: {'; '.join(guesses)}")
     return spec
-
-
-def _check_precision(precision: str, output: Path) -> None:
-    if precision not in ("fp32", "fp16") or (precision == "fp16" and output.suffix.lower() != ".onnx"):
-        raise UsageError(
-            f"the precision {precision} for {output.name}",
-            expected="fp32, or fp16 for a name that ends in .onnx",
-            hint="medattn-edge calibrate NET.onnx SCAN -o NET.int8.onnx --profile cpu"
-            if precision == "int8"
-            else f"--precision fp16 -o {output.stem}.onnx",
-        )
 
 
 def batch_of(text: str) -> int | None:
@@ -159,7 +141,7 @@ def batch_of(text: str) -> int | None:
     return int(text)
 
 
-def _tell(artifact: Artifact) -> None:
+def _show(artifact: Artifact) -> None:
     from rich.table import Table
 
     manifest = artifact.manifest
@@ -170,7 +152,7 @@ def _tell(artifact: Artifact) -> None:
     if manifest.recipe.get("islands"):
         console.say(f"{len(manifest.recipe['islands'])} of its nodes stay FP32: medattn-edge inspect {artifact.path}")
     title = "exported = eager" if manifest.precision == "fp32" else f"{manifest.precision} against fp32"
-    table = Table("checked on", "patches", "SQNR dB", "largest difference", "label match", "least Dice", title=title)
+    table = Table("checked on", "patches", "SQNR dB", "largest difference", "label match", "minimum Dice", title=title)
     emulated = [{**case, "input": f"{case['input']}, emulated"} for case in manifest.recipe.get("emulated", ())]
     for case in (*manifest.agreement, *emulated):
         table.add_row(

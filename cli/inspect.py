@@ -10,7 +10,7 @@ import typer
 from medattn_edge.errors import InputError
 
 from . import console
-from .inspect_dicom import is_dicom_source, show_series
+from .inspect_dicom import show_series
 from .rewrites import in_a_line
 
 
@@ -20,6 +20,7 @@ def command(
 ) -> None:
     """Print spec, lineage, inputs, outputs, operators, parameters and FLOPs; or the series of a DICOM folder."""
     from medattn_edge.backends import backend_of
+    from medattn_edge.io.scan import is_dicom_source
 
     if is_dicom_source(path):
         show_series(path, json)
@@ -30,7 +31,7 @@ def command(
     if json:
         console.print_json(facts)
     else:
-        _tell(path, facts)
+        _show(path, facts)
 
 
 def _artifact(path: Path) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     from collections import Counter
 
     from medattn_edge.artifact import SCHEMA
-    from medattn_edge.export.flops import gflop
+    from medattn_edge.exporters.flops import gflop
     from medattn_edge.models import checkpoint
 
     loaded = checkpoint.load(path)
@@ -68,7 +69,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     }
 
 
-def _tell(path: Path, facts: dict[str, Any]) -> None:
+def _show(path: Path, facts: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(title=str(path), show_header=False)
@@ -113,11 +114,11 @@ def _islands(recipe: dict[str, Any]) -> dict[str, str]:
     if "islands" not in recipe:
         return {}
     rules = Counter(island["rule"] for island in recipe["islands"])
-    found = {"FP32 islands": f"{rules.total()}: " + ", ".join(f"{count} {rule}" for rule, count in rules.items())}
+    rows = {"FP32 islands": f"{rules.total()}: " + ", ".join(f"{count} {rule}" for rule, count in rules.items())}
     if recipe.get("magnitudes"):
         name, most = next(iter(recipe["magnitudes"].items()))
-        found["largest value"] = f"{most:g} in {name}, on {', '.join(recipe['measured_on'])}; a half ends at 65504"
-    return found
+        rows["largest value"] = f"{most:g} in {name}, on {', '.join(recipe['measured_on'])}; a half ends at 65504"
+    return rows
 
 
 def _intensity(values: dict[str, Any]) -> str:

@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Any
 from . import console
 
 if TYPE_CHECKING:
-    from medattn_edge.io.dicom.volume import Found, Series
-
-
-def is_dicom_source(path: Path) -> bool:
-    """Whether `inspect` shows series of this path and not a model: a folder, or a file that is DICOM."""
-    from medattn_edge.io.dicom.volume import SUFFIXES, is_dicom
-
-    return path.is_dir() or (path.is_file() and (is_dicom(path) or path.suffix.lower() in SUFFIXES))
+    from medattn_edge.io.dicom.volume import SearchResult, Series
 
 
 def show_series(path: Path, json: bool) -> None:
@@ -30,21 +23,24 @@ def show_series(path: Path, json: bool) -> None:
         import pydicom  # noqa: F401
     except ImportError as error:
         raise MissingDependency.of_extra("pydicom", "dicom") from error
-    found = search(path)
-    if not found.series:
+    result = search(path)
+    if not result.series:
         raise ScanError(
-            f"{path} has no DICOM series ({found.ignored} other files)",
+            f"{path} has no DICOM series ({result.ignored} other files)",
             expected="a folder of DICOM files, one file, or a DICOMDIR",
             hint="files count as DICOM when they begin with 128 bytes and DICM",
         )
     if json:
-        console.print_json({"series": [_facts(one) for one in found.series], "ignored_files": found.ignored})
+        console.print_json({"series": [_facts(one) for one in result.series], "ignored_files": result.ignored})
     else:
-        _tell(path, found)
+        _show(path, result)
 
 
 def _facts(series: Series) -> dict[str, Any]:
     """One series without its UID and without free text."""
+    from medattn_edge.reasons import SERIES_REASONS
+
+    known = SERIES_REASONS[series.reason] if series.reason else None
     return {
         "series_hash": series.hash or None,
         "modality": series.modality,
@@ -52,31 +48,33 @@ def _facts(series: Series) -> dict[str, Any]:
         "spacing_mm": [round(step, 6) for step in series.spacing_mm] if series.spacing_mm else None,
         "accepted": series.accepted,
         "reason": series.reason,
+        "meaning": known.meaning if known else None,
         "detail": series.detail,
+        "action": series.hint or known.action if known else None,
     }
 
 
-def _tell(path: Path, found: Found) -> None:
+def _show(path: Path, result: SearchResult) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from medattn_edge.io.dicom.volume import REASONS
+    from medattn_edge.reasons import SERIES_REASONS
 
     table = Table(title=escape(str(path)))
     for heading in ("series", "modality", "slices", "mm (z y x)", "accepted", "reason"):
         table.add_column(heading, no_wrap=True)
-    for one in found.series:
+    for one in result.series:
         spacing = " ".join(f"{step:.4g}" for step in one.spacing_mm) if one.spacing_mm else "-"
         accepted = "yes" if one.accepted else "no"
         table.add_row(_name(one), one.modality or "?", str(one.slices), spacing, accepted, one.reason or "")
     console.show(table)
-    refused = [one for one in found.series if one.reason]
+    refused = [one for one in result.series if one.reason]
     for one in refused:
         console.say(f"{_name(one)} {one.reason}: {one.detail}")
     for reason in sorted({str(one.reason) for one in refused}):
-        console.say(f"{reason}: {REASONS[reason]}")
-    if found.ignored:
-        console.say(f"passed over: {found.ignored} files that are no DICOM")
+        console.say(f"{reason}: {SERIES_REASONS[reason].meaning}; {SERIES_REASONS[reason].action}")
+    if result.ignored:
+        console.say(f"passed over: {result.ignored} files that are not DICOM")
 
 
 def _name(series: Series) -> str:

@@ -43,7 +43,7 @@ def command(
             }
         )
     else:
-        _tell(path, profile, findings)
+        _show(path, profile, findings)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -74,7 +74,7 @@ def _document(finding: Finding) -> dict[str, str]:
     return {name: getattr(finding, name) for name in names}
 
 
-def _tell(path: Path, profile: str, findings: tuple[Finding, ...]) -> None:
+def _show(path: Path, profile: str, findings: tuple[Finding, ...]) -> None:
     from rich.markup import escape
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""What compile --tune does, and what it tells."""
+"""What compile --tune does, and what it shows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from medattn_edge.errors import MissingDependency, UsageError
 
 from . import console
-from .samples import real_patches
 
 if TYPE_CHECKING:
     from medattn_edge.artifact import Artifact
@@ -18,8 +17,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The options that only --tune follows, and those of the check, as they were typed."""
+class TuneOptions:
+    """The options that only --tune follows, and those of the check, as they were typed.
+
+    Attributes:
+        patch: of a checkpoint.
+        batch: of a checkpoint.
+        scans: real input for the check.
+        samples: patches of each scan.
+        duration_s: after it no other alternative is begun.
+    """
 
     patch: str
     batch: str
@@ -28,10 +35,11 @@ class Wanted:
     duration_s: float | None
 
 
-def tuned(source: Path, output: Path, target: str | None, settings: CompileSettings, wanted: Wanted) -> Artifact:
+def tuned(source: Path, output: Path, target: str | None, settings: CompileSettings, options: TuneOptions) -> Artifact:
     """The fastest alternative of a checkpoint, or of a file, written; raises what `tuning.tune` raises."""
     from medattn_edge.compile import tuning
     from medattn_edge.compile.compilation import compiler_for
+    from medattn_edge.inference.real_patches import real_patches
 
     compiler = compiler_for(output, target, settings)
     if ".onnx" not in compiler.sources:
@@ -40,22 +48,22 @@ def tuned(source: Path, output: Path, target: str | None, settings: CompileSetti
             expected="a target that compiles ONNX files",
             hint="leave --tune out",
         )
-    graphs, reduced = _graphs(source, output, compiler, wanted)
+    graphs, reduced = _graphs(source, output, compiler, options)
     reduced = reduced or settings.inference_precision != "f32"
-    real = real_patches(graphs.spec, wanted.scans, wanted.samples or (8 if reduced else 2))
+    real = real_patches(graphs.spec, options.scans, options.samples or (8 if reduced else 2))
     console.note(f"tuning {source} for {compiler.name}: {1 + len(graphs.optional)} choices of rewrites, and threads")
-    seconds = tuning.DURATION_S if wanted.duration_s is None else wanted.duration_s
+    seconds = tuning.DURATION_S if options.duration_s is None else options.duration_s
     with console.timed("tuned, compiled and checked"), console.stages() as progress:
         return tuning.tune(graphs, output, compiler, settings, real, seconds, progress)
 
 
-def _graphs(source: Path, output: Path, compiler: Compiler, wanted: Wanted) -> tuple[Graphs, bool]:
+def _graphs(source: Path, output: Path, compiler: Compiler, options: TuneOptions) -> tuple[Graphs, bool]:
     """What to choose from, and whether it is in a reduced precision."""
     from medattn_edge.backends import backend_of
     from medattn_edge.compile.graphs import GivenGraph, RewrittenGraphs
 
     if source.suffix.lower() in compiler.sources:
-        for option, value in (("--patch", wanted.patch), ("--batch", wanted.batch)):
+        for option, value in (("--patch", options.patch), ("--batch", options.batch)):
             if value:
                 raise UsageError(f"{option} for {source.name}", expected="a checkpoint", hint=f"leave {option} out")
         console.note(
@@ -71,20 +79,20 @@ def _graphs(source: Path, output: Path, compiler: Compiler, wanted: Wanted) -> t
             hint=f"medattn-edge compile CHECKPOINT -o {output.name} --tune",
         )
     try:
-        from medattn_edge.export import ExportSettings
+        from medattn_edge.exporters import ExportSettings
         from medattn_edge.models import checkpoint as checkpoints
     except ImportError as error:
         raise MissingDependency.of_extra(str(error.name), "export") from error
     from .export import batch_of, spec_of
 
     loaded = checkpoints.load(source)
-    spec = spec_of(loaded, wanted.patch, {})
+    spec = spec_of(loaded, options.patch, {})
     loaded.network.check_shape(spec.patch)
-    settings = ExportSettings(batch_of(wanted.batch or "1"))
+    settings = ExportSettings(batch_of(options.batch or "1"))
     return RewrittenGraphs(loaded.with_spec(spec), compiler.name, settings), False
 
 
-def tell_tuning(record: dict[str, Any]) -> None:
+def show_tuning(record: dict[str, Any]) -> None:
     """What was tried, how fast it was, and what was chosen."""
     from rich.markup import escape
     from rich.table import Table
@@ -98,9 +106,9 @@ def tell_tuning(record: dict[str, Any]) -> None:
         sqnr = "" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f}"
         table.add_row(escape(row["name"]), row["outcome"], speed, sqnr)
     console.show(table)
-    told = [row for row in record["alternatives"] if row["outcome"] in ("refused", "untried")]
-    for reason in dict.fromkeys(row["reason"] for row in told):
-        names = ", ".join(row["name"] for row in told if row["reason"] == reason)
+    unmeasured = [row for row in record["alternatives"] if row["outcome"] in ("refused", "untried")]
+    for reason in dict.fromkeys(row["reason"] for row in unmeasured):
+        names = ", ".join(row["name"] for row in unmeasured if row["reason"] == reason)
         console.say(f"not measured: {names}: {reason}")
     console.say(f"chosen: {', '.join(record['chosen'])}; {record['threads'] or 'all'} threads")
     if record["command"]:

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medattn_edge.backends import open_session
     from medattn_edge.errors import MedattnError
-    from medattn_edge.evaluation.comparison import compare
-    from medattn_edge.export import export_network
-    from medattn_edge.inference import sample_patches, segment
+    from medattn_edge.evaluation import compare
+    from medattn_edge.exporters import ExportSettings
+    from medattn_edge.inference import sample_patches, segment, segment_to
     from medattn_edge.io import read_labels, read_volume, write_labels, write_maps
     from medattn_edge.models.checkpoint import load as load_checkpoint
-    from medattn_edge.rewrites import fuse
-    from medattn_edge.rewrites.batch_norm import fold_batch_norms
+    from medattn_edge.precision import CalibrationSettings, calibrate
+    from medattn_edge.precision.export import export
+    from medattn_edge.rewrites import rewrite
+    from medattn_edge.rewrites.norms_and_activations import fold_batch_norms
     from medattn_edge.spec import ModelSpec
     from medattn_edge.volume import Volume
 
@@ -32,29 +34,37 @@ _HOME = {
     "MedattnError": ("errors", "MedattnError"),
     "ModelSpec": ("spec", "ModelSpec"),
     "Volume": ("volume", "Volume"),
-    "compare": ("evaluation.comparison", "compare"),
-    "export_network": ("export", "export_network"),
-    "fold_batch_norms": ("rewrites.batch_norm", "fold_batch_norms"),
-    "fuse": ("rewrites", "fuse"),
+    "CalibrationSettings": ("precision", "CalibrationSettings"),
+    "calibrate": ("precision", "calibrate"),
+    "compare": ("evaluation", "compare"),
+    "ExportSettings": ("exporters", "ExportSettings"),
+    "export": ("precision.export", "export"),
+    "fold_batch_norms": ("rewrites.norms_and_activations", "fold_batch_norms"),
     "load_checkpoint": ("models.checkpoint", "load"),
     "open_session": ("backends", "open_session"),
     "read_labels": ("io", "read_labels"),
     "read_volume": ("io", "read_volume"),
+    "rewrite": ("rewrites", "rewrite"),
     "sample_patches": ("inference", "sample_patches"),
     "segment": ("inference", "segment"),
+    "segment_to": ("inference", "segment_to"),
     "write_labels": ("io", "write_labels"),
     "write_maps": ("io", "write_maps"),
 }
 
 __all__ = [  # noqa: RUF022 - the order of the work
     "load_checkpoint",
-    "fuse",
+    "rewrite",
     "fold_batch_norms",
     "sample_patches",
-    "export_network",
+    "export",
+    "ExportSettings",
+    "CalibrationSettings",
+    "calibrate",
     "open_session",
     "read_volume",
     "segment",
+    "segment_to",
     "compare",
     "write_labels",
     "write_maps",

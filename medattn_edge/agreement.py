@@ -20,11 +20,16 @@ IDENTICAL_DB = 300.0  # what SQNR says of identical logits: finite, so that scri
 class Agreement:
     """One candidate against one reference on one scan.
 
-    max_abs: largest difference of two logits. sqnr_db: 10 log10 of the logits' energy over their difference's,
-    IDENTICAL_DB when there is none. label_match: fraction of voxels with the same label. dice: per label of either,
-    2|A & B| / (|A| + |B|). volume_change_percent: per label of the reference. boundary_flips: voxels whose label
-    differs and that touch (6 neighbours) another label in the reference; the other flips are inside an organ and worse.
-    finite: False when the candidate has a logit that is not a number or infinite.
+    Attributes:
+        max_abs: largest difference of two logits.
+        sqnr_db: 10 log10 of the logits' energy over their difference's, IDENTICAL_DB when there is none.
+        label_match: fraction of voxels with the same label.
+        dice: per label of either, 2|A & B| / (|A| + |B|).
+        volume_change_percent: per label of the reference.
+        boundary_flips: voxels whose label differs and that touch (6 neighbours) another label in the reference; the
+            other flips are inside an organ and worse.
+        flips: voxels whose label differs.
+        finite: False when the candidate has a logit that is not a number or infinite.
     """
 
     max_abs: float
@@ -43,7 +48,15 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What an agreement must reach, given before the run; None asks nothing."""
+    """What an agreement must reach, given before the run; None asks nothing.
+
+    Attributes:
+        min_dice: of every label.
+        min_sqnr_db: of the logits.
+        min_label_match: a fraction of the voxels.
+        max_abs: of two logits.
+        max_volume_change_percent: of every label, up or down.
+    """
 
     min_dice: float | None = None
     min_sqnr_db: float | None = None
@@ -53,7 +66,7 @@ class Thresholds:
 
     def failures(self, agreement: Agreement) -> list[str]:
         """One sentence per threshold that is not reached; empty when the gate holds."""
-        said = [] if agreement.finite else ["the candidate's logits are not finite"]
+        messages = [] if agreement.finite else ["the candidate's logits are not finite"]
         floors = [("Dice of " + name, value, self.min_dice) for name, value in agreement.dice.items()]
         floors += [
             ("SQNR in dB", agreement.sqnr_db, self.min_sqnr_db),
@@ -65,17 +78,17 @@ class Thresholds:
         ]
         ceilings += [("largest difference of two logits", agreement.max_abs, self.max_abs)]
         # `not >=` rather than `<`, so that a figure which is not a number fails.
-        said += [
+        messages += [
             f"{name} is {value:.6g}, below {floor:g}"
             for name, value, floor in floors
             if floor is not None and not value >= floor
         ]
-        said += [
+        messages += [
             f"{name} is {value:.6g}, above {top:g}"
             for name, value, top in ceilings
             if top is not None and not value <= top
         ]
-        return said
+        return messages
 
     def to_json(self) -> dict[str, float]:
         """Only what was asked."""
@@ -84,7 +97,15 @@ class Thresholds:
 
 @dataclass
 class LogitsDistance:
-    """A running distance of two streams of logits: memory does not grow with the scan."""
+    """A running distance of two streams of logits: memory does not grow with the scan.
+
+    Attributes:
+        max_abs: largest difference so far.
+        signal: sum of the reference's squares.
+        noise: sum of the difference's squares.
+        finite: whether every difference was a finite number.
+        count: logits compared.
+    """
 
     max_abs: float = 0.0
     signal: float = 0.0
@@ -93,7 +114,11 @@ class LogitsDistance:
     count: int = field(default=0)
 
     def add(self, reference: Array, candidate: Array) -> None:
-        """Two arrays of the same shape; raises ShapeError otherwise."""
+        """Count two arrays of the same shape.
+
+        Raises:
+            ShapeError: when the shapes differ.
+        """
         if reference.shape != candidate.shape:
             raise ShapeError(
                 f"logits of shape {candidate.shape}",
@@ -123,7 +148,14 @@ class LogitsDistance:
 def of_labels(reference: Array, candidate: Array, names: Sequence[str], distance: LogitsDistance) -> Agreement:
     """The agreement of two label maps (D, H, W) whose logits' distance is known.
 
-    names: one per label value, the background (left out of Dice and volume) first.
+    Args:
+        reference: the labels that count as right.
+        candidate: the labels that are judged.
+        names: one per label value, the background (left out of Dice and volume) first.
+        distance: of the logits of all voxels.
+
+    Raises:
+        ShapeError: when the shapes differ.
     """
     if reference.shape != candidate.shape:
         raise ShapeError(

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -28,6 +29,7 @@ _KINDS: dict[str, Any] = {
     "parameters": int,
     "gflop": int | float,
 }
+_RENAMED = {"door": "quantizer", "doors": "quantizers"}  # old names in a recipe, which files in use still have
 _TOOLS = ("medattn-edge", "numpy", "torch", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf")
 
 
@@ -35,18 +37,27 @@ _TOOLS = ("medattn-edge", "numpy", "torch", "onnx", "onnxruntime", "onnxscript",
 class Manifest:
     """What an artifact is.
 
-    precision: fp32, fp16 or int8. sha256: of the model file. parent_sha256: of the file that it was made from.
-    exporter: the record that wrote it. batch: the fixed N of its input, or None for any.
-    inputs, outputs: name -> shape, N as -1 where it is free. operators: type -> count. parameters: how many numbers.
-    gflop: 2 x multiply-adds of convolutions and matrix products of one patch, in 1e9.
-    attention_maps: the names of the maps of its `attention` output, if it has one.
-    agreement: the figures of the check that allowed it to be written. tools: the versions that made it.
-    lineage: the SHA-256 of every ancestor, the checkpoint first and the parent last.
-    recipe: how an fp16 or int8 graph was made: what stayed in FP32, on which scans it was calibrated and judged.
-    target: of a compiled artifact: the compiler, what it was compiled for, and what may run it.
-    companions: suffix -> SHA-256 of files that belong to the model file: `.bin` of NAME.xml is NAME.bin.
-    rewrites: what was done to the network before it was exported, in order: name, title, how many sites, and what it
-    saved (`gflop_saved`, `mbytes_saved`).
+    Attributes:
+        spec: what its network expects.
+        precision: fp32, fp16 or int8.
+        sha256: of the model file.
+        parent_sha256: of the file that it was made from.
+        exporter: the name of the record that wrote it.
+        batch: the fixed N of its input, or None for any.
+        inputs: name -> shape, N as -1 where it is free.
+        outputs: name -> shape, N as -1 where it is free.
+        operators: type -> count.
+        parameters: how many numbers.
+        gflop: 2 x multiply-adds of convolutions and matrix products of one patch, in 1e9.
+        attention_maps: the names of the maps of its `attention` output, if it has one.
+        agreement: the figures of the check that allowed it to be written.
+        tools: the versions that made it.
+        lineage: the SHA-256 of every ancestor, the checkpoint first and the parent last.
+        recipe: how an fp16 or int8 graph was made: what stayed in FP32, on which scans it was calibrated and judged.
+        target: of a compiled artifact: the compiler, what it was compiled for, and what may run it.
+        companions: suffix -> SHA-256 of files that belong to the model file: `.bin` of NAME.xml is NAME.bin.
+        rewrites: what was done to the network before it was exported, in order: name, title, how many sites, and what
+            it saved (`gflop_saved`, `mbytes_saved`).
     """
 
     spec: ModelSpec
@@ -87,8 +98,8 @@ class Manifest:
 
     def child(self, **changes: Any) -> Manifest:
         """The manifest of what is made from this artifact: its lineage, and `changes`; nothing of it is checked yet."""
-        made = {"parent_sha256": self.sha256, "lineage": (*self.lineage, self.sha256), "tools": tool_versions()}
-        return replace(self, **{"agreement": (), "companions": {}, **made, **changes})
+        origin = {"parent_sha256": self.sha256, "lineage": (*self.lineage, self.sha256), "tools": tool_versions()}
+        return replace(self, **{"agreement": (), "companions": {}, **origin, **changes})
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values with the schema's version; `from_json` is its inverse."""
@@ -100,7 +111,11 @@ class Manifest:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Manifest:
-        """From `to_json`; raises IntegrityError for a newer schema, and for fields that are missing or wrong."""
+        """From `to_json`.
+
+        Raises:
+            IntegrityError: for a newer schema, and for fields that are missing or wrong.
+        """
         if not isinstance(values, Mapping) or not isinstance(values.get("schema"), int):
             raise IntegrityError(
                 "a manifest without a schema number",
@@ -123,6 +138,7 @@ class Manifest:
                     "lineage": tuple(rest.get("lineage", ())),
                     "agreement": tuple(rest.get("agreement", ())),
                     "rewrites": tuple(rest.get("rewrites", ())),
+                    "recipe": _renamed(rest["recipe"]) if "recipe" in rest else {},
                 }
             )
         except (KeyError, TypeError, ValueError, MedattnError) as error:
@@ -135,7 +151,12 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A model file whose manifest has been read and whose hash has been checked."""
+    """A model file whose manifest has been read and whose hash has been checked.
+
+    Attributes:
+        path: of the model file.
+        manifest: as it was read beside it.
+    """
 
     path: Path
     manifest: Manifest
@@ -156,8 +177,9 @@ class Artifact:
     def read(cls, path: Path) -> Artifact:
         """Read the manifest beside `path` and check the file's hash.
 
-        Raises InputError when the file is missing, IntegrityError when the manifest is missing, cannot be read, is of
-        a newer schema, or has another hash.
+        Raises:
+            InputError: when the file is missing.
+            IntegrityError: when the manifest is missing, cannot be read, is of a newer schema, or has another hash.
         """
         path = Path(path)
         if not path.is_file():
@@ -187,13 +209,22 @@ class Artifact:
 
 
 def _check_hash(path: Path, expected: str) -> None:
-    found = sha256(path) if path.is_file() else "no such file"
-    if found != expected:
+    actual = sha256(path) if path.is_file() else "no such file"
+    if actual != expected:
         raise IntegrityError(
-            f"{path.name} has the SHA-256 {found[:16]}..." if path.is_file() else f"{path.name} does not exist",
+            f"{path.name} has the SHA-256 {actual[:16]}..." if path.is_file() else f"{path.name} does not exist",
             expected=f"{expected[:16]}... as its manifest says",
             hint="copy all its files again, or make the artifact again",
         )
+
+
+def _renamed(recipe: Any) -> Any:
+    """A recipe, or a row of its list of quantizers, with the names that its fields have today."""
+    if not isinstance(recipe, Mapping):
+        return recipe
+    fields_today = {_RENAMED.get(key, key): value for key, value in recipe.items()}
+    rows = fields_today.get("quantizers")
+    return {**fields_today, "quantizers": [_renamed(row) for row in rows]} if isinstance(rows, list) else fields_today
 
 
 def _is_suffix(text: str) -> bool:
@@ -231,3 +262,29 @@ def tool_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def move_into(files: tuple[Path, Path], artifact: Artifact, path: Path) -> Artifact:
+    """Move an artifact's files from where it was made to its place, companions included: all of them, or none.
+
+    The companions appear at once, the model and the manifest when `writing` ends: a crash between them leaves hashes
+    that do not fit.
+
+    Args:
+        files: what `writing(path)` gave.
+        artifact: whose files are moved; its manifest is written.
+        path: its place.
+
+    Returns:
+        The artifact at its place.
+
+    Raises:
+        OutputError: when a file cannot be written.
+    """
+    model, sidecar = files
+    with ExitStack() as stack:
+        for suffix in artifact.manifest.companions:
+            shutil.move(artifact.path.with_suffix(suffix), stack.enter_context(replacing(path.with_suffix(suffix))))
+        shutil.move(artifact.path, model)
+        sidecar.write_text(json.dumps(artifact.manifest.to_json(), indent=2) + "\n", encoding="utf-8")
+    return Artifact(path, artifact.manifest)

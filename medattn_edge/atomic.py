@@ -16,7 +16,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` (same suffixes) that takes its place when the block ends well.
 
     When the block raises, or the disk is full, the temporary file goes and whatever stood at `path` stays.
-    Raises OutputError when the folder cannot be written or the write fails.
+
+    Raises:
+        OutputError: when the folder cannot be written or the write fails.
     """
     path = Path(path)
     check_folder(path)
@@ -46,7 +48,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def check_folder(path: Path) -> None:
-    """Raise OutputError when the folder to write to does not exist; worth saying before the work."""
+    """Check that the folder to write to exists; worth saying before the work.
+
+    Args:
+        path: of the file that will be written.
+
+    Raises:
+        OutputError: when it does not.
+    """
     if not Path(path).parent.is_dir():
         raise OutputError(
             f"the folder {Path(path).parent} does not exist",

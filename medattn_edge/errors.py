@@ -23,10 +23,14 @@ from typing import Any, ClassVar
 
 
 class MedattnError(Exception):
-    """Base of the tree.
+    """Base of the tree. Errors can be pickled and copied, whatever the arguments of their own constructor are.
 
-    found: what is wrong, in one sentence without a full stop. expected: what would have been right.
-    hint: what to type or do next.
+    Attributes:
+        found: what is wrong, in one sentence without a full stop.
+        expected: what would have been right.
+        hint: what to type or do next.
+        exit_code: of the command line.
+        code: for programs: lower case, with underscores; it never changes.
     """
 
     exit_code: ClassVar[int] = 6
@@ -75,11 +79,11 @@ class MissingDependency(HostError):
 
     @classmethod
     def of_extra(cls, package: str, extra: str) -> MissingDependency:
-        """The error for a package that one of our extras installs."""
+        """The error for a package that the extra installs; the extra is "" for what another package's record needs."""
         return cls(
             f"the package {package!r} is not installed",
-            expected=f"the extra {extra!r} of medattn-edge",
-            hint=f"pip install 'medattn-edge[{extra}]'",
+            expected=f"the extra {extra!r} of medattn-edge" if extra else f"{package!r}, which an entry point needs",
+            hint=f"pip install 'medattn-edge[{extra}]'" if extra else f"pip install {package}",
         )
 
 

@@ -12,13 +12,17 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, eq=False)
 class Latency:
-    """Raw samples of one callable in milliseconds, in the order they were taken."""
+    """What one callable took.
+
+    Attributes:
+        samples_ms: raw milliseconds, in the order they were taken.
+    """
 
     samples_ms: npt.NDArray[np.float64]
 
-    def percentile(self, share: float) -> float:
-        """The smallest sample that `share` percent of all do not exceed, in ms."""
-        return float(np.percentile(self.samples_ms, share, method="inverted_cdf"))
+    def percentile(self, percent: float) -> float:
+        """The smallest sample that `percent` of all do not exceed, in ms."""
+        return float(np.percentile(self.samples_ms, percent, method="inverted_cdf"))
 
     @property
     def p50_ms(self) -> float:
@@ -41,7 +45,7 @@ class Latency:
         return float(self.samples_ms.max())
 
     def miss_rate(self, deadline_ms: float) -> float:
-        """The share of the samples that took longer."""
+        """The fraction of the samples that took longer."""
         return float((self.samples_ms > deadline_ms).mean())
 
     def ratio_of(self, reference: Latency) -> tuple[float, tuple[float, float]]:
@@ -57,20 +61,18 @@ class Latency:
 def interleaved(
     calls: Mapping[str, Callable[[], object]], *, rounds: int = 10, warm_up_s: float = 0.5
 ) -> dict[str, Latency]:
-    """Time callables in turn, `rounds` times each, every other round in reverse order.
+    """Time callables in turn, every other round in reverse order.
 
-    Each is first called for at least `warm_up_s` seconds, and at least twice, without being measured.
+    Args:
+        calls: by name.
+        rounds: how often each is measured.
+        warm_up_s: seconds that each is first called for without being measured, and at least twice.
     """
-    for call in calls.values():
-        until = time.perf_counter() + warm_up_s
-        call()
-        call()
-        while time.perf_counter() < until:
-            call()
+    _warm_up(calls, warm_up_s)
     names = list(calls)
     samples: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(rounds):
-        for name in names if turn % 2 == 0 else names[::-1]:
+        for name in _order(names, turn):
             start = time.perf_counter()
             calls[name]()
             samples[name].append((time.perf_counter() - start) * 1e3)
@@ -89,23 +91,39 @@ def in_turn(
 ) -> dict[str, Latency]:
     """As `interleaved`, of calls that each return the milliseconds that they measured themselves, elsewhere perhaps.
 
-    duration_s: for each call; rounds go on for as long as that is for all of them together. pause_s: before every call,
-    so that the threads of the one before are asleep. progress: told of the seconds that have passed, of how many.
+    Args:
+        calls: by name.
+        duration_s: for each call; rounds go on for as long as that is for all of them together.
+        warm_up_s: as for `interleaved`.
+        min_rounds: even when they take longer.
+        max_rounds: even when they are over sooner.
+        pause_s: before every call, so that the threads of the one before are asleep.
+        progress: called with the seconds that have passed, and of how many.
     """
-    for call in calls.values():
-        until = time.perf_counter() + warm_up_s
-        call()
-        call()
-        while time.perf_counter() < until:
-            call()
+    _warm_up(calls, warm_up_s)
     names, whole = list(calls), duration_s * len(calls)
     samples: dict[str, list[float]] = {name: [] for name in names}
     start, turn, passed = time.perf_counter(), 0, 0.0
     while turn < min_rounds or (turn < max_rounds and passed < whole):
-        for name in names if turn % 2 == 0 else names[::-1]:
+        for name in _order(names, turn):
             time.sleep(pause_s)
             samples[name].append(calls[name]())
         turn, passed = turn + 1, time.perf_counter() - start
         if progress:
             progress(round(min(passed, whole)), round(whole))
     return {name: Latency(np.array(values)) for name, values in samples.items()}
+
+
+def _warm_up(calls: Mapping[str, Callable[[], object]], warm_up_s: float) -> None:
+    """Call each for at least so many seconds, and at least twice."""
+    for call in calls.values():
+        until = time.perf_counter() + warm_up_s
+        call()
+        call()
+        while time.perf_counter() < until:
+            call()
+
+
+def _order(names: list[str], turn: int) -> list[str]:
+    """Every other round is in reverse: what comes first in one comes last in the next."""
+    return names if turn % 2 == 0 else names[::-1]

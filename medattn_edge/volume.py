@@ -18,12 +18,15 @@ Array = npt.NDArray[Any]
 class Volume:
     """Voxels and where they are.
 
-    voxels: (D, H, W), or (C, D, H, W) for several channels (an RGB picture, several MR sequences on one grid).
-    affine: 4x4, float64; maps the index (d, h, w, 1) of a voxel's centre to (L, P, S, 1) millimetres, DICOM's patient
-    coordinates: x to the left, y to the back, z to the head. Its first three columns are the steps of D, H and W.
-    calibrated: False when the file has no spacing (a picture): the affine is then in pixels.
+    Attributes:
+        voxels: (D, H, W), or (C, D, H, W) for several channels (an RGB picture, several MR sequences on one grid).
+        affine: 4x4, float64; maps the index (d, h, w, 1) of a voxel's centre to (L, P, S, 1) millimetres, DICOM's
+            patient coordinates: x to the left, y to the back, z to the head. Its first three columns are the steps of
+            D, H and W.
+        calibrated: False when the file has no spacing (a picture): the affine is then in pixels.
 
-    Raises GeometryError for an affine that is singular or not finite.
+    Raises:
+        GeometryError: for an affine that is singular or not finite.
     """
 
     voxels: Array
@@ -88,7 +91,11 @@ class Volume:
         return index
 
     def with_voxels(self, voxels: Array) -> Volume:
-        """The same grid with other voxels; raises GeometryError when (D, H, W) differ."""
+        """The same grid with other voxels.
+
+        Raises:
+            GeometryError: when (D, H, W) differ.
+        """
         if voxels.shape[-3:] != self.voxels.shape[-3:]:
             raise GeometryError(f"voxels of shape {voxels.shape}", expected=f"the grid {self.shape}", hint="same grid")
         return replace(self, voxels=voxels)
@@ -106,7 +113,11 @@ class Volume:
         return self._permuted(order, flips)
 
     def like(self, other: Volume) -> Volume:
-        """These voxels in the axis order and direction of `other`, of which this must be a permutation and flip."""
+        """These voxels in the axis order and direction of `other`.
+
+        Raises:
+            GeometryError: when this grid is not a permutation and flip of the other.
+        """
         steps = np.linalg.solve(self.affine[:3, :3], other.affine[:3, :3])
         order = tuple(int(axis) for axis in np.abs(steps).argmax(axis=0))
         flips = tuple(bool(steps[axis, column] < 0) for column, axis in enumerate(order))

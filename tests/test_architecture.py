@@ -59,9 +59,10 @@ def artifact(randomised, tmp_path_factory):
     """A small ONNX artifact."""
     import torch
 
-    from medattn_edge.export import ExportSettings, export_network, random_patches
+    from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
     from medattn_edge.models import build
     from medattn_edge.models.checkpoint import Checkpoint
+    from medattn_edge.rewrites import rewrite
     from medattn_edge.spec import ModelSpec
 
     spec = ModelSpec(
@@ -78,7 +79,7 @@ def artifact(randomised, tmp_path_factory):
         list(network.parameters())[-1].sub_(network(torch.rand(4, 1, 32, 32)).mean((0, 2, 3)))
     path = tmp_path_factory.mktemp("artifact") / "network.onnx"
     checkpoint = Checkpoint(network, spec, "c" * 64, "medattn_edge", foreign=False, notes={})
-    export_network(checkpoint, path, {"random": random_patches(spec, 1)}, settings=ExportSettings(batch=None))
+    export_fp32(rewrite(checkpoint, ()), path, {"random": random_patches(spec, 1)}, settings=ExportSettings(batch=None))
     return path
 
 

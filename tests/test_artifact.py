@@ -191,3 +191,13 @@ def test_the_tools_that_are_installed_are_named():
     versions = tool_versions()
     assert {"python", "medattn-edge", "numpy"} <= set(versions)
     assert all(versions.values())
+
+
+def test_a_recipe_with_the_names_of_older_versions_is_read_with_todays(tmp_path: Path) -> None:
+    values = manifest_of().to_json()
+    values["recipe"] = {"door": "nncf-onnx", "doors": [{"door": "nncf-onnx", "dice": 1.0}], "ranking": []}
+    assert Manifest.from_json(values).recipe == {
+        "quantizer": "nncf-onnx",
+        "quantizers": [{"quantizer": "nncf-onnx", "dice": 1.0}],
+        "ranking": [],
+    }

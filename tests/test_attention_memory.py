@@ -16,7 +16,7 @@ from medattn_edge.artifact import Artifact
 from medattn_edge.backends.compiler import CompileSettings
 from medattn_edge.backends.openvino.attention import TYPE
 from medattn_edge.compile.compilation import compile_artifact
-from medattn_edge.export import export_network, random_patches
+from medattn_edge.exporters import export_fp32, random_patches
 from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.precision.fp16 import islands
 from medattn_edge.precision.fp16_graph import to_fp16
@@ -25,8 +25,8 @@ from medattn_edge.precision.lint.graph import QdqGraph
 from medattn_edge.precision.lint.rules import lint
 from medattn_edge.precision.observe import floating_tensors, ranges
 from medattn_edge.precision.onnx_graph import Graph, read
-from medattn_edge.precision.quantizers.quantizer import Calibration, Recipe, doors
-from medattn_edge.rewrites import fuse
+from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, quantizers
+from medattn_edge.rewrites import rewrite
 from medattn_edge.rewrites.position_attention import folded_attentions
 from medattn_edge.spec import ModelSpec
 
@@ -52,13 +52,13 @@ def blocked(build_form: Callable[..., Any], tmp_path_factory: pytest.TempPathFac
     spec = ModelSpec(
         form.name, 1, ("background", "one", "two"), form.size, network.stride, outputs=3, config=form.settings
     )
-    fused = fuse(network).network
-    for _, attention in folded_attentions(fused):
-        attention.choose("blocked", QUERIES)
     noise = random_patches(spec, 1)
     path = tmp_path_factory.mktemp("blocked") / "network.onnx"
     checkpoint = Checkpoint(network, spec, "c" * 64, "medattn_edge", foreign=False, notes={})
-    artifact = export_network(checkpoint, path, {"random": noise}, deployed=fused)
+    rewritten = rewrite(checkpoint)
+    for _, attention in folded_attentions(rewritten.network):
+        attention.choose("blocked", QUERIES)
+    artifact = export_fp32(rewritten, path, {"random": noise})
     model = read(path)
     measured = ranges(model, floating_tensors(model), [noise])
     return Blocked(artifact, model, Calibration([noise], "0" * 64, lambda: measured))
@@ -87,11 +87,15 @@ def test_fp16_keeps_the_softmax_of_every_block(blocked: Blocked) -> None:
 
 
 @pytest.mark.parametrize(
-    ("door", "profile"), [("onnxruntime", "cpu"), ("onnxruntime", "tensorrt"), ("nncf-onnx", "cpu")]
+    ("quantizer", "profile"), [("onnxruntime", "cpu"), ("onnxruntime", "tensorrt"), ("nncf-onnx", "cpu")]
 )
-def test_int8_keeps_both_products_of_every_block(blocked: Blocked, door: str, profile: str, tmp_path: Path) -> None:
+def test_int8_keeps_both_products_of_every_block(
+    blocked: Blocked, quantizer: str, profile: str, tmp_path: Path
+) -> None:
     path = tmp_path / "int8.onnx"
-    doors()[door].quantise(blocked.artifact, blocked.model, blocked.calibration, Recipe(profile), {".onnx": path})
+    quantizers()[quantizer].quantise(
+        blocked.artifact, blocked.model, blocked.calibration, QuantizationRecipe(profile), {".onnx": path}
+    )
     model = read(path)
     graph = QdqGraph(model)
     shaped = Graph(onnx.shape_inference.infer_shapes(model, data_prop=True))
@@ -123,7 +127,9 @@ def test_openvino_makes_one_operation_of_the_blocks_of_each_attention(blocked: B
 
 def test_openvino_s_int8_has_floating_point_around_each_attention(blocked: Blocked, tmp_path: Path) -> None:
     files = {".xml": tmp_path / "int8.xml", ".bin": tmp_path / "int8.bin"}
-    doors()["nncf-openvino"].quantise(blocked.artifact, blocked.model, blocked.calibration, Recipe("cpu"), files)
+    quantizers()["nncf-openvino"].quantise(
+        blocked.artifact, blocked.model, blocked.calibration, QuantizationRecipe("cpu"), files
+    )
     assert operations(files[".xml"]).count(TYPE) == ATTENTIONS
     assert "FakeQuantize" in operations(files[".xml"])
     for attention in [op for op in read_ir(files[".xml"]) if op.get_type_name() == TYPE]:

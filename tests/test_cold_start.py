@@ -61,13 +61,14 @@ SPEC = ModelSpec(
 @pytest.fixture(scope="module")
 def artifact(randomised: Callable[[Any], Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small gated network as ONNX, for any batch."""
-    from medattn_edge.export import ExportSettings, export_network, random_patches
+    from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
     from medattn_edge.models import build
     from medattn_edge.models.checkpoint import Checkpoint
+    from medattn_edge.rewrites import rewrite
 
     path = tmp_path_factory.mktemp("artifact") / "network.onnx"
     checkpoint = Checkpoint(randomised(build(SPEC)), SPEC, "c" * 64, "medattn_edge", foreign=False, notes={})
-    export_network(checkpoint, path, {"random": random_patches(SPEC, 1)}, settings=ExportSettings(batch=None))
+    export_fp32(rewrite(checkpoint, ()), path, {"random": random_patches(SPEC, 1)}, settings=ExportSettings(batch=None))
     return path
 
 

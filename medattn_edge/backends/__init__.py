@@ -13,7 +13,7 @@ from medattn_edge.spec import ModelSpec
 
 def backends() -> dict[str, Backend]:
     """Every backend by name, installed or not."""
-    return {record.name: record for record in records("medattn_edge.backends", "BACKEND")}
+    return {record.name: record for record in records("medattn_edge.backends", "BACKEND", "medattn_edge.backends")}
 
 
 def missing_packages(backend: Backend) -> list[str]:

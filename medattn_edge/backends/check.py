@@ -16,7 +16,7 @@ from medattn_edge.labels import labels_of
 TOGETHER = 2  # patches of one run where the batch is free: enough to see that they do not mix, in little memory
 
 
-class Remembered(Session):
+class CachedReference(Session):
     """The reference, asked only once for the same patches: every candidate is held to the same answer."""
 
     def __init__(self, session: Session) -> None:

@@ -1,6 +1,7 @@
-"""Checkpoint or graph -> the fastest artifact of it on this host that agrees."""
+"""Checkpoint or graph -> a faster artifact of it that agrees, and the fastest one on this host."""
 
+from medattn_edge.compile.compilation import compile_artifact
 from medattn_edge.compile.graphs import PLAIN, GivenGraph, Graphs, RewrittenGraphs
 from medattn_edge.compile.tuning import BETTER, DURATION_S, tune
 
-__all__ = ["BETTER", "DURATION_S", "PLAIN", "GivenGraph", "Graphs", "RewrittenGraphs", "tune"]
+__all__ = ["BETTER", "DURATION_S", "PLAIN", "GivenGraph", "Graphs", "RewrittenGraphs", "compile_artifact", "tune"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,27 +16,20 @@ from typing import Any
 import numpy as np
 
 from medattn_edge.agreement import Thresholds
-from medattn_edge.artifact import Artifact, Manifest, manifest_path, sha256, writing
-from medattn_edge.atomic import replacing
+from medattn_edge.artifact import Artifact, Manifest, manifest_path, move_into, sha256, writing
 from medattn_edge.backends import open_session
 from medattn_edge.backends.check import check
 from medattn_edge.backends.compiler import Compiler, CompileSettings, Progress, Source, compiler_of
 from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Options, Patches, Session
 from medattn_edge.errors import AgreementError, BackendError, HostError, MissingDependency, UsageError
+from medattn_edge.gates import FP32, REDUCED, REDUCED_NOISE
 from medattn_edge.host import hardware
 from medattn_edge.precision.lint.rules import Finding
 from medattn_edge.precision.lint.rules import check as check_graph
 from medattn_edge.spec import ModelSpec
 
-# Two FP32 runtimes on one CPU are 120 to 135 dB apart on a trained network, because they sum in another order, and 103
-# on published layouts with random weights, which amplify what is rounded; a GPU sums in yet another order. BF16 and
-# TF32 under the name of FP32 are 75 dB at most.
-FP32_ON_CPU = Thresholds(min_sqnr_db=90.0, min_label_match=0.9999)
-FP32_ON_GPU = Thresholds(min_sqnr_db=90.0, min_label_match=0.9999)
-# Reduced precision: what the FP16 and INT8 graphs themselves are judged by. On noise, numbers that are finite are all
-# that can be asked of it.
-REDUCED = Thresholds(min_sqnr_db=30.0, min_dice=0.999)
+FP32_ON_CPU = FP32_ON_GPU = FP32.thresholds
 _NOISE = "random"
 _OPTIONS = {"compute_capabilities": "--compute-capability", "workspace_mib": "--workspace"}
 
@@ -46,7 +38,13 @@ _OPTIONS = {"compute_capabilities": "--compute-capability", "workspace_mib": "--
 class Plan:
     """What would be compiled, when nothing stands against it.
 
-    lint: the warnings about the graph. record: more for the manifest's `target`, such as how it was tuned.
+    Attributes:
+        source: the file to compile, with its manifest.
+        output: the file to write.
+        compiler: the target.
+        settings: of the compiler.
+        lint: the warnings about the graph.
+        record: more for the manifest's `target`, such as how it was tuned.
     """
 
     source: Source
@@ -67,8 +65,16 @@ def compile_artifact(
 ) -> Artifact:
     """Compile a file, check it against the file it was made from, and only then let it appear.
 
-    target: the name of a compiler, None for the one that the suffix of `output` stands for. samples: name -> real input
-    float32 (n, C, *patch); noise is added to it. The rest is said at `plan` and `build`.
+    Args:
+        source: a graph, or a checkpoint for a compiler that takes those.
+        output: the file to write.
+        target: the name of a compiler, None for the one that the suffix of `output` stands for.
+        settings: of the compiler.
+        samples: name -> real input float32 (n, C, *patch); noise is added to it.
+        progress: is called while it compiles.
+
+    Raises:
+        MedattnError: what `plan` and `build` raise.
     """
     return build(plan(source, output, target, settings), samples, progress)
 
@@ -76,8 +82,11 @@ def compile_artifact(
 def plan(source: Path, output: Path, target: str | None, settings: CompileSettings) -> Plan:
     """Choose the compiler, and hold the source and the settings to what it takes; nothing is compiled or written.
 
-    Raises UsageError for a target, a suffix or a setting that does not fit, MissingDependency, what `Artifact.read`
-    raises, and InputError for a graph that breaks the rules of the target.
+    Raises:
+        UsageError: for a target, a suffix or a setting that does not fit.
+        MissingDependency: for what is not installed.
+        InputError: for a graph that breaks the rules of the target, and as `Artifact.read` does.
+        IntegrityError: as `Artifact.read` does.
     """
     compiler = compiler_for(output, target, settings)
     if Path(source).suffix.lower() not in compiler.sources:
@@ -104,7 +113,7 @@ def source_of(path: Path, compiler: Compiler) -> Source:
     if ".onnx" in compiler.sources:
         artifact = Artifact.read(path)
         return Source(artifact.path, artifact.manifest)
-    from medattn_edge.export import ExportSettings, manifest_of
+    from medattn_edge.exporters import ExportSettings, manifest_of
     from medattn_edge.models import checkpoint
 
     loaded = checkpoint.load(path)
@@ -112,32 +121,35 @@ def source_of(path: Path, compiler: Compiler) -> Source:
 
 
 def build(plan: Plan, samples: Mapping[str, Patches], progress: Progress | None = None) -> Artifact:
-    """Compile as planned; samples: name -> real input float32 (n, C, *patch), to which noise is added.
+    """Compile as planned.
 
     Where the result runs on this host, it is opened in a process of its own and compared with its parent; where not,
     its `target` says under `verified` that it was not run, and why.
-    Raises AgreementError, and writes nothing, when it crashes or does not agree; BackendError when it cannot be
-    compiled; HostError, OutputError.
+
+    Args:
+        plan: what `plan` returned.
+        samples: name -> real input float32 (n, C, *patch), to which noise is added.
+        progress: is called while it compiles.
+
+    Raises:
+        AgreementError: when it crashes or does not agree; nothing is written.
+        BackendError: when it cannot be compiled.
+        HostError: when this host cannot compile or run it.
+        OutputError: when the files cannot be written.
     """
     output = plan.output
     if not samples:
         raise UsageError("no real input to check with", expected="at least one patch", hint="--scan SCAN")
     with (
-        writing(output) as (model, sidecar),
+        writing(output) as files,
         # Under their own names, so that they are opened for the check as they will be for a scan.
         TemporaryDirectory(prefix=".", suffix=f".tmp.{output.name}", dir=output.parent) as folder,
-        ExitStack() as stack,
     ):
         staged = stage(plan, Path(folder), progress)
         cases, verified = _verified(plan, staged, samples)
         manifest = staged.manifest
         manifest = replace(manifest, agreement=cases, target={**manifest.target, "verified": verified})
-        for suffix in manifest.companions:
-            staged.path.with_suffix(suffix).replace(stack.enter_context(replacing(output.with_suffix(suffix))))
-        staged.path.replace(model)
-        sidecar.write_text(json.dumps(manifest.to_json(), indent=2) + "\n", encoding="utf-8")
-    # They appeared in the order companions, model, manifest: a crash between them leaves hashes that do not fit.
-    return Artifact(output, manifest)
+        return move_into(files, Artifact(staged.path, manifest), output)
 
 
 def stage(plan: Plan, folder: Path, progress: Progress | None = None) -> Artifact:
@@ -182,10 +194,10 @@ def _graph(path: Path) -> Any:
 def _manifest(plan: Plan, target: Mapping[str, Any], staged: Path, companions: Mapping[str, Path]) -> Manifest:
     parent = plan.source.manifest
     # `sha256` is empty for a checkpoint, whose child this file is: it was never exported.
-    made = parent.child() if parent.sha256 else parent
+    child = parent.child() if parent.sha256 else parent
     rest = {key: value for key, value in target.items() if key != "precision"}
     return replace(
-        made,
+        child,
         precision=target.get("precision", parent.precision),
         exporter=plan.compiler.name,
         sha256=sha256(staged),
@@ -239,11 +251,11 @@ def with_noise(samples: Mapping[str, Patches], spec: ModelSpec) -> dict[str, Pat
     return {**samples, _NOISE: noise}
 
 
-def gates(parent: Manifest, made: Manifest, samples: Mapping[str, Patches]) -> dict[str, Thresholds]:
+def gates(parent: Manifest, compiled: Manifest, samples: Mapping[str, Patches]) -> dict[str, Thresholds]:
     """The gate of every sample of `with_noise` for a compiled file against the one it was made from."""
-    if {parent.precision, made.precision} == {"fp32"}:
-        return dict.fromkeys(samples, FP32_ON_GPU if for_gpu(made) else FP32_ON_CPU)
-    return {**dict.fromkeys(samples, REDUCED), _NOISE: Thresholds()}
+    if {parent.precision, compiled.precision} == {"fp32"}:
+        return dict.fromkeys(samples, FP32_ON_GPU if for_gpu(compiled) else FP32_ON_CPU)
+    return {**dict.fromkeys(samples, REDUCED.thresholds), _NOISE: REDUCED_NOISE.thresholds}
 
 
 def _unusable(plan: Plan, error: BackendError) -> AgreementError:

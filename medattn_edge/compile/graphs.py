@@ -13,10 +13,10 @@ from medattn_edge.compile.compilation import reference_of
 from medattn_edge.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from medattn_edge.export import ExportSettings
+    from medattn_edge.exporters import ExportSettings
     from medattn_edge.models.checkpoint import Checkpoint
     from medattn_edge.models.network import SegmentationNetwork
-    from medattn_edge.rewrites import Fused
+    from medattn_edge.rewrites import Rewritten
 
 Rewrites = tuple[str, ...]
 PLAIN: Rewrites = ("batch-norm",)
@@ -27,8 +27,11 @@ _EXPORTER = "onnx"
 class Graphs(Protocol):
     """What tuning chooses from.
 
-    default: the rewrites that the target's files are made with; empty where there is no choice. optional: those that
-    would change this network and are not among them, and those among them that do; what can be toggled.
+    Attributes:
+        spec: what the network expects.
+        default: the rewrites of the target's files; empty where there is no choice.
+        optional: what can be toggled: those that would change this network and are not among the default's, then
+            those among them that do.
     """
 
     spec: ModelSpec
@@ -53,7 +56,11 @@ class Graphs(Protocol):
 
 
 class GivenGraph:
-    """A file that is what it is, and its own reference."""
+    """A graph that is a file already, and its own reference.
+
+    Args:
+        path: of an artifact.
+    """
 
     default: Rewrites = ()
     optional: Rewrites = ()
@@ -83,7 +90,11 @@ class GivenGraph:
 class RewrittenGraphs:
     """A checkpoint's network with one set of rewrites or another; the reference is the checkpoint's own.
 
-    runtime: the compiler whose defaults they start from. fuse: `rewrites.fuse`, or what answers as it does.
+    Args:
+        checkpoint: what is compiled.
+        runtime: the compiler whose defaults they start from.
+        settings: how the graphs are exported.
+        rewrite: `rewrites.rewrite`, or what answers as it does.
     """
 
     def __init__(
@@ -91,24 +102,22 @@ class RewrittenGraphs:
         checkpoint: Checkpoint,
         runtime: str,
         settings: ExportSettings,
-        fuse: Callable[[SegmentationNetwork, Rewrites, ModelSpec], Fused] | None = None,
+        rewrite: Callable[[Checkpoint, Rewrites], Rewritten] | None = None,
     ) -> None:
         from medattn_edge import rewrites as library
 
         self.spec = checkpoint.spec
-        self._checkpoint, self._settings, self._fuse = checkpoint, settings, fuse or library.fuse
+        self._checkpoint, self._settings, self._rewrite = checkpoint, settings, rewrite or library.rewrite
         self.default = library.defaults(runtime, self.spec.patch)
         self.optional = _optional(checkpoint.network, self.default)
 
     def write(self, rewrites: Rewrites, path: Path) -> Artifact:
         """Export to ONNX; raises AgreementError when it disagrees with the checkpoint's network already there."""
-        from medattn_edge.export import export_network, random_patches
+        from medattn_edge.exporters import export_fp32, random_patches
 
-        fused = self._fuse(self._checkpoint.network, rewrites, self.spec)
+        rewritten = self._rewrite(self._checkpoint, rewrites)
         noise = {"random": random_patches(self.spec, 1)}  # the compiled file is what real input is given to
-        return export_network(
-            self._checkpoint, path, noise, deployed=fused.network, settings=self._settings, rewrites=fused.rewrites
-        )
+        return export_fp32(rewritten, path, noise, settings=self._settings)
 
     def reference(self, threads: int) -> Session:
         """The eager network in FP32 on the CPU."""
@@ -136,7 +145,7 @@ class RewrittenGraphs:
 
 def _optional(network: SegmentationNetwork, default: Rewrites) -> Rewrites:
     """Every rewrite that finds something in this network, those that are not the default's first."""
-    from medattn_edge.rewrites import changed, fuse, rewrites
+    from medattn_edge.rewrites import changed, rewrite_network, rewrites
 
     together: set[str] = set()
     alone: list[str] = []
@@ -147,5 +156,5 @@ def _optional(network: SegmentationNetwork, default: Rewrites) -> Rewrites:
         else:
             together.add(name)
     plans: Sequence[Rewrites] = [changed(together), *(changed([name]) for name in alone)]
-    found = {applied.name for names in plans for applied in fuse(network, names).plan} - _ALWAYS
-    return tuple(sorted((name for name in rewrites() if name in found), key=lambda name: name in default))
+    effective = {step.name for names in plans for step in rewrite_network(network, names).plan} - _ALWAYS
+    return tuple(sorted((name for name in rewrites() if name in effective), key=lambda name: name in default))

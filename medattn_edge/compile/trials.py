@@ -1,4 +1,4 @@
-"""What tuning tries: alternatives, each compiled, opened in a process of its own, and held to the reference."""
+"""The alternatives that tuning tries, each compiled, opened in a process of its own, and held to the reference."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from medattn_edge.artifact import Artifact
-from medattn_edge.backends.check import Remembered, check
+from medattn_edge.backends.check import CachedReference, check
 from medattn_edge.backends.compiler import Compiler, CompileSettings
 from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Patches, Session
@@ -23,18 +23,32 @@ from medattn_edge.compile.graphs import Graphs, Rewrites
 
 @dataclass(frozen=True)
 class Alternative:
-    """One way to make the file."""
+    """One way to make the file.
+
+    Attributes:
+        rewrites: of the graph.
+        settings: of the compiler.
+    """
 
     rewrites: Rewrites
     settings: CompileSettings
 
 
 @dataclass(frozen=True)
-class Row:
-    """What came of one alternative.
+class Outcome:
+    """The outcome of one alternative; what was not timed is None.
 
-    outcome: default, kept, no gain, refused, same or untried; reason: why. ratio: the default's time over this one's,
-    with its quartiles; ratio_to_best: the time of the best one until then over it. None where it was not timed.
+    Attributes:
+        name: of the alternative.
+        alternative: how the file was made.
+        outcome: default, kept, no gain, refused, same or untried.
+        reason: why.
+        sqnr_db: the lowest of its samples, against the reference.
+        p50_ms: of one run.
+        ratio: the default's time over this one's.
+        quartiles: of that ratio.
+        ratio_to_best: the time of the best one until then over this one's.
+        rounds: pairs that were timed.
     """
 
     name: str
@@ -58,8 +72,16 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """An alternative that was compiled, agrees, and is open."""
+class OpenAlternative:
+    """An alternative that was compiled, agrees, and is open.
+
+    Attributes:
+        alternative: how the file was made.
+        graph: what it was compiled from.
+        folder: has all its files.
+        session: on the compiled file.
+        sqnr_db: the lowest of its samples, against the reference.
+    """
 
     alternative: Alternative
     graph: Artifact
@@ -73,8 +95,16 @@ class Trial:
         shutil.rmtree(self.folder)
 
 
-class Workshop:
-    """Makes trials, one after the other; the sessions that are open when it is closed are closed."""
+class TrialRunner:
+    """Tries alternatives, one after the other; the sessions that are open when it is closed are closed.
+
+    Args:
+        graphs: what is compiled.
+        output: where the file will be, for its name.
+        compiler: the target.
+        samples: name -> real input float32 (n, C, *patch); noise is added to it.
+        folder: a folder of its own.
+    """
 
     def __init__(
         self, graphs: Graphs, output: Path, compiler: Compiler, samples: Mapping[str, Patches], folder: Path
@@ -83,7 +113,7 @@ class Workshop:
         self._output, self._folder, self._stack = output, folder, ExitStack()
         self._samples = with_noise(samples, graphs.spec)
         self._reference: Session | None = None
-        self._made: dict[Any, str] = {}  # what is the same file -> the name of the alternative that it was made for
+        self._names: dict[Any, str] = {}  # what is the same file -> the name of the alternative that it was made for
         self._count = 0
 
     def __enter__(self) -> Self:
@@ -103,53 +133,68 @@ class Workshop:
         first = next(iter(self._samples.values()))[:1]
         return np.ascontiguousarray(np.repeat(first, batch or 1, axis=0))
 
-    def make(self, name: str, alternative: Alternative, like: Trial | None = None) -> Trial | Row:
-        """A trial, or the row of an alternative that is no other file than one before. like: may have its graph.
+    def run(
+        self, name: str, alternative: Alternative, like: OpenAlternative | None = None
+    ) -> OpenAlternative | Outcome:
+        """Compile an alternative, open it and hold it to the reference.
 
-        Raises AgreementError, BackendError or InputError for one that cannot be used.
+        Args:
+            name: of the alternative.
+            alternative: how to make the file.
+            like: one that may have its graph.
+
+        Returns:
+            It, open; or the outcome of an alternative that is no other file than one before.
+
+        Raises:
+            AgreementError: for one that does not agree.
+            BackendError: for one that cannot be compiled or run.
+            InputError: for a graph that breaks the rules of the target.
         """
-        if twin := self._twin(name, alternative):
-            return Row(name, alternative, "same", f"the same as {twin}")
+        if duplicate := self._duplicate(name, alternative):
+            return Outcome(name, alternative, "same", f"the same as {duplicate}")
         self._count += 1
         folder = self._folder / str(self._count)
         folder.mkdir()
         try:
-            found = self._made_in(folder, name, alternative, like)
+            result = self._try_in(folder, name, alternative, like)
         except BaseException:
             shutil.rmtree(folder)
             raise
-        if isinstance(found, Row):
+        if isinstance(result, Outcome):
             shutil.rmtree(folder)
-        return found
+        return result
 
-    def _made_in(self, folder: Path, name: str, alternative: Alternative, like: Trial | None) -> Trial | Row:
+    def _try_in(
+        self, folder: Path, name: str, alternative: Alternative, like: OpenAlternative | None
+    ) -> OpenAlternative | Outcome:
         if like is not None and like.alternative.rewrites == alternative.rewrites:
             graph = like.graph
         else:
             graph = self.graphs.write(alternative.rewrites, folder / f"{self._output.stem}.onnx")
-            if twin := self._twin(name, (graph.manifest.sha256, alternative.settings)):
-                return Row(name, alternative, "same", f"its graph is that of {twin}")
+            if duplicate := self._duplicate(name, (graph.manifest.sha256, alternative.settings)):
+                return Outcome(name, alternative, "same", f"its graph is that of {duplicate}")
         planned = plan(graph.path, self._output, self.compiler.name, alternative.settings)
         (folder / "compiled").mkdir()
         staged = stage(planned, folder / "compiled")
         content = (staged.manifest.sha256, *staged.manifest.companions.values(), alternative.settings.threads)
-        if twin := self._twin(name, content):
-            return Row(name, alternative, "same", f"it compiles to the file of {twin}")
+        if duplicate := self._duplicate(name, content):
+            return Outcome(name, alternative, "same", f"it compiles to the file of {duplicate}")
         session = self._stack.enter_context(opened(staged, alternative.settings.threads))
         try:
-            wanted = gates(graph.manifest, staged.manifest, self._samples)
-            cases = check(self._answers(alternative.settings.threads), session, self._samples, wanted)
+            thresholds = gates(graph.manifest, staged.manifest, self._samples)
+            cases = check(self._cached_reference(alternative.settings.threads), session, self._samples, thresholds)
         except BaseException:
             session.close()
             raise
-        return Trial(alternative, graph, folder, session, min(case["sqnr_db"] for case in cases))
+        return OpenAlternative(alternative, graph, folder, session, min(case["sqnr_db"] for case in cases))
 
-    def _twin(self, name: str, key: Any) -> str:
+    def _duplicate(self, name: str, key: Any) -> str:
         """The alternative that had this key before; none has from now on."""
-        found = self._made.setdefault(key, name)
-        return found if found != name else ""
+        first = self._names.setdefault(key, name)
+        return first if first != name else ""
 
-    def _answers(self, threads: int) -> Session:
+    def _cached_reference(self, threads: int) -> Session:
         if self._reference is None:
-            self._reference = Remembered(self.graphs.reference(threads))
+            self._reference = CachedReference(self.graphs.reference(threads))
         return self._reference

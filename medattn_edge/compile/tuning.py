@@ -20,18 +20,18 @@ from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Patches
 from medattn_edge.compile.compilation import build, plan
 from medattn_edge.compile.graphs import PLAIN, Graphs
-from medattn_edge.compile.trials import Alternative, Row, Trial, Workshop
+from medattn_edge.compile.trials import Alternative, OpenAlternative, Outcome, TrialRunner
 from medattn_edge.errors import AgreementError, BackendError, InputError
 from medattn_edge.host import hardware
 from medattn_edge.timing import in_turn
 
 BETTER = 1.02  # a ratio above it, with its lower quartile above 1, is worth another graph
 DURATION_S = 600.0
-_LEAST_S, _MOST_S = 0.5, 10.0  # of one file in one comparison
-_SHARE = 5  # of an alternative's time, one part is measuring one file; making and checking it takes some too
+_MIN_S, _MAX_S = 0.5, 10.0  # of one file in one comparison
+_MEASURED_PART = 5  # of an alternative's time, one part is measuring one file; making and checking it takes some too
 _MAX_ROUNDS = 200  # the quartiles of so many pairs move no more
 
-Progress = Callable[[str, int, int], None]  # what is being tried, alternatives done, alternatives in all
+Progress = Callable[[str, int, int], None]  # what is being tried, alternatives done, alternatives in total
 
 
 def tune(
@@ -46,8 +46,18 @@ def tune(
     """The artifact of the best alternative; its `target` says under `tuning` what was measured.
 
     Greedy: from the default on, one change at a time, kept where the file is faster than the best one until then.
-    samples: name -> real input float32 (n, C, *patch). duration_s: after it no other alternative is begun.
-    Raises AgreementError when the default does not agree, what `build` raises, and writes nothing then.
+
+    Args:
+        graphs: what is chosen from.
+        output: the file to write.
+        compiler: the target.
+        settings: of the compiler; threads that are given here stay.
+        samples: name -> real input float32 (n, C, *patch).
+        duration_s: after it no other alternative is begun.
+        progress: is called with what is tried, how many are done, and of how many.
+
+    Raises:
+        AgreementError: when the default does not agree; nothing is written then, as with what `build` raises.
     """
     check_folder(output)
     start = time.monotonic()
@@ -55,18 +65,21 @@ def tune(
     cores = hardware.cpu().physical_cores
     base = replace(settings, threads=settings.threads or cores) if threaded else settings
     counts = _fewer(cores) if threaded and not settings.threads else []
-    with tempfile.TemporaryDirectory() as folder, Workshop(graphs, output, compiler, samples, Path(folder)) as shop:
-        rows, best = _search(shop, Alternative(graphs.default, base), counts, start + duration_s, progress)
-        shop.close()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        TrialRunner(graphs, output, compiler, samples, Path(folder)) as runner,
+    ):
+        outcomes, best = _search(runner, Alternative(graphs.default, base), counts, start + duration_s, progress)
+        runner.close()
         record = {
-            "chosen": [row.name for row in rows if row.outcome in ("default", "kept")],
+            "chosen": [outcome.name for outcome in outcomes if outcome.outcome in ("default", "kept")],
             "rewrites": list(best.alternative.rewrites),
             "threads": best.alternative.settings.threads,
             "command": graphs.command(best.alternative.rewrites),
             "took_s": round(time.monotonic() - start, 1),
             "better": BETTER,
             "host": _host(),
-            "alternatives": [row.to_json(compiler) for row in rows],
+            "alternatives": [outcome.to_json(compiler) for outcome in outcomes],
         }
         planned = plan(best.graph.path, output, compiler.name, best.alternative.settings)
         return build(replace(planned, record={"tuning": record}), samples)
@@ -109,64 +122,71 @@ def _steps(graphs: Graphs, compiler: Compiler, counts: list[int]) -> list[_Step]
 
 
 def _search(
-    shop: Workshop, default: Alternative, counts: list[int], until: float, progress: Progress | None
-) -> tuple[list[Row], Trial]:
-    steps = _steps(shop.graphs, shop.compiler, counts)
+    runner: TrialRunner, default: Alternative, counts: list[int], until: float, progress: Progress | None
+) -> tuple[list[Outcome], OpenAlternative]:
+    steps = _steps(runner.graphs, runner.compiler, counts)
     report = progress or (lambda what, done, of: None)
     report("default", 0, len(steps) + 1)
-    first = shop.make("default", default)
-    if isinstance(first, Row):
-        raise RuntimeError("the first alternative has a twin")
-    best, rows = first, [Row("default", default, "default", "", first.sqnr_db, ratio=1.0, quartiles=(1.0, 1.0))]
-    patches = shop.patches(first.graph.manifest.batch)
-    share = (until - time.monotonic()) / max(1, len(steps)) / _SHARE
+    first = runner.run("default", default)
+    if isinstance(first, Outcome):
+        raise RuntimeError("the first alternative is a duplicate")
+    best, outcomes = first, [Outcome("default", default, "default", "", first.sqnr_db, ratio=1.0, quartiles=(1.0, 1.0))]
+    patches = runner.patches(first.graph.manifest.batch)
+    time_each_s = (until - time.monotonic()) / max(1, len(steps)) / _MEASURED_PART
     for index, step in enumerate(steps):
         name, alternative = step(best.alternative)
         report(name, index + 1, len(steps) + 1)
         if time.monotonic() > until:
-            rows.append(Row(name, alternative, "untried", "the time was up"))
+            outcomes.append(Outcome(name, alternative, "untried", "the time was up"))
             continue
         try:
-            trial = shop.make(name, alternative, best)
+            opened = runner.run(name, alternative, best)
         except (AgreementError, BackendError, InputError) as error:
-            rows.append(Row(name, alternative, "refused", error.found))
+            outcomes.append(Outcome(name, alternative, "refused", error.found))
             continue
-        if isinstance(trial, Row):
-            rows.append(trial)
+        if isinstance(opened, Outcome):
+            outcomes.append(opened)
             continue
-        row = _timed(name, first, best, trial, patches, min(max(share, _LEAST_S), _MOST_S))
-        rows.append(row)
-        if row.outcome == "kept":
+        outcome = _timed(name, first, best, opened, patches, min(max(time_each_s, _MIN_S), _MAX_S))
+        outcomes.append(outcome)
+        if outcome.outcome == "kept":
             if best is not first:
                 best.session.close()
-            best = trial
+            best = opened
         else:
-            trial.discard()
-    return rows, best
+            opened.discard()
+    return outcomes, best
 
 
-def _timed(name: str, first: Trial, best: Trial, trial: Trial, patches: Patches, duration_s: float) -> Row:
-    """The row of an alternative beside the default and the best one until then, all three in turn."""
-    trials = {"default": first, "best": best, "new": trial}
+def _timed(
+    name: str,
+    first: OpenAlternative,
+    best: OpenAlternative,
+    opened: OpenAlternative,
+    patches: Patches,
+    duration_s: float,
+) -> Outcome:
+    """The outcome of an alternative beside the default and the best one until then, all three in turn."""
+    trials = {"default": first, "best": best, "new": opened}
     if best is first:
         del trials["best"]
     calls = {key: partial(_milliseconds, one.session, patches) for key, one in trials.items()}
     try:
         times = in_turn(calls, duration_s=duration_s, max_rounds=_MAX_ROUNDS)
     except BackendError as error:
-        if trial.session.alive:  # another one failed, which ran before
+        if opened.session.alive:  # another one failed, which ran before
             raise
-        return Row(name, trial.alternative, "refused", error.found, trial.sqnr_db)
+        return Outcome(name, opened.alternative, "refused", error.found, opened.sqnr_db)
     new = times["new"]
     ratio, quartiles = new.ratio_of(times["default"])
     gain, (low, _) = new.ratio_of(times.get("best", times["default"]))
     kept = gain > BETTER and low > 1
-    return Row(
+    return Outcome(
         name,
-        trial.alternative,
+        opened.alternative,
         outcome="kept" if kept else "no gain",
         reason="" if kept else f"{gain:.3f} times as fast as the best until then; asked for is {BETTER}, beyond noise",
-        sqnr_db=trial.sqnr_db,
+        sqnr_db=opened.sqnr_db,
         p50_ms=new.p50_ms,
         ratio=ratio,
         quartiles=quartiles,

@@ -1,8 +1,30 @@
-"""Measurement: how fast files are on this host, each beside how well it agrees with the reference."""
+"""Evaluation: how well files agree with their reference, and how fast they are on this host."""
 
-from medattn_edge.evaluation.candidate import Candidate, Settings, executed_in, gate_of
-from medattn_edge.evaluation.measure import measure
-from medattn_edge.evaluation.report import Report, Row
+from medattn_edge.evaluation.candidate import BenchCandidate, BenchSettings, executed_in, gate_of
+from medattn_edge.evaluation.comparison import Comparison, ComparisonSettings, compare
+from medattn_edge.evaluation.measure import measure_candidates
+from medattn_edge.evaluation.measurement import Measurement, MeasurementPlan, PlanSettings, measure, plan_measurement
+from medattn_edge.evaluation.report import BenchReport, BenchRow
 from medattn_edge.evaluation.roofline import Peak, peak
+from medattn_edge.evaluation.true_labels import TrueLabels
 
-__all__ = ["Candidate", "Peak", "Report", "Row", "Settings", "executed_in", "gate_of", "measure", "peak"]
+__all__ = [
+    "BenchCandidate",
+    "BenchReport",
+    "BenchRow",
+    "BenchSettings",
+    "Comparison",
+    "ComparisonSettings",
+    "Measurement",
+    "MeasurementPlan",
+    "Peak",
+    "PlanSettings",
+    "TrueLabels",
+    "compare",
+    "executed_in",
+    "gate_of",
+    "measure",
+    "measure_candidates",
+    "peak",
+    "plan_measurement",
+]

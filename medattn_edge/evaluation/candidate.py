@@ -11,22 +11,29 @@ from medattn_edge.agreement import Thresholds
 from medattn_edge.backends.isolated import SECONDS, IsolatedSession
 from medattn_edge.backends.runtimes import AS_WRITTEN, Runtime
 from medattn_edge.backends.session import Options
-from medattn_edge.compile.compilation import FP32_ON_CPU, FP32_ON_GPU, REDUCED
+from medattn_edge.gates import FP32, REDUCED
 from medattn_edge.host import hardware
 from medattn_edge.spec import ModelSpec
 
 _CUDA_PROVIDER = "cuda"
-_EXACT_DB = 90.0  # what is asked of FP32 against FP32, and of nothing less
 
 
 @dataclass(frozen=True)
-class Candidate:
+class BenchCandidate:
     """What is measured.
 
-    name: the row's `artifact`. path: an artifact or a checkpoint. network: the record's name. precision: what it really
-    computes in: fp32, fp16, int8 or bf16; stored: that of the file, where it is another. gate: on real input. gflop: of
-    one patch, of the graph that it runs. opener: `module:function`, imported in the child. spec: of a checkpoint.
-    optional: left out, and not failed, where its runtime turns out not to be here.
+    Attributes:
+        name: the row's `artifact`.
+        path: an artifact or a checkpoint.
+        runtime: where it is run.
+        network: the record's name.
+        precision: what it really computes in: fp32, fp16, int8 or bf16.
+        gate: what it must reach on real input.
+        gflop: of one patch, of the graph that it runs.
+        opener: `module:function`, imported in the child.
+        spec: of a checkpoint.
+        stored: the precision of the file, where it is another.
+        optional: left out, and not failed, where its runtime turns out not to be here.
     """
 
     name: str
@@ -44,35 +51,42 @@ class Candidate:
     @property
     def exact(self) -> bool:
         """Whether its gate is one of FP32, which holds on noise as well."""
-        return self.precision == "fp32" and (self.gate.min_sqnr_db or 0.0) >= _EXACT_DB
+        return self.precision == "fp32" and (self.gate.min_sqnr_db or 0.0) >= FP32.limits["min_sqnr_db"]
 
-    def open(self, threads: int, seconds: float) -> IsolatedSession:
+    def open(self, threads: int, timeout_s: float) -> IsolatedSession:
         """A session in a process of its own; raises what IsolatedSession raises."""
         runtime = self.runtime
         return IsolatedSession(
             self.path,
             backend=runtime.backend,
             options=Options(runtime.device, threads, self.spec, runtime.optimise, runtime.provider),
-            seconds=seconds,
+            seconds=timeout_s,
             environment=runtime.environment,
             opener=self.opener,
         )
 
 
 @dataclass(frozen=True)
-class Settings:
-    """duration_s, warm_up_s: of each candidate. threads: 0 is one per physical core; they are always set.
-    deadline_ms: what a run may take. seconds: the time limit of opening, and of one run. batch: patches of one run.
+class BenchSettings:
+    """How candidates are timed.
+
+    Attributes:
+        duration_s: of the timing of each candidate.
+        warm_up_s: before it.
+        threads: of the CPU, 0 for as many as there are cores for this process; `explicit` sets them.
+        deadline_ms: what a run may take, None to count none.
+        timeout_s: what opening may take, and one run; beyond it the candidate has failed.
+        batch: patches of one run.
     """
 
     duration_s: float = 10.0
     warm_up_s: float = 1.0
     threads: int = 0
     deadline_ms: float | None = None
-    seconds: float = SECONDS
+    timeout_s: float = SECONDS
     batch: int = 1
 
-    def explicit(self) -> Settings:
+    def explicit(self) -> BenchSettings:
         """With a number of threads: one per physical core that this process may use."""
         allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return replace(self, threads=self.threads or max(1, min(hardware.cpu().physical_cores, allowed)))
@@ -91,7 +105,7 @@ def executed_in(stored: str, runtime: Runtime) -> str:
     return stored
 
 
-def gate_of(stored: str, device: str, asked: Mapping[str, float] | None = None) -> Thresholds:
-    """The usual gate of a file's precision on a device; asked: other floors by their names in Thresholds."""
-    usual = REDUCED if stored != "fp32" else FP32_ON_CPU if device == "cpu" else FP32_ON_GPU
-    return replace(usual, **(asked or {}))
+def gate_of(stored: str, device: str, floors: Mapping[str, float] | None = None) -> Thresholds:
+    """The usual gate of a file's precision; floors: others by their names in Thresholds."""
+    usual = (FP32 if stored == "fp32" else REDUCED).thresholds
+    return replace(usual, **(floors or {}))

@@ -1,30 +1,264 @@
-"""Compare: two sessions on one scan, side by side, in the memory of two slabs."""
+"""Compare: does a candidate still say what the reference says, in every runtime that may compute it?"""
 
 from __future__ import annotations
 
-from medattn_edge.agreement import Agreement
-from medattn_edge.backends.session import Session
-from medattn_edge.evaluation.side_by_side import side_by_side
-from medattn_edge.inference.segment import STANDARD, Settings
-from medattn_edge.inference.sliding_window import Progress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medattn_edge.agreement import Thresholds
+from medattn_edge.artifact import sha256
+from medattn_edge.backends import backend_of, open_session
+from medattn_edge.backends.isolated import IsolatedSession
+from medattn_edge.errors import BackendError, HostError, UsageError
+from medattn_edge.evaluation.candidate_runs import CandidateRun, plan_runs
+from medattn_edge.evaluation.disagreement import MAX_GAP_DB, Ruling, RuntimeOutcome, judge
+from medattn_edge.evaluation.side_by_side import SideBySide, side_by_side
+from medattn_edge.evaluation.true_labels import TrueLabels
+from medattn_edge.host import hardware
+from medattn_edge.host.hardware import usable_cores
+from medattn_edge.inference.segment import SegmentSettings
+from medattn_edge.io import Scan
+from medattn_edge.spec import ModelSpec
 from medattn_edge.volume import Volume
 
+Progress = Callable[[str, int, int], None]  # the scan, windows done, windows in total
 
-def compare(
-    reference: Session,
-    candidate: Session,
-    volume: Volume,
-    settings: Settings = STANDARD,
-    progress: Progress | None = None,
-) -> tuple[Agreement, Volume, Volume]:
-    """The agreement of two sessions on a scan, and the labels (D, H, W) of the reference and of the candidate.
 
-    The logits are those on the scan's own grid, from which the labels are taken. Logits of the candidate that are not
-    finite make Agreement.finite False. progress counts the windows of both sessions.
-    Raises what `side_by_side` raises, and BackendError when the candidate's runtime fails.
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """How candidates are run.
+
+    Attributes:
+        device: of the candidates, cpu or cuda:INDEX; the reference runs on the CPU.
+        threads: of the CPU, for the reference and each candidate; 0 for as many as there are usable cores.
+        timeout_s: of opening, and of one run.
+        max_gap_db: SQNR that a runtime may lose to the graph as written.
+        overlap: of neighbouring windows.
+        batch: windows per run.
     """
-    seen = side_by_side(reference, {"candidate": candidate}, volume, settings, progress)
-    if seen.failed:
-        raise seen.failed["candidate"]
-    agreement, labels = seen.found["candidate"]
-    return agreement, seen.labels, labels
+
+    device: str = "cpu"
+    threads: int = 0
+    timeout_s: float = 600.0
+    max_gap_db: float = MAX_GAP_DB
+    overlap: float = 0.5
+    batch: int = 4
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The outcome of every candidate in every runtime.
+
+    Attributes:
+        reference: the file.
+        candidates: the files, in the order in which they were given.
+        thresholds: what every agreement must reach.
+        min_dice_ratio: what every true Dice must keep of the reference's, None for nothing.
+        max_gap_db: what a runtime may lose to the graph as written.
+        graphs: the runs of each graph, in the order of the candidates, and what the gate says of its runtimes.
+        left_out: runtime -> why it was not run.
+        notes: what a reader of the figures should know.
+    """
+
+    reference: Path
+    candidates: tuple[Path, ...]
+    thresholds: Thresholds
+    min_dice_ratio: float | None
+    max_gap_db: float
+    graphs: tuple[tuple[tuple[CandidateRun, ...], Ruling], ...]
+    left_out: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every candidate reached the thresholds in every runtime, and none is refused."""
+        return all(row["verdict"] == "pass" for row in self._rows())
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `compare --json`."""
+        ratio = self.min_dice_ratio
+        return {
+            "reference": str(self.reference),
+            "thresholds": self.thresholds.to_json() | ({} if ratio is None else {"min_dice_ratio": ratio}),
+            "verdict": "pass" if self.passed else "fail",
+            "candidates": self._rows(),
+            "runtimes": [self._graph(runs, ruling) for runs, ruling in self.graphs],
+            "left_out": dict(self.left_out),
+            "notes": list(self.notes),
+            "cpu_isa": list(hardware.cpu().isa),
+        }
+
+    def _rows(self) -> list[dict[str, Any]]:
+        rows = []
+        for runs, ruling in self.graphs:
+            for one, verdict in zip(runs, ruling.rows, strict=True):
+                failures = [verdict.reason] if verdict.refused else []
+                passed = not failures and all(case["verdict"] == "pass" for case in one.cases)
+                rows.append(
+                    {
+                        "artifact": str(one.path),
+                        "backend": one.runtime.name,
+                        "verdict": "pass" if passed else "fail",
+                        "failures": failures,
+                        "cases": one.cases,
+                    }
+                )
+        return sorted(rows, key=lambda row: self.candidates.index(Path(row["artifact"])))
+
+    def _graph(self, runs: Sequence[CandidateRun], ruling: Ruling) -> dict[str, Any]:
+        document = ruling.to_json()
+        document["rows"] = [
+            {**row, "backend": one.runtime.name, "artifact": str(one.path)}
+            for one, row in zip(runs, document["rows"], strict=True)
+        ]
+        return {"artifact": str(runs[0].path), "max_gap_db": self.max_gap_db, **document}
+
+
+_USUAL = ComparisonSettings()
+_SAME_LABELS = Thresholds(min_dice=0.999)
+
+
+def compare(  # noqa: PLR0913 - each is one thing that a comparison is given
+    reference: Path | str,
+    candidates: Sequence[Path | str],
+    scans: Sequence[Path | str | Scan],
+    *,
+    labels: TrueLabels | Sequence[Path] = (),
+    thresholds: Thresholds = _SAME_LABELS,
+    runtimes: Sequence[str] = (),
+    settings: ComparisonSettings = _USUAL,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare candidates with the reference on scans, each candidate in a process of its own.
+
+    A candidate whose runtime crashes, hangs or computes another graph is refused and stops no other.
+
+    Args:
+        reference: the checkpoint (eager FP32), or an artifact.
+        candidates: artifacts, or checkpoints.
+        scans: each a file of any format, a folder of DICOM files or a DICOMDIR, or a Scan.
+        labels: true labels, one file for each scan.
+        thresholds: what every agreement must reach.
+        runtimes: of .onnx candidates: names, or `all`; empty for all there are for int8 and fp16, and the usual one for
+            fp32.
+        settings: how they are run.
+        progress: called with the scan's name, the windows done and the windows in total of all sessions.
+
+    Raises:
+        UsageError: for what cannot be compared: no candidate or scan, specs that differ, labels that do not fit.
+        InputError, IntegrityError: for files that cannot be used.
+        HostError: for a runtime that was asked for by name and is not here.
+    """
+    reference, truth = Path(reference), labels if isinstance(labels, TrueLabels) else TrueLabels(labels)
+    found = [scan if isinstance(scan, Scan) else Scan(scan) for scan in scans]
+    if not candidates or not found:
+        raise UsageError(
+            f"{len(candidates)} candidate(s) and {len(found)} scan(s)",
+            expected="at least one of each",
+            hint="medattn-edge compare CHECKPOINT NET.onnx SCAN.nii.gz",
+        )
+    truth.check(len(found))
+    files = tuple(Path(path) for path in candidates)
+    plan, left_out = plan_runs(files, runtimes, settings.device)
+    graphs, notes = list[tuple[tuple[CandidateRun, ...], Ruling]](), list[str]()
+    for runs in plan:
+        graph = _Graph(runs, reference, settings, left_out, notes)
+        graph.run(found, truth, thresholds, progress or (lambda scan, done, total: None))
+        outcomes = [
+            RuntimeOutcome(one.name, tuple(one.agreements), one.failure, one.runtime.as_written) for one in graph.runs
+        ]
+        graphs.append((tuple(graph.runs), judge(outcomes, settings.max_gap_db)))
+    return Comparison(
+        reference=reference,
+        candidates=files,
+        thresholds=thresholds,
+        min_dice_ratio=truth.min_dice_ratio,
+        max_gap_db=settings.max_gap_db,
+        graphs=tuple(graphs),
+        left_out=left_out,
+        notes=tuple(notes),
+    )
+
+
+class _Graph:
+    """The runs of one graph: all open at a time, so that the reference runs once for all of them."""
+
+    def __init__(
+        self,
+        runs: Sequence[CandidateRun],
+        reference: Path,
+        settings: ComparisonSettings,
+        left_out: dict[str, str],
+        notes: list[str],
+    ) -> None:
+        """left_out, notes: are added to."""
+        self.runs = list(runs)
+        self._reference, self._settings, self._left_out, self._notes = reference, settings, left_out, notes
+        self._threads = settings.threads or usable_cores()
+
+    def run(self, scans: Sequence[Scan], truth: TrueLabels, thresholds: Thresholds, progress: Progress) -> None:
+        """Fill in the outcome of each run; one whose runtime turns out not to be here is taken out."""
+        settings = SegmentSettings(self._settings.overlap, self._settings.batch)
+        with ExitStack() as stack:
+            sessions = self._opened(stack)
+            if not sessions:
+                return
+            spec = self._spec()
+            reference = stack.enter_context(open_session(self._reference, threads=self._threads, spec=spec))
+            names = reference.spec.labels
+            for index, scan in enumerate(scans):
+                volume, name = scan.read(), scan.path.name
+                seen = side_by_side(
+                    reference,
+                    sessions,
+                    volume,
+                    settings,
+                    lambda done, total, name=name: progress(name, done, total),  # type: ignore[misc]
+                )
+                for failed, error in seen.failed.items():
+                    next(one for one in self.runs if one.name == failed).failure = f"{error.found}, on {name}"
+                    sessions.pop(failed).close()
+                true_labels = truth.read(index, volume, names)
+                self._keep(seen, scan, truth, true_labels, thresholds)
+                if not sessions:
+                    return
+
+    def _keep(
+        self, seen: SideBySide, scan: Scan, truth: TrueLabels, true_labels: Volume | None, thresholds: Thresholds
+    ) -> None:
+        names = seen.names
+        for one in self.runs:
+            if one.name in seen.agreed:
+                agreement, labels = seen.agreed[one.name]
+                true_dice, lost = truth.judge(true_labels, seen.labels, labels, names)
+                one.add(scan.path, agreement, dict(true_dice), thresholds.failures(agreement) + lost)
+
+    def _opened(self, stack: ExitStack) -> dict[str, IsolatedSession]:
+        sessions: dict[str, IsolatedSession] = {}
+        for one in list(self.runs):
+            try:
+                session = one.runtime.open(one.path, self._threads, self._settings.timeout_s)
+                sessions[one.name] = stack.enter_context(session)
+            except BackendError as error:
+                one.failure = error.found
+            except HostError as error:
+                if not one.optional:
+                    raise
+                self._left_out[one.name] = error.found
+                self.runs.remove(one)
+                if not self.runs:  # a candidate that nobody ran would pass
+                    raise
+        return sessions
+
+    def _spec(self) -> ModelSpec | None:
+        """The candidate's when it was made from the reference: the checkpoint may say less, or another patch."""
+        candidate = self.runs[0]
+        if backend_of(self._reference).name != "eager" or candidate.manifest is None:
+            return None
+        if sha256(self._reference) not in candidate.manifest.lineage:
+            self._notes.append(f"{candidate.path.name} was not made from {self._reference.name}")
+            return None
+        return candidate.manifest.spec

@@ -35,7 +35,7 @@ class Surroundings:
         if self._gpu:
             self._clocks = gpu_clocks.record()
 
-    def told(self, peaks: Peak, noise: float | None) -> dict[str, Any]:
+    def to_json(self, peaks: Peak, noise: float | None) -> dict[str, Any]:
         """JSON values. noise: p90 over p50 of the reference, None when nothing was timed. To be called at the end."""
         cpu, warnings, graphics = self._cpu, list[str](), dict[str, Any]()
         if self._gpu:

@@ -8,34 +8,43 @@ from pathlib import Path
 
 from medattn_edge.artifact import manifest_path
 from medattn_edge.backends import backends
-from medattn_edge.backends.check import Remembered
+from medattn_edge.backends.check import CachedReference
 from medattn_edge.backends.session import Patches
 from medattn_edge.errors import AgreementError, MedattnError, UsageError
-from medattn_edge.evaluation.candidate import Candidate, Settings
+from medattn_edge.evaluation.candidate import BenchCandidate, BenchSettings
 from medattn_edge.evaluation.environment import Surroundings, read_ahead
-from medattn_edge.evaluation.report import Report, row_of
+from medattn_edge.evaluation.report import BenchReport, row_of
 from medattn_edge.evaluation.roofline import peak
-from medattn_edge.evaluation.trial import Trial
+from medattn_edge.evaluation.trial import BenchTrial
 from medattn_edge.timing import in_turn
 
 Progress = Callable[[str, int, int], None]  # what is going on, done, of how many
-_DEFAULTS = Settings()
+_DEFAULTS = BenchSettings()
 
 
-def measure(
-    reference: Candidate,
-    candidates: Sequence[Candidate],
+def measure_candidates(
+    reference: BenchCandidate,
+    candidates: Sequence[BenchCandidate],
     samples: Mapping[str, Patches],
-    settings: Settings = _DEFAULTS,
+    settings: BenchSettings = _DEFAULTS,
     progress: Progress | None = None,
-) -> Report:
+) -> BenchReport:
     """A row for the reference and for every candidate.
 
-    samples: name -> real input float32 (n, C, *patch), n at least the batch; noise is added to it. Every session is
-    opened alone (the cold start), held to its gate, and only then timed, all in turn, on the first real patches. A
-    candidate that fails, crashes or hangs is a row without a speed and stops no other.
-    Raises UsageError without samples, what the reference raises when it cannot be run, and AgreementError when it does
-    not agree with itself.
+    Every session is opened by itself (the cold start), held to its gate, and only then timed, all in turn, on the first
+    real patches. A candidate that fails, crashes or hangs is a row without a speed and stops no other.
+
+    Args:
+        reference: what the candidates are held to.
+        candidates: what is measured.
+        samples: name -> real input float32 (n, C, *patch), n at least the batch; noise is added to it.
+        settings: how they are timed.
+        progress: called with what is going on, how much of it is done, and of how much.
+
+    Raises:
+        UsageError: without samples.
+        AgreementError: when the reference does not agree with itself.
+        MedattnError: what the reference raises when it cannot be run.
     """
     settings = settings.explicit()
     tell = progress or (lambda what, done, of: None)
@@ -44,7 +53,7 @@ def measure(
     surroundings = Surroundings(settings.threads, any(one.runtime.device != "cpu" for one in everyone))
     read_ahead({package for one in everyone for package in _packages(one)}, _files(everyone))
     with ExitStack() as stack:
-        trials = [Trial(one, must=one is reference) for one in everyone]
+        trials = [BenchTrial(one, must=one is reference) for one in everyone]
         _start(trials, patch, settings, stack, tell)
         _judge(trials, samples, tell)
         surroundings.at_work()
@@ -59,10 +68,12 @@ def measure(
         noise = None if latency is None else latency.p90_ms / latency.p50_ms
         size = patch.shape[2:]
         rows = tuple(row_of(one, size, latency, settings, peaks) for one in trials if not one.left_out)
-        return Report(surroundings.told(peaks, noise), rows, _left_out(trials))
+        return BenchReport(surroundings.to_json(peaks, noise), rows, _left_out(trials))
 
 
-def _start(trials: Sequence[Trial], patch: Patches, settings: Settings, stack: ExitStack, tell: Progress) -> None:
+def _start(
+    trials: Sequence[BenchTrial], patch: Patches, settings: BenchSettings, stack: ExitStack, tell: Progress
+) -> None:
     """Open each while nothing else computes; the stack closes them."""
     for index, trial in enumerate(trials):
         tell(f"opening {trial.candidate.name}", index, len(trials))
@@ -71,12 +82,12 @@ def _start(trials: Sequence[Trial], patch: Patches, settings: Settings, stack: E
             stack.callback(trial.session.close)
 
 
-def _judge(trials: Sequence[Trial], samples: Mapping[str, Patches], tell: Progress) -> None:
+def _judge(trials: Sequence[BenchTrial], samples: Mapping[str, Patches], tell: Progress) -> None:
     """Hold those that are open to the reference, which comes first."""
     first = trials[0]
     _check_reference(first)
     assert first.session is not None
-    answers = Remembered(first.session)
+    answers = CachedReference(first.session)
     for index, trial in enumerate(trials):
         tell(f"judging {trial.candidate.name}", index, len(trials))
         if trial.stands:
@@ -97,17 +108,17 @@ def _timed_patch(samples: Mapping[str, Patches], batch: int) -> Patches:
     return first[:batch]
 
 
-def _packages(candidate: Candidate) -> tuple[str, ...]:
+def _packages(candidate: BenchCandidate) -> tuple[str, ...]:
     record = backends().get(candidate.runtime.backend)
     return record.packages if record else ()
 
 
-def _files(candidates: Sequence[Candidate]) -> list[Path]:
+def _files(candidates: Sequence[BenchCandidate]) -> list[Path]:
     paths = [one.path for one in candidates]
     return [*paths, *(path.with_suffix(".bin") for path in paths), *(manifest_path(path) for path in paths)]
 
 
-def _check_reference(trial: Trial) -> None:
+def _check_reference(trial: BenchTrial) -> None:
     """Without it there is nothing to hold anyone to."""
     if trial.stands:
         return
@@ -118,12 +129,12 @@ def _check_reference(trial: Trial) -> None:
     )
 
 
-def _time(trials: list[Trial], patch: Patches, settings: Settings, tell: Progress) -> None:
+def _time(trials: list[BenchTrial], patch: Patches, settings: BenchSettings, tell: Progress) -> None:
     """Time those that stand; one that breaks meanwhile is taken out, and the others start again."""
     while True:
         calls = {str(index): lambda one=one: one.run(patch) for index, one in enumerate(trials)}
         try:
-            found = in_turn(
+            latencies = in_turn(
                 calls,
                 duration_s=settings.duration_s,
                 warm_up_s=settings.warm_up_s,
@@ -136,9 +147,9 @@ def _time(trials: list[Trial], patch: Patches, settings: Settings, tell: Progres
             trials = standing
             continue
         for index, trial in enumerate(trials):
-            trial.latency = found[str(index)]
+            trial.latency = latencies[str(index)]
         return
 
 
-def _left_out(trials: Sequence[Trial]) -> dict[str, str]:
+def _left_out(trials: Sequence[BenchTrial]) -> dict[str, str]:
     return {f"{one.candidate.name} in {one.candidate.runtime.name}": one.left_out for one in trials if one.left_out}

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from medattn_edge.evaluation.candidate import Candidate, Settings
+from medattn_edge.evaluation.candidate import BenchCandidate, BenchSettings
 from medattn_edge.evaluation.roofline import Peak
-from medattn_edge.evaluation.trial import Trial
+from medattn_edge.evaluation.trial import BenchTrial
 from medattn_edge.timing import Latency
 
 SPEED_FIELDS = (
@@ -27,17 +27,23 @@ SPEED_FIELDS = (
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchRow:
     """One candidate, what it agreed in, and, when it passed, how fast it was.
 
-    agreement: the worst figure of all real samples, None when there is no answer. speed: of SPEED_FIELDS, empty when it
-    failed, and then latency is None. Samples of one place in the latencies of two rows are of one round. notes: what a
-    reader of the figures should know.
+    Attributes:
+        candidate: what was measured.
+        patch: its size.
+        settings: how.
+        agreement: the worst figure of all real samples, None when there is no answer.
+        failures: why it failed, empty when it passed.
+        latency: None when it failed. Samples of one place in the latencies of two rows are of one round.
+        speed: of SPEED_FIELDS, empty when it failed.
+        notes: what a reader of the figures should know.
     """
 
-    candidate: Candidate
+    candidate: BenchCandidate
     patch: tuple[int, ...]
-    settings: Settings
+    settings: BenchSettings
     agreement: Mapping[str, Any] | None
     failures: tuple[str, ...]
     latency: Latency | None = None
@@ -81,11 +87,17 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report:
-    """rows: the reference first. left_out: `artifact in backend` -> why it is no row."""
+class BenchReport:
+    """Every row, and what they were measured in.
+
+    Attributes:
+        environment: the host, its versions and its load, as JSON values.
+        rows: the reference first.
+        left_out: `artifact in runtime` -> why it is no row.
+    """
 
     environment: Mapping[str, Any]
-    rows: tuple[Row, ...]
+    rows: tuple[BenchRow, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -103,7 +115,9 @@ class Report:
         }
 
 
-def row_of(trial: Trial, patch: tuple[int, ...], reference: Latency | None, settings: Settings, peaks: Peak) -> Row:
+def row_of(
+    trial: BenchTrial, patch: tuple[int, ...], reference: Latency | None, settings: BenchSettings, peaks: Peak
+) -> BenchRow:
     """What a trial on patches of a size comes to, beside the reference's latency."""
     candidate, notes = trial.candidate, list[str]()
     speed: dict[str, Any] = {}
@@ -115,7 +129,7 @@ def row_of(trial: Trial, patch: tuple[int, ...], reference: Latency | None, sett
         speed = _speed(trial, latency, reference) | {"fraction_of_peak": fraction}
         if settings.deadline_ms is not None:
             speed["miss_rate"] = latency.miss_rate(settings.deadline_ms)
-    return Row(
+    return BenchRow(
         candidate=candidate,
         patch=patch,
         settings=settings,
@@ -127,7 +141,7 @@ def row_of(trial: Trial, patch: tuple[int, ...], reference: Latency | None, sett
     )
 
 
-def _speed(trial: Trial, latency: Latency, reference: Latency) -> dict[str, Any]:
+def _speed(trial: BenchTrial, latency: Latency, reference: Latency) -> dict[str, Any]:
     ratio, spread = latency.ratio_of(reference)
     return {
         "p50_ms": latency.p50_ms,
@@ -143,7 +157,7 @@ def _speed(trial: Trial, latency: Latency, reference: Latency) -> dict[str, Any]
     }
 
 
-def _fraction(candidate: Candidate, latency: Latency, settings: Settings, peaks: Peak) -> float | None:
+def _fraction(candidate: BenchCandidate, latency: Latency, settings: BenchSettings, peaks: Peak) -> float | None:
     """Of the roofline of its precision; None where there is none, as on a GPU."""
     most = peaks.of(candidate.precision)
     if most is None or candidate.runtime.device != "cpu":

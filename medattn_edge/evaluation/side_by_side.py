@@ -1,4 +1,4 @@
-"""Side by side: one reference and any number of candidates on one scan, in a single walk."""
+"""Side by side: one reference and any number of candidates on one scan, in a single pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medattn_edge.errors import BackendError, UsageError
 from medattn_edge.inference.batch import batch_for
 from medattn_edge.inference.preprocess import Prepared, prepare
 from medattn_edge.inference.restore import restore
-from medattn_edge.inference.segment import STANDARD, Settings
+from medattn_edge.inference.segment import STANDARD, SegmentSettings
 from medattn_edge.inference.sliding_window import Progress, Slab, slabs
 from medattn_edge.labels import label_type, labels_of
 from medattn_edge.spec import ModelSpec
@@ -22,12 +22,18 @@ from medattn_edge.volume import Array, Volume
 
 @dataclass(frozen=True, eq=False)
 class SideBySide:
-    """The reference's labels (D, H, W); name -> agreement and labels of every candidate that reached the end, and
-    name -> error of every one whose runtime failed on the way.
+    """What was seen on one scan.
+
+    Attributes:
+        names: of the labels, the background first.
+        labels: the reference's (D, H, W).
+        agreed: name -> agreement and labels of every candidate that reached the end.
+        failed: name -> error of every one whose runtime failed on the way.
     """
 
+    names: tuple[str, ...]
     labels: Volume
-    found: Mapping[str, tuple[Agreement, Volume]]
+    agreed: Mapping[str, tuple[Agreement, Volume]]
     failed: Mapping[str, BackendError]
 
 
@@ -35,16 +41,26 @@ def side_by_side(
     reference: Session,
     candidates: Mapping[str, Session],
     volume: Volume,
-    settings: Settings = STANDARD,
+    settings: SegmentSettings = STANDARD,
     progress: Progress | None = None,
 ) -> SideBySide:
-    """What `compare` says of each candidate, with one run of the reference for all of them.
+    """The agreement of every candidate with the reference, which is run once for all of them.
 
-    A candidate that raises BackendError is left behind and the others go on. progress counts the windows of all
-    sessions. Memory: a slab of logits and a label map for each.
-    Raises UsageError when the specs differ in what they see (patch, spacing, intensity, ...) or in their labels, and
-    what `segment` raises. Of the settings, overlap and batch are used: no window is left out, and one thread does it
-    all, because two sessions that run at a time would take the cores from each other.
+    The logits are those on the scan's own grid, from which the labels are taken. Logits of a candidate that are not
+    finite make Agreement.finite False. A candidate that raises BackendError is left out from there and the others go
+    on. Memory: a slab of logits and a label map for each.
+
+    Args:
+        reference: what the candidates are held to.
+        candidates: name -> session.
+        volume: the scan.
+        settings: overlap and batch are used: no window is left out, and one thread does it all, because two sessions
+            that run at a time would take the cores from each other.
+        progress: called with the windows done and the windows in total of all sessions.
+
+    Raises:
+        UsageError: when the specs differ in what they see (patch, spacing, intensity, ...) or in their labels.
+        ScanError, BackendError: as `segment` does, for the reference.
     """
     for candidate in candidates.values():
         _check_alike(reference.spec, candidate.spec)
@@ -53,22 +69,23 @@ def side_by_side(
     expected = _Side(reference, prepared, settings, count)
     sides = {name: _Side(session, prepared, settings, count) for name, session in candidates.items()}
     failed: dict[str, BackendError] = {}
-    # The patches are the same, so the slabs are: no stream runs ahead by more than its batch.
+    # The patches are the same, so the slabs are: no stream is in front by more than its batch.
     for slab in expected.stream:
         expected.take(slab)
         for name in [name for name in sides if name not in failed]:
             try:
-                found = next(sides[name].stream)
+                answer = next(sides[name].stream)
             except BackendError as error:
                 failed[name] = error
                 count.leave(sides[name])
                 continue
             for row in range(slab.logits.shape[1]):  # one at a time: the distance works in double precision
-                sides[name].distance.add(slab.logits[:, row], found.logits[:, row])
-            sides[name].take(found)
+                sides[name].distance.add(slab.logits[:, row], answer.logits[:, row])
+            sides[name].take(answer)
     names = reference.spec.labels
     done = {name: side for name, side in sides.items() if name not in failed}
     return SideBySide(
+        names,
         prepared.on_scan(expected.labels),
         {
             name: (of_labels(expected.labels, side.labels, names, side.distance), prepared.on_scan(side.labels))
@@ -81,14 +98,14 @@ def side_by_side(
 class _Side:
     """One session on its way through the scan, and its labels so far on the scan's LPS grid."""
 
-    def __init__(self, session: Session, prepared: Prepared, settings: Settings, count: _Count) -> None:
+    def __init__(self, session: Session, prepared: Prepared, settings: SegmentSettings, count: _Count) -> None:
         self.distance = LogitsDistance()
         self.labels: Array = np.zeros(prepared.lps.shape, label_type(len(session.spec.labels)))
         self._view = prepared.in_network_order(self.labels)
-        said = count.of(self)
+        report = count.of(self)
         batch = batch_for(session, prepared.image, settings.overlap, settings.batch)
-        walk = slabs(session, prepared.image, settings.overlap, batch, progress=said)
-        self.stream: Iterator[Slab] = restore(walk, prepared)
+        network_slabs = slabs(session, prepared.image, settings.overlap, batch, progress=report)
+        self.stream: Iterator[Slab] = restore(network_slabs, prepared)
 
     def take(self, slab: Slab) -> None:
         """Keep the labels of a slab."""
@@ -96,25 +113,25 @@ class _Side:
 
 
 class _Count:
-    """Windows of several walks, told as one."""
+    """Windows of several sessions, reported as one."""
 
-    def __init__(self, walks: int, progress: Progress | None) -> None:
-        self._walks, self._progress = walks, progress
+    def __init__(self, sessions: int, progress: Progress | None) -> None:
+        self._sessions, self._progress = sessions, progress
         self._done: dict[_Side, int] = {}
         self._total = 0
 
     def of(self, side: _Side) -> Progress:
-        """The progress of one walk."""
+        """The progress of one session."""
 
-        def say(windows: int, total: int) -> None:
+        def report(windows: int, total: int) -> None:
             self._done[side], self._total = windows, total
             if self._progress is not None:
-                self._progress(sum(self._done.values()), self._walks * total)
+                self._progress(sum(self._done.values()), self._sessions * total)
 
-        return say
+        return report
 
     def leave(self, side: _Side) -> None:
-        """Count what a walk that failed will not do as done."""
+        """Count what a session that failed will not do as done."""
         self.of(side)(self._total, self._total)
 
 

@@ -8,27 +8,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from medattn_edge.agreement import IDENTICAL_DB, Agreement, LogitsDistance, Thresholds
+from medattn_edge.agreement import IDENTICAL_DB, Agreement, LogitsDistance
 from medattn_edge.backends.check import on_patches
 from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Patches, Session
 from medattn_edge.compile.compilation import with_noise
 from medattn_edge.errors import HostError, MedattnError, UsageError
-from medattn_edge.evaluation.candidate import Candidate, Settings
+from medattn_edge.evaluation.candidate import BenchCandidate, BenchSettings
+from medattn_edge.gates import REDUCED_NOISE, REPEATED
 from medattn_edge.timing import Latency
 
-_SAME_DB = 30.0  # an answer of later has to be that near to the first one, where the gate asks nothing
+_SAME_DB = REPEATED.limits["min_sqnr_db"]
 
 
 @dataclass
-class Trial:
-    """What came of a candidate so far. must: it is the reference, whose errors are raised and no verdict.
+class BenchTrial:
+    """The outcome of a candidate so far.
 
-    left_out: why it is no row at all, empty when it is one. cold_start_ms: from the start of its process to its first
-    answer. peak_rss_mb, timed_by: after the last run.
+    Attributes:
+        candidate: what is measured.
+        must: it is the reference, whose errors are raised and no verdict.
+        session: open from `start` on.
+        cold_start_ms: from the start of its process to its first answer.
+        peak_rss_mb: the most memory of its process, after the last run.
+        timed_by: `wall clock` or `device events`, after the last run.
+        agreement: with the reference, the worst of all real samples.
+        latency: of the rounds in which all candidates ran.
+        failures: what speaks against it.
+        left_out: why it is no row at all, empty when it is one.
     """
 
-    candidate: Candidate
+    candidate: BenchCandidate
     must: bool = False
     session: IsolatedSession | None = None
     cold_start_ms: float = math.nan
@@ -45,14 +55,14 @@ class Trial:
         """Whether nothing speaks against it."""
         return not self.failures and not self.left_out
 
-    def start(self, patch: Patches, settings: Settings) -> None:
+    def start(self, patch: Patches, settings: BenchSettings) -> None:
         """Open it and let it answer once, with nothing else computing."""
         start = time.perf_counter()
         try:
-            self.session = self.candidate.open(settings.threads, settings.seconds)
+            self.session = self.candidate.open(settings.threads, settings.timeout_s)
             if self.session.batch not in (None, settings.batch):
                 self.failures.append(
-                    f"it runs {self.session.batch} patches at once, and {settings.batch} are asked for"
+                    f"it runs {self.session.batch} patches at once, and {settings.batch} are requested"
                 )
                 return
             # Never another batch from here on, so that the peak of its memory is that of what is timed.
@@ -75,13 +85,13 @@ class Trial:
         for name, patches in with_noise(samples, reference.spec).items():
             on_noise = name not in samples
             try:
-                found = on_patches(reference, self.session, patches)
+                agreement = on_patches(reference, self.session, patches)
             except MedattnError as error:
                 self._fails(error, f"on {name} input: ")
                 return
-            gate = Thresholds() if on_noise and not self.candidate.exact else self.candidate.gate
-            self.failures += [f"on {name} input {reason}" for reason in gate.failures(found)]
-            real += [] if on_noise else [found]
+            gate = REDUCED_NOISE.thresholds if on_noise and not self.candidate.exact else self.candidate.gate
+            self.failures += [f"on {name} input {reason}" for reason in gate.failures(agreement)]
+            real += [] if on_noise else [agreement]
         self.agreement = worst(real)
 
     def run(self, patch: Patches) -> float:
@@ -116,12 +126,12 @@ class Trial:
         self.failures.append(when + error.found)
 
 
-def worst(found: list[Agreement]) -> dict[str, Any]:
+def worst(agreements: list[Agreement]) -> dict[str, Any]:
     """The worst of each figure as JSON values; the SQNR of identical logits, and of what is not finite, is null."""
-    sqnr, far = min(one.sqnr_db for one in found), max(one.max_abs for one in found)
+    sqnr, far = min(one.sqnr_db for one in agreements), max(one.max_abs for one in agreements)
     return {
         "sqnr_db": sqnr if math.isfinite(sqnr) and sqnr < IDENTICAL_DB else None,
-        "label_match": min(one.label_match for one in found),
+        "label_match": min(one.label_match for one in agreements),
         "max_abs": far if math.isfinite(far) else None,
-        "least_dice": min((value for one in found for value in one.dice.values()), default=1.0),
+        "min_dice": min((value for one in agreements for value in one.dice.values()), default=1.0),
     }

@@ -12,7 +12,7 @@ from medattn_edge.inference.resample import positions
 from medattn_edge.inference.tiling import Tiling
 from medattn_edge.volume import Volume
 
-AIR_HU = -500.0  # half way between air and water
+AIR_HU = -500.0  # half lines between air and water
 _SPARE = 8  # a window is widened by one part in this many on each side: the deviation of its Gaussian weights
 
 Mask = npt.NDArray[np.bool_]
@@ -51,14 +51,14 @@ def hull(lps: Volume) -> Mask:
         for plane, into in zip(channel, inside, strict=True):
             into |= plane >= AIR_HU if in_hu else plane > lowest
     for plane in inside:
-        plane[...] = np.logical_and.reduce([_passed(plane, axis, turn) for axis in (0, 1) for turn in (1, -1)])
+        plane[...] = np.logical_and.reduce([_passed(plane, axis, step) for axis in (0, 1) for step in (1, -1)])
     return inside
 
 
-def _passed(plane: Mask, axis: int, turn: int) -> Mask:
-    """Whether anything is met on the way to a voxel, or at it: turn 1 from the start of the axis, -1 from its end."""
-    way = plane if axis == 0 else plane.T
-    met: Mask = np.logical_or.accumulate(way[::turn])[::turn]
+def _passed(plane: Mask, axis: int, step: int) -> Mask:
+    """Whether anything is met on the way to a voxel, or at it: step 1 from the start of the axis, -1 from its end."""
+    lines = plane if axis == 0 else plane.T
+    met: Mask = np.logical_or.accumulate(lines[::step])[::step]
     return met if axis == 0 else met.T
 
 

@@ -18,28 +18,33 @@ SegKind = Literal["binary", "labelmap"]
 
 
 def algorithm_of(artifact: Path, spec: ModelSpec, settings: Mapping[str, object]) -> Algorithm:
-    """How an artifact and what was asked of it are named in DICOM; another setting is another object.
+    """How an artifact and its settings are named in DICOM; another setting is another object.
 
-    settings: what decides the labels beside the model, the same names wherever they are given (`asked`). Reads the
-    whole file for its hash. Raises UsageError for a name that DICOM cannot hold.
+    Args:
+        artifact: read as a whole, for its hash.
+        spec: its spec.
+        settings: what decides the labels beside the model, the same names wherever they are given (`label_settings`).
+
+    Raises:
+        UsageError: for a name that DICOM cannot hold.
     """
     from importlib.metadata import version
 
     from medattn_edge.artifact import sha256
     from medattn_edge.io.dicom.uids import Algorithm
 
-    told = " ".join(f"{name}={value}" for name, value in sorted(settings.items()))
-    return Algorithm(spec.network, version("medattn-edge"), sha256(artifact), told)
+    identity = " ".join(f"{name}={value}" for name, value in sorted(settings.items()))
+    return Algorithm(spec.network, version("medattn-edge"), sha256(artifact), identity)
 
 
-def asked(overlap: float, skip_air: bool, backend: str) -> dict[str, object]:
+def label_settings(overlap: float, skip_air: bool, backend: str) -> dict[str, object]:
     """The settings that go into an identity: infer and the node give the same object for the same work."""
     return {"backend": backend, "overlap": f"{overlap:g}", "skip_air": skip_air}
 
 
 def write_segmentation(
     path: Path,
-    found: Segmentation,
+    segmentation: Segmentation,
     series: Series,
     algorithm: Algorithm,
     codes: Mapping[str, Code],
@@ -51,7 +56,7 @@ def write_segmentation(
     """
     from medattn_edge.io.dicom.seg import write_seg
 
-    file = write_seg(path, found.labels, found.names, series, algorithm, kind=kind, codes=codes)
+    file = write_seg(path, segmentation.labels, segmentation.names, series, algorithm, kind=kind, codes=codes)
     notes = list(file.remarks)
     if file.uncoded:
         notes.append(f"no anatomy is known for {', '.join(file.uncoded)}: written as tissue; give the spec a code")
@@ -59,7 +64,7 @@ def write_segmentation(
 
 
 def write_key_slices(
-    output: Path, count: int, volume: Volume, found: Segmentation, series: Series, algorithm: Algorithm
+    output: Path, count: int, volume: Volume, segmentation: Segmentation, series: Series, algorithm: Algorithm
 ) -> tuple[Path, ...]:
     """Write key_1.dcm, ... beside the file `output`; returns them. Raises as `secondary_capture` does.
 
@@ -67,4 +72,4 @@ def write_key_slices(
     """
     from medattn_edge.io.dicom.secondary_capture import secondary_capture
 
-    return secondary_capture(output.parent, volume, found.labels, found.names, series, algorithm, count)
+    return secondary_capture(output.parent, volume, segmentation.labels, segmentation.names, series, algorithm, count)

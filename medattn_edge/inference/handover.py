@@ -1,7 +1,7 @@
-"""Work handed from one thread to another through a few places, so that neither runs far ahead.
+"""Work handed from one thread to another through a bounded queue, so that neither runs far before the other.
 
 What is raised on either side is raised in the caller, as itself. When the caller goes on, whatever the reason, the
-other thread has ended: it is told to stop, finishes what it has in hand, and is waited for.
+other thread has ended: it is asked to stop, finishes what it has in hand, and is waited for.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from contextlib import closing
 from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
-PLACES = 2  # one in use and one in the making: more would cost memory and win nothing
+QUEUE_DEPTH = 2  # one in use and one in the making: more would cost memory and win nothing
 _END = object()
 
 
-def ahead(source: Generator[Item, None, None]) -> Generator[Item, None, None]:
+def prefetch(source: Generator[Item, None, None]) -> Generator[Item, None, None]:
     """The items of a generator, which a thread makes while the caller works on the one before.
 
-    PLACES items exist at any time, with the one that the caller holds: a source may fill that many buffers in turn.
-    Close it where it may be left before its end.
+    QUEUE_DEPTH items exist at any time, with the one that the caller holds: a source may
+    fill that many buffers in turn. Close it where it may be left before its end.
     """
     line: _Line[Item] = _Line()
-    worker = _Worker("medattn-edge ahead", lambda: line.fill(source), line)
+    worker = _Worker("medattn-edge prefetch", lambda: line.fill(source), line)
     try:
         yield from line.items()
     except _Stopped:
@@ -35,10 +35,10 @@ def ahead(source: Generator[Item, None, None]) -> Generator[Item, None, None]:
     worker.check()
 
 
-def behind(source: Generator[Item, None, None], use: Callable[[Iterator[Item]], None]) -> None:
+def consume_in_thread(source: Generator[Item, None, None], use: Callable[[Iterator[Item]], None]) -> None:
     """Call use(items) in a thread, while this one makes them: the items of a generator, which is closed in the end.
 
-    PLACES items exist at any time, with the one in use. When both sides fail, the error of this thread is raised.
+    QUEUE_DEPTH items exist at any time, with the one in use. When both sides fail, the error of this thread is raised.
     """
     line: _Line[Item] = _Line()
 
@@ -46,7 +46,7 @@ def behind(source: Generator[Item, None, None], use: Callable[[Iterator[Item]], 
         use(line.items())
         line.stop()  # it may have had enough before the end
 
-    worker = _Worker("medattn-edge behind", work, line)
+    worker = _Worker("medattn-edge consume", work, line)
     try:
         line.fill(source)
         worker.join()
@@ -64,7 +64,7 @@ class _Line(Generic[Item]):
     """A bounded line from one thread to another, which either end may leave at any time."""
 
     def __init__(self) -> None:
-        self._free = threading.Semaphore(PLACES)
+        self._free = threading.Semaphore(QUEUE_DEPTH)
         self._waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._stopped = False
 

@@ -30,32 +30,32 @@ class OpenRows:
     def __init__(self, classes: int, maps: int, tiling: Tiling) -> None:
         self.first, self._length, self._tiling, self._classes = 0, tiling.size[0], tiling, classes
         self._sums = np.zeros((classes + maps, self._length, *tiling.shape[1:]), np.float32)
-        self._shares = np.empty(tiling.size, np.float32)
-        self._rows = max(1, _BLOCK_BYTES // self._shares[0].nbytes)
+        self._weights = np.empty(tiling.size, np.float32)
+        self._rows = max(1, _BLOCK_BYTES // self._weights[0].nbytes)
         self._weighted = np.empty((min(self._rows, self._length), *tiling.size[1:]), np.float32)
 
     def add(self, logits: Floats, attention: Floats | None, window: Window) -> None:
         """One window's logits (K, *patch) and attention (A, *patch), or None: nothing, when there should be some."""
-        shares = self._tiling.weights(window, self._shares)
+        weights = self._tiling.weights(window, self._weights)
         with np.errstate(invalid="ignore", over="ignore"):  # logits that are not finite stay so and are reported later
             for maps, sums in ((logits, self._sums[: self._classes]), (attention, self._sums[self._classes :])):
                 if maps is not None:
-                    self._add(maps[:, *self._tiling.inside], sums, window, shares)
+                    self._add(maps[:, *self._tiling.inside], sums, window, weights)
 
-    def _add(self, maps: Floats, sums: Floats, window: Window, shares: Floats | None) -> None:
-        turn, plane = window[0] % self._length, self._tiling.area(window)[1:]
-        for row, stop in self._blocks(turn):
-            at = (row + turn) % self._length
+    def _add(self, maps: Floats, sums: Floats, window: Window, weights: Floats | None) -> None:
+        offset, plane = window[0] % self._length, self._tiling.area(window)[1:]
+        for row, stop in self._blocks(offset):
+            at = (row + offset) % self._length
             for source, target in zip(maps, sums, strict=True):
                 part = source[row:stop]
-                if shares is not None:
-                    part = np.multiply(part, shares[row:stop], out=self._weighted[: stop - row])
+                if weights is not None:
+                    part = np.multiply(part, weights[row:stop], out=self._weighted[: stop - row])
                 into = target[at : at + stop - row, *plane]
                 np.add(into, part, out=into)
 
-    def _blocks(self, turn: int) -> list[tuple[int, int]]:
+    def _blocks(self, offset: int) -> list[tuple[int, int]]:
         """The window's rows in parts that fit the cache and do not pass the end of the ring."""
-        ends = sorted({*range(self._rows, self._length, self._rows), self._length - turn, self._length})
+        ends = sorted({*range(self._rows, self._length, self._rows), self._length - offset, self._length})
         return list(zip([0, *ends[:-1]], ends, strict=True))
 
     def close(self, until: int) -> Slab:

@@ -24,9 +24,12 @@ MOST_VOXELS = 2**31  # 8 GB of float32: a larger resampled scan has a wrong spac
 class Prepared:
     """Network input made from a scan, and the way back.
 
-    image: float32 (C, *three axes), the scan's axes in the network's order, on the network's spacing.
-    scan: what came in. lps: the same voxels in the order (S, P, L). order: image axis 1 + i is axis order[i] of lps.
-    steps: per image axis, the network's voxel in voxels of lps; exactly 1 where the axis was not resampled.
+    Attributes:
+        image: float32 (C, *three axes), the scan's axes in the network's order, on the network's spacing.
+        scan: what came in.
+        lps: the same voxels in the order (S, P, L).
+        order: image axis 1 + i is axis order[i] of lps.
+        steps: per image axis, the network's voxel in voxels of lps; exactly 1 where the axis was not resampled.
     """
 
     image: Floats
@@ -83,12 +86,12 @@ def labels_on_image(labels: Volume, prepared: Prepared) -> Array:
 
     Raises GeometryError for labels that are not on the scan's grid.
     """
-    found = prepared.in_network_order(prepared.oriented_labels(labels).voxels)
+    nearest = prepared.in_network_order(prepared.oriented_labels(labels).voxels)
     for axis, step in enumerate(prepared.steps):
         if step != 1:
-            where = positions(found.shape[axis], prepared.image.shape[1 + axis], step)
-            found = np.take(found, np.rint(where).astype(np.intp), axis)
-    return found
+            where = positions(nearest.shape[axis], prepared.image.shape[1 + axis], step)
+            nearest = np.take(nearest, np.rint(where).astype(np.intp), axis)
+    return nearest
 
 
 def network_view(array: npt.NDArray[Any], order: tuple[int, ...]) -> npt.NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Separable linear interpolation between grids that share their centre."""
+"""Separable linear interpolation between grids that weight their centre."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def by_ratio(samples: Mapping[int, Positions], shape: tuple[int, ...]) -> list[i
     return sorted(samples, key=lambda axis: (samples[axis].size / shape[axis], -axis))
 
 
-def between(below: Floats, above: Floats, share: np.float32 | Floats) -> Floats:
-    """below + share * (above - below), written into `above`, which must be the caller's own."""
+def between(below: Floats, above: Floats, weight: np.float32 | Floats) -> Floats:
+    """below + weight * (above - below), written into `above`, which must be the caller's own."""
     with np.errstate(invalid="ignore", over="ignore"):  # logits that are not finite stay so and are reported later
         np.subtract(above, below, out=above)
-        np.multiply(above, share, out=above)
+        np.multiply(above, weight, out=above)
         np.add(above, below, out=above)
     return above
 
@@ -55,7 +55,7 @@ def between(below: Floats, above: Floats, share: np.float32 | Floats) -> Floats:
 def _along(array: Floats, axis: int, where: Positions) -> Floats:
     low = where.astype(np.intp)  # rounds down: positions are not negative
     high = np.minimum(low + 1, array.shape[axis] - 1)
-    share = (where - low).astype(np.float32).reshape([-1 if i == axis else 1 for i in range(array.ndim)])
+    weight = (where - low).astype(np.float32).reshape([-1 if i == axis else 1 for i in range(array.ndim)])
     out = np.empty((*array.shape[:axis], where.size, *array.shape[axis + 1 :]), np.float32)
     # In blocks along the first other axis that has some length, so that what lies between is a block and no image.
     others = [i for i in range(array.ndim) if i != axis]
@@ -63,5 +63,5 @@ def _along(array: Floats, axis: int, where: Positions) -> Floats:
     step = 1 if by is None else max(1, _BLOCK_BYTES * array.shape[by] // max(1, out.nbytes))
     for start in range(0, 1 if by is None else array.shape[by], step):
         part = () if by is None else (slice(None),) * by + (slice(start, start + step),)
-        out[part] = between(np.take(array[part], low, axis), np.take(array[part], high, axis), share)
+        out[part] = between(np.take(array[part], low, axis), np.take(array[part], high, axis), weight)
     return out

@@ -87,18 +87,18 @@ class _Plane:
         self._order = by_ratio({axis: where[axis] for axis in back}, shape)
         self._low = {axis: at.astype(np.intp) for axis, at in where.items()}
         self._high = {axis: np.minimum(self._low[axis] + 1, shape[axis] - 1) for axis in where}
-        self._share = {axis: (at - self._low[axis]).astype(np.float32) for axis, at in where.items()}
+        self._weight = {axis: (at - self._low[axis]).astype(np.float32) for axis, at in where.items()}
 
     def labels(self, logits: Floats) -> Labels:
         """Labels (H, W) of the scan's plane from logits (K, h, w)."""
         coarse = labels_of(logits)
         if not self._order:
             return coarse
-        found: Labels = self._at_low(coarse)
+        labels: Labels = self._at_low(coarse)
         y, x = np.nonzero(self._at_low(_mixed(coarse)))
         if y.size:
-            found[y, x] = labels_of(self._interpolated(logits, {0: y, 1: x}))
-        return found
+            labels[y, x] = labels_of(self._interpolated(logits, {0: y, 1: x}))
+        return labels
 
     def _at_low(self, plane: Labels) -> Labels:
         return np.take(np.take(plane, self._low[1], 1), self._low[0], 0)
@@ -110,13 +110,13 @@ class _Plane:
             [axis] = self._order
             fixed = self._low[1 - axis][at[1 - axis]]
             low, high = (logits[:, *_in_order(axis, end, fixed)] for end in ends[axis])
-            return between(low, high, self._share[axis][at[axis]])
+            return between(low, high, self._weight[axis][at[axis]])
         first, second = self._order
         sides = []
         for across in ends[second]:
             low, high = (logits[:, *_in_order(first, end, across)] for end in ends[first])
-            sides.append(between(low, high, self._share[first][at[first]]))
-        return between(sides[0], sides[1], self._share[second][at[second]])
+            sides.append(between(low, high, self._weight[first][at[first]]))
+        return between(sides[0], sides[1], self._weight[second][at[second]])
 
 
 def _in_order(axis: int, along: Indices, across: Indices) -> tuple[Indices, Indices]:

@@ -24,7 +24,7 @@ def sample_patches(volume: Volume, spec: ModelSpec, count: int, seed: int = 0) -
         raise UsageError(f"{count} patches", expected="at least 1", hint="--samples 8")
     image = prepare(volume, spec).image
     tiling = Tiling(image.shape[1:], spec.patch, 0.5)
-    # In double precision and over the image alone: the margins of a small scan say nothing.
+    # In double precision and over the image only: the margins of a small scan say nothing.
     contrast = np.array([image[:, *tiling.area(window)].std(dtype=np.float64) for window in tiling.windows])
     rng = np.random.default_rng(seed)
     runs = np.array_split(np.arange(len(contrast)), min(count, len(contrast)))

@@ -5,37 +5,45 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from medattn_edge.agreement import dice_per_label
 from medattn_edge.backends.session import Session
-from medattn_edge.errors import BackendError, OutputError
+from medattn_edge.errors import BackendError, OutputError, UsageError
 from medattn_edge.inference.batch import Batch, batch_for
 from medattn_edge.inference.body import windows_of_air
-from medattn_edge.inference.handover import ahead, behind
+from medattn_edge.inference.handover import consume_in_thread, prefetch
 from medattn_edge.inference.preprocess import Prepared, prepare
 from medattn_edge.inference.resample import Floats
 from medattn_edge.inference.restore import labelled, restore
 from medattn_edge.inference.skipping import Skipping
-from medattn_edge.inference.sliding_window import Answer, Progress, Slab, Walk, walk
+from medattn_edge.inference.sliding_window import Answer, Progress, Slab, SlidingWindow, sliding_window
 from medattn_edge.labels import label_type, labels_of, probabilities_of
 from medattn_edge.volume import Array, Volume
 
-IN_MEMORY_BYTES = 256 * 2**20  # larger probabilities and attention maps go to a scratch file
-
 
 @dataclass(frozen=True)
-class Settings:
-    """How to walk a scan, and what to return beside the labels.
+class SegmentSettings:
+    """How to segment a scan, and what to return beside the labels.
 
-    overlap: of neighbouring windows, 0 <= overlap < 1. batch: windows per run, where the session leaves the choice, as
-    `batch_for` reads it. scratch: the folder for maps above IN_MEMORY_BYTES, None for the system's temporary folder.
-    skip_air: leave out the windows that lie outside the body: their voxels become background. threaded: read windows,
-    and stitch and label, in a thread each while the session runs; the answer is the same, bit for bit.
+    Attributes:
+        overlap: of neighbouring windows, 0 <= overlap < 1.
+        batch: windows per run, where the session leaves the choice, as `batch_for` reads it.
+        probabilities: return a map for every label as well.
+        attention: return the attention maps as well.
+        scratch: the folder for maps above `in_memory_bytes`, None for the system's temporary folder.
+        skip_air: leave out the windows that lie outside the body: their voxels become background.
+        threaded: read windows, and stitch and label, in a thread each while the session runs; the answer is the same,
+            bit for bit.
+        in_memory_bytes: larger probabilities and attention maps go to a scratch file.
+        check_skipped: where windows were skipped, segment the scan once more with all of them, and say how well that
+            agrees.
     """
 
     overlap: float = 0.5
@@ -45,71 +53,127 @@ class Settings:
     scratch: Path | None = None
     skip_air: bool = False
     threaded: bool = True
+    in_memory_bytes: int = 256 * 2**20
+    check_skipped: bool = False
+
+    def check(self) -> None:
+        """Raise UsageError for settings that make no sense together."""
+        if self.check_skipped and not self.skip_air:
+            raise UsageError("--check-skipped without --skip-air", expected="something to check", hint="--skip-air")
 
 
-STANDARD = Settings()
+STANDARD = SegmentSettings()
 
 
 @dataclass(frozen=True)
-class Walked:
-    """How a scan was walked: of `windows`, `skipped` lay outside the body; of these, `checked` were run all the same.
+class WindowStats:
+    """How a scan was covered.
 
-    batch: windows per run. background: the share of the checked windows' voxels that the network too calls background,
-    None when none was checked.
+    Attributes:
+        total: windows of the scan.
+        batch: windows per run.
+        skipped: windows that lay outside the body.
+        checked: those of the skipped that were run all the same.
+        background: the fraction of the checked windows' voxels that the network too calls background, None when none
+            was checked.
+        agreement: with the labels of all windows, `label_match` and `dice` per label; None unless it was asked for.
     """
 
-    windows: int
+    total: int
     batch: int
     skipped: int = 0
     checked: int = 0
     background: float | None = None
+    agreement: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; the agreement only where there is one."""
+        values = asdict(self)
+        return values if self.agreement is not None else {key: values[key] for key in values if key != "agreement"}
 
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
     """What a network saw in a scan, on the scan's own grid and orientation.
 
-    labels: (D, H, W), uint8 or, above 256 labels, uint16; an index into names, 0 the background.
-    probabilities: float32 (len(names), D, H, W). attention: float32 (A, D, H, W), in the order of attention_names.
+    Attributes:
+        labels: (D, H, W), uint8 or, above 256 labels, uint16; an index into names, 0 the background.
+        names: of the labels.
+        windows: how the scan was covered.
+        probabilities: float32 (len(names), D, H, W), None unless they were asked for.
+        attention: float32 (A, D, H, W), in the order of attention_names, None unless it was asked for.
+        attention_names: of the attention maps.
     """
 
     labels: Volume
     names: tuple[str, ...]
-    walked: Walked
+    windows: WindowStats
     probabilities: Volume | None = None
     attention: Volume | None = None
     attention_names: tuple[str, ...] = ()
+
+    @property
+    def voxel_counts(self) -> dict[str, int]:
+        """Voxels of every label but the background."""
+        counts = np.zeros(len(self.names), np.int64)
+        for plane in self.labels.voxels:  # bincount widens what it counts to eight bytes a voxel
+            counts += np.bincount(plane.ravel(), minlength=len(self.names))
+        return {name: int(counts[value]) for value, name in enumerate(self.names) if value > 0}
 
     @property
     def volumes_ml(self) -> dict[str, float]:
         """Millilitres of every label but the background; empty when the scan has no spacing in millimetres."""
         if not self.labels.calibrated:
             return {}
-        counts = np.zeros(len(self.names), np.int64)
-        for plane in self.labels.voxels:  # bincount widens what it counts to eight bytes a voxel
-            counts += np.bincount(plane.ravel(), minlength=len(self.names))
-        millilitres = counts * self.labels.voxel_ml
-        return {name: float(millilitres[value]) for value, name in enumerate(self.names) if value > 0}
+        return {name: count * self.labels.voxel_ml for name, count in self.voxel_counts.items()}
 
 
 def segment(
-    session: Session, volume: Volume, *, settings: Settings = STANDARD, progress: Progress | None = None
+    session: Session, volume: Volume, *, settings: SegmentSettings = STANDARD, progress: Progress | None = None
 ) -> Segmentation:
     """Labels of a scan (D, H, W), or (C, D, H, W) for a network of several channels.
 
-    Raises ScanError for a scan that the network cannot judge, UsageError for settings that the session cannot follow,
-    BackendError when the runtime fails or answers with logits that are not finite, OutputError without scratch space.
+    Args:
+        session: the network.
+        volume: the scan.
+        settings: how, and what to return beside the labels.
+        progress: called with the windows done and the windows in total, by the thread that runs the session.
+
+    Raises:
+        ScanError: for a scan that the network cannot judge.
+        UsageError: for settings that the session cannot follow.
+        BackendError: when the runtime fails or answers with logits that are not finite.
+        OutputError: without scratch space.
     """
-    names, spec = session.spec.labels, session.spec
-    prepared = prepare(volume, spec)
-    way = _walk(session, prepared, settings, progress)
+    settings.check()
+    prepared = prepare(volume, session.spec)
+    segmentation = _segmented(session, prepared, settings, progress)
+    if not settings.check_skipped:
+        return segmentation
+    agreement: dict[str, Any] = {"label_match": 1.0, "dice": dict.fromkeys(segmentation.names[1:], 1.0)}
+    if segmentation.windows.skipped:
+        all_windows = SegmentSettings(settings.overlap, segmentation.windows.batch)
+        whole = _segmented(session, prepared, all_windows, progress).labels.voxels
+        voxels = segmentation.labels.voxels
+        agreement = {
+            "label_match": float((whole == voxels).mean()),
+            "dice": dice_per_label(whole, voxels, segmentation.names),
+        }
+    return replace(segmentation, windows=replace(segmentation.windows, agreement=agreement))
+
+
+def _segmented(
+    session: Session, prepared: Prepared, settings: SegmentSettings, progress: Progress | None
+) -> Segmentation:
+    names = session.spec.labels
+    windows = _windows(session, prepared, settings, progress)
     labels = np.zeros(prepared.lps.shape, label_type(len(names)))
-    chances = _maps((len(names), *labels.shape), settings.scratch) if settings.probabilities else None
-    attention = _maps((len(session.attention_names), *labels.shape), settings.scratch) if settings.attention else None
+    probabilities = _maps((len(names), *labels.shape), settings) if settings.probabilities else None
+    attention = _maps((len(session.attention_names), *labels.shape), settings) if settings.attention else None
 
     def take(answers: Iterator[Answer]) -> None:
-        stitched = way.stitched(answers)
-        if chances is None and attention is None:
+        stitched = windows.stitched(answers)
+        if probabilities is None and attention is None:
             for slab, rows in labelled(stitched, prepared):
                 _check_finite(slab)
                 _put(prepared, labels, slab.start, rows)
@@ -117,36 +181,42 @@ def segment(
         for slab in restore(stitched, prepared):
             _check_finite(slab)
             _put(prepared, labels, slab.start, labels_of(slab.logits))
-            if chances is not None:
-                _put(prepared, chances, slab.start, probabilities_of(slab.logits))
+            if probabilities is not None:
+                _put(prepared, probabilities, slab.start, probabilities_of(slab.logits))
             if attention is not None and slab.attention is not None:
                 _put(prepared, attention, slab.start, slab.attention)
 
     if settings.threaded:
-        behind(way.answers(ahead(way.batches())), take)
+        consume_in_thread(windows.answers(prefetch(windows.batches())), take)
     else:
-        with closing(way.answers(way.batches())) as answers:
+        with closing(windows.answers(windows.batches())) as answers:
             take(answers)
     return Segmentation(
         prepared.on_scan(labels),
         names,
-        _walked(way),
-        None if chances is None else prepared.on_scan(chances),
+        _stats(windows),
+        None if probabilities is None else prepared.on_scan(probabilities),
         None if attention is None else prepared.on_scan(attention),
         session.attention_names if settings.attention else (),
     )
 
 
-def _walk(session: Session, prepared: Prepared, settings: Settings, progress: Progress | None) -> Walk:
+def _windows(
+    session: Session, prepared: Prepared, settings: SegmentSettings, progress: Progress | None
+) -> SlidingWindow:
     batch = batch_for(session, prepared.image, settings.overlap, settings.batch)
-    way = walk(session, prepared.image, settings.overlap, batch, settings.attention, progress)
-    return replace(way, skipping=Skipping(windows_of_air(prepared, way.tiling))) if settings.skip_air else way
+    windows = sliding_window(session, prepared.image, settings.overlap, batch, settings.attention, progress)
+    if not settings.skip_air:
+        return windows
+    return replace(windows, skipping=Skipping(windows_of_air(prepared, windows.tiling)))
 
 
-def _walked(way: Walk) -> Walked:
-    skipping = way.skipping
-    share = skipping.kept / skipping.seen if skipping.seen else None
-    return Walked(len(way.tiling.windows), way.batch, len(skipping.skipped), len(skipping.checked), share)
+def _stats(windows: SlidingWindow) -> WindowStats:
+    skipping = windows.skipping
+    background = skipping.kept / skipping.seen if skipping.seen else None
+    return WindowStats(
+        len(windows.tiling.windows), windows.batch, len(skipping.skipped), len(skipping.checked), background
+    )
 
 
 def _put(prepared: Prepared, whole: Array, start: int, rows: Array) -> None:
@@ -164,18 +234,18 @@ def _check_finite(slab: Slab) -> None:
         )
 
 
-def _maps(shape: tuple[int, ...], scratch: Path | None) -> Floats:
-    """Room for float32 maps: in memory or, above IN_MEMORY_BYTES, in a file without a name that goes with the array."""
+def _maps(shape: tuple[int, ...], settings: SegmentSettings) -> Floats:
+    """Room for float32 maps: in memory or, when they are large, in a file without a name that goes with the array."""
     size = 4 * math.prod(shape)
-    if size <= IN_MEMORY_BYTES:
+    if size <= settings.in_memory_bytes:
         return np.zeros(shape, np.float32)
     try:
-        with tempfile.TemporaryFile(dir=scratch) as file:
+        with tempfile.TemporaryFile(dir=settings.scratch) as file:
             os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, not a crash in the middle
             return np.memmap(file, np.float32, "r+", shape=shape)
     except OSError as error:
         raise OutputError(
-            f"no scratch space in {scratch or tempfile.gettempdir()}: {error.strerror or error}",
+            f"no scratch space in {settings.scratch or tempfile.gettempdir()}: {error.strerror or error}",
             expected=f"{size / 2**20:.0f} MiB of free space and permission to write",
             hint="--scratch FOLDER on a larger disk",
         ) from error

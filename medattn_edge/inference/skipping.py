@@ -10,14 +10,17 @@ from medattn_edge.inference.resample import Floats
 from medattn_edge.labels import labels_of
 
 CERTAIN = 20.0  # the logit of a background that nobody doubts: the others have a chance of 2e-9
-ONE_IN = 16  # of the windows left out, this share is run all the same, to see what the network says
+ONE_IN = 16  # of the windows left out, one in so many is run all the same, to see what the network says
 
 
 class Skipping:
-    """The indices `skipped` of a tiling's windows, and of these the `checked`, every ONE_INth, which are run.
+    """Which windows of a tiling are not run; their voxels become background, also those checked.
 
-    A skipped window's voxels become background, also those checked. seen: voxels looked at so far in checked windows,
-    and kept: those of them that the network too calls background.
+    Attributes:
+        skipped: the indices of these windows.
+        checked: every ONE_INth of them, which is run all the same.
+        seen: voxels looked at so far in checked windows.
+        kept: those of them that the network too calls background.
     """
 
     def __init__(self, skipped: Sequence[int] = ()) -> None:

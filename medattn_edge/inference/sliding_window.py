@@ -1,6 +1,6 @@
 """Sliding window: a network's logits for a whole image, slab by slab, in the memory of one slab.
 
-A walk has three parts, each a generator of its own so that they can run in threads of their own: `batches` reads
+It has three parts, each a generator of its own so that they can run in threads of their own: `batches` reads
 windows, `answers` runs the session, `stitched` adds up.
 """
 
@@ -14,22 +14,28 @@ import numpy as np
 
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import ShapeError, UsageError
-from medattn_edge.inference.handover import PLACES
+from medattn_edge.inference.handover import QUEUE_DEPTH
 from medattn_edge.inference.open_rows import OpenRows, Slab
 from medattn_edge.inference.resample import Floats
 from medattn_edge.inference.skipping import Skipping
 from medattn_edge.inference.tiling import Tiling, Window
 
-Progress = Callable[[int, int], None]  # windows done, windows in all
+Progress = Callable[[int, int], None]  # windows done, windows in total
 Answer = tuple[Floats, Floats | None]  # logits (n, K, *patch) and attention (n, A, *patch) of some windows in turn
 
 
 @dataclass(frozen=True, eq=False)
-class Walk:
-    """One session on its way through one image float32 (C, *three axes).
+class SlidingWindow:
+    """One session shown the windows of one image.
 
-    batch: windows per run. skipping: the windows that are not run, by default none. progress: told by the thread that
-    runs the session.
+    Attributes:
+        session: the network.
+        image: float32 (C, *three axes).
+        tiling: the windows.
+        batch: windows per run.
+        attention: ask for attention maps as well.
+        progress: called with the windows done and the windows in total, by the thread that runs the session.
+        skipping: the windows that are not run, by default none.
     """
 
     session: Session
@@ -41,17 +47,17 @@ class Walk:
     skipping: Skipping = field(default_factory=Skipping)
 
     def batches(self) -> Generator[Floats, None, None]:
-        """Network inputs float32 (n, C, *session.spec.patch), in PLACES buffers in turn."""
+        """Network inputs float32 (n, C, *session.spec.patch), in QUEUE_DEPTH buffers in turn."""
         windows, fixed = self._to_run(), self.session.batch
         size = min(self.batch, fixed or max(1, len(windows)))
         shape = (size, self.image.shape[0], *self.tiling.patch)
-        turns = [np.empty(shape, np.float32) for _ in range(min(PLACES, max(1, -(-len(windows) // size))))]
+        buffers = [np.empty(shape, np.float32) for _ in range(min(QUEUE_DEPTH, max(1, -(-len(windows) // size))))]
         if self.tiling.size != self.tiling.patch:
             background = self.tiling.background(self.image)
-            for buffer in turns:
-                buffer[...] = background  # reading a window leaves the margins alone
-        for turn, first in enumerate(range(0, len(windows), size)):
-            part, buffer = windows[first : first + size], turns[turn % len(turns)]
+            for buffer in buffers:
+                buffer[...] = background  # reading a window does not write the margins
+        for run, first in enumerate(range(0, len(windows), size)):
+            part, buffer = windows[first : first + size], buffers[run % len(buffers)]
             for slot, window in enumerate(part):
                 self.tiling.read(self.image, window, buffer[slot])
             if fixed is not None:
@@ -107,18 +113,27 @@ class Walk:
             del logits, maps
 
 
-def walk(
+def sliding_window(
     session: Session,
     image: Floats,
     overlap: float = 0.5,
     batch: int = 4,
     attention: bool = False,
     progress: Progress | None = None,
-) -> Walk:
-    """A walk through an image float32 (C, *three axes) that skips nothing.
+) -> SlidingWindow:
+    """The windows of an image, none of them skipped.
 
-    batch: windows per run, unless the session has a fixed one (then the last run is filled up with zeros).
-    Raises ShapeError for an image of other channels, UsageError for a batch or an overlap that cannot be.
+    Args:
+        session: the network.
+        image: float32 (C, *three axes).
+        overlap: of neighbouring windows.
+        batch: windows per run, unless the session has a fixed one (then the last run is filled up with zeros).
+        attention: ask for attention maps as well.
+        progress: called with the windows done and the windows in total, by the thread that runs the session.
+
+    Raises:
+        ShapeError: for an image of other channels.
+        UsageError: for a batch or an overlap that cannot be.
     """
     spec = session.spec
     if image.ndim != 4 or image.shape[0] != spec.in_channels or image.dtype != np.float32:
@@ -130,7 +145,7 @@ def walk(
     if batch < 1:
         raise UsageError(f"a batch of {batch}", expected="at least 1", hint="--batch 1")
     tiling = Tiling(image.shape[1:], spec.patch, overlap)
-    return Walk(session, image, tiling, session.batch or batch, attention, progress)
+    return SlidingWindow(session, image, tiling, session.batch or batch, attention, progress)
 
 
 def slabs(
@@ -147,10 +162,10 @@ def slabs(
     image smaller than the patch is surrounded by its minimum and cropped back. Nothing depends on the batch but speed:
     windows are summed in one fixed order. A voxel that one window covers gets the network's own logits, bit for bit.
     Everything happens in the calling thread. Memory: (K + A) x the patch's rows x plane, whatever the image's length.
-    Raises what `walk` raises.
+    Raises what `sliding_window` raises.
     """
-    one = walk(session, image, overlap, batch, attention, progress)
-    return one.stitched(one.answers(one.batches()))
+    windows = sliding_window(session, image, overlap, batch, attention, progress)
+    return windows.stitched(windows.answers(windows.batches()))
 
 
-__all__ = ["Answer", "Progress", "Slab", "Walk", "slabs", "walk"]
+__all__ = ["Answer", "Progress", "Slab", "SlidingWindow", "slabs", "sliding_window"]

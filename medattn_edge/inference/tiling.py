@@ -42,11 +42,15 @@ def starts(size: int, patch: int, overlap: float) -> list[int]:
 
 
 class Tiling:
-    """Windows over an image of spatial shape (three axes); a 2-D patch tiles every slice along the first axis.
+    """Windows over an image of three axes; a 2-D patch tiles every slice along the first axis.
 
-    patch: three sizes, the first 1 for a 2-D network. windows: in the order of their starts, first axis outermost.
-    size: the voxels of the image that a window covers, less than the patch where the image is smaller; then the image
-    lies in the middle of the patch, at `inside`.
+    Attributes:
+        shape: of the image.
+        patch: three sizes, the first 1 for a 2-D network.
+        windows: in the order of their starts, first axis outermost.
+        size: the voxels of the image that a window covers, less than the patch where the image is smaller; then the
+            image lies in the middle of the patch, at `inside`.
+        inside: where the image lies in the patch.
     """
 
     def __init__(self, shape: tuple[int, ...], patch: tuple[int, ...], overlap: float) -> None:
@@ -65,7 +69,7 @@ class Tiling:
         return lowest
 
     def read(self, image: Floats, window: Window, patch: Floats) -> None:
-        """Copy a window of an image (C, *shape) into a patch (C, *patch), whose margins are left alone."""
+        """Copy a window of an image (C, *shape) into a patch (C, *patch), whose margins are not written."""
         patch[:, *self.inside] = image[:, *self.area(window)]
 
     def area(self, window: Window) -> tuple[slice, ...]:
@@ -73,9 +77,9 @@ class Tiling:
         return tuple(slice(start, start + size) for start, size in zip(window, self.size, strict=True))
 
     def weights(self, window: Window, out: Floats | None = None) -> Floats | None:
-        """float32, shape `size`: the window's share of each voxel, or None when it shares none with another window.
+        """float32, shape `size`: the window's weight at each voxel, or None when it overlaps no other window.
 
-        The shares of all windows at one voxel add up to 1, so that sums need no division. This is the Gaussian average
+        The weights of all windows at one voxel add up to 1, so that sums need no division. This is the Gaussian average
         as usual: starts and Gaussian are both separable, and so is the sum to divide by. out: where to write them.
         """
         d, h, w = (axis[start] for axis, start in zip(self._weights, window, strict=True))
@@ -86,7 +90,7 @@ class Tiling:
 
 
 def _axis_weights(length: int, size: int, grid: list[int]) -> dict[int, Floats]:
-    """Per start, the share of each voxel along one axis; exactly 1 where no other window comes."""
+    """Per start, the weight of each voxel along one axis; exactly 1 where no other window comes."""
     bell, total = gaussian((size,)), np.zeros(length)
     for start in grid:
         total[start : start + size] += bell

@@ -1,5 +1,16 @@
 """Files to volumes and back: one module per format, each with a FORMAT record."""
 
 from medattn_edge.io.files import format_of, formats, read_labels, read_volume, write_labels, write_maps
+from medattn_edge.io.scan import Scan, find_scan, read_scan
 
-__all__ = ["format_of", "formats", "read_labels", "read_volume", "write_labels", "write_maps"]
+__all__ = [
+    "Scan",
+    "find_scan",
+    "format_of",
+    "formats",
+    "read_labels",
+    "read_scan",
+    "read_volume",
+    "write_labels",
+    "write_maps",
+]

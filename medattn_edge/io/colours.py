@@ -50,6 +50,6 @@ def label_colour(value: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def heat_colours(share: Array) -> Array:
-    """Red, green, blue (..., 3) in 0..255 of shares (...) in 0..1."""
-    return np.stack([np.interp(share, np.linspace(0, 1, len(_HEAT)), channel) for channel in _HEAT.T], axis=-1)
+def heat_colours(values: Array) -> Array:
+    """Red, green, blue (..., 3) in 0..255 of values (...) in 0..1."""
+    return np.stack([np.interp(values, np.linspace(0, 1, len(_HEAT)), channel) for channel in _HEAT.T], axis=-1)

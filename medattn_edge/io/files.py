@@ -17,11 +17,15 @@ from medattn_edge.volume import Volume
 
 def formats() -> tuple[Format, ...]:
     """Every FORMAT record, ordered by name."""
-    return records("medattn_edge.io", "FORMAT")
+    return records("medattn_edge.io", "FORMAT", "medattn_edge.formats")
 
 
 def format_of(path: Path) -> Format:
-    """The format that a file's name asks for; raises UsageError, naming the known suffixes, for any other."""
+    """The format that a file's name asks for.
+
+    Raises:
+        UsageError: naming the known suffixes, for any other.
+    """
     owners = {suffix: form for form in formats() if form.default for suffix in form.suffixes}
     fitting = [suffix for suffix in owners if Path(path).name.lower().endswith(suffix)]
     if not fitting:
@@ -36,8 +40,13 @@ def format_of(path: Path) -> Format:
 def read_volume(path: Path) -> Volume:
     """The scan in a file or a DICOM folder, on its own grid: voxels (D, H, W) or (C, D, H, W), affine to LPS mm.
 
-    Values are the file's own, scaled as its header says, and may be NaN. Raises UsageError for an unknown suffix,
-    ScanError and GeometryError for a file that cannot be used, MissingDependency.
+    Values are the file's own, scaled as its header says, and may be NaN.
+
+    Raises:
+        UsageError: for an unknown suffix.
+        ScanError: for a file that cannot be used.
+        GeometryError: for a file that does not say where its voxels are.
+        MissingDependency: when a package that reads it is not installed.
     """
     path = Path(path)
     form = _claiming(path) or format_of(path)
@@ -50,16 +59,25 @@ def read_volume(path: Path) -> Volume:
 def read_labels(path: Path) -> Volume:
     """The labels (D, H, W) in a file, as the smallest unsigned type that holds them.
 
-    Raises ScanError when a value is not a whole number from 0 up, and whatever `read_volume` raises.
+    Raises:
+        ScanError: when a value is not a whole number from 0 up; and whatever `read_volume` raises.
     """
     return _as_labels(read_volume(path), str(path))
 
 
 def write_labels(path: Path, volume: Volume, names: Sequence[str]) -> None:
-    """Write labels (D, H, W) on their own grid; names[value] is the name of a label value.
+    """Write labels on their own grid; the file appears whole or not at all.
 
-    The file appears whole or not at all. Raises UsageError when the format cannot hold these labels, ScanError when
-    they are no labels, OutputError, MissingDependency.
+    Args:
+        path: its name decides the format.
+        volume: the labels (D, H, W).
+        names: names[value] is the name of a label value.
+
+    Raises:
+        UsageError: when the format cannot hold these labels.
+        ScanError: when the values are not labels.
+        OutputError: when the file cannot be written.
+        MissingDependency: when a package that writes it is not installed.
     """
     form = format_of(path)
     if form.write_labels is None:
@@ -75,10 +93,17 @@ def write_labels(path: Path, volume: Volume, names: Sequence[str]) -> None:
 
 
 def write_maps(path: Path, volume: Volume, names: Sequence[str]) -> None:
-    """Write maps (C, D, H, W), probabilities or attention, as float32 on their own grid; one name per channel.
+    """Write maps, probabilities or attention, as float32 on their own grid; the file appears whole or not at all.
 
-    The file appears whole or not at all. Raises UsageError when the format has no place for maps or the names do not
-    fit, OutputError, MissingDependency.
+    Args:
+        path: its name decides the format.
+        volume: (C, D, H, W).
+        names: one per channel.
+
+    Raises:
+        UsageError: when the format has no place for maps or the names do not fit.
+        OutputError: when the file cannot be written.
+        MissingDependency: when a package that writes it is not installed.
     """
     form = format_of(path)
     if form.write_maps is None:
@@ -105,7 +130,7 @@ def _claiming(path: Path) -> Format | None:
 
 
 def _as_labels(volume: Volume, where: str) -> Volume:
-    """The same volume as the smallest unsigned type; raises ScanError when the values are no labels."""
+    """The same volume as the smallest unsigned type; raises ScanError when the values are not labels."""
     values = volume.voxels
     if values.ndim != 3:
         raise ScanError(

@@ -21,15 +21,19 @@ Write = Callable[[Path, Volume, Sequence[str]], None]
 class Format:
     """How one kind of file becomes a Volume and back.
 
-    suffixes: lower case, with the dot; of all formats the longest suffix that ends the file's name wins.
-    claims: whether it reads a folder, or a file whose name says nothing; None when only names count.
-    extra: the extra of pyproject.toml that installs `packages` (import names), "" when numpy is enough.
-    read: the voxels as the file stores them, no reorientation; raises ScanError and GeometryError.
-    write_labels: (path, labels (D, H, W) of an unsigned type, names with index = label value), or None when the
-    format needs more than that.
-    write_maps: (path, float32 (C, D, H, W), one name per channel), or None when the format has no place for them.
     The two writers put the file in place whole or not at all, and raise OutputError and UsageError.
-    default: whether it owns its suffixes when another format has them too.
+
+    Attributes:
+        name: of the format, one word.
+        suffixes: lower case, with the dot; of all formats the longest suffix that ends the file's name wins.
+        extra: the extra of pyproject.toml that installs `packages`, "" when numpy is enough and in other packages.
+        packages: the import names of what it needs.
+        read: the voxels as the file stores them, no reorientation; raises ScanError and GeometryError.
+        write_labels: (path, labels (D, H, W) of an unsigned type, names with index = label value), or None when the
+            format needs more than that.
+        write_maps: (path, float32 (C, D, H, W), one name per channel), or None when the format has no place for them.
+        default: whether it owns its suffixes when another format has them too.
+        claims: whether it reads a folder, or a file whose name says nothing; None when only names count.
     """
 
     name: str
@@ -54,7 +58,11 @@ def unreadable(path: Path, kind: str, error: BaseException) -> ScanError:
 
 
 def check_calibrated(path: Path, volume: Volume) -> None:
-    """Raise UsageError for a grid without millimetres: a patient format would have to make them up."""
+    """Check that a grid has millimetres: a patient format would have to make them up.
+
+    Raises:
+        UsageError: when it has none.
+    """
     if not volume.calibrated:
         raise UsageError(
             f"{path.name} stores positions in mm, and the scan has none",

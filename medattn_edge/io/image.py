@@ -23,8 +23,10 @@ _PALETTE = bytes(channel for value in range(256) for channel in label_colour(val
 def read(path: Path) -> Volume:
     """Grey (1, H, W) as uint8 or uint16, colour (3, 1, H, W) as uint8, in pixels.
 
-    A PNG with exactly the palette of `write_labels` is a label map: its indices (1, H, W). Raises ScanError for
-    transparency, CMYK, 16-bit colour, an animation, and a picture too large to be one.
+    A PNG with exactly the palette of `write_labels` is a label map: its indices (1, H, W).
+
+    Raises:
+        ScanError: for transparency, CMYK, 16-bit colour, an animation, and a picture too large to be one.
     """
     from PIL import Image
 

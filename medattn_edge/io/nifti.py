@@ -23,8 +23,9 @@ _IJK_DHW = np.eye(4)[[2, 1, 0, 3]]
 def read(path: Path) -> Volume:
     """One 3-D scan: scaled to float32 when the header scales, otherwise in the file's own type.
 
-    Raises ScanError for a series of volumes, for colour and for complex voxels; GeometryError when neither sform nor
-    qform is set, because the file then does not say which side is left.
+    Raises:
+        ScanError: for a series of volumes, for colour and for complex voxels.
+        GeometryError: when neither sform nor qform is set, because the file then does not say which side is left.
     """
     import nibabel
     from nibabel.filebasedimages import ImageFileError

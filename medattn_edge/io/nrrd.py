@@ -23,14 +23,20 @@ _TO_LPS = {
     ("left-anterior-superior", "las"): (1, -1, 1),
 }
 _SIGNS = {spelling: signs for spellings, signs in _TO_LPS.items() for spelling in spellings}
+# What pynrrd raises for damaged files, beside its own error.
+_FAILURES = (
+    *(OSError, EOFError, zlib.error, MemoryError, StopIteration),
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
+)
 _MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 0.001}
 
 
 def read(path: Path) -> Volume:
     """One scan on three spatial axes; an axis without a direction is the channel axis of (C, D, H, W).
 
-    Raises ScanError for data in another file, overlapping segments and time series; GeometryError when the header
-    does not say where the patient's left is.
+    Raises:
+        ScanError: for data in another file, overlapping segments and time series.
+        GeometryError: when the header does not say where the patient's left is.
     """
     import nrrd
 
@@ -42,9 +48,7 @@ def read(path: Path) -> Volume:
         directions = _directions(header)
         channel = _channel_axis(path, header, directions)
         affine = _affine(path, header, directions)
-    except (nrrd.NRRDError, OSError, EOFError, zlib.error, MemoryError, StopIteration) as error:
-        raise unreadable(path, "NRRD", error) from error
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError) as error:
+    except (*_FAILURES, nrrd.NRRDError) as error:
         raise unreadable(path, "NRRD", error) from error
     if channel is not None:
         voxels = np.moveaxis(voxels, voxels.ndim - 1 - channel, 0)

@@ -23,9 +23,9 @@ def read(path: Path) -> Volume:
     """The volume of an archive; without `affine` it is uncalibrated. Nothing in the file is ever executed."""
     voxels, affine = _arrays(path)
     if voxels is None or voxels.dtype.kind not in "biuf" or voxels.ndim not in (2, 3, 4):
-        found = "has no array `voxels`" if voxels is None else f"has voxels {voxels.dtype} of shape {voxels.shape}"
+        problem = "has no array `voxels`" if voxels is None else f"has voxels {voxels.dtype} of shape {voxels.shape}"
         raise ScanError(
-            f"{path} {found}", expected="real numbers of shape (H, W), (D, H, W) or (C, D, H, W)", hint=_HINT
+            f"{path} {problem}", expected="real numbers of shape (H, W), (D, H, W) or (C, D, H, W)", hint=_HINT
         )
     voxels = voxels[None] if voxels.ndim == 2 else voxels
     if affine is None:

@@ -10,16 +10,24 @@ import numpy as np
 
 from medattn_edge.atomic import replacing
 from medattn_edge.errors import GeometryError
-from medattn_edge.io.colours import heat_colours, label_colour
-from medattn_edge.io.page import Panel, Row, compose
+from medattn_edge.io.colours import heat_colours
+from medattn_edge.io.display import display_window, draw_labels, label_name
+from medattn_edge.io.page import Panel, PanelRow, compose
 from medattn_edge.volume import Array, Volume
 
 _FILL, _HEAT, _DIMMED = 0.14, 0.75, 0.8
 
 
 @dataclass(frozen=True)
-class _Plane:
-    """One cut in the radiological convention: what lies left, right, up and down, and below and above zero."""
+class _View:
+    """One direction of cuts in the radiological convention.
+
+    Attributes:
+        name: of the direction.
+        axis: of (D, H, W) that it is along.
+        edges: letters of what lies left, right, up and down.
+        ends: letters of what lies below and above zero.
+    """
 
     name: str
     axis: int
@@ -27,7 +35,7 @@ class _Plane:
     ends: str
 
 
-_PLANES = (_Plane("axial", 0, "RLAP", "FH"), _Plane("coronal", 1, "RLHF", "AP"), _Plane("sagittal", 2, "APHF", "RL"))
+_VIEWS = (_View("axial", 0, "RLAP", "FH"), _View("coronal", 1, "RLHF", "AP"), _View("sagittal", 2, "APHF", "RL"))
 
 
 def write_overlay(
@@ -42,10 +50,19 @@ def write_overlay(
 ) -> None:
     """Write a PNG: the cuts with the most labelled voxels, in true proportions, the patient's left on the right.
 
-    scan (D, H, W) or (C, D, H, W), of which the first channel is shown, or all three of a colour picture. labels
-    (D, H, W) on the same grid; names[value] names a label. window: the values that become black and white, by default
-    the 1st and 99th percentile of the values above the smallest. attention (D, H, W) on the same grid is a second row,
-    as heat from its least to its largest value. Raises GeometryError when the grids differ, OutputError.
+    Args:
+        path: of the PNG.
+        scan: (D, H, W) or (C, D, H, W), of which the first channel is shown, or all three of a colour picture.
+        labels: (D, H, W) on the same grid.
+        names: names[value] names a label.
+        window: the values that become black and white, by default the 1st and 99th percentile of the values above the
+            smallest.
+        attention: (D, H, W) on the same grid, for a second row, as heat from its least to its largest value.
+        attention_name: what that row is called.
+
+    Raises:
+        GeometryError: when the grids differ.
+        OutputError: when the file cannot be written.
     """
     if labels.shape != scan.shape or not np.allclose(labels.affine, scan.affine, rtol=0, atol=1e-2):
         raise GeometryError(
@@ -54,14 +71,14 @@ def write_overlay(
     turned = _shown(scan, window)
     drawn = labels.to_lps().voxels
     scale = _pixels_per_mm(turned.scan)
-    cuts = [(plane, _busiest(drawn, plane.axis)) for plane in (_PLANES if scan.shape[0] > 1 else _PLANES[:1])]
-    rows = [Row([_label_panel(turned, drawn, cut, scale) for cut in cuts])]
+    cuts = [(view, _busiest(drawn, view.axis)) for view in (_VIEWS if scan.shape[0] > 1 else _VIEWS[:1])]
+    rows = [PanelRow([_label_panel(turned, drawn, cut, scale) for cut in cuts])]
     if attention is not None:
         finite = np.nan_to_num(attention.astype(np.float32))
         low, high = float(finite.min()), float(finite.max())
         heat = scan.with_voxels((finite - low) / max(high - low, 1e-9)).to_lps().voxels
         panels = [_heat_panel(turned, drawn, heat, cut, scale) for cut in cuts]
-        rows.append(Row(panels, f"{attention_name or 'attention'}   {low:.2f}", f"{high:.2f}"))
+        rows.append(PanelRow(panels, f"{attention_name or 'attention'}   {low:.2f}", f"{high:.2f}"))
     picture = compose(rows, _legend(labels, names), scale if scan.calibrated else 0.0)
     with replacing(path) as temporary, temporary.open("wb") as file:
         picture.save(file, format="PNG")
@@ -69,14 +86,20 @@ def write_overlay(
 
 @dataclass(frozen=True)
 class _Shown:
-    """A scan (C, D, H, W) as it was stored, and how its values become 0..1. Only the cuts are ever converted: a whole
-    scan in colours and floating point would be six times its size."""
+    """A scan and how its values become 0..1. Only the cuts are ever converted: a whole scan in colours and floating
+    point would be six times its size.
+
+    Attributes:
+        scan: (C, D, H, W) as it was stored.
+        low: the value that becomes 0.
+        high: the value that becomes 1.
+    """
 
     scan: Volume
     low: float
     high: float
 
-    def cut(self, cut: tuple[_Plane, int]) -> Array:
+    def cut(self, cut: tuple[_View, int]) -> Array:
         """(3, rows, columns) in 0..1: the grey values in their window, three times, or the colours of a picture."""
         values = np.nan_to_num(_cut(self.scan.voxels, *cut).astype(np.float32))
         shown: Array = np.clip((values - self.low) / max(self.high - self.low, 1e-6), 0, 1)
@@ -86,16 +109,8 @@ class _Shown:
 def _shown(scan: Volume, window: tuple[float, float] | None) -> _Shown:
     colour = scan.channels == 3 and not scan.calibrated
     voxels = scan.voxels if colour else scan.voxels.reshape(-1, *scan.shape)[:1]
-    low, high = window or ((0.0, 255.0) if colour else _percentiles(voxels))
+    low, high = window or ((0.0, 255.0) if colour else display_window(voxels))
     return _Shown(scan.with_voxels(voxels).to_lps(), low, high)
-
-
-def _percentiles(values: Array) -> tuple[float, float]:
-    """The 1st and 99th, without the smallest value: it is the padding around a CT or the air around a head."""
-    values = values if values.dtype.kind in "iu" else np.nan_to_num(values.astype(np.float32))
-    inside = values[values > values.min()]
-    low, high = np.percentile(inside if inside.size else values, (1, 99))
-    return float(low), float(high)
 
 
 def _pixels_per_mm(volume: Volume) -> float:
@@ -110,15 +125,15 @@ def _busiest(labels: Array, axis: int) -> int:
     return int(counts.argmax()) if counts.any() else len(counts) // 2
 
 
-def _cut(array: Array, plane: _Plane, index: int) -> Array:
+def _cut(array: Array, view: _View, index: int) -> Array:
     """(..., rows, columns) of (..., D, H, W), the head up."""
-    flat = np.take(array, index, axis=plane.axis - 3)
-    return flat if plane.axis == 0 else np.flip(flat, axis=-2)
+    flat = np.take(array, index, axis=view.axis - 3)
+    return flat if view.axis == 0 else np.flip(flat, axis=-2)
 
 
-def _size(volume: Volume, plane: _Plane, scale: float) -> tuple[int, int]:
+def _size(volume: Volume, view: _View, scale: float) -> tuple[int, int]:
     """(columns, rows) of a panel in pixels."""
-    rows, columns = (round(volume.shape[a] * volume.spacing[a] * scale) for a in range(3) if a != plane.axis)
+    rows, columns = (round(volume.shape[a] * volume.spacing[a] * scale) for a in range(3) if a != view.axis)
     return max(columns, 8), max(rows, 8)
 
 
@@ -130,64 +145,44 @@ def _smooth(flat: Array, size: tuple[int, int]) -> Array:
     return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
 
 
-def _grey(shown: _Shown, cut: tuple[_Plane, int], scale: float) -> Array:
+def _grey(shown: _Shown, cut: tuple[_View, int], scale: float) -> Array:
     """The scan under a panel, float (rows, columns, 3) in 0..255."""
     size = _size(shown.scan, cut[0], scale)
     return 255 * np.stack([_smooth(channel, size) for channel in shown.cut(cut)], axis=-1)
 
 
-def _label_panel(shown: _Shown, labels: Array, cut: tuple[_Plane, int], scale: float) -> Panel:
+def _label_panel(shown: _Shown, labels: Array, cut: tuple[_View, int], scale: float) -> Panel:
     """Every label as a light fill and an outline of two pixels just inside its border."""
     pixels = _grey(shown, cut, scale)
-    _draw_labels(pixels, _cut(labels, *cut), _FILL, 2)
+    draw_labels(pixels, _cut(labels, *cut), _FILL, 2)
     return _panel(pixels, shown.scan, cut)
 
 
-def _draw_labels(pixels: Array, flat: Array, fill: float, width: int) -> None:
-    """Draw labels (rows, columns) of the scan's own grid, as blocks, onto the finer pixels."""
-    rows, columns = ((np.arange(n) * m) // n for n, m in zip(pixels.shape, flat.shape, strict=False))
-    flat = flat[np.ix_(rows, columns)]
-    for value in np.unique(flat[flat > 0]).tolist():
-        mask, colour = flat == value, np.array(label_colour(value))
-        pixels[mask] += fill * (colour - pixels[mask])
-        pixels[_outline(mask, width)] = colour
-
-
-def _outline(mask: Array, width: int) -> Array:
-    """The outermost pixels of a mask; the edge of the panel is a border too."""
-    inner = mask
-    for _ in range(width):
-        p = np.pad(inner, 1)
-        inner = p[1:-1, 1:-1] & p[:-2, 1:-1] & p[2:, 1:-1] & p[1:-1, :-2] & p[1:-1, 2:]
-    return mask & ~inner
-
-
-def _heat_panel(shown: _Shown, labels: Array, heat: Array, cut: tuple[_Plane, int], scale: float) -> Panel:
+def _heat_panel(shown: _Shown, labels: Array, heat: Array, cut: tuple[_View, int], scale: float) -> Panel:
     """The attention as heat over the dimmed scan, which shows through where there is little; thin outlines."""
     pixels = _DIMMED * _grey(shown, cut, scale)
     share = np.clip(_smooth(_cut(heat, *cut), (pixels.shape[1], pixels.shape[0])), 0, 1)
     pixels += _HEAT * share[..., None] * (heat_colours(share) - pixels)
-    _draw_labels(pixels, _cut(labels, *cut), 0.0, 1)
+    draw_labels(pixels, _cut(labels, *cut), 0.0, 1)
     return _panel(pixels, shown.scan, cut)
 
 
-def _panel(pixels: Array, volume: Volume, cut: tuple[_Plane, int]) -> Panel:
-    plane, index = cut
+def _panel(pixels: Array, volume: Volume, cut: tuple[_View, int]) -> Panel:
+    view, index = cut
     pixels = np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
     if not volume.calibrated:
         return Panel(pixels, "", f"{volume.shape[2]} x {volume.shape[1]} pixels")
     # The position of the panel's middle along its own patient axis: L for sagittal, P for coronal, H for axial.
     middle: list[float] = [(size - 1) / 2 for size in volume.shape]
-    middle[plane.axis] = index
-    mm = float(volume.point(*middle)[2 - plane.axis])
-    return Panel(pixels, plane.edges, f"{plane.name}   {plane.ends[mm > 0]} {abs(mm):.0f} mm")
+    middle[view.axis] = index
+    mm = float(volume.point(*middle)[2 - view.axis])
+    return Panel(pixels, view.edges, f"{view.name}   {view.ends[mm > 0]} {abs(mm):.0f} mm")
 
 
 def _legend(labels: Volume, names: Sequence[str]) -> list[tuple[int, str]]:
     """(value, name and amount) of every label that is there."""
     entries = []
     for value, count in zip(*np.unique(labels.voxels[labels.voxels > 0], return_counts=True), strict=True):
-        name = names[value] if value < len(names) else f"label {value}"
         amount = f"{count * labels.voxel_ml:,.1f} ml" if labels.calibrated else f"{count:,} pixels"
-        entries.append((int(value), f"{name}   {amount}"))
+        entries.append((int(value), f"{label_name(names, int(value))}   {amount}"))
     return entries

@@ -18,7 +18,13 @@ _NARROWEST = 420
 
 @dataclass(frozen=True)
 class Panel:
-    """One cut. pixels: uint8 (rows, columns, 3). edges: letters for left, right, top and bottom, or ""."""
+    """One cut.
+
+    Attributes:
+        pixels: uint8 (rows, columns, 3).
+        edges: letters for left, right, top and bottom, or "".
+        caption: above it.
+    """
 
     pixels: Array
     edges: str
@@ -26,8 +32,14 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Row:
-    """Panels side by side; with `low` and `high`, the texts at the ends of the heat scale below them."""
+class PanelRow:
+    """Panels side by side.
+
+    Attributes:
+        panels: from the left.
+        low: the text at the lower end of the heat scale below them.
+        high: the text at the upper end; without it there is no such scale.
+    """
 
     panels: Sequence[Panel]
     low: str = ""
@@ -44,8 +56,17 @@ class Row:
         return max(len(panel.pixels) for panel in self.panels)
 
 
-def compose(rows: Sequence[Row], legend: Sequence[tuple[int, str]], pixels_per_mm: float) -> Any:
-    """A Pillow RGB picture. legend: (label value, text). pixels_per_mm: 0 when there are no millimetres."""
+def compose(rows: Sequence[PanelRow], legend: Sequence[tuple[int, str]], pixels_per_mm: float) -> Any:
+    """Draw a page.
+
+    Args:
+        rows: from the top.
+        legend: (label value, text) of each entry.
+        pixels_per_mm: 0 when there are no millimetres.
+
+    Returns:
+        A Pillow RGB picture.
+    """
     from PIL import Image, ImageDraw
 
     inside = max(_NARROWEST, *(row.width for row in rows))
@@ -63,7 +84,7 @@ def compose(rows: Sequence[Row], legend: Sequence[tuple[int, str]], pixels_per_m
     return page
 
 
-def _draw_row(page: Any, draw: Any, row: Row, top: int, pixels_per_mm: float) -> None:
+def _draw_row(page: Any, draw: Any, row: PanelRow, top: int, pixels_per_mm: float) -> None:
     """Captions, panels, and the heat scale if the row has one."""
     from PIL import Image
 
@@ -105,7 +126,7 @@ def _draw_scale_bar(draw: Any, start: tuple[int, int], width: int, pixels_per_mm
     _write(draw, (x, y - 8), f"{length} mm", "lb", _BRIGHT)
 
 
-def _draw_heat_scale(page: Any, draw: Any, row: Row, start: tuple[int, int]) -> None:
+def _draw_heat_scale(page: Any, draw: Any, row: PanelRow, start: tuple[int, int]) -> None:
     from PIL import Image
 
     x, y = start

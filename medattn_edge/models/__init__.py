@@ -14,7 +14,7 @@ from medattn_edge.spec import ModelSpec
 
 def networks() -> dict[str, Network]:
     """Every network by name."""
-    return {record.name: record for record in records("medattn_edge.models", "NETWORK")}
+    return {record.name: record for record in records("medattn_edge.models", "NETWORK", "medattn_edge.networks")}
 
 
 def network_record(name: str) -> Network:

@@ -1,1 +1,6 @@
-"""ONNX -> ONNX: the same network in fewer bits, with the proof that it still says the same."""
+"""Fewer bits: FP32 ONNX to FP16 and INT8, and whether a runtime computes what such a graph says."""
+
+from medattn_edge.precision.calibration import calibrate
+from medattn_edge.precision.settings import CalibrationSettings
+
+__all__ = ["CalibrationSettings", "calibrate"]

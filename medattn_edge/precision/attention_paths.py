@@ -1,16 +1,25 @@
-"""The energies of an attention taken from what stood before the rounding to 8 bits."""
+"""What a quantizer leaves to be done: energies of an attention from before the rounding to 8 bits, order, names."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from medattn_edge.precision.lint.graph import DEQUANTIZE, LAYOUT, QUANTIZE, QdqGraph
+from medattn_edge.precision.onnx_graph import in_order, name_new_nodes
+
+
+def finish(model: Any) -> None:
+    """What every Q/DQ graph needs when its quantizer is done with it; changes a ModelProto in place."""
+    spare_energies(model)
+    in_order(model)
+    name_new_nodes(model)
+    model.producer_name, model.producer_version = "medattn-edge", ""
 
 
 def spare_energies(model: Any) -> None:
     """Let the products that feed a Softmax read their factors past Q/DQ pairs; changes a ModelProto in place.
 
-    A quantiser that rounds a tensor for one node rounds it for all that read it. With both factors rounded a runtime
+    A quantizer that rounds a tensor for one node rounds it for all that read it. With both factors rounded a runtime
     computes the product in integers, whose error an exponential then takes as its argument. Pairs that nobody reads any
     more go.
     """

@@ -1,4 +1,4 @@
-"""What a calibration found out, kept for the next time: JSON files named after everything that they depend on."""
+"""What a calibration measured, kept for the next time: JSON files named after everything that they depend on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from medattn_edge.errors import OutputError
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder of findings; None keeps nothing."""
+    """A folder of figures that took time to measure.
+
+    Attributes:
+        folder: made when something is kept; None keeps nothing.
+    """
 
     folder: Path | None
 
@@ -36,14 +40,14 @@ class Cache:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def save(self, kind: str, key: Mapping[str, Any], found: Any) -> None:
+    def save(self, kind: str, key: Mapping[str, Any], value: Any) -> None:
         """Keep a JSON value. A folder that cannot be written is no reason to stop: the work is only not kept."""
         if self.folder is None:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with replacing(self._path(kind, key)) as file:
-                file.write_text(json.dumps({"key": dict(key), "found": found}) + "\n", encoding="utf-8")
+                file.write_text(json.dumps({"key": dict(key), "found": value}) + "\n", encoding="utf-8")
         except (OSError, OutputError):
             return
 
@@ -51,3 +55,6 @@ class Cache:
         assert self.folder is not None
         digest = hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()
         return self.folder / f"{kind}-{digest[:32]}.json"
+
+
+NO_CACHE = Cache(None)

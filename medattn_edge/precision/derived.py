@@ -17,17 +17,17 @@ from medattn_edge.errors import UsageError
 from medattn_edge.precision.onnx_graph import operators
 
 
-def fp32_graph(artifact: Artifact, wanted: str) -> None:
+def fp32_graph(artifact: Artifact, precision: str) -> None:
     """Raise UsageError unless an artifact is an FP32 ONNX graph, from which every other precision can be made."""
     if artifact.path.suffix.lower() != ".onnx" or artifact.manifest.precision != "fp32":
         raise UsageError(
             f"{artifact.path.name} is an artifact in {artifact.manifest.precision}",
-            expected=f"an FP32 ONNX artifact to make {wanted} from",
+            expected=f"an FP32 ONNX artifact to make {precision} from",
             hint="medattn-edge export CHECKPOINT -o NAME.onnx",
         )
     if only := [str(one["name"]) for one in artifact.manifest.rewrites if one.get("fp32_only")]:
         raise UsageError(
-            f"the graph was made with {', '.join(only)}, where large numbers cancel: in {wanted} that loses the answer",
+            f"the graph has {', '.join(only)}, where large numbers cancel: in {precision} that loses the answer",
             expected="a graph without it",
             hint=f"medattn-edge export CHECKPOINT -o NAME.onnx --rewrite -{only[0]}",
         )
@@ -35,7 +35,7 @@ def fp32_graph(artifact: Artifact, wanted: str) -> None:
 
 def against_parent(
     parent: Artifact,
-    made: Artifact,
+    derived: Artifact,
     name: str,
     samples: Mapping[str, Patches],
     gates: Thresholds | Mapping[str, Thresholds],
@@ -43,11 +43,17 @@ def against_parent(
 ) -> list[dict[str, Any]]:
     """The cases of an artifact against the one it was made from, both in ONNX Runtime; see `check`.
 
-    name: what an error calls it. options: how to open it.
+    Args:
+        parent: that it was made from.
+        derived: the artifact.
+        name: what an error calls it.
+        samples: name -> patches.
+        gates: for all samples, or by name.
+        options: how to open it.
     """
     with (
         OnnxRuntimeSession(parent, Options()) as reference,
-        OnnxRuntimeSession(made, options or Options()) as candidate,
+        OnnxRuntimeSession(derived, options or Options()) as candidate,
     ):
         reference.facts["backend"], candidate.facts["backend"] = parent.manifest.precision, name
         return check(reference, candidate, samples, gates)
@@ -63,9 +69,19 @@ def write_derived(
     samples: Mapping[str, Patches],
     gates: Mapping[str, Thresholds],
 ) -> Artifact:
-    """Write a ModelProto made from `parent`, if it agrees with it on the samples (name -> patches).
+    """Write a ModelProto made from `parent`, if it agrees with it.
 
-    Raises AgreementError, and writes nothing, when a sample does not reach its gate.
+    Args:
+        parent: the FP32 artifact.
+        path: to write.
+        model: the ModelProto.
+        precision: of the manifest.
+        recipe: of the manifest.
+        samples: name -> patches that it must agree on.
+        gates: name -> what it must reach on them.
+
+    Raises:
+        AgreementError: a sample does not reach its gate; nothing was written.
     """
     import onnx
 

@@ -17,16 +17,17 @@ import numpy as np
 from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.session import Options, Patches
-from medattn_edge.errors import InputError
+from medattn_edge.errors import InputError, UsageError
+from medattn_edge.gates import FP16, FP16_NOISE
 from medattn_edge.precision.derived import against_parent, fp32_graph, write_derived
 from medattn_edge.precision.fp16_graph import Island, rounded, to_fp16
 from medattn_edge.precision.lint.graph import LAYOUT
 from medattn_edge.precision.lint.operators import LARGEST_HALF
 from medattn_edge.precision.observe import batched, floating_tensors, ranges
 from medattn_edge.precision.onnx_graph import Graph, module_of, read
+from medattn_edge.precision.statistics import Ranges
 
-FP16_GATE = Thresholds(min_dice=0.9995, min_sqnr_db=40.0)  # on real patches
-FP16_SMOKE = Thresholds(min_sqnr_db=40.0)  # on noise, where labels mean nothing
+FP16_GATE, FP16_SMOKE = FP16.thresholds, FP16_NOISE.thresholds  # on real patches, and on noise
 MARGIN = 8.0  # a tensor whose largest magnitude on the samples exceeds LARGEST_HALF / MARGIN stays FP32
 # Operator -> rule. Sums over many values, their squares' roots, and exponentials, whatever their range.
 ALWAYS_FP32 = {
@@ -38,13 +39,11 @@ ALWAYS_FP32 = {
     **dict.fromkeys(("GlobalAveragePool", "Exp", "Sqrt", "Reciprocal"), "sum"),
 }
 _HEADS = ("Conv", "ConvTranspose", "MatMul", "Gemm")  # where walking back from the logits ends
-_TOLD = 1000  # magnitudes that the recipe names, the largest first: more than our networks have, but a bound
-
-Ranges = Mapping[str, tuple[float, float]]
+_NAMED = 1000  # magnitudes that the recipe names, the largest first: more than our networks have, but a bound
 
 
 class _Choice:
-    """The islands of a graph while they are chosen: the first reason to keep a node is the one that is told."""
+    """The islands of a graph while they are chosen: the first reason to keep a node is the one that counts."""
 
     def __init__(self, model: Any) -> None:
         self.graph = Graph(model)
@@ -61,7 +60,10 @@ class _Choice:
 def islands(model: Any, ranges: Ranges, margin: float = MARGIN) -> tuple[Island, ...]:
     """The nodes that must stay FP32, in the graph's order.
 
-    ranges: tensor -> smallest and largest value on real patches; a tensor that is not in it is not judged by range.
+    Args:
+        model: a ModelProto.
+        ranges: tensor -> smallest and largest value on real patches; a tensor that is not in it is not judged by range.
+        margin: how far below the largest half a tensor must stay.
     """
     choice = _Choice(model)
     graph = choice.graph
@@ -135,25 +137,42 @@ def convert(
 ) -> Artifact:
     """Write the FP16 artifact of an FP32 ONNX artifact.
 
-    real: name -> patches of real scans, on which the ranges are measured and the result must keep its labels; random:
-    a smoke test. The recipe names every island with its module and reason, the largest magnitude of every tensor, how
-    far emulated FP16 is from FP32, and how far the FP32 parent was from its own.
-    Raises AgreementError, and writes nothing, when real input does not reach the gate; UsageError for a parent that is
-    not FP32 ONNX, InputError for a tensor that is not finite in FP32 already.
+    Args:
+        parent: the FP32 artifact.
+        path: to write, NAME.onnx.
+        real: name -> patches of real scans, on which the ranges are measured and the result must keep its labels.
+        random: patches of noise, on which the logits are judged.
+        margin: how far below the largest half a tensor must stay to become one.
+        gate: on real patches; see `gates.FP16`.
+
+    Returns:
+        The artifact. Its recipe names every island with its module and reason, the largest magnitude of every tensor,
+        how far emulated FP16 is from FP32, and how far the FP32 parent was from its own.
+
+    Raises:
+        AgreementError: real input does not reach the gate; nothing was written.
+        UsageError: a parent that is not FP32 ONNX, or no real patches.
+        InputError: a tensor that is not finite in FP32 already.
     """
     fp32_graph(parent, "fp16")
+    if not any(len(patches) for patches in real.values()):
+        raise UsageError(
+            "no real patch: half precision is chosen by the ranges of real input",
+            expected="patches of at least one scan",
+            hint="--scan SCAN",
+        )
     model = read(parent.path)
     seen = [patch[None] for patches in real.values() for patch in patches]
-    found = ranges(model, floating_tensors(model), batched(seen, parent.manifest.batch))
-    magnitudes = dict(sorted(((name, max(map(abs, pair))) for name, pair in found.items()), key=lambda one: -one[1]))
+    measured = ranges(model, floating_tensors(model), batched(seen, parent.manifest.batch))
+    magnitudes = dict(sorted(((name, max(map(abs, pair))) for name, pair in measured.items()), key=lambda one: -one[1]))
     _check_finite(model, magnitudes, real)
-    kept = islands(model, found, margin)
+    kept = islands(model, measured, margin)
     typed = to_fp16(model, kept)
     recipe = {
         "islands": [asdict(island) for island in kept],
         "margin": margin,
         "measured_on": {name: len(patches) for name, patches in real.items()},
-        "magnitudes": {name: float(f"{most:.4g}") for name, most in list(magnitudes.items())[:_TOLD]},
+        "magnitudes": {name: float(f"{most:.4g}") for name, most in list(magnitudes.items())[:_NAMED]},
         "emulated": _emulated(parent, typed, real, gate),
         "parent_agreement": list(parent.manifest.agreement),
     }
@@ -188,5 +207,5 @@ def _emulated(parent: Artifact, typed: Any, real: Mapping[str, Patches], gate: T
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "emulated.onnx"
         onnx.save(rounded(typed), str(path))
-        made = Artifact(path, parent.manifest)
-        return against_parent(parent, made, "emulated fp16", real, gate, Options(optimise=False))
+        emulated = Artifact(path, parent.manifest)
+        return against_parent(parent, emulated, "emulated fp16", real, gate, Options(optimise=False))

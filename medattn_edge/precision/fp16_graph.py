@@ -17,7 +17,12 @@ _FLOAT, _HALF = 1, 10  # ONNX's numbers of the two types
 class Island:
     """A node that stays FP32.
 
-    node: its name. module: the PyTorch module it came from. rule: the kind of reason, to count them by. reason: why.
+    Attributes:
+        node: its name.
+        module: the PyTorch module it came from.
+        operator: its type.
+        rule: the kind of reason, to count them by.
+        reason: why.
     """
 
     node: str
@@ -115,12 +120,12 @@ def rounded(typed: Any) -> Any:
     halves = {name for name, kind in graph.kinds.items() if kind == _HALF}
     nodes: list[Any] = []
     for node in graph.nodes:
-        casts, made = node.op_type == "Cast", [name for name in node.output if name in halves]
+        casts, rounding = node.op_type == "Cast", [name for name in node.output if name in halves]
         nodes.append(node)
         if not casts:
             node.input[:] = [f"{name}_wide" if name in halves else name for name in node.input]
             node.output[:] = [f"{name}_exact" if name in halves else name for name in node.output]
-        for name in made:
+        for name in rounding:
             if not casts:
                 nodes.append(helper.make_node("Cast", [f"{name}_exact"], [name], f"{name}_round", to=_HALF))
             nodes.append(helper.make_node("Cast", [name], [f"{name}_wide"], f"{name}_widen", to=_FLOAT))

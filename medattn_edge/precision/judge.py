@@ -18,8 +18,13 @@ from medattn_edge.precision.windows import Windows, answers
 
 @dataclass(frozen=True)
 class Verdict:
-    """agreement: with the FP32 network. reference_dice, candidate_dice: with the true labels, empty where there are
-    none. failures: one sentence per label that is below the gate; empty when it holds.
+    """What a candidate is worth on the held-out windows.
+
+    Attributes:
+        agreement: with the FP32 network.
+        reference_dice: of the FP32 network with the true labels, by name; empty where there are none.
+        candidate_dice: of the candidate, likewise.
+        failures: one sentence per label that is below the gate; empty when it holds.
     """
 
     agreement: Agreement
@@ -59,10 +64,19 @@ class Verdict:
 class Judge:
     """Holds candidates to a gate on held-out windows.
 
-    gate: the least Dice of every label with the FP32 network's labels; with true labels, the least share of the FP32
-    network's own Dice (MLPerf's rule for 3D-UNet: 0.999 is its high accuracy, 0.99 its default).
-    The FP32 logits are kept: 4 x K x patch bytes a window. unseen: labels that FP32 finds in no window, of which the
-    gate says nothing. Raises UsageError when it finds none at all: any gate would hold.
+    The FP32 logits are kept: 4 x K x patch bytes a window.
+
+    Args:
+        reference: the FP32 network.
+        windows: held out.
+        gate: the minimum Dice of every label with the FP32 network's labels; with true labels, the smallest share of
+            the FP32 network's own Dice (MLPerf's rule for 3D-UNet: 0.999 is its high accuracy, 0.99 its default).
+
+    Attributes:
+        unseen: labels that FP32 finds in no window, of which the gate says nothing.
+
+    Raises:
+        UsageError: FP32 finds none at all: any gate would hold.
     """
 
     def __init__(self, reference: Session, windows: Windows, gate: float) -> None:
@@ -80,26 +94,26 @@ class Judge:
     def judge(self, candidate: Session, indices: tuple[int, ...] | None = None) -> Verdict:
         """The verdict on all windows, or on those of `indices`; raises BackendError when the runtime fails."""
         chosen = range(len(self.windows)) if indices is None else indices
-        distance, expected, found, truth = LogitsDistance(), [], [], []
+        distance, expected, labels, truth = LogitsDistance(), [], [], []
         for index, logits in zip(chosen, answers(candidate, self._patches(chosen)), strict=True):
             distance.add(self._logits[index], logits)
             expected.append(labels_of(self._logits[index]))
-            found.append(labels_of(logits))
+            labels.append(labels_of(logits))
             if self.windows.has_truth:
                 truth.append(self.windows.truth(index))
         names = self._spec.labels
-        agreement = of_labels(np.stack(expected), np.stack(found), names, distance)
+        agreement = of_labels(np.stack(expected), np.stack(labels), names, distance)
         if not truth:
             return Verdict(agreement, {}, {}, tuple(Thresholds(min_dice=self.gate).failures(agreement)))
         right = np.stack(truth)
-        before, after = (dice_per_label(right, np.stack(labels), names) for labels in (expected, found))
-        said = [] if agreement.finite else ["the candidate's logits are not finite"]
-        said += [
+        before, after = (dice_per_label(right, np.stack(maps), names) for maps in (expected, labels))
+        failures = [] if agreement.finite else ["the candidate's logits are not finite"]
+        failures += [
             f"true Dice of {name} is {after[name]:.6f}, below {self.gate:g} of the reference's {before[name]:.6f}"
             for name in before
             if not _share(after[name], before[name]) >= self.gate
         ]
-        return Verdict(agreement, before, after, tuple(said))
+        return Verdict(agreement, before, after, tuple(failures))
 
     def _patches(self, chosen: Any) -> Iterator[Any]:
         return (self.windows[index] for index in chosen)

@@ -14,7 +14,14 @@ SMALL_CHANNELS = 16  # below, INT8 does not fill a tensor core's tile: no faster
 
 @dataclass(frozen=True)
 class Layer:
-    """A node with weights. node: its name. module: the PyTorch module it came from. channels: in and out."""
+    """A node with weights.
+
+    Attributes:
+        node: its name.
+        module: the PyTorch module it came from.
+        operator: its type.
+        channels: in and out.
+    """
 
     node: str
     module: str

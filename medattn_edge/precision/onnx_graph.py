@@ -40,9 +40,14 @@ def _unreadable(path: Path, why: object) -> InputError:
 class Graph:
     """An index of a ModelProto's main graph; make a new one after changing the graph.
 
-    nodes: in the graph's order. weights: name -> TensorProto of initializers and Constant nodes. producer, users:
-    tensor name -> the node that makes it, the nodes that read it. outputs: names. kinds, shapes: tensor name -> ONNX
-    type number, sizes (0 where one is free); of inputs, outputs and what shape inference has written.
+    Attributes:
+        nodes: in the graph's order.
+        weights: name -> TensorProto, of initializers and Constant nodes.
+        producer: tensor name -> the node that makes it.
+        users: tensor name -> the nodes that read it.
+        outputs: their names.
+        kinds: tensor name -> ONNX type number; of inputs, outputs and what shape inference has written.
+        shapes: tensor name -> sizes, 0 where one is free; of the same.
     """
 
     def __init__(self, model: Any) -> None:

@@ -12,9 +12,12 @@ from medattn_edge.precision.layers import Layer
 
 @dataclass(frozen=True)
 class Damage:
-    """What quantising some layers alone does: neighbours in the graph, one where the budget allows it.
+    """What quantising some layers, and no others, does.
 
-    sqnr_db, dice: on held-out windows, against FP32.
+    Attributes:
+        layers: neighbours in the graph; a single one where the trials allow it.
+        sqnr_db: on held-out windows, against FP32.
+        dice: the minimum of all labels, on the same windows.
     """
 
     layers: tuple[Layer, ...]
@@ -31,25 +34,32 @@ class Damage:
         return {"layers": [asdict(one) for one in self.layers], "sqnr_db": self.sqnr_db, "dice": self.dice}
 
 
-Alone = Callable[[tuple[str, ...]], tuple[float, float]]  # quantise these nodes and no others: SQNR in dB, Dice
+SingleLayers = Callable[[tuple[str, ...]], tuple[float, float]]  # quantise these nodes and no others: SQNR in dB, Dice
 Floating = Callable[[tuple[str, ...]], Verdict | None]  # quantise all but these, and judge; None: no trial is left
 Progress = Callable[[int, int], None]
 
 
-def rank(layers: Sequence[Layer], trials: int, alone: Alone, progress: Progress | None = None) -> list[Damage]:
-    """The layers in the order of the damage that they do alone, worst first, in at most `trials` trials.
+def rank(
+    layers: Sequence[Layer], trials: int, damage_of: SingleLayers, progress: Progress | None = None
+) -> list[Damage]:
+    """The layers in the order of the damage that they do, worst first.
 
     Noise powers of single layers add up to about the noise of all of them, so the order tells which ones to revert.
-    With more layers than trials, neighbours in the graph are tried together.
+
+    Args:
+        layers: in the graph's order.
+        trials: at most; with more layers than trials, neighbours in the graph are tried together.
+        damage_of: measures one trial.
+        progress: is told how many trials are done, and of how many.
     """
     count = min(trials, len(layers))
     groups = [tuple(layers[len(layers) * i // count : len(layers) * (i + 1) // count]) for i in range(count)]
-    found = []
+    ranking = []
     for index, group in enumerate(groups):
-        found.append(Damage(group, *alone(tuple(layer.node for layer in group))))
+        ranking.append(Damage(group, *damage_of(tuple(layer.node for layer in group))))
         if progress is not None:
             progress(index + 1, count)
-    return sorted(found, key=lambda damage: (damage.sqnr_db, damage.dice))
+    return sorted(ranking, key=lambda damage: (damage.sqnr_db, damage.dice))
 
 
 def fewest_floating(ranking: Sequence[Damage], floating: Floating) -> tuple[Damage, ...]:

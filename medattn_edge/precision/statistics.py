@@ -7,8 +7,9 @@ import io
 from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
+from medattn_edge.backends.session import Patches
 from medattn_edge.errors import UsageError
-from medattn_edge.precision.observe import Patches, Progress, activations, ranges
+from medattn_edge.precision.observe import ACTIVATION_BYTES, Progress, activations, ranges
 
 METHODS = ("minmax", "percentile", "entropy")
 PERCENTILE = 99.999  # of the absolute values: what lies beyond is clipped
@@ -33,12 +34,25 @@ def activation_ranges(
     method: str = "minmax",
     threads: int = 0,
     progress: Progress | None = None,
+    max_bytes: int = ACTIVATION_BYTES,
 ) -> dict[str, tuple[float, float]]:
     """Tensor -> the smallest and largest value to represent.
 
-    minmax: all that was seen. percentile: PERCENTILE of the absolute values. entropy: the threshold with the least
-    Kullback-Leibler divergence between the values and their quantised form. The histograms are ONNX Runtime's; unlike
-    its calibrators, which keep every activation until the end, each patch is forgotten once it is counted.
+    The histograms are ONNX Runtime's; unlike its calibrators, which keep every activation until the end, each patch is
+    forgotten once it is counted.
+
+    Args:
+        model: a ModelProto.
+        names: of the tensors.
+        patches: runs of the network's own batch.
+        method: minmax: all that was seen; percentile: PERCENTILE of the absolute values; entropy: the threshold with
+            the smallest Kullback-Leibler divergence between the values and their quantised form.
+        threads: of the CPU; 0 leaves it to the runtime.
+        progress: is told how many patches are done, and of how many.
+        max_bytes: what one run may keep of a patch's tensors.
+
+    Raises:
+        UsageError: a method that is not known.
     """
     check_method(method)
     known = list(names)
@@ -49,10 +63,10 @@ def activation_ranges(
 
     collector = HistogramCollector(method, method == "percentile", _BINS[method], _QUANTISED_BINS, PERCENTILE, "same")
     with contextlib.redirect_stdout(io.StringIO()):  # the collector prints every call
-        for part in activations(model, known, counted, threads):
+        for part in activations(model, known, counted, threads, max_bytes):
             collector.collect(dict(part))
-        found = collector.compute_collection_result()
-    return {name: (float(values[0]), float(values[1])) for name, values in found.items()}
+        thresholds = collector.compute_collection_result()
+    return {name: (float(values[0]), float(values[1])) for name, values in thresholds.items()}
 
 
 def _counted(patches: Iterable[Patches], progress: Progress | None) -> Iterable[Patches]:

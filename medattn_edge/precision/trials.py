@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medattn_edge.artifact import Artifact, Manifest, manifest_path, sha256, writing
-from medattn_edge.atomic import replacing
+from medattn_edge.artifact import Artifact, Manifest, manifest_path, move_into, sha256, writing
 from medattn_edge.backends import open_session
 from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Options, Patches, Session
 from medattn_edge.errors import BackendError
-from medattn_edge.precision.cache import Cache
+from medattn_edge.precision.cache import NO_CACHE, Cache
 from medattn_edge.precision.judge import Judge, Verdict
+from medattn_edge.precision.layers import layers
 from medattn_edge.precision.onnx_graph import operators, read
 from medattn_edge.precision.quantizers.ort import qdq
-from medattn_edge.precision.quantizers.quantizer import Calibration, Door, Recipe
+from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, Quantizer
+from medattn_edge.precision.sensitivity import Damage, SingleLayers, fewest_floating, rank
 from medattn_edge.timing import interleaved
 
+Progress = Callable[[str, int, int], None]  # what is going on, steps done, of
 ROUNDS = 7  # of a timing: enough for a median to say which of two is faster
 _QUICK = 4  # held-out windows that a single layer is judged on
 _LOST = -300.0  # dB of what is not finite: a number that JSON can hold
 
 
 @dataclass(frozen=True)
-class Runtime:
-    """What runs a candidate while it is judged and timed. optimise: off, a graph is computed as it is written."""
+class TrialRuntime:
+    """What runs a candidate while it is judged and timed.
+
+    Attributes:
+        backend: the record's name.
+        optimise: off, a graph is computed as it is written.
+        threads: of the CPU; 0 leaves it to the runtime.
+    """
 
     backend: str
     optimise: bool = True
@@ -40,7 +48,7 @@ class Runtime:
         """A session on an artifact, in this process: to time it."""
         return open_session(path, backend=self.backend, threads=self.threads, optimise=self.optimise)
 
-    def apart(self, path: Path) -> Session:
+    def open_isolated(self, path: Path) -> Session:
         """A session in a process of its own: to judge what may crash."""
         options = Options(threads=self.threads, optimise=self.optimise)
         return IsolatedSession(path, backend=self.backend, options=options)
@@ -48,7 +56,14 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Speed:
-    """FP32 time over INT8 time in one runtime, above 1 is faster; low, high: the quartiles of the paired ratios."""
+    """FP32 time over INT8 time in one runtime, above 1 is faster.
+
+    Attributes:
+        runtime: the backend.
+        ratio_to_fp32: the median of the paired ratios.
+        low: their first quartile.
+        high: their third quartile.
+    """
 
     runtime: str
     ratio_to_fp32: float
@@ -57,11 +72,19 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """An INT8 artifact in a temporary folder, and what it is worth."""
+class QuantizedCandidate:
+    """An INT8 artifact in a temporary folder, and what was found about it.
 
-    door: Door
-    recipe: Recipe
+    Attributes:
+        quantizer: that wrote it.
+        recipe: that it followed.
+        artifact: the file.
+        verdict: on the held-out windows.
+        speed: against FP32, where it was measured.
+    """
+
+    quantizer: Quantizer
+    recipe: QuantizationRecipe
     artifact: Artifact
     verdict: Verdict
     speed: Speed | None = None
@@ -69,7 +92,7 @@ class Candidate:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: one line of a report."""
         return {
-            "door": self.door.name,
+            "quantizer": self.quantizer.name,
             "floating": len(self.recipe.floating),
             "dice": self.verdict.dice,
             "sqnr_db": self.verdict.to_json()["sqnr_db"],
@@ -78,10 +101,24 @@ class Candidate:
         }
 
 
-class Trials:
-    """Makes candidates of one parent and remembers each.
+def _rank(candidate: QuantizedCandidate) -> Any:
+    return candidate.verdict.rank
 
-    model: the parent's ModelProto. room: a folder of its own, and how many graphs may be judged.
+
+class QuantizationTrials:
+    """Makes candidates of one parent and keeps each.
+
+    Args:
+        parent: the FP32 artifact.
+        model: its ModelProto.
+        calibration: what its activations look like.
+        judge: holds candidates to the gate.
+        runtime: that judges and times.
+        room: a folder of its own, and how many graphs may be judged.
+
+    Attributes:
+        candidates: all that were judged as a whole, in order.
+        count: how many graphs were judged.
     """
 
     def __init__(
@@ -90,12 +127,12 @@ class Trials:
         model: Any,
         calibration: Calibration,
         judge: Judge,
-        runtime: Runtime,
+        runtime: TrialRuntime,
         room: tuple[Path, int],
     ) -> None:
         self.parent, self.model, self.calibration, self.judge = parent, model, calibration, judge
         self.runtime, (self.folder, self.limit) = runtime, room
-        self.made: list[Candidate] = []
+        self.candidates: list[QuantizedCandidate] = []
         self.count = 0
 
     @property
@@ -103,52 +140,92 @@ class Trials:
         """How many more there may be."""
         return max(0, self.limit - self.count)
 
-    def candidate(self, door: Door, recipe: Recipe) -> Candidate:
-        """Quantise by a door and judge; it counts as a trial."""
-        suffix = next(one for one in door.suffixes)
-        files = {one: self.folder / f"trial{self.count}{one}" for one in (suffix, *door.companions)}
+    def candidate(self, quantizer: Quantizer, recipe: QuantizationRecipe) -> QuantizedCandidate:
+        """Quantise and judge; it counts as a trial."""
+        suffix = next(one for one in quantizer.suffixes)
+        files = {one: self.folder / f"trial{self.count}{one}" for one in (suffix, *quantizer.companions)}
         self.count += 1
-        door.quantise(self.parent, self.model, self.calibration, recipe, files)
-        artifact = _described(self.parent, files[suffix], door)
+        quantizer.quantise(self.parent, self.model, self.calibration, recipe, files)
+        artifact = _described(self.parent, files[suffix], quantizer.companions)
         try:
-            with self.runtime.apart(artifact.path) as session:
+            with self.runtime.open_isolated(artifact.path) as session:
                 verdict = self.judge.judge(session)
         except BackendError as error:  # a crash of a runtime is a verdict on the file
             verdict = Verdict.of_failure(f"{self.runtime.backend}: {error.found}")
-        self.made.append(Candidate(door, recipe, artifact, verdict))
-        return self.made[-1]
+        self.candidates.append(QuantizedCandidate(quantizer, recipe, artifact, verdict))
+        return self.candidates[-1]
 
-    def alone(self, recipe: Recipe, cache: Cache) -> Callable[[tuple[str, ...]], tuple[float, float]]:
+    def with_floating_layers(
+        self,
+        best: QuantizedCandidate,
+        cache: Cache = NO_CACHE,
+        progress: Progress | None = None,
+        closeness: Callable[[QuantizedCandidate], Any] = _rank,
+    ) -> tuple[QuantizedCandidate, list[Damage]]:
+        """The candidate with the fewest layers in floating point that holds the gate, or the closest one.
+
+        Args:
+            best: the candidate whose quantizer and recipe are tried again.
+            cache: where the damage of single layers is kept.
+            progress: is told what is done, how many steps of it, and of how many.
+            closeness: the larger the better, among candidates none of which holds the gate.
+
+        Returns:
+            The candidate, and the ranking of the layers that was gone by.
+        """
+        report = progress or (lambda what, done, total: None)
+        every = layers(self.model)
+        damage = self._damage_of(best.recipe, cache)
+        trials = max(1, self.left // 2)
+        ranking = rank(every, trials, damage, lambda done, total: report("ranking layers", done, total))
+        first = len(self.candidates)
+
+        def floating(nodes: tuple[str, ...]) -> Verdict | None:
+            if not self.left:
+                return None
+            what = f"{len(nodes)} of {len(every)} layers in floating point"
+            report(what, len(self.candidates) - first, self.left)
+            return self.candidate(best.quantizer, replace(best.recipe, floating=nodes)).verdict
+
+        fewest_floating(ranking, floating)
+        # With every layer in floating point any gate holds, and nothing of it is INT8.
+        tried = [best, *(one for one in self.candidates[first:] if len(one.recipe.floating) < len(every))]
+        enough = [one for one in tried if one.verdict.holds]
+        if enough:
+            return min(enough, key=lambda one: len(one.recipe.floating)), ranking
+        return max(tried, key=closeness), ranking
+
+    def _damage_of(self, recipe: QuantizationRecipe, cache: Cache) -> SingleLayers:
         """Tells SQNR in dB and Dice of the parent with some nodes quantised and no others, on a few windows.
 
-        In ONNX Runtime, as the graph is written. What was found is kept, so that an interrupted ranking goes on.
+        In ONNX Runtime, as the graph is written. What was measured is kept, so that an interrupted ranking goes on.
         """
         windows = tuple(range(0, len(self.judge.windows), max(1, len(self.judge.windows) // _QUICK)))[:_QUICK]
-        runtime = Runtime("onnxruntime", optimise=False, threads=self.runtime.threads)
+        runtime = TrialRuntime("onnxruntime", optimise=False, threads=self.runtime.threads)
         about = {**asdict(recipe), "patches": self.calibration.digest, "judged": self.judge.windows.digest}
         about |= {"model": self.parent.manifest.sha256, "windows": list(windows), "floating": []}
 
-        def found(nodes: tuple[str, ...]) -> tuple[float, float]:
+        def damage(nodes: tuple[str, ...]) -> tuple[float, float]:
             key = {**about, "nodes": list(nodes)}
-            kept = cache.load("damage", key)
-            if kept is None:
-                kept = measured(nodes)
-                cache.save("damage", key, kept)
-            return float(kept[0]), float(kept[1])
+            figures = cache.load("damage", key)
+            if figures is None:
+                figures = measured(nodes)
+                cache.save("damage", key, figures)
+            return float(figures[0]), float(figures[1])
 
         def measured(nodes: tuple[str, ...]) -> tuple[float, float]:
             import onnx
 
-            path = self.folder / "alone.onnx"
+            path = self.folder / "single.onnx"
             onnx.save(qdq(self.model, self.calibration.ranges(), recipe, only=nodes), str(path))
             self.count += 1
-            with runtime.open(_described(self.parent, path, None).path) as session:
+            with runtime.open(_described(self.parent, path).path) as session:
                 verdict = self.judge.judge(session, windows)
             return max(verdict.agreement.sqnr_db, _LOST), verdict.dice
 
-        return found
+        return damage
 
-    def timed(self, candidates: Sequence[Candidate], patch: Patches) -> list[Candidate]:
+    def timed(self, candidates: Sequence[QuantizedCandidate], patch: Patches) -> list[QuantizedCandidate]:
         """The candidates with their speed, all measured in turn with the FP32 parent in the same runtime.
 
         Not where the graph is computed as it is written, which nobody would run, and none whose runtime failed.
@@ -156,14 +233,11 @@ class Trials:
         able = [one for one in candidates if one.verdict.agreement.finite and self.runtime.optimise]
         if not able:
             return list(candidates)
-        sessions = {"": self.runtime.open(self.parent.path)}
-        sessions |= {str(one.artifact.path): self.runtime.open(one.artifact.path) for one in able}
-        try:
-            calls = {name: lambda s=session: s.run(patch) for name, session in sessions.items()}
+        with ExitStack() as stack:
+            paths = {"": self.parent.path, **{str(one.artifact.path): one.artifact.path for one in able}}
+            sessions = {name: stack.enter_context(self.runtime.open(path)) for name, path in paths.items()}
+            calls = {name: partial(session.run, patch) for name, session in sessions.items()}
             latency = interleaved(calls, rounds=ROUNDS, warm_up_s=0.2)
-        finally:
-            for session in sessions.values():
-                session.close()
         speeds = {}
         for name in latency.keys() - {""}:
             ratio, (low, high) = latency[name].ratio_of(latency[""])
@@ -171,9 +245,8 @@ class Trials:
         return [replace(one, speed=speeds.get(str(one.artifact.path))) for one in candidates]
 
 
-def _described(parent: Artifact, path: Path, door: Door | None) -> Artifact:
+def _described(parent: Artifact, path: Path, companions: Sequence[str] = ()) -> Artifact:
     """A candidate with a manifest beside it, as every session wants."""
-    companions = door.companions if door is not None else ()
     manifest = parent.manifest.child(
         precision="int8",
         sha256=sha256(path),
@@ -184,16 +257,10 @@ def _described(parent: Artifact, path: Path, door: Door | None) -> Artifact:
     return Artifact(path, manifest)
 
 
-def installed(artifact: Artifact, path: Path) -> Artifact:
+def install(artifact: Artifact, path: Path) -> Artifact:
     """The artifact at its place, its companions with it: all of them, or none."""
-    with ExitStack() as stack:
-        for suffix in artifact.manifest.companions:
-            copy = stack.enter_context(replacing(path.with_suffix(suffix)))
-            shutil.copyfile(artifact.path.with_suffix(suffix), copy)
-        model, sidecar = stack.enter_context(writing(path))
-        shutil.copyfile(artifact.path, model)
-        sidecar.write_text(_text(artifact.manifest), encoding="utf-8")
-    return Artifact(path, artifact.manifest)
+    with writing(path) as files:
+        return move_into(files, artifact, path)
 
 
 def _text(manifest: Manifest) -> str:

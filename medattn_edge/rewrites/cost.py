@@ -19,10 +19,12 @@ from medattn_edge.spec import ModelSpec
 
 @dataclass(frozen=True)
 class Cost:
-    """One patch, N = 1, in FP32.
+    """What one patch costs, N = 1, in FP32.
 
-    gflop: 2 x multiply-adds of convolutions and matrix products, in 1e9. mbytes: what the operators read and write,
-    each by itself and weights included, in 1e6; a view moves nothing. A runtime that joins operators moves less.
+    Attributes:
+        gflop: 2 x multiply-adds of convolutions and matrix products, in 1e9.
+        mbytes: what the operators read and write, each by itself and weights included, in 1e6; a view moves nothing. A
+            runtime that joins operators moves less.
     """
 
     gflop: float
@@ -61,11 +63,11 @@ class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        found = func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
         if not _is_view(func):
-            leaves = tree_leaves((args, kwargs, found))
+            leaves = tree_leaves((args, kwargs, result))
             self.moved += sum(one.numel() * one.element_size() for one in leaves if isinstance(one, Tensor))
-        return found
+        return result
 
 
 def _is_view(func: Any) -> bool:

@@ -29,16 +29,20 @@ DEFAULTS: dict[str, frozenset[str]] = {
 # The self-guided network attends at a quarter of the patch's size, and its weights have a row per position: 64 MiB with
 # this many, 1 GiB with four times as many. Beyond it they are computed a block at a time. ONNX Runtime is faster with
 # blocks long before; the figures are in position_attention.py.
-MOST_POSITIONS = 4096
-MOST_IN = {"onnxruntime": 1024}
+MAX_POSITIONS = 4096
+MAX_POSITIONS_IN = {"onnxruntime": 1024}
 _REDUCTION = 16
 
 
 def defaults(runtime: str, patch: Sequence[int]) -> tuple[str, ...]:
     """The names of the rewrites, in the order in which they are applied.
 
-    runtime: an exporter or a compiler. patch: sizes (H, W) or (D, H, W) of the input. Raises UsageError for a runtime
-    that has no entry.
+    Args:
+        runtime: an exporter or a compiler.
+        patch: sizes (H, W) or (D, H, W) of the input.
+
+    Raises:
+        UsageError: for a runtime that has no entry.
     """
     if runtime not in DEFAULTS:
         raise UsageError(
@@ -47,5 +51,5 @@ def defaults(runtime: str, patch: Sequence[int]) -> tuple[str, ...]:
             hint=next(iter(DEFAULTS)),
         )
     attends = len(patch) == 2  # no 3-D network has position attention
-    long = attends and math.prod(patch) / _REDUCTION > MOST_IN.get(runtime, MOST_POSITIONS)
+    long = attends and math.prod(patch) / _REDUCTION > MAX_POSITIONS_IN.get(runtime, MAX_POSITIONS)
     return changed(DEFAULTS[runtime], ("position-blocks",) if long else ())

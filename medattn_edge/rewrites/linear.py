@@ -16,7 +16,7 @@ def like(layer: Layer, weight: Tensor, bias: Tensor | None) -> Layer:
     """A layer with these weights and otherwise the settings, the precision and the device of another."""
     transposed = isinstance(layer, nn.ConvTranspose2d)
     inputs, outputs = weight.shape[:2] if transposed else (weight.shape[1] * layer.groups, weight.shape[0])
-    made = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+    layer_like = nn.utils.skip_init(  # type: ignore[no-untyped-call]
         type(layer),
         inputs,
         outputs,
@@ -29,11 +29,11 @@ def like(layer: Layer, weight: Tensor, bias: Tensor | None) -> Layer:
         dtype=layer.weight.dtype,
     )
     with torch.no_grad():
-        made.weight.copy_(weight)
-        if made.bias is not None and bias is not None:
-            made.bias.copy_(bias)
-    made.requires_grad_(False)
-    return made  # type: ignore[no-any-return]
+        layer_like.weight.copy_(weight)
+        if layer_like.bias is not None and bias is not None:
+            layer_like.bias.copy_(bias)
+    layer_like.requires_grad_(False)
+    return layer_like  # type: ignore[no-any-return]
 
 
 def bias_of(layer: Convolution | nn.ConvTranspose2d) -> Tensor:

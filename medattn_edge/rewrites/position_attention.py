@@ -10,9 +10,9 @@ from medattn_edge.errors import UsageError
 from medattn_edge.models.attention import PositionAttention
 from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.models.self_guided_attention import SelfGuidedAttention
-from medattn_edge.rewrites.linear import bias_of, like
-from medattn_edge.rewrites.open_guided import OpenPositionAttention, open_network
-from medattn_edge.rewrites.rewrite import Rewrite, sites
+from medattn_edge.rewrites.decomposed_guided import DecomposedPositionAttention, decompose_guided
+from medattn_edge.rewrites.linear import bias_of, like, merged_outputs
+from medattn_edge.rewrites.record import Rewrite, sites
 
 FORMS = ("plain", "sdpa", "blocked")
 # A block is 4 MiB at 4096 positions and 16 MiB at 16384. How much longer the plain form takes in ONNX Runtime than 64,
@@ -38,10 +38,14 @@ class SeparateProjections(nn.Module):
 class FoldedPositionAttention(nn.Module):
     """softmax(Q K^T) V + x, the gain being in V; the key's bias shifts whole rows, which a softmax does not see.
 
-    form: `plain` keeps the weights (N, hw, hw) in memory; `sdpa` leaves that to torch's scaled_dot_product_attention;
-    `blocked` computes `rows` queries at a time, so that memory grows with hw and not with its square; the last block
-    may be smaller.
     While tracing, blocks would be counted for one size only, and the plain form is recorded.
+
+    Args:
+        attention: the one whose function it is.
+        form: `plain` keeps the weights (N, hw, hw) in memory; `sdpa` leaves that to torch's
+            scaled_dot_product_attention; `blocked` computes `rows` queries at a time, so that memory grows with hw and
+            not with its square.
+        rows: queries of a block; the last block may be smaller.
     """
 
     def __init__(self, attention: PositionAttention, form: str = "plain", rows: int = ROWS) -> None:
@@ -135,19 +139,95 @@ def _weights(query: Tensor, key: Tensor) -> Tensor:
     return torch.softmax(torch.matmul(query, key.transpose(1, 2)), dim=2)
 
 
-def apply(network: SegmentationNetwork) -> list[str]:
+def fold_position_attentions(network: SegmentationNetwork) -> list[str]:
     """Written out as MatMul, Softmax, MatMul; the scale asks it for the received attention, not for all weights."""
     if isinstance(network, SelfGuidedAttention):
-        open_network(network)
-    touched = sites(network, OpenPositionAttention)
-    for path, attention in touched:
+        decompose_guided(network)
+    attentions = sites(network, DecomposedPositionAttention)
+    for path, attention in attentions:
         network.set_submodule(path, FoldedPositionAttention(attention))
-    return [path for path, _ in touched]
+    return [path for path, _ in attentions]
 
 
-REWRITE = Rewrite(
+POSITION_ATTENTION = Rewrite(
     name="position-attention",
     title="position attention's gain folded into its values, its key's bias dropped",
     source="Fu et al. 2019, arXiv:1809.02983; softmax(e + c) = softmax(e) for a c of the whole row",
-    apply=apply,
+    apply=fold_position_attentions,
+)
+
+
+class MergedProjections(nn.Module):
+    """One convolution and a split of its channels."""
+
+    def __init__(self, apart: SeparateProjections) -> None:
+        super().__init__()
+        convs = (apart.query, apart.key, apart.value)
+        self.conv = merged_outputs(convs)
+        self.sizes = [conv.out_channels for conv in convs]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, C, h, w) -> query, key and value maps."""
+        query, key, value = self.conv(x).split(self.sizes, 1)
+        return query, key, value
+
+
+def merge_projections(network: SegmentationNetwork) -> list[str]:
+    """Not in OpenVINO, where a split of channels is slow."""
+    paths = []
+    for path, attention in folded_attentions(network):
+        if isinstance(attention.project, SeparateProjections):
+            attention.project = MergedProjections(attention.project)
+            paths.append(path)
+    return paths
+
+
+POSITION_PROJECTIONS = Rewrite(
+    name="position-projections",
+    title="query, key and value by one convolution",
+    source="convolutions over one input are rows of one matrix",
+    apply=merge_projections,
+    needs=("position-attention",),
+)
+
+
+def choose_sdpa(network: SegmentationNetwork) -> list[str]:
+    """One operator, whose kernel each device chooses; exported to ONNX it is written out again."""
+    attentions = [(path, attention) for path, attention in folded_attentions(network) if attention.form != "sdpa"]
+    for _, attention in attentions:
+        attention.choose("sdpa")
+    return [path for path, _ in attentions]
+
+
+POSITION_SDPA = Rewrite(
+    name="position-sdpa",
+    title="position attention by scaled_dot_product_attention, scale 1",
+    source="Dao et al. 2022, arXiv:2205.14135: exact attention without its matrix, where a device has the kernel",
+    apply=choose_sdpa,
+    needs=("position-attention",),
+)
+
+
+def choose_blocks(network: SegmentationNetwork) -> list[str]:
+    """An exported graph has one MatMul, Softmax, MatMul per block of the patch; the number of blocks is fixed there."""
+    attentions = [(path, attention) for path, attention in folded_attentions(network) if attention.form != "blocked"]
+    for _, attention in attentions:
+        attention.choose("blocked")
+    return [path for path, _ in attentions]
+
+
+POSITION_BLOCKS = Rewrite(
+    name="position-blocks",
+    title="position attention a block of queries at a time",
+    source="Rabe and Staats 2021, arXiv:2112.05682: a softmax row needs no other row",
+    apply=choose_blocks,
+    needs=("position-attention",),
+    excludes=("position-sdpa",),
+)
+
+REWRITES = (
+    POSITION_ATTENTION,
+    POSITION_PROJECTIONS,
+    POSITION_SDPA,
+    POSITION_BLOCKS,
 )

@@ -30,9 +30,10 @@ from medattn_edge.errors import (
     ShapeError,
     UsageError,
 )
-from medattn_edge.export import ExportSettings, export_network, exporters, random_patches
+from medattn_edge.exporters import ExportSettings, export_fp32, exporters, random_patches
 from medattn_edge.models import build
 from medattn_edge.models import checkpoint as checkpoints
+from medattn_edge.rewrites import rewrite
 from medattn_edge.spec import ModelSpec
 
 BACKENDS = backends()
@@ -95,7 +96,7 @@ def file_of(checkpoint, tmp_path_factory) -> Callable[..., Path]:
             made[suffix, settings] = path
             if any(suffix in one.suffixes for one in exporters().values()):
                 loaded = checkpoints.load(checkpoint)
-                export_network(loaded, path, {"random": random_patches(SPEC, 2)}, settings=settings)
+                export_fp32(rewrite(loaded, ()), path, {"random": random_patches(SPEC, 2)}, settings=settings)
             else:
                 compile_artifact(
                     make(".onnx", settings), path, None, CompileSettings(threads=1), {"more": random_patches(SPEC, 2)}

@@ -15,7 +15,7 @@ from medattn_edge.backends.tensorrt.library import has_gpu
 from medattn_edge.backends.torch.eager import EagerSession
 from medattn_edge.backends.torch.session import TorchSession
 from medattn_edge.errors import BackendError
-from medattn_edge.export import random_patches
+from medattn_edge.exporters import random_patches
 from medattn_edge.models import build
 from medattn_edge.spec import ModelSpec
 

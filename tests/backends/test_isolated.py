@@ -31,9 +31,10 @@ from medattn_edge.errors import (
     ShapeError,
     UsageError,
 )
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
 from medattn_edge.models import build
 from medattn_edge.models import checkpoint as checkpoints
+from medattn_edge.rewrites import rewrite
 from medattn_edge.spec import ModelSpec
 
 SPEC = ModelSpec(
@@ -122,7 +123,7 @@ def artifact(checkpoint: Path) -> Path:
     """An ONNX artifact with attention maps, for any batch."""
     path = checkpoint.with_name("network.onnx")
     settings = ExportSettings(batch=None, attention=True)
-    export_network(checkpoints.load(checkpoint), path, {"random": random_patches(SPEC, 2)}, settings=settings)
+    export_fp32(rewrite(checkpoints.load(checkpoint), ()), path, {"random": random_patches(SPEC, 2)}, settings=settings)
     return path
 
 

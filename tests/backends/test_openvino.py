@@ -25,11 +25,12 @@ from medattn_edge.backends.openvino.library import imported
 from medattn_edge.backends.openvino.model import precision_of, translated
 from medattn_edge.compile.compilation import compile_artifact
 from medattn_edge.errors import BackendError, HostError, IntegrityError, UsageError
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
 from medattn_edge.host import probe
 from medattn_edge.host.diagnosis import installed
 from medattn_edge.models import build
 from medattn_edge.models.checkpoint import Checkpoint
+from medattn_edge.rewrites import rewrite
 from medattn_edge.spec import ModelSpec
 
 # Not importorskip: that would import them, telemetry and all.
@@ -51,7 +52,7 @@ def onnx(randomised: Callable[[Any], Any], tmp_path_factory: pytest.TempPathFact
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("exported") / "network.onnx"
     checkpoint = Checkpoint(randomised(build(SPEC)), SPEC, "c" * 64, "medattn_edge", foreign=False, notes={})
-    export_network(checkpoint, path, {"random": PATCHES}, settings=ExportSettings(batch=None, attention=True))
+    export_fp32(rewrite(checkpoint, ()), path, {"random": PATCHES}, settings=ExportSettings(batch=None, attention=True))
     return path
 
 
@@ -228,7 +229,7 @@ def lungs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     loaded = checkpoint.load(shipped_checkpoints()["lungs-attention-unet-2d"])
     real = {"chest CT": sample_patches(read_volume(sample_scan()), loaded.spec, 4)}
     path = tmp_path_factory.mktemp("lungs") / "network.onnx"
-    export_network(loaded, path, real)
+    export_fp32(rewrite(loaded, ()), path, real)
     return path, real
 
 

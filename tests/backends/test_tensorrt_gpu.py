@@ -24,10 +24,10 @@ from medattn_edge.backends import Session, open_session
 from medattn_edge.backends.compiler import CompileSettings, Source, compilers
 from medattn_edge.backends.tensorrt.library import has_gpu
 from medattn_edge.errors import BackendError, HostError, MedattnError, UsageError
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
 from medattn_edge.host import gpu_clocks
 from medattn_edge.models import build, checkpoint
-from medattn_edge.rewrites.batch_norm import fold_batch_norms
+from medattn_edge.rewrites import rewrite
 from medattn_edge.spec import ModelSpec
 from medattn_edge.timing import interleaved
 
@@ -74,11 +74,11 @@ def graphs(trained, tmp_path_factory) -> dict[str, Artifact]:
     folder, loaded = tmp_path_factory.mktemp("graphs"), checkpoint.load(trained)
     samples = {"random": random_patches(SPEC, 4)}
     settings = ExportSettings(batch=None, attention=True)
-    deployed = fold_batch_norms(loaded.network)
-    full = export_network(loaded, folder / "fp32.onnx", samples, deployed=deployed, settings=settings)
+    rewritten = rewrite(loaded, ("batch-norm",))
+    full = export_fp32(rewritten, folder / "fp32.onnx", samples, settings=settings)
     half = fp16.convert(full, folder / "fp16.onnx", samples, random_patches(SPEC, 2, seed=5))
     settings = ExportSettings(batch=FIXED, attention=True)
-    fixed = export_network(loaded, folder / "fixed.onnx", samples, deployed=deployed, settings=settings)
+    fixed = export_fp32(rewritten, folder / "fixed.onnx", samples, settings=settings)
     return {"fp32": full, "fp16": half, "int8": eight_bits(full, folder / "int8.onnx"), "fixed": fixed}
 
 
@@ -88,14 +88,14 @@ def eight_bits(full: Artifact, path: Path) -> Artifact:
     from medattn_edge.precision.observe import floating_tensors, ranges
     from medattn_edge.precision.onnx_graph import read
     from medattn_edge.precision.quantizers.ort import qdq
-    from medattn_edge.precision.quantizers.quantizer import Recipe
+    from medattn_edge.precision.quantizers.quantizer import QuantizationRecipe
 
     model, noise = read(full.path), random_patches(SPEC, 8, seed=6)
     found = ranges(model, floating_tensors(model), [patch[None] for patch in noise])
     return write_derived(
         full,
         path,
-        qdq(model, found, Recipe("tensorrt")),
+        qdq(model, found, QuantizationRecipe("tensorrt")),
         precision="int8",
         recipe={},
         samples={"random": noise},

@@ -26,10 +26,10 @@ from medattn_edge.backends.tensorrt.progress import Phases
 from medattn_edge.backends.tensorrt.rtx import cache_files, capabilities_of, stored_kernels
 from medattn_edge.backends.tensorrt.session import check_target, host_platform
 from medattn_edge.errors import BackendError, HostError, IntegrityError, UsageError
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
 from medattn_edge.host.hardware import Gpu
 from medattn_edge.models.checkpoint import Checkpoint
-from medattn_edge.rewrites.batch_norm import fold_batch_norms
+from medattn_edge.rewrites import rewrite
 from medattn_edge.spec import ModelSpec
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
@@ -47,7 +47,7 @@ without_gpu = pytest.mark.skipif(has_gpu(), reason="this host has a GPU")
 def exported(network: Any, spec: ModelSpec, path: Path, settings: ExportSettings) -> Source:
     checkpoint = Checkpoint(network, spec, "c" * 64, "medattn_edge", foreign=False, notes={})
     samples = {"random": random_patches(spec, 2)}
-    artifact = export_network(checkpoint, path, samples, deployed=fold_batch_norms(network), settings=settings)
+    artifact = export_fp32(rewrite(checkpoint, ("batch-norm",)), path, samples, settings=settings)
     return Source(artifact.path, artifact.manifest)
 
 

@@ -18,10 +18,10 @@ from medattn_edge.artifact import Artifact, manifest_path, sha256
 from medattn_edge.cli import bench_text
 from medattn_edge.compile.compilation import FP32_ON_CPU
 from medattn_edge.evaluation.report import SPEED_FIELDS
-from medattn_edge.export import random_patches
+from medattn_edge.exporters import random_patches
 from medattn_edge.host import hardware
 from medattn_edge.precision.observe import floating_tensors
-from medattn_edge.precision.quantizers.quantizer import Calibration, Recipe, doors
+from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, quantizers
 from medattn_edge.precision.statistics import activation_ranges
 
 Run = Callable[..., Any]
@@ -55,7 +55,7 @@ def int8(artifact: Path) -> Path:
     patches = [random_patches(parent.spec, 1, seed=seed) for seed in range(4)]
     calibration = Calibration(patches, "0" * 64, lambda: activation_ranges(model, floating_tensors(model), patches))
     path = artifact.with_name("small.int8.onnx")
-    doors()["onnxruntime"].quantise(parent, model, calibration, Recipe("cpu"), {".onnx": path})
+    quantizers()["onnxruntime"].quantise(parent, model, calibration, QuantizationRecipe("cpu"), {".onnx": path})
     manifest = parent.manifest.child(sha256=sha256(path), precision="int8")
     manifest_path(path).write_text(json.dumps(manifest.to_json()), encoding="utf-8")
     return path
@@ -229,3 +229,12 @@ def test_a_folder_that_is_not_there_is_told_before_the_work(medattn: Run, checkp
     done = medattn("bench", artifact, "--reference", checkpoint, "-o", "/nowhere/results.json", "--json")
     assert done.returncode == 3
     assert json.loads(done.stdout)["error"]["code"] == "output"
+
+
+@pytest.mark.parametrize("command", ["bench", "compare"])
+def test_the_old_name_of_the_time_limit_is_refused_with_the_new_one(
+    medattn: Run, checkpoint: Path, artifact: Path, scan: Path, command: str
+) -> None:
+    files = (artifact, "--reference", checkpoint) if command == "bench" else (checkpoint, artifact, scan)
+    refused(medattn(command, *files, "--time-limit", 5), 2, "--time-limit is now --timeout", "--timeout 5")
+    assert "--time-limit" not in medattn(command, "--help").stdout

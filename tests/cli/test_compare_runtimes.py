@@ -19,13 +19,14 @@ import torch
 
 from medattn_edge.artifact import Artifact, manifest_path, sha256
 from medattn_edge.backends.openvino.library import imported
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
 from medattn_edge.host import hardware
 from medattn_edge.models import build
 from medattn_edge.models import checkpoint as checkpoints
 from medattn_edge.precision.observe import floating_tensors
-from medattn_edge.precision.quantizers.quantizer import Calibration, Recipe, doors
+from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, quantizers
 from medattn_edge.precision.statistics import activation_ranges
+from medattn_edge.rewrites import rewrite
 from medattn_edge.spec import Intensity, ModelSpec
 
 Run = Callable[..., Any]
@@ -55,7 +56,9 @@ def made(tmp_path_factory: pytest.TempPathFactory, randomised: Callable[[Any], A
         folder = tmp_path_factory.mktemp(name)
         checkpoints.save(folder / "net.safetensors", network, spec)
         loaded, path = checkpoints.load(folder / "net.safetensors"), folder / "net.onnx"
-        export_network(loaded, path, {"random": random_patches(spec, 1)}, settings=ExportSettings(batch=batch))
+        export_fp32(
+            rewrite(loaded, ()), path, {"random": random_patches(spec, 1)}, settings=ExportSettings(batch=batch)
+        )
         return path
 
     return make
@@ -89,13 +92,13 @@ def written(parent: Path, path: Path, **facts: Any) -> Path:
     return path
 
 
-def quantised(parent: Path, door: str, profile: str) -> Path:
-    """Its Q/DQ form by one of our doors."""
+def quantised(parent: Path, quantizer: str, profile: str) -> Path:
+    """Its Q/DQ form by one of our quantizers."""
     artifact, model = Artifact.read(parent), onnx.load(str(parent))
     patches = [random_patches(artifact.spec, 1, seed=seed) for seed in range(4)]
     calibration = Calibration(patches, "0" * 64, lambda: activation_ranges(model, floating_tensors(model), patches))
-    path = parent.with_name(f"{door}-{profile}.onnx")
-    doors()[door].quantise(artifact, model, calibration, Recipe(profile), {".onnx": path})
+    path = parent.with_name(f"{quantizer}-{profile}.onnx")
+    quantizers()[quantizer].quantise(artifact, model, calibration, QuantizationRecipe(profile), {".onnx": path})
     return written(parent, path, precision="int8")
 
 

@@ -164,9 +164,12 @@ def test_inspect_tells_every_series_and_why_one_is_refused(medattn: Run, ct: Vol
     assert (good["modality"], good["slices"], good["accepted"], good["reason"]) == ("CT", 5, True, None)
     assert good["spacing_mm"] == pytest.approx([4.0, 1.5, 1.25])
     assert (hole["accepted"], hole["reason"], hole["spacing_mm"]) == (False, "missing_slice", None)
+    assert (good["meaning"], good["action"]) == (None, None)
+    assert (hole["meaning"], hole["action"]) == ("a slice is missing between two others", "send the series again")
     done = medattn("inspect", tmp_path)
     assert done.returncode == 0, done.stderr
-    for words in (good["series_hash"], "missing_slice: a slice is missing", "passed over: 1 files", "4 1.5 1.25"):
+    why = "missing_slice: a slice is missing between two others; send the series again"
+    for words in (good["series_hash"], why, "passed over: 1 files", "4 1.5 1.25"):
         assert words in done.stdout
     assert NAME not in done.stdout
     assert "1.2.3.4" not in done.stdout + json.dumps(told)

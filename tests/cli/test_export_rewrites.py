@@ -33,7 +33,7 @@ def test_the_plan_is_printed_and_kept_and_inspect_tells_it(medattn: Run, checkpo
     assert [lines.keys() & {name} for name in names(artifact)] == [{name} for name in names(artifact)]
     saved = sum(one["gflop_saved"] for one in artifact.manifest.rewrites)
     assert saved > 0
-    assert f"{artifact.manifest.gflop + saved:.2f} -> {artifact.manifest.gflop:.2f}" in lines["in all"]
+    assert f"{artifact.manifest.gflop + saved:.2f} -> {artifact.manifest.gflop:.2f}" in lines["in total"]
     told = medattn("inspect", artifact.path).stdout
     assert "34 batch-norm, 4 nearest-upsampling, 4 concat-sums; saved" in " ".join(told.replace("│", " ").split())
     document = json.loads(medattn("inspect", artifact.path, "--json").stdout)
@@ -41,8 +41,8 @@ def test_the_plan_is_printed_and_kept_and_inspect_tells_it(medattn: Run, checkpo
     assert "rewrites" not in medattn("inspect", checkpoint).stdout
 
 
-def test_no_fuse_folds_batch_norms_and_nothing_else(medattn: Run, checkpoint: Path, tmp_path: Path) -> None:
-    done, artifact = exported(medattn, checkpoint, tmp_path, "--no-fuse", "--json")
+def test_no_rewrites_folds_batch_norms_and_nothing_else(medattn: Run, checkpoint: Path, tmp_path: Path) -> None:
+    done, artifact = exported(medattn, checkpoint, tmp_path, "--no-rewrites", "--json")
     assert names(artifact) == ["batch-norm"]
     assert json.loads(done.stdout)["rewrites"] == list(artifact.manifest.rewrites)
     before = json.loads(medattn("inspect", checkpoint, "--json").stdout)
@@ -55,7 +55,7 @@ def test_a_user_adds_and_leaves_out(medattn: Run, checkpoint: Path, tmp_path: Pa
     assert names(artifact) == ["batch-norm", "nearest-upsampling", "pixel-shuffle"]
     assert "--rewrite gate-pairs: there is nothing to rewrite so in this attention-unet-2d" in done.stderr
     assert "--rewrite pixel-shuffle" not in done.stderr
-    _, artifact = exported(medattn, checkpoint, tmp_path, "--no-fuse", "--rewrite", "concat-sums")
+    _, artifact = exported(medattn, checkpoint, tmp_path, "--no-rewrites", "--rewrite", "concat-sums")
     assert names(artifact) == ["batch-norm", "concat-sums"]
 
 
@@ -78,4 +78,14 @@ def test_a_name_that_cannot_be_followed_is_refused_with_those_that_are_known(
     assert done.returncode == 2
     assert said in done.stderr
     assert f"next: {hint}" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_former_name_of_no_rewrites_is_refused_with_the_new_one(
+    medattn: Run, checkpoint: Path, tmp_path: Path
+) -> None:
+    done = medattn("export", checkpoint, "-o", tmp_path / SUFFIX, "--no-fuse")
+    assert done.returncode == 2
+    assert "--no-fuse" in done.stderr
+    assert "next: --no-rewrites" in done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -28,10 +28,11 @@ from medattn_edge.errors import (
     OutputError,
     UsageError,
 )
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
 from medattn_edge.host.hardware import Cpu
 from medattn_edge.models import build as build_network
 from medattn_edge.models.checkpoint import Checkpoint, load, save
+from medattn_edge.rewrites import rewrite
 from medattn_edge.spec import ModelSpec
 
 SPEC = ModelSpec(
@@ -58,7 +59,7 @@ def sources(randomised: Callable[[Any], Any], tmp_path_factory: pytest.TempPathF
         path = tmp_path_factory.mktemp(name) / "network.onnx"
         network = randomised(build_network(SPEC)) if name == "one" else build_network(SPEC).eval()
         checkpoint = Checkpoint(network, SPEC, "c" * 64, "medattn_edge", foreign=False, notes={})
-        export_network(checkpoint, path, SAMPLES, settings=ExportSettings(batch=None, attention=True))
+        export_fp32(rewrite(checkpoint, ()), path, SAMPLES, settings=ExportSettings(batch=None, attention=True))
         made[name] = path
     return made
 
@@ -287,7 +288,7 @@ def test_what_is_made_of_a_checkpoint_is_its_child_and_compared_with_eager(
     network = randomised(build_network(SPEC))
     path, exported, made = (tmp_path / name for name in ("a.safetensors", "a.torchscript", "made.torchscript"))
     save(path, network, SPEC)
-    export_network(load(path), exported, SAMPLES)
+    export_fp32(rewrite(load(path), ()), exported, SAMPLES)
     compiler = writes(exported.read_bytes, ".torchscript", sources=(".safetensors",))
     source = source_of(path, compiler)
     manifest = build(Plan(source, made, compiler, SETTINGS), SAMPLES).manifest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import tempfile
 from collections.abc import Callable
@@ -20,12 +19,12 @@ from medattn_edge.backends.compiler import CompileSettings, compiler_of
 from medattn_edge.compile import BETTER, tune
 from medattn_edge.compile.graphs import PLAIN, GivenGraph, RewrittenGraphs
 from medattn_edge.errors import AgreementError, OutputError
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
 from medattn_edge.host import hardware
 from medattn_edge.models import build
 from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.models.network import SegmentationNetwork
-from medattn_edge.rewrites import ALWAYS_GOOD, Fused, defaults, fuse
+from medattn_edge.rewrites import ALWAYS_GOOD, Rewritten, defaults, rewrite
 from medattn_edge.spec import ModelSpec
 
 SPEC = ModelSpec(
@@ -66,10 +65,10 @@ class Laboured(SegmentationNetwork):
         raise NotImplementedError
 
 
-def laboured_with_sums(network: SegmentationNetwork, names: tuple[str, ...], spec: ModelSpec) -> Fused:
-    """As `fuse`, but what has the rewrite concat-sums is slow."""
-    fused = fuse(network, names, spec)
-    return replace(fused, network=Laboured(fused.network)) if "concat-sums" in names else fused
+def laboured_with_sums(checkpoint: Checkpoint, names: tuple[str, ...]) -> Rewritten:
+    """As `rewrite`, but what has the rewrite concat-sums is slow."""
+    rewritten = rewrite(checkpoint, names)
+    return replace(rewritten, network=Laboured(rewritten.network)) if "concat-sums" in names else rewritten
 
 
 def left_in(folder: Path) -> list[Path]:
@@ -77,8 +76,8 @@ def left_in(folder: Path) -> list[Path]:
     return [one for one in folder.iterdir() if not one.name.startswith("torchinductor")]
 
 
-def graphs_of(checkpoint: Checkpoint, fuse: Any = None) -> RewrittenGraphs:
-    return RewrittenGraphs(checkpoint, "onnxruntime", ExportSettings(), fuse)
+def graphs_of(checkpoint: Checkpoint, rewrite: Any = None) -> RewrittenGraphs:
+    return RewrittenGraphs(checkpoint, "onnxruntime", ExportSettings(), rewrite)
 
 
 def tuned(graphs: Any, path: Path, seconds: float, settings: CompileSettings = ONE_THREAD, **options: Any) -> Artifact:
@@ -126,12 +125,12 @@ def test_the_fastest_that_agrees_is_kept_with_the_figures_that_chose_it(
 
 @pytest.mark.slow
 def test_an_alternative_that_disagrees_is_dropped_with_its_reason(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    def wrong_alone(network: SegmentationNetwork, names: tuple[str, ...], spec: ModelSpec) -> Fused:
-        fused = fuse(network, names, spec)
+    def wrong_alone(checkpoint: Checkpoint, names: tuple[str, ...]) -> Rewritten:
+        rewritten = rewrite(checkpoint, names)
         if names == PLAIN:
             with torch.no_grad():
-                list(fused.network.parameters())[-2].mul_(1.3)
-        return fused
+                list(rewritten.network.parameters())[-2].mul_(1.3)
+        return rewritten
 
     made = tuned(graphs_of(checkpoint, wrong_alone), tmp_path / "network.ort", SHORT)
     dropped = rows(made)["BatchNorm folding alone"]
@@ -146,11 +145,11 @@ def test_an_alternative_that_disagrees_is_dropped_with_its_reason(checkpoint: Ch
 def test_a_default_that_disagrees_is_refused_and_nothing_is_written(
     checkpoint: Checkpoint, scratch: Path, tmp_path: Path
 ) -> None:
-    def wrong(network: SegmentationNetwork, names: tuple[str, ...], spec: ModelSpec) -> Fused:
-        fused = fuse(network, names, spec)
+    def wrong(checkpoint: Checkpoint, names: tuple[str, ...]) -> Rewritten:
+        rewritten = rewrite(checkpoint, names)
         with torch.no_grad():
-            list(fused.network.parameters())[-2].mul_(1.01)
-        return fused
+            list(rewritten.network.parameters())[-2].mul_(1.01)
+        return rewritten
 
     with pytest.raises(AgreementError, match="does not agree with eager"):
         tuned(graphs_of(checkpoint, wrong), tmp_path / "network.ort", SHORT)
@@ -168,9 +167,8 @@ def test_when_the_time_is_up_the_default_is_what_there_is_and_its_graph_can_be_m
     assert record["alternatives"][1]["reason"] == "the time was up"
     assert record["chosen"] == ["default"]
     assert record["command"] == "medattn-edge export CHECKPOINT -o NAME.onnx --patch 64x64 --batch 1"
-    fused = fuse(checkpoint.network, tuple(record["rewrites"]), SPEC)
     samples = {"random": random_patches(SPEC, 1)}
-    export_network(checkpoint, tmp_path / "again.onnx", samples, deployed=fused.network)
+    export_fp32(rewrite(checkpoint, record["rewrites"]), tmp_path / "again.onnx", samples)
     assert made.manifest.parent_sha256 == sha256(tmp_path / "again.onnx")
     assert made.manifest.lineage == (checkpoint.sha256, made.manifest.parent_sha256)
 
@@ -199,7 +197,7 @@ def test_of_a_given_graph_only_the_threads_are_tried(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tmp_path / "network.onnx"
-    export_network(checkpoint, source, SAMPLES)
+    export_fp32(rewrite(checkpoint, ()), source, SAMPLES)
     host = replace(hardware.cpu(), physical_cores=4)
     monkeypatch.setattr(hardware, "cpu", lambda: host)
     made = tuned(GivenGraph(source), tmp_path / "network.ort", SHORT, CompileSettings())
@@ -213,15 +211,15 @@ def test_of_a_given_graph_only_the_threads_are_tried(
 
 def test_the_threads_that_were_asked_for_stay(checkpoint: Checkpoint, tmp_path: Path) -> None:
     source = tmp_path / "network.onnx"
-    export_network(checkpoint, source, SAMPLES)
+    export_fp32(rewrite(checkpoint, ()), source, SAMPLES)
     made = tuned(GivenGraph(source), tmp_path / "network.ort", SHORT, ONE_THREAD)
     assert list(rows(made)) == ["default"]
     assert made.manifest.target["tuning"]["threads"] == 1
 
 
 def test_what_is_the_same_file_as_one_before_is_not_measured_again(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    def always_plain(network: SegmentationNetwork, names: tuple[str, ...], spec: ModelSpec) -> Fused:
-        return fuse(copy.deepcopy(network), PLAIN, spec)
+    def always_plain(checkpoint: Checkpoint, names: tuple[str, ...]) -> Rewritten:
+        return rewrite(checkpoint, PLAIN)
 
     made = tuned(graphs_of(checkpoint, always_plain), tmp_path / "network.ort", SHORT)
     found = list(rows(made).values())

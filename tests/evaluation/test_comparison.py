@@ -1,84 +1,101 @@
-"""Two sessions on one scan, side by side."""
+"""One call compares files on scans: candidates in processes of their own, true labels, the document, the verdict."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from medattn_edge.agreement import IDENTICAL_DB, Thresholds
-from medattn_edge.errors import UsageError
-from medattn_edge.evaluation.comparison import compare
-from medattn_edge.inference import Settings, segment
-from medattn_edge.spec import Intensity
+from medattn_edge.agreement import Thresholds
+from medattn_edge.errors import HostError, ScanError, UsageError
+from medattn_edge.evaluation import ComparisonSettings, TrueLabels, compare
+from medattn_edge.inference import segment_to
+from medattn_edge.io import Scan, write_labels
+from tests.support.sessions import make_volume
 
-Make = Callable[..., Any]
-
-
-@pytest.fixture
-def volume(volume_of: Make) -> Any:
-    scan = volume_of(np.random.default_rng(0).normal(size=(9, 14, 12)), (2.0, 1.0, 1.0))
-    return scan._permuted((2, 0, 1), (True, False, False))
+QUICK = ComparisonSettings(threads=1)
 
 
-@pytest.mark.parametrize("settings", [{"patch": (8, 8)}, {"patch": (4, 8, 8), "spacing": (1.5, 1.2, 0.9)}])
-def test_a_session_agrees_with_itself_whatever_the_batch(
-    fake: Make, spec_of: Make, network: Make, volume: Any, settings: dict[str, Any]
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("scan") / "scan.npz"
+    write_labels(path, make_volume(np.random.default_rng(1).integers(0, 2, (4, 40, 36)).astype(np.uint8)), ("a", "b"))
+    return path
+
+
+def test_an_artifact_agrees_with_its_checkpoint(checkpoint: Path, artifact: Path, scan: Path) -> None:
+    progress: list[tuple[str, int, int]] = []
+    comparison = compare(
+        checkpoint,
+        [artifact],
+        [scan],
+        thresholds=Thresholds(min_dice=0.999, min_sqnr_db=90),
+        settings=QUICK,
+        progress=lambda name, done, total: progress.append((name, done, total)),
+    )
+    assert comparison.passed
+    document = json.loads(json.dumps(comparison.to_json(), allow_nan=False))
+    (row,) = document["candidates"]
+    assert (row["artifact"], row["backend"], row["failures"]) == (str(artifact), "onnxruntime", [])
+    (case,) = row["cases"]
+    assert case["scan"] == str(scan)
+    assert case["sqnr_db"] > 90
+    assert "reference_dice" not in case
+    assert document["verdict"] == "pass"
+    assert (progress[-1][0], progress[-1][1]) == ("scan.npz", progress[-1][2])
+
+
+def test_rows_stand_in_the_order_of_the_candidates_whatever_their_graphs(
+    checkpoint: Path, artifact: Path, scan: Path
 ) -> None:
-    spec = spec_of(**settings)
-    reference, candidate = fake(spec, network(3), batch=1), fake(spec, network(3), batch=5)
-    agreement, first, second = compare(reference, candidate, volume)
-    assert (agreement.sqnr_db, agreement.label_match, agreement.max_abs) == (IDENTICAL_DB, 1.0, 0.0)
-    expected = segment(reference, volume).labels
-    for labels in (first, second):
-        np.testing.assert_array_equal(labels.voxels, expected.voxels)
-        assert labels.affine.tobytes() == volume.affine.tobytes()
+    comparison = compare(checkpoint, [checkpoint, artifact], [scan], settings=QUICK)
+    rows = comparison.to_json()["candidates"]
+    assert [row["artifact"] for row in rows] == [str(checkpoint), str(artifact)]
+    assert rows[0]["cases"][0]["max_abs"] == 0
 
 
-def test_a_constant_offset_is_found_at_its_size(fake: Make, spec_of: Make, network: Make, volume: Any) -> None:
-    spec, function = spec_of((8, 8), 2), network(2)
-    shifted = fake(spec, lambda patches: function(patches) + np.float32([0, 0.25]).reshape(1, 2, 1, 1))
-    agreement, first, second = compare(fake(spec, function), shifted, volume, Settings(overlap=0))
-    assert agreement.max_abs == pytest.approx(0.25, abs=1e-6)
-    assert agreement.flips == (first.voxels != second.voxels).sum() > 0
-    assert 0 < agreement.sqnr_db < 40
+def test_true_labels_are_held_against_both(checkpoint: Path, artifact: Path, scan: Path, tmp_path: Path) -> None:
+    segment_to(checkpoint, scan, tmp_path / "truth.npz")
+    truth = TrueLabels([tmp_path / "truth.npz"], min_dice_ratio=0.99)
+    comparison = compare(checkpoint, [artifact], [scan], labels=truth, settings=QUICK)
+    (case,) = comparison.to_json()["candidates"][0]["cases"]
+    assert case["reference_dice"] == {"organ": 1.0}
+    assert case["candidate_dice"]["organ"] > 0.99
+    assert comparison.to_json()["thresholds"]["min_dice_ratio"] == 0.99
+    lost = compare(checkpoint, [artifact], [scan], labels=TrueLabels(truth.files, {}, 1.5), settings=QUICK).to_json()[
+        "candidates"
+    ][0]
+    assert "true Dice of organ is" in lost["cases"][0]["failures"][0]
+    assert lost["verdict"] == "fail"
 
 
-def test_a_candidate_that_is_not_finite_fails_every_gate(fake: Make, spec_of: Make, network: Make, volume: Any) -> None:
-    spec = spec_of((4, 8, 8), spacing=(1.5, 1.2, 0.9))
-    for value in (np.nan, np.inf):
-        agreement, _, _ = compare(
-            fake(spec, network(3)), fake(spec, lambda patches, v=value: network(3)(patches) + np.float32(v)), volume
-        )
-        assert not agreement.finite
-        assert agreement.sqnr_db == -math.inf
-        assert Thresholds().failures(agreement)
+def test_a_folder_of_dicom_is_a_scan(checkpoint: Path, artifact: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pydicom", reason="the extra dicom is not installed")
+    from tests.support.dicom_phantoms import real_ct, write_series
+
+    ct = real_ct(4, 40, 36)
+    for uid in ("1.2.3.1", "1.2.3.2"):
+        write_series(tmp_path / "in", ct.voxels, ct.affine, SeriesInstanceUID=uid, name=uid)
+    with pytest.raises(ScanError, match="2 series that can be read"):
+        compare(checkpoint, [artifact], [tmp_path / "in"], settings=QUICK)
+    from medattn_edge.io.dicom.volume import find_series
+
+    wanted = find_series(tmp_path / "in")[0].hash
+    comparison = compare(checkpoint, [artifact], [Scan(tmp_path / "in", wanted)], settings=QUICK)
+    assert comparison.to_json()["candidates"][0]["cases"][0]["scan"] == str(tmp_path / "in")
+    assert comparison.passed
 
 
-def test_progress_counts_both(fake: Make, spec_of: Make, network: Make, volume: Any) -> None:
-    said: list[tuple[int, int]] = []
-    session = fake(spec_of((8, 8)), network(3))
-    compare(session, session, volume, progress=lambda done, total: said.append((done, total)))
-    assert said == sorted(said)
-    assert said[-1][0] == said[-1][1]
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"patch": (16, 8)}, r"patch is \(16, 8\).*\(8, 8\)(.|\n)*--patch 8x8"),
-        ({"labels": ("background", "b", "c")}, "labels"),
-        ({"spacing": (1.0, 1.0)}, "spacing"),
-        ({"intensity": Intensity.parse("zscore")}, r"intensity(.|\n)*one checkpoint"),
-    ],
-)
-def test_sessions_that_see_other_things_are_not_compared(
-    fake: Make, spec_of: Make, network: Make, volume: Any, change: dict[str, Any], said: str
-) -> None:
-    spec = spec_of((8, 8))
-    with pytest.raises(UsageError, match=said):
-        compare(fake(spec, network(3)), fake(replace(spec, **change), network(3)), volume)
+def test_what_cannot_be_compared_is_refused_before_anything_runs(checkpoint: Path, artifact: Path, scan: Path) -> None:
+    with pytest.raises(UsageError, match="at least one of each"):
+        compare(checkpoint, [artifact], [])
+    with pytest.raises(UsageError, match="2 label files for 1 scans"):
+        compare(checkpoint, [artifact], [scan], labels=[scan, scan])
+    with pytest.raises(UsageError, match="--min-dice-ratio"):
+        compare(checkpoint, [artifact], [scan], labels=TrueLabels(min_dice_ratio=0.9))
+    with pytest.raises(UsageError, match="comes twice"):
+        compare(checkpoint, [artifact, artifact], [scan])
+    with pytest.raises((UsageError, HostError), match="no-such"):
+        compare(checkpoint, [artifact], [scan], runtimes=["no-such"])

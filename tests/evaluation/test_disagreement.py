@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from medattn_edge.agreement import Agreement
-from medattn_edge.evaluation.disagreement import Outcome, Ruling, judge
+from medattn_edge.evaluation.disagreement import Ruling, RuntimeOutcome, judge
 
 
-def outcome(runtime: str, *figures: float, failure: str = "", written: bool = False) -> Outcome:
+def outcome(runtime: str, *figures: float, failure: str = "", written: bool = False) -> RuntimeOutcome:
     """A runtime with an SQNR in dB on each scan; not a number: its logits are not finite there."""
     agreements = tuple(
         Agreement(0.1, -math.inf if math.isnan(one) else one, 1.0, {}, {}, 0, 0, not math.isnan(one)) for one in figures
     )
-    return Outcome(runtime, agreements, failure, written)
+    return RuntimeOutcome(runtime, agreements, failure, written)
 
 
-def written(*figures: float, failure: str = "") -> Outcome:
+def written(*figures: float, failure: str = "") -> RuntimeOutcome:
     return outcome("as-written", *figures, failure=failure, written=True)
 
 
@@ -77,7 +77,7 @@ def test_logits_that_are_not_finite_are_refused() -> None:
 
 
 @pytest.mark.parametrize("lost", [written(failure="crashed"), written(math.nan)])
-def test_without_the_graph_as_written_the_best_runtime_takes_its_place(lost: Outcome) -> None:
+def test_without_the_graph_as_written_the_best_runtime_takes_its_place(lost: RuntimeOutcome) -> None:
     ruling = judge([lost, outcome("a", 34.0), outcome("b", 20.0), outcome("c", 35.0)])
     assert ruling.refused == ("as-written", "b")
     assert "where c has SQNR 35.0 dB" in reasons(ruling)["b"]
@@ -105,7 +105,7 @@ def test_the_graph_as_written_is_refused_where_it_stands_alone() -> None:
 def test_one_runtime_has_nothing_to_be_compared_with() -> None:
     ruling = judge([outcome("openvino", 22.0)])
     assert ruling.refused == ()
-    assert "openvino alone ran it: there is nothing to compare it with" in ruling.note
+    assert "only openvino ran it: there is nothing to compare it with" in ruling.note
     assert judge([outcome("openvino", failure="crashed")]).refused == ("openvino",)
 
 

@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,29 +15,29 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 
 from medattn_edge.agreement import Agreement, Thresholds
 from medattn_edge.artifact import manifest_path, sha256
 from medattn_edge.backends.runtimes import AS_WRITTEN, Runtime
 from medattn_edge.errors import AgreementError, CheckpointError, UsageError
-from medattn_edge.evaluation import Candidate, Peak, Report, Row, Settings, executed_in, gate_of, measure
-from medattn_edge.evaluation.report import SPEED_FIELDS, row_of
-from medattn_edge.evaluation.trial import Trial, worst
-from medattn_edge.export import ExportSettings, export_network, random_patches
-from medattn_edge.models import build
-from medattn_edge.models import checkpoint as checkpoints
-from medattn_edge.spec import ModelSpec
-from medattn_edge.timing import Latency
-
-SPEC = ModelSpec(
-    "attention-unet-monai",
-    1,
-    ("background", "organ"),
-    (32, 32),
-    (4, 4),
-    config={"dims": 2, "channels": [4, 8, 16]},
+from medattn_edge.evaluation import (
+    BenchCandidate,
+    BenchReport,
+    BenchRow,
+    BenchSettings,
+    Peak,
+    executed_in,
+    gate_of,
+    measure_candidates,
 )
+from medattn_edge.evaluation.report import SPEED_FIELDS, row_of
+from medattn_edge.evaluation.trial import BenchTrial, worst
+from medattn_edge.exporters import export_fp32, random_patches
+from medattn_edge.models import checkpoint as checkpoints
+from medattn_edge.rewrites import rewrite
+from medattn_edge.timing import Latency
+from tests.evaluation.conftest import SPEC
+
 OPENERS = """
 import ctypes, os, time
 from medattn_edge.backends import open_session
@@ -74,25 +74,6 @@ OF_ORT = Runtime("onnxruntime", "onnxruntime")
 
 
 @pytest.fixture(scope="module")
-def checkpoint(randomised: Callable[[Any], Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(2)
-    path = tmp_path_factory.mktemp("measured") / "net.safetensors"
-    network = randomised(build(SPEC))
-    with torch.no_grad():  # no class wins everywhere
-        list(network.parameters())[-1].sub_(network(torch.rand(4, 1, 32, 32)).mean((0, 2, 3)))
-    checkpoints.save(path, network, SPEC)
-    return path
-
-
-@pytest.fixture(scope="module")
-def artifact(checkpoint: Path) -> Path:
-    path = checkpoint.with_name("net.onnx")
-    real = {"random": random_patches(SPEC, 1)}
-    export_network(checkpoints.load(checkpoint), path, real, settings=ExportSettings(batch=None))
-    return path
-
-
-@pytest.fixture(scope="module")
 def lie(artifact: Path) -> Path:
     """Other weights under a manifest that was made to fit."""
     path, model = artifact.with_name("lie.onnx"), onnx.load(str(artifact))
@@ -115,21 +96,21 @@ def openers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     sys.path.remove(str(folder))
 
 
-def candidate(path: Path, opener: str = "", **changes: Any) -> Candidate:
-    one = Candidate(path.name, path, OF_ORT, SPEC.network, "fp32", gate_of("fp32", "cpu"), 0.5)
+def candidate(path: Path, opener: str = "", **changes: Any) -> BenchCandidate:
+    one = BenchCandidate(path.name, path, OF_ORT, SPEC.network, "fp32", gate_of("fp32", "cpu"), 0.5)
     if opener:
         one = replace(one, name=opener, opener=f"strange_openers:{opener}")
     return replace(one, **changes)
 
 
-def reference_of(checkpoint: Path) -> Candidate:
+def reference_of(checkpoint: Path) -> BenchCandidate:
     return candidate(checkpoint, runtime=Runtime("eager", "eager"), spec=SPEC)
 
 
 @pytest.fixture(scope="module")
-def report(checkpoint: Path, artifact: Path, lie: Path, openers: None) -> Report:
+def report(checkpoint: Path, artifact: Path, lie: Path, openers: None) -> BenchReport:
     """One measurement of what is right and of everything that goes wrong."""
-    return measure(
+    return measure_candidates(
         reference_of(checkpoint),
         [
             candidate(lie),
@@ -141,16 +122,16 @@ def report(checkpoint: Path, artifact: Path, lie: Path, openers: None) -> Report
             candidate(artifact),
         ],
         {"real": random_patches(SPEC, 3, seed=5)},
-        Settings(duration_s=0.2, warm_up_s=0, threads=1, deadline_ms=1e6),
+        BenchSettings(duration_s=0.2, warm_up_s=0, threads=1, deadline_ms=1e6),
     )
 
 
 @pytest.fixture(scope="module")
-def rows(report: Report) -> dict[str, dict[str, Any]]:
+def rows(report: BenchReport) -> dict[str, dict[str, Any]]:
     return {row["artifact"]: row for row in report.to_json()["rows"]}
 
 
-def test_what_agrees_has_a_speed_and_the_reference_comes_first(report: Report, rows: dict[str, Any]) -> None:
+def test_what_agrees_has_a_speed_and_the_reference_comes_first(report: BenchReport, rows: dict[str, Any]) -> None:
     assert report.rows[0].artifact == "net.safetensors"
     for name in ("net.safetensors", "net.onnx"):
         row = rows[name]
@@ -168,7 +149,7 @@ def test_what_agrees_has_a_speed_and_the_reference_comes_first(report: Report, r
 
 def test_identical_logits_have_no_sqnr_and_others_have(rows: dict[str, Any]) -> None:
     itself = rows["net.safetensors"]["agreement"]
-    assert itself == {"sqnr_db": None, "label_match": 1.0, "max_abs": 0.0, "least_dice": 1.0}
+    assert itself == {"sqnr_db": None, "label_match": 1.0, "max_abs": 0.0, "min_dice": 1.0}
     other = rows["net.onnx"]["agreement"]
     assert 110 < other["sqnr_db"] < 300
     assert other["max_abs"] > 0
@@ -196,12 +177,12 @@ def test_a_lie_is_told_with_how_far_it_was_off(rows: dict[str, Any]) -> None:
     assert rows["segfault"]["agreement"] is None
 
 
-def test_a_runtime_that_nobody_asked_for_is_left_out_rather_than_failed(report: Report) -> None:
+def test_a_runtime_that_nobody_asked_for_is_left_out_rather_than_failed(report: BenchReport) -> None:
     assert report.to_json()["left_out"] == {"optional in onnxruntime": "its library is not here"}
     assert "optional" not in [row.artifact for row in report.rows]
 
 
-def test_the_report_says_where_it_was_measured_and_is_json(report: Report) -> None:
+def test_the_report_says_where_it_was_measured_and_is_json(report: BenchReport) -> None:
     told = json.loads(json.dumps(report.to_json(), allow_nan=False))
     environment = told["environment"]
     for key in ("cpu", "isa", "physical_cores", "logical_cores", "memory_gb", "os", "python", "versions", "date"):
@@ -216,31 +197,33 @@ def test_the_report_says_where_it_was_measured_and_is_json(report: Report) -> No
 
 
 def test_a_run_that_does_not_end_is_a_verdict_of_its_own(artifact: Path, openers: None) -> None:
-    trial = Trial(candidate(artifact, "hangs"))
+    trial = BenchTrial(candidate(artifact, "hangs"))
     start = time.monotonic()
-    trial.start(random_patches(SPEC, 1), Settings(threads=1, seconds=4))
+    trial.start(random_patches(SPEC, 1), BenchSettings(threads=1, timeout_s=4))
     assert trial.failures == ["the runtime gave no answer within 4 s"]
     assert time.monotonic() - start < 30
 
 
 def test_another_batch_than_the_file_has_is_a_verdict(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "one.onnx"
-    export_network(checkpoints.load(checkpoint), path, {"random": random_patches(SPEC, 1)})
-    trial = Trial(candidate(path))
-    trial.start(random_patches(SPEC, 2), Settings(threads=1, batch=2))
+    export_fp32(rewrite(checkpoints.load(checkpoint), ()), path, {"random": random_patches(SPEC, 1)})
+    trial = BenchTrial(candidate(path))
+    trial.start(random_patches(SPEC, 2), BenchSettings(threads=1, batch=2))
     assert trial.session is not None
     trial.session.close()
-    assert trial.failures == ["it runs 1 patches at once, and 2 are asked for"]
+    assert trial.failures == ["it runs 1 patches at once, and 2 are requested"]
 
 
 def test_a_reference_that_cannot_be_run_is_an_error_and_no_row(artifact: Path, tmp_path: Path, openers: None) -> None:
     real = {"real": random_patches(SPEC, 1)}
     with pytest.raises(CheckpointError, match="does not exist"):
-        measure(reference_of(tmp_path / "nowhere.safetensors"), [candidate(artifact)], real, Settings(threads=1))
+        measure_candidates(
+            reference_of(tmp_path / "nowhere.safetensors"), [candidate(artifact)], real, BenchSettings(threads=1)
+        )
     with pytest.raises(UsageError, match="0 patches of real input"):
-        measure(candidate(artifact), [], {})
+        measure_candidates(candidate(artifact), [], {})
     with pytest.raises(UsageError, match="1 patches of real input for a batch of 2"):
-        measure(candidate(artifact), [], real, Settings(batch=2))
+        measure_candidates(candidate(artifact), [], real, BenchSettings(batch=2))
 
 
 def test_a_reference_whose_logits_are_not_finite_is_none(artifact: Path, tmp_path: Path) -> None:
@@ -254,12 +237,12 @@ def test_a_reference_whose_logits_are_not_finite_is_none(artifact: Path, tmp_pat
     facts = json.loads(manifest_path(path).read_text(encoding="utf-8"))
     manifest_path(path).write_text(json.dumps({**facts, "sha256": sha256(path)}), encoding="utf-8")
     with pytest.raises(AgreementError, match=r"nan\.onnx cannot be one: .*not finite"):
-        measure(candidate(path), [], {"real": random_patches(SPEC, 1)}, Settings(threads=1))
+        measure_candidates(candidate(path), [], {"real": random_patches(SPEC, 1)}, BenchSettings(threads=1))
 
 
-def of_latency(candidate: Candidate, p50_ms: float, peaks: Peak, **settings: Any) -> Row:
+def of_latency(candidate: BenchCandidate, p50_ms: float, peaks: Peak, **settings: Any) -> BenchRow:
     latency = Latency(np.full(5, p50_ms))
-    return row_of(Trial(candidate, latency=latency), SPEC.patch, latency, Settings(**settings), peaks)
+    return row_of(BenchTrial(candidate, latency=latency), SPEC.patch, latency, BenchSettings(**settings), peaks)
 
 
 def test_the_share_of_the_peak_is_that_of_the_precision_it_is_computed_in(artifact: Path) -> None:
@@ -289,7 +272,7 @@ def test_a_row_says_how_many_runs_missed_the_deadline(artifact: Path) -> None:
 def test_a_row_tells_the_worst_of_its_samples() -> None:
     good = Agreement(0.1, 60.0, 1.0, {"organ": 1.0}, {"organ": 0.0}, 0, 0)
     bad = Agreement(0.2, 40.0, 0.9, {"organ": 0.8}, {"organ": 0.0}, 0, 0)
-    assert worst([good, bad]) == {"sqnr_db": 40.0, "label_match": 0.9, "max_abs": 0.2, "least_dice": 0.8}
+    assert worst([good, bad]) == {"sqnr_db": 40.0, "label_match": 0.9, "max_abs": 0.2, "min_dice": 0.8}
     broken = replace(bad, sqnr_db=-float("inf"), max_abs=float("inf"), finite=False)
     assert worst([good, broken])["sqnr_db"] is None is worst([good, broken])["max_abs"]
 
@@ -321,5 +304,5 @@ def test_the_usual_gates_can_be_replaced() -> None:
 
 
 def test_the_threads_are_always_a_number() -> None:
-    assert Settings().explicit().threads >= 1
-    assert Settings(threads=3).explicit().threads == 3
+    assert BenchSettings().explicit().threads >= 1
+    assert BenchSettings(threads=3).explicit().threads == 3

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from medattn_edge.errors import BackendError, ShapeError, UsageError
-from medattn_edge.evaluation.comparison import compare
 from medattn_edge.evaluation.side_by_side import side_by_side
-from medattn_edge.inference import Settings
+from medattn_edge.inference import SegmentSettings
 
 Make = Callable[..., Any]
-SETTINGS = Settings(batch=2)
+SETTINGS = SegmentSettings(batch=2)
 
 
 @pytest.fixture
@@ -49,12 +48,13 @@ def test_each_candidate_gets_what_a_comparison_of_its_own_gives(
     seen = side_by_side(reference, {name: fake(spec, one) for name, one in networks.items()}, volume, SETTINGS)
     assert not seen.failed
     for name, one in networks.items():
-        agreement, expected, found = compare(reference, fake(spec, one), volume, SETTINGS)
-        assert seen.found[name][0] == agreement
-        np.testing.assert_array_equal(seen.labels.voxels, expected.voxels)
-        np.testing.assert_array_equal(seen.found[name][1].voxels, found.voxels)
-        assert seen.found[name][1].affine.tobytes() == volume.affine.tobytes()
-    assert seen.found["same"][0].max_abs == 0 < seen.found["off"][0].max_abs
+        own = side_by_side(reference, {"only": fake(spec, one)}, volume, SETTINGS)
+        agreement, found = own.agreed["only"]
+        assert seen.agreed[name][0] == agreement
+        np.testing.assert_array_equal(seen.labels.voxels, own.labels.voxels)
+        np.testing.assert_array_equal(seen.agreed[name][1].voxels, found.voxels)
+        assert seen.agreed[name][1].affine.tobytes() == volume.affine.tobytes()
+    assert seen.agreed["same"][0].max_abs == 0 < seen.agreed["off"][0].max_abs
 
 
 def test_the_reference_runs_once_for_all(fake: Make, spec_of: Make, network: Make, volume: Any) -> None:
@@ -87,8 +87,8 @@ def test_a_candidate_that_fails_is_left_behind_and_the_others_arrive(
     )
     assert list(seen.failed) == ["dies"]
     assert seen.failed["dies"] is error
-    assert list(seen.found) == ["lives"]
-    assert seen.found["lives"][0].label_match == 1
+    assert list(seen.agreed) == ["lives"]
+    assert seen.agreed["lives"][0].label_match == 1
     assert said == sorted(said)
     assert said[-1][0] == said[-1][1]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medattn_edge.inference import Settings, prepare, segment
+from medattn_edge.inference import SegmentSettings, prepare, segment
 from medattn_edge.inference.body import hull, windows_of_air
 from medattn_edge.inference.tiling import Tiling
 
@@ -78,17 +78,17 @@ def test_skipped_windows_become_background_and_others_stay_as_they_were(
     session = fake(
         spec_of((4, 16, 16), 2), lambda patches: np.repeat(patches, 2, 1) * 0 + np.float32([[[[[0]]], [[[1]]]]])
     )
-    plain = segment(session, volume, settings=Settings(overlap=0))
+    plain = segment(session, volume, settings=SegmentSettings(overlap=0))
     before = sum(session.seen)
-    found = segment(session, volume, settings=Settings(overlap=0, skip_air=True))
+    found = segment(session, volume, settings=SegmentSettings(overlap=0, skip_air=True))
     run = sum(session.seen) - before
-    walked = found.walked
-    assert plain.walked.skipped == 0
-    assert walked.windows == before == 2 * 4 * 4
-    assert walked.skipped == 2 * (16 - 4)
-    assert walked.checked == 2  # one in 16
-    assert run == walked.windows - walked.skipped + walked.checked
-    assert walked.background == 0.0  # the network said tissue: the check tells
+    stats = found.windows
+    assert plain.windows.skipped == 0
+    assert stats.total == before == 2 * 4 * 4
+    assert stats.skipped == 2 * (16 - 4)
+    assert stats.checked == 2  # one in 16
+    assert run == stats.total - stats.skipped + stats.checked
+    assert stats.background == 0.0  # the network said tissue: the check tells
     assert (plain.labels.voxels == 1).all()
     assert (found.labels.voxels[:, :32, :32] == 1).all()
     assert found.labels.voxels.sum() == 8 * 32 * 32
@@ -103,16 +103,20 @@ def test_a_network_that_knows_air_gives_the_same_labels_and_says_so(
 
     volume = volume_of(phantom())
     session = fake(spec_of((4, 16, 16), classes), tissue)
-    plain, found = (segment(session, volume, settings=Settings(skip_air=way)) for way in (False, True))
+    plain, found = (segment(session, volume, settings=SegmentSettings(skip_air=way)) for way in (False, True))
     np.testing.assert_array_equal(plain.labels.voxels, found.labels.voxels)
-    assert found.walked.background == 1.0
-    assert 0 < found.walked.skipped < found.walked.windows
-    chances = segment(session, volume, settings=Settings(skip_air=True, probabilities=True)).probabilities.voxels
-    assert chances[0, :, -8:, -8:].min() > 0.999  # nobody doubts the background of what was left out
+    assert found.windows.background == 1.0
+    assert 0 < found.windows.skipped < found.windows.total
+    probabilities = segment(
+        session, volume, settings=SegmentSettings(skip_air=True, probabilities=True)
+    ).probabilities.voxels
+    assert probabilities[0, :, -8:, -8:].min() > 0.999  # nobody doubts the background of what was left out
 
 
-def test_a_scan_of_air_alone_still_ends(fake: Make, spec_of: Make, volume_of: Make) -> None:
+def test_a_scan_of_only_air_still_ends(fake: Make, spec_of: Make, volume_of: Make) -> None:
     voxels = np.random.default_rng(0).normal(-1000, 20, (4, 20, 20))
-    found = segment(fake(spec_of((2, 8, 8), 1), np.copy), volume_of(voxels), settings=Settings(skip_air=True, batch=3))
-    assert found.walked.skipped == found.walked.windows
+    found = segment(
+        fake(spec_of((2, 8, 8), 1), np.copy), volume_of(voxels), settings=SegmentSettings(skip_air=True, batch=3)
+    )
+    assert found.windows.skipped == found.windows.total
     assert not found.labels.voxels.any()

@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from medattn_edge.inference.handover import PLACES, ahead, behind
+from medattn_edge.inference.handover import QUEUE_DEPTH, consume_in_thread, prefetch
 
 
 class Odd(Exception):
@@ -31,18 +31,18 @@ def _no_thread_stays() -> Iterator[None]:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 100])
 def test_everything_comes_once_and_in_order(count: int) -> None:
-    assert list(ahead(numbers(count))) == list(range(count))
+    assert list(prefetch(numbers(count))) == list(range(count))
     seen: list[int] = []
-    behind(numbers(count), seen.extend)
+    consume_in_thread(numbers(count), seen.extend)
     assert seen == list(range(count))
 
 
 @pytest.mark.parametrize("error", [Odd("why"), KeyboardInterrupt(), StopAsyncIteration()])
 def test_an_error_of_the_source_is_raised_as_itself(error: BaseException) -> None:
     with pytest.raises(type(error)) as ahead_of:
-        list(ahead(numbers(5, error)))
+        list(prefetch(numbers(5, error)))
     with pytest.raises(type(error)) as handed:
-        behind(numbers(5, error), lambda items: list(items) and None)
+        consume_in_thread(numbers(5, error), lambda items: list(items) and None)
     assert ahead_of.value is handed.value is error
 
 
@@ -62,7 +62,7 @@ def test_an_error_of_the_user_is_raised_as_itself_and_closes_the_source() -> Non
         raise error
 
     with pytest.raises(Odd) as caught:
-        behind(source(), use)
+        consume_in_thread(source(), use)
     assert caught.value is error
     assert closed.is_set()
 
@@ -77,8 +77,8 @@ def test_leaving_early_closes_the_source_and_ends_the_thread() -> None:
             closed.set()
 
     def around() -> Generator[int, None, None]:
-        """Inside another generator, as a walk has it."""
-        yield from ahead(source())
+        """Inside another generator, as a sliding window has it."""
+        yield from prefetch(source())
 
     with closing(around()) as items:
         assert next(items) == 0
@@ -86,7 +86,7 @@ def test_leaving_early_closes_the_source_and_ends_the_thread() -> None:
 
 
 def test_a_user_that_had_enough_ends_the_work() -> None:
-    behind(numbers(10**9), lambda items: next(items) and None)
+    consume_in_thread(numbers(10**9), lambda items: next(items) and None)
 
 
 def test_when_both_sides_fail_the_callers_own_error_is_raised() -> None:
@@ -96,10 +96,10 @@ def test_when_both_sides_fail_the_callers_own_error_is_raised() -> None:
         raise AssertionError("the end of a source that failed is no end")
 
     with pytest.raises(Odd):
-        behind(numbers(3, Odd()), use)
+        consume_in_thread(numbers(3, Odd()), use)
 
 
-@pytest.mark.parametrize("way", ["ahead", "behind"])
+@pytest.mark.parametrize("way", ["prefetch", "consume"])
 def test_no_more_items_exist_than_there_are_places(way: str) -> None:
     made: list[int] = []
     used: list[int] = []
@@ -117,9 +117,11 @@ def test_no_more_items_exist_than_there_are_places(way: str) -> None:
             most = max(most, len(made) - len(used))
             used.append(item)
 
-    run: Callable[[], None] = (lambda: use(ahead(source()))) if way == "ahead" else (lambda: behind(source(), use))
+    run: Callable[[], None] = (
+        (lambda: use(prefetch(source()))) if way == "prefetch" else (lambda: consume_in_thread(source(), use))
+    )
     run()
-    assert most == PLACES
+    assert most == QUEUE_DEPTH
 
 
 def test_both_sides_work_at_the_same_time() -> None:
@@ -132,6 +134,6 @@ def test_both_sides_work_at_the_same_time() -> None:
             here.wait()
             yield item
 
-    for item in ahead(source()):
+    for item in prefetch(source()):
         if item < there - 1:
             here.wait()

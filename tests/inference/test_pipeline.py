@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medattn_edge.errors import BackendError
-from medattn_edge.inference import Settings, prepare, segment
-from medattn_edge.inference.handover import ahead, behind
-from medattn_edge.inference.sliding_window import walk
+from medattn_edge.inference import SegmentSettings, prepare, segment
+from medattn_edge.inference.handover import consume_in_thread, prefetch
+from medattn_edge.inference.sliding_window import sliding_window
 from tests.support import ROOT
 
 Make = Callable[..., Any]
@@ -49,12 +49,12 @@ def test_threads_change_no_bit(  # noqa: PLR0913
     spec = spec_of(patch, classes, spacing=None if spacing is None else (spacing,) * len(patch))
     volume = volume_of(np.random.default_rng(0).normal(size=shape))
     session = fake(spec, network(classes), batch=batch[0] if batch[1] else None, attention=network(1))
-    wanted = Settings(overlap, batch[0], probabilities=True, attention=True, threaded=False)
+    wanted = SegmentSettings(overlap, batch[0], probabilities=True, attention=True, threaded=False)
     alone, threaded = (segment(session, volume, settings=replace(wanted, threaded=way)) for way in (False, True))
     for name in ("labels", "probabilities", "attention"):
         assert getattr(alone, name).voxels.tobytes() == getattr(threaded, name).voxels.tobytes()
     for way in (False, True):  # labels alone are made without the maps
-        labels = segment(session, volume, settings=Settings(overlap, batch[0], threaded=way)).labels
+        labels = segment(session, volume, settings=SegmentSettings(overlap, batch[0], threaded=way)).labels
         np.testing.assert_array_equal(labels.voxels, alone.labels.voxels)
 
 
@@ -87,7 +87,7 @@ def test_an_error_of_the_session_is_raised_as_itself(
 
     volume = volume_of(np.random.default_rng(0).normal(size=(9, 12, 12)))
     with pytest.raises(type(error)) as caught:
-        segment(fake(spec_of((4, 6, 6), 1), fail), volume, settings=Settings(batch=1, threaded=threaded))
+        segment(fake(spec_of((4, 6, 6), 1), fail), volume, settings=SegmentSettings(batch=1, threaded=threaded))
     assert caught.value is error
 
 
@@ -96,7 +96,7 @@ def test_an_error_while_labelling_stops_the_session(fake: Make, spec_of: Make, v
     session = fake(spec_of((8, 8), 2, spacing=spacing), lambda patches: np.repeat(patches, 2, 1) * np.float32("nan"))
     volume = volume_of(np.random.default_rng(0).normal(size=(200, 8, 8)))
     with pytest.raises(BackendError, match="not finite"):
-        segment(session, volume, settings=Settings(batch=1))
+        segment(session, volume, settings=SegmentSettings(batch=1))
     assert len(session.seen) < 100
 
 
@@ -118,7 +118,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's back
 sys.path.insert(0, {folder!r})
 import numpy as np
 from tests.support.sessions import FakeSession, make_spec, make_volume
-from medattn_edge.inference import Settings, segment
+from medattn_edge.inference import SegmentSettings, segment
 
 def slow(patches):
     sys.stdout.write("running\\n"); sys.stdout.flush()
@@ -126,7 +126,7 @@ def slow(patches):
     return patches
 
 volume = make_volume(np.random.default_rng(0).normal(size=(10000, 8, 8)))
-segment(FakeSession(make_spec((8, 8), 1), slow), volume, settings=Settings(batch=1))
+segment(FakeSession(make_spec((8, 8), 1), slow), volume, settings=SegmentSettings(batch=1))
 """
 
 
@@ -163,18 +163,18 @@ def test_a_window_allocates_nothing(fake: Make, spec_of: Make, network: Make, th
         def _run(self, patches: np.ndarray) -> np.ndarray:
             return self.function(patches)
 
-    way = walk(Bare(spec_of(patch, classes), measured), image, 0.5, 1)
+    windows = sliding_window(Bare(spec_of(patch, classes), measured), image, 0.5, 1)
     since = [0]
     tracemalloc.start()
 
     def use(answers: Any) -> None:
-        for _ in way.stitched(answers):
+        for _ in windows.stitched(answers):
             pass
 
     if threaded:
-        behind(way.answers(ahead(way.batches())), use)
+        consume_in_thread(windows.answers(prefetch(windows.batches())), use)
     else:
-        use(way.answers(way.batches()))
+        use(windows.answers(windows.batches()))
     tracemalloc.stop()
     assert len(most) == 25
     assert max(most[4:]) < answer[0, 0].nbytes / 3, most

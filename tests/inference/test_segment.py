@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import tracemalloc
 from collections.abc import Callable
-from importlib import import_module
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medattn_edge.errors import BackendError, OutputError, UsageError
-from medattn_edge.inference import Settings, prepare, segment
+from medattn_edge.inference import SegmentSettings, prepare, segment
 from medattn_edge.inference.resample import resample
 from medattn_edge.inference.sliding_window import slabs
 from medattn_edge.labels import labels_of, probabilities_of
@@ -108,10 +108,10 @@ def test_streaming_back_equals_resampling_all_logits(
     back = prepared.way_back
     logits = resample(logits, {1 + axis: back[axis] for axis in back if axis == 0})
     logits = resample(logits, {1 + axis: back[axis] for axis in back if axis != 0})
-    result = segment(session, volume, settings=Settings(probabilities=True))
+    result = segment(session, volume, settings=SegmentSettings(probabilities=True))
     np.testing.assert_array_equal(prepared.in_network_order(result.labels.voxels), logits.argmax(axis=0))
-    chances = prepared.in_network_order(result.probabilities.voxels)
-    np.testing.assert_allclose(chances, probabilities_of(logits), atol=1e-6)
+    probabilities = prepared.in_network_order(result.probabilities.voxels)
+    np.testing.assert_allclose(probabilities, probabilities_of(logits), atol=1e-6)
 
 
 @pytest.mark.parametrize("classes", [1, 2, 5, 300])
@@ -151,27 +151,26 @@ def test_attention_comes_back_on_the_scan(fake: Make, spec_of: Make, volume_of: 
         (1, 2, 0), (True, False, True)
     )
     session = fake(spec_of((4, 6), 1), bright, attention=np.copy)
-    result = segment(session, volume, settings=Settings(attention=True))
+    result = segment(session, volume, settings=SegmentSettings(attention=True))
     assert result.attention_names == ("gate",)
     np.testing.assert_allclose(result.attention.voxels[0], volume.voxels, atol=1e-5)
     with pytest.raises(UsageError, match="--attention"):
-        segment(fake(spec_of((4, 6), 1), bright), volume, settings=Settings(attention=True))
+        segment(fake(spec_of((4, 6), 1), bright), volume, settings=SegmentSettings(attention=True))
 
 
 def test_large_maps_go_to_a_scratch_file_that_leaves_nothing_behind(
-    fake: Make, spec_of: Make, volume_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fake: Make, spec_of: Make, volume_of: Make, tmp_path: Path
 ) -> None:
     volume = volume_of(np.random.default_rng(0).normal(size=(5, 9, 10)))
     session = fake(spec_of((4, 6), 1), bright)
-    in_memory = segment(session, volume, settings=Settings(probabilities=True, scratch=tmp_path))
-    # The package's name for it is the function, so the module is asked for by itself.
-    monkeypatch.setattr(import_module("medattn_edge.inference.segment"), "IN_MEMORY_BYTES", 0)
-    on_disk = segment(session, volume, settings=Settings(probabilities=True, scratch=tmp_path))
+    in_memory = segment(session, volume, settings=SegmentSettings(probabilities=True, scratch=tmp_path))
+    on_disk_only = SegmentSettings(probabilities=True, scratch=tmp_path, in_memory_bytes=0)
+    on_disk = segment(session, volume, settings=on_disk_only)
     assert isinstance(on_disk.probabilities.voxels, np.memmap)
     np.testing.assert_array_equal(on_disk.probabilities.voxels, in_memory.probabilities.voxels)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(OutputError, match="--scratch"):
-        segment(session, volume, settings=Settings(probabilities=True, scratch=tmp_path / "absent"))
+        segment(session, volume, settings=replace(on_disk_only, scratch=tmp_path / "absent"))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -192,7 +191,7 @@ def test_progress_arrives_at_its_end(fake: Make, spec_of: Make, volume_of: Make)
     # Five rows of the network in one of the scan: its last rows lie outside the last voxel's centre.
     session = fake(spec_of((1, 4, 4), 1, spacing=(0.2, 1.0, 1.0)), np.copy)
     volume = volume_of(np.random.default_rng(0).normal(size=(3, 5, 5)))
-    segment(session, volume, settings=Settings(batch=1), progress=lambda done, total: said.append((done, total)))
+    segment(session, volume, settings=SegmentSettings(batch=1), progress=lambda done, total: said.append((done, total)))
     assert said[-1][0] == said[-1][1]
     assert said == sorted(said)
 
@@ -208,7 +207,7 @@ def test_memory_grows_by_the_image_and_the_labels_alone(
         volume = volume_of(np.random.default_rng(0).integers(0, 99, (depth, 48, 48), np.int16))
         session = fake(spec_of((16, 24, 24), classes, spacing=spacing), lambda patches: np.repeat(patches, classes, 1))
         tracemalloc.start()
-        segment(session, volume, settings=Settings(threaded=threaded))
+        segment(session, volume, settings=SegmentSettings(threaded=threaded))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     # The image is 4 bytes a voxel, the labels 1; K x volume would be 128. With threads it is chance what meets.

@@ -150,7 +150,7 @@ def test_progress_counts_windows_to_their_total(fake: Make, spec_of: Make) -> No
 
 
 def peak(fake: Make, spec: Any, depth: int, classes: int) -> int:
-    """Bytes at the worst moment of walking an image that was there before."""
+    """Bytes at the worst moment of covering an image that was there before."""
     image = np.zeros((1, depth, 48, 48), np.float32)
     session = fake(spec, lambda patches: np.repeat(patches, classes, axis=1))
     tracemalloc.start()

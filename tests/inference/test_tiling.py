@@ -1,4 +1,4 @@
-"""Windows cover a scan, and their shares add up."""
+"""Windows cover a scan, and their weights add up."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def test_shares_are_the_gaussian_average_and_add_up_to_one(
         alone[tiling.area(window)] += 1
         bells[tiling.area(window)] += gaussian(tiling.size)
     for window in tiling.windows:
-        share = tiling.weights(window)
-        share = np.ones(tiling.size, np.float32) if share is None else share
-        total[tiling.area(window)] += share
-        np.testing.assert_allclose(share, gaussian(tiling.size) / bells[tiling.area(window)], rtol=2e-6)
-        assert (share[alone[tiling.area(window)] == 1] == 1).all()
+        weights = tiling.weights(window)
+        weights = np.ones(tiling.size, np.float32) if weights is None else weights
+        total[tiling.area(window)] += weights
+        np.testing.assert_allclose(weights, gaussian(tiling.size) / bells[tiling.area(window)], rtol=2e-6)
+        assert (weights[alone[tiling.area(window)] == 1] == 1).all()
     np.testing.assert_allclose(total, 1, atol=2e-6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from medattn_edge.errors import CheckpointError, ShapeError, UsageError
 from medattn_edge.models import build, construct, network_record, networks
 from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.models.resnet import BACKBONES
-from medattn_edge.registry import check
 from medattn_edge.spec import ModelSpec
 
 NEVER_EXECUTED = 955_412  # parameters of the published self-guided file that no forward pass touches
@@ -316,18 +314,3 @@ def test_networks_are_found_by_name_each_once():
     assert list(networks()) == sorted(record.name for record in networks().values())
     layouts = [layout.name for record in networks().values() for layout in record.layouts]
     assert len(set(layouts)) == len(layouts)
-
-
-def test_two_records_of_one_name_are_refused():
-    with pytest.raises(ValueError, match="duplicate"):
-        check([SimpleNamespace(name="one"), SimpleNamespace(name="one")])
-
-
-@pytest.mark.parametrize(("defaults", "fine"), [((True, False), True), ((True, True), False), ((False, False), False)])
-def test_a_suffix_has_exactly_one_default_record(defaults, fine):
-    found = [SimpleNamespace(name=str(i), suffixes=(".onnx",), default=one) for i, one in enumerate(defaults)]
-    if fine:
-        check(found)
-    else:
-        with pytest.raises(ValueError, match=r"\.onnx: one default record"):
-            check(found)

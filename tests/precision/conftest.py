@@ -12,17 +12,17 @@ from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options
 from medattn_edge.data import shipped_checkpoints
 from medattn_edge.data.samples import sample_scan
-from medattn_edge.export import export_network, random_patches
+from medattn_edge.exporters import export_fp32, random_patches
 from medattn_edge.models import checkpoint as checkpoints
-from medattn_edge.precision import windows
-from medattn_edge.precision.windows import Scan, Windows
-from medattn_edge.rewrites.batch_norm import fold_batch_norms
+from medattn_edge.precision.choice import choose_windows
+from medattn_edge.precision.windows import ScanSource, Windows
+from medattn_edge.rewrites import rewrite
 
 
 def exported(name: str, folder: Path) -> Artifact:
     loaded = checkpoints.load(shipped_checkpoints()[name])
     samples = {"random": random_patches(loaded.spec, 1)}
-    return export_network(loaded, folder / f"{name}.onnx", samples, deployed=fold_batch_norms(loaded.network))
+    return export_fp32(rewrite(loaded, ("batch-norm",)), folder / f"{name}.onnx", samples)
 
 
 @pytest.fixture(scope="session")
@@ -38,17 +38,16 @@ def guided(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 
 @pytest.fixture(scope="session")
-def chest() -> Scan:
+def chest() -> ScanSource:
     """The packaged chest CT."""
-    return Scan.of_file(sample_scan())
+    return ScanSource.of(sample_scan())
 
 
 @pytest.fixture(scope="session")
-def halves(lungs: Artifact, chest: Scan) -> tuple[Windows, Windows]:
+def halves(lungs: Artifact, chest: ScanSource) -> tuple[Windows, Windows]:
     """Eight windows of it to calibrate on and six to judge on."""
     with OnnxRuntimeSession(lungs, Options(threads=1)) as session:
-        some, others = windows.split([chest], [], lungs.spec, session)
-        return windows.balanced(some, session, 8), windows.balanced(others, session, 6)
+        return choose_windows([chest], [], session, (8, 6))
 
 
 @pytest.fixture(scope="session")

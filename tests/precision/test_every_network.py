@@ -16,7 +16,7 @@ from medattn_edge.artifact import Artifact, Manifest
 from medattn_edge.backends.compiler import CompileSettings, Source, compiler_of
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options
-from medattn_edge.export import ExportSettings, export_network, random_patches
+from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
 from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.precision.fp16 import islands
 from medattn_edge.precision.fp16_graph import Island, rounded, to_fp16
@@ -24,8 +24,8 @@ from medattn_edge.precision.lint.rules import ISAS, PROFILES, lint
 from medattn_edge.precision.observe import floating_tensors, ranges
 from medattn_edge.precision.onnx_graph import MODULE, Graph, module_of, read
 from medattn_edge.precision.quantizers.ort import qdq
-from medattn_edge.precision.quantizers.quantizer import Recipe
-from medattn_edge.rewrites.batch_norm import fold_batch_norms
+from medattn_edge.precision.quantizers.quantizer import QuantizationRecipe
+from medattn_edge.rewrites import rewrite
 from medattn_edge.spec import ModelSpec
 
 CAPABILITIES = ("sm86", "sm89")
@@ -69,12 +69,12 @@ def make(build_form: Callable[..., Any], tmp_path_factory: pytest.TempPathFactor
             checkpoint = Checkpoint(network, spec, "c" * 64, "medattn_edge", foreign=False, notes={})
             noise = random_patches(spec, 1)
             path = tmp_path_factory.mktemp("made") / "network.onnx"
-            deployed = fold_batch_norms(network)
-            artifact = export_network(checkpoint, path, {"random": noise}, deployed=deployed, settings=settings)
+            rewritten = rewrite(checkpoint, ("batch-norm",))
+            artifact = export_fp32(rewritten, path, {"random": noise}, settings=settings)
             full = read(path)
             found = ranges(full, floating_tensors(full), [noise])
             kept = islands(full, found)
-            quantised = qdq(full, found, Recipe(profile="tensorrt"))
+            quantised = qdq(full, found, QuantizationRecipe(profile="tensorrt"))
             done[key] = Made({"fp32": full, "fp16": to_fp16(full, kept), "int8": quantised}, kept, artifact.manifest)
         return done[key]
 

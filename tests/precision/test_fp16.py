@@ -22,8 +22,8 @@ from medattn_edge.backends import open_session
 from medattn_edge.data import shipped_checkpoints
 from medattn_edge.data.samples import sample_scan
 from medattn_edge.errors import AgreementError, InputError, UsageError
-from medattn_edge.export import ExportSettings, export_network, random_patches
-from medattn_edge.export.onnx import write
+from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
+from medattn_edge.exporters.onnx import write
 from medattn_edge.inference import sample_patches
 from medattn_edge.io import read_volume
 from medattn_edge.models import checkpoint as checkpoints
@@ -32,7 +32,7 @@ from medattn_edge.precision.fp16 import FP16_GATE, FP16_SMOKE, LARGEST_HALF, MAR
 from medattn_edge.precision.fp16_graph import rounded, to_fp16
 from medattn_edge.precision.observe import floating_tensors, ranges
 from medattn_edge.precision.onnx_graph import read, with_shapes
-from medattn_edge.rewrites.batch_norm import fold_batch_norms
+from medattn_edge.rewrites import rewrite
 from medattn_edge.spec import ModelSpec
 
 Array = np.ndarray[Any, Any]
@@ -58,7 +58,7 @@ def halved(lungs: Artifact, slices: Array, noise: Array, tmp_path_factory: pytes
 def shipped(path: Path, noise: Array, settings: ExportSettings) -> Artifact:
     """The shipped 2-D network in FP32."""
     loaded = checkpoints.load(shipped_checkpoints()["lungs-attention-unet-2d"])
-    return export_network(loaded, path, {"r": noise}, deployed=fold_batch_norms(loaded.network), settings=settings)
+    return export_fp32(rewrite(loaded, ("batch-norm",)), path, {"r": noise}, settings=settings)
 
 
 def run(model: Any, image: Array, *, optimise: bool = False) -> Array:
@@ -216,6 +216,15 @@ def test_only_an_fp32_onnx_artifact_becomes_fp16(
     for parent in (halved, scripted, Artifact(lungs.path, replace(lungs.manifest, precision="int8"))):
         with pytest.raises(UsageError, match=r"FP32 ONNX artifact to make fp16 from"):
             convert(parent, tmp_path / "half.onnx", {"chest": slices}, noise)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_without_a_real_patch_there_is_no_range_to_choose_by(
+    empty: bool, lungs: Artifact, slices: Array, noise: Array, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"no real patch(.|\n)*--scan"):
+        convert(lungs, tmp_path / "half.onnx", {} if empty else {"chest": slices[:0]}, noise)
     assert not list(tmp_path.iterdir())
 
 

@@ -14,14 +14,16 @@ from medattn_edge.backends import open_session
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options
 from medattn_edge.errors import AgreementError, UsageError
-from medattn_edge.precision import int8, windows
+from medattn_edge.precision import int8
 from medattn_edge.precision.cache import Cache
-from medattn_edge.precision.int8 import Settings, calibrate
-from medattn_edge.precision.quantizers.quantizer import Recipe
-from medattn_edge.precision.windows import Scan, Windows
+from medattn_edge.precision.choice import choose_windows
+from medattn_edge.precision.int8 import quantise
+from medattn_edge.precision.quantizers.quantizer import QuantizationRecipe
+from medattn_edge.precision.settings import CalibrationSettings
+from medattn_edge.precision.windows import ScanSource, Windows
 
 Halves = tuple[Windows, Windows]
-ORT = Settings(Recipe("cpu"), gate=0.99, door="onnxruntime", threads=1)
+ORT = CalibrationSettings(profile="cpu", gate=0.99, quantizer="onnxruntime", threads=1)
 EASY = replace(ORT, gate=0.9)
 
 
@@ -34,7 +36,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 def test_what_holds_the_gate_is_written_with_its_recipe(
     lungs: Artifact, halves: Halves, kept: Cache, tmp_path: Path
 ) -> None:
-    made = calibrate(lungs, tmp_path / "net.onnx", halves, EASY, kept)
+    made = quantise(lungs, tmp_path / "net.onnx", halves, EASY, kept)
     manifest, recipe = Artifact.read(tmp_path / "net.onnx").manifest, made.manifest.recipe
     assert manifest == made.manifest
     assert manifest.precision == "int8"
@@ -43,7 +45,7 @@ def test_what_holds_the_gate_is_written_with_its_recipe(
     assert recipe["calibrated_on"] == {"CTChest4.nrrd": 8}
     assert recipe["judged_on"] == {"CTChest4.nrrd": 6}
     assert recipe["floating"] == []
-    assert recipe["door"] == "onnxruntime"
+    assert recipe["quantizer"] == "onnxruntime"
     assert recipe["speed"]["runtime"] == "onnxruntime"
     assert recipe["speed"]["ratio_to_fp32"] > 0
     (case,) = manifest.agreement
@@ -55,33 +57,35 @@ def test_what_holds_the_gate_is_written_with_its_recipe(
 
 
 def test_an_ir_is_written_with_its_weights(lungs: Artifact, halves: Halves, tmp_path: Path) -> None:
-    made = calibrate(lungs, tmp_path / "net.xml", halves, replace(EASY, door=""))
+    made = quantise(lungs, tmp_path / "net.xml", halves, replace(EASY, quantizer=""))
     assert set(made.manifest.companions) == {".bin"}
-    assert made.manifest.recipe["door"] == "nncf-openvino"
+    assert made.manifest.recipe["quantizer"] == "nncf-openvino"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.bin", "net.xml", "net.xml.json"]
     with open_session(made.path, threads=1) as session:
         assert session.run(halves[1][0]).shape == (1, 3, 128, 128)
 
 
-def test_of_the_doors_that_hold_the_gate_the_fastest_is_taken(
+def test_of_the_quantizers_that_hold_the_gate_the_fastest_is_taken(
     lungs: Artifact, halves: Halves, kept: Cache, tmp_path: Path
 ) -> None:
-    recipe = calibrate(lungs, tmp_path / "net.onnx", halves, replace(EASY, door=""), kept).manifest.recipe
-    rows = {row["door"]: row for row in recipe["doors"]}
+    recipe = quantise(lungs, tmp_path / "net.onnx", halves, replace(EASY, quantizer=""), kept).manifest.recipe
+    rows = {row["quantizer"]: row for row in recipe["quantizers"]}
     assert set(rows) == {"nncf-onnx", "onnxruntime"}
     assert all(row["holds"] for row in rows.values())
-    assert recipe["door"] == max(rows, key=lambda name: rows[name]["ratio_to_fp32"])
+    assert recipe["quantizer"] == max(rows, key=lambda name: rows[name]["ratio_to_fp32"])
 
 
 def test_agreement_comes_before_speed() -> None:
     from medattn_edge.agreement import Agreement
     from medattn_edge.precision.judge import Verdict
-    from medattn_edge.precision.trials import Candidate, Speed
+    from medattn_edge.precision.trials import QuantizedCandidate, Speed
 
-    def candidate(holds: bool, dice: float, ratio: float) -> Candidate:
+    def candidate(holds: bool, dice: float, ratio: float) -> QuantizedCandidate:
         agreement = Agreement(0.0, 40.0, 1.0, {"organ": dice}, {}, 0, 0)
         verdict = Verdict(agreement, {}, {}, () if holds else ("low",))
-        return Candidate(Any, Recipe("cpu"), Any, verdict, Speed("onnxruntime", ratio, ratio, ratio))
+        return QuantizedCandidate(
+            Any, QuantizationRecipe("cpu"), Any, verdict, Speed("onnxruntime", ratio, ratio, ratio)
+        )
 
     slow, fast, wrong, worse = (
         candidate(True, 0.9999, 1.1),
@@ -89,19 +93,19 @@ def test_agreement_comes_before_speed() -> None:
         candidate(False, 0.998, 3.0),
         candidate(False, 0.9, 4.0),
     )
-    assert max([wrong, slow, fast, worse], key=int8._worth) is fast
-    assert max([worse, wrong], key=int8._worth) is wrong
+    assert max([wrong, slow, fast, worse], key=int8._score) is fast
+    assert max([worse, wrong], key=int8._score) is wrong
 
 
 @pytest.mark.slow
 def test_layers_go_back_to_floating_point_until_the_gate_holds(
     lungs: Artifact, halves: Halves, kept: Cache, tmp_path: Path
 ) -> None:
-    plain = calibrate(lungs, tmp_path / "plain.onnx", halves, EASY, kept).manifest
+    plain = quantise(lungs, tmp_path / "plain.onnx", halves, EASY, kept).manifest
     gate = (1 + min(plain.agreement[0]["dice"].values())) / 2  # half way from what plain INT8 reaches to FP32
     stages: list[str] = []
     tell = lambda what, done, total: stages.append(what)  # noqa: E731
-    made = calibrate(lungs, tmp_path / "net.onnx", halves, replace(ORT, gate=gate), kept, tell).manifest
+    made = quantise(lungs, tmp_path / "net.onnx", halves, replace(ORT, gate=gate), kept, tell).manifest
     assert min(made.agreement[0]["dice"].values()) >= gate > min(plain.agreement[0]["dice"].values())
     left = [layer for damage in made.recipe["floating"] for layer in damage["layers"]]
     assert 0 < len(left) < 20
@@ -112,7 +116,7 @@ def test_layers_go_back_to_floating_point_until_the_gate_holds(
     assert "ranking layers" in stages
     assert any("in floating point" in stage for stage in stages)
 
-    again = calibrate(lungs, tmp_path / "again.onnx", halves, replace(ORT, gate=gate), kept).manifest
+    again = quantise(lungs, tmp_path / "again.onnx", halves, replace(ORT, gate=gate), kept).manifest
     assert again.recipe["floating"] == made.recipe["floating"]
     assert again.recipe["trials"] < made.recipe["trials"] / 2, "the ranking was kept"
 
@@ -123,7 +127,7 @@ def test_a_gate_that_cannot_be_held_is_said_and_nothing_is_written(
     with pytest.raises(
         AgreementError, match=r"does not hold the gate: Dice of (.|\n)*layers in floating point"
     ) as said:
-        calibrate(lungs, tmp_path / "net.onnx", halves, replace(ORT, gate=1.0, max_trials=3), kept)
+        quantise(lungs, tmp_path / "net.onnx", halves, replace(ORT, gate=1.0, max_trials=3), kept)
     assert "--max-trials" in said.value.hint
     assert list(tmp_path.iterdir()) == []
 
@@ -136,7 +140,7 @@ def test_an_interruption_keeps_what_was_ranked(lungs: Artifact, halves: Halves, 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        calibrate(lungs, tmp_path / "net.onnx", halves, replace(ORT, gate=1.0), kept, stop)
+        quantise(lungs, tmp_path / "net.onnx", halves, replace(ORT, gate=1.0), kept, stop)
     assert len(list((tmp_path / "cache").glob("damage-*.json"))) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
@@ -144,16 +148,16 @@ def test_an_interruption_keeps_what_was_ranked(lungs: Artifact, halves: Halves, 
 def test_the_tensorrt_profile_is_judged_as_written_and_claims_no_speed(
     lungs: Artifact, halves: Halves, kept: Cache, tmp_path: Path
 ) -> None:
-    settings = replace(EASY, recipe=Recipe("tensorrt"))
-    made = calibrate(lungs, tmp_path / "net.onnx", halves, settings, kept)
+    settings = replace(EASY, profile="tensorrt")
+    made = quantise(lungs, tmp_path / "net.onnx", halves, settings, kept)
     assert made.manifest.recipe["speed"] is None
-    assert made.manifest.recipe["doors"][0]["ratio_to_fp32"] is None
+    assert made.manifest.recipe["quantizers"][0]["ratio_to_fp32"] is None
     with open_session(made.path, threads=1, optimise=False) as session:
         assert session.facts["backend"] == "onnxruntime-unoptimised"
 
 
 def test_true_labels_are_the_gate_where_they_are_given(
-    lungs: Artifact, chest: Scan, kept: Cache, tmp_path: Path
+    lungs: Artifact, chest: ScanSource, kept: Cache, tmp_path: Path
 ) -> None:
     import numpy as np
 
@@ -165,9 +169,8 @@ def test_true_labels_are_the_gate_where_they_are_given(
         return found.with_voxels(np.select([found.voxels == 5, found.voxels == 6], [1, 2]).astype(np.uint8))
 
     with OnnxRuntimeSession(lungs, Options(threads=1)) as session:
-        some, others = windows.split([replace(chest, truth=truth)], [], lungs.spec, session)
-        halves = windows.balanced(some, session, 8), windows.balanced(others, session, 6)
-    (case,) = calibrate(lungs, tmp_path / "net.onnx", halves, replace(ORT, gate=0.999), kept).manifest.agreement
+        halves = choose_windows([replace(chest, truth=truth)], [], session, (8, 6))
+    (case,) = quantise(lungs, tmp_path / "net.onnx", halves, replace(ORT, gate=0.999), kept).manifest.agreement
     assert case["thresholds"] == {"min_dice_ratio": 0.999}
     for name, before in case["reference_dice"].items():
         assert before > 0.9
@@ -176,27 +179,27 @@ def test_true_labels_are_the_gate_where_they_are_given(
 
 def test_the_same_windows_twice_are_refused(lungs: Artifact, halves: Halves, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"both calibrated and judged on(.|\n)*--held-out"):
-        calibrate(lungs, tmp_path / "net.onnx", (halves[0], halves[0]), EASY)
+        quantise(lungs, tmp_path / "net.onnx", (halves[0], halves[0]), EASY)
 
 
 def test_only_fp32_becomes_int8(lungs: Artifact, halves: Halves, kept: Cache, tmp_path: Path) -> None:
-    made = calibrate(lungs, tmp_path / "net.onnx", halves, EASY, kept)
+    made = quantise(lungs, tmp_path / "net.onnx", halves, EASY, kept)
     with pytest.raises(UsageError, match=r"in int8(.|\n)*FP32 ONNX"):
-        calibrate(made, tmp_path / "twice.onnx", halves, EASY)
+        quantise(made, tmp_path / "twice.onnx", halves, EASY)
 
 
 def test_a_file_that_cannot_be_written_leaves_what_was_there(
     lungs: Artifact, halves: Halves, kept: Cache, tmp_path: Path
 ) -> None:
-    calibrate(lungs, tmp_path / "net.onnx", halves, EASY, kept)
+    quantise(lungs, tmp_path / "net.onnx", halves, EASY, kept)
     before = (tmp_path / "net.onnx").read_bytes(), manifest_path(tmp_path / "net.onnx").read_bytes()
     with pytest.raises(AgreementError):
-        calibrate(lungs, tmp_path / "net.onnx", halves, replace(ORT, gate=1.0, max_trials=2), kept)
+        quantise(lungs, tmp_path / "net.onnx", halves, replace(ORT, gate=1.0, max_trials=2), kept)
     assert before == ((tmp_path / "net.onnx").read_bytes(), manifest_path(tmp_path / "net.onnx").read_bytes())
 
 
 def test_the_recipe_is_plain_json(lungs: Artifact, halves: Halves, kept: Cache, tmp_path: Path) -> None:
-    made = calibrate(lungs, tmp_path / "net.onnx", halves, EASY, kept)
+    made = quantise(lungs, tmp_path / "net.onnx", halves, EASY, kept)
     assert json.loads(json.dumps(made.manifest.to_json())) == made.manifest.to_json()
     assert manifest_path(made.path).stat().st_size < 200_000
 
@@ -209,6 +212,6 @@ def test_a_runtime_that_dies_on_a_candidate_is_a_verdict(
     (tmp_path / "crash" / "onnxruntime.py").write_text("import ctypes\nctypes.string_at(0)\n")
     monkeypatch.syspath_prepend(str(tmp_path / "crash"))  # this process has the real one already
     with pytest.raises(AgreementError, match=r"onnxruntime: the runtime crashed: SIGSEGV") as said:
-        calibrate(lungs, tmp_path / "net.onnx", halves, replace(EASY, max_trials=1), kept)
+        quantise(lungs, tmp_path / "net.onnx", halves, replace(EASY, max_trials=1), kept)
     assert "does not hold the gate" in said.value.found
     assert not (tmp_path / "net.onnx").exists()

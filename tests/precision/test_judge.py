@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +10,13 @@ import pytest
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import UsageError
 from medattn_edge.precision.judge import Judge
-from medattn_edge.precision.windows import Scan, Windows, every_window
+from medattn_edge.precision.windows import ScanSource, TiledScan, Windows
 from medattn_edge.spec import ModelSpec
 from medattn_edge.volume import Volume
 
 SPEC = ModelSpec("attention-unet-2d", 1, ("background", "organ"), (16, 16), (16, 16), config={"width": 4})
 LPS = np.eye(4)[[2, 1, 0, 3]]
+RAMP = np.tile(np.linspace(0, 1, 1600, dtype=np.float32).reshape(1, 40, 40), (3, 1, 1))
 
 
 class Threshold(Session):
@@ -30,17 +30,19 @@ class Threshold(Session):
         return np.concatenate([self.level - patches, patches - self.level], axis=1)
 
 
+def every_window(source: ScanSource) -> Windows:
+    scan = TiledScan(source, SPEC)
+    return Windows(scan.cut(scan.tiling.windows))
+
+
 @pytest.fixture(scope="module")
 def windows() -> Windows:
-    ramp = np.tile(np.linspace(0, 1, 1600, dtype=np.float32).reshape(1, 40, 40), (3, 1, 1))
-    volume = Volume(ramp, LPS)
-    return every_window([Scan("ramp", "r", lambda: volume)], SPEC)
+    return every_window(ScanSource("ramp", lambda: Volume(RAMP, LPS)))
 
 
-def with_truth(windows: Windows, level: float) -> Windows:
-    (scan,) = windows.scans
-    labels = Volume((scan.read().voxels > level).astype(np.uint8), LPS)
-    return every_window([replace(scan, truth=lambda _: labels)], SPEC)
+def with_truth(level: float) -> Windows:
+    labels = Volume((level < RAMP).astype(np.uint8), LPS)
+    return every_window(ScanSource("ramp", lambda: Volume(RAMP, LPS), lambda _: labels))
 
 
 def test_the_same_answer_holds_any_gate(windows: Windows) -> None:
@@ -59,7 +61,7 @@ def test_another_answer_fails_with_its_figures(windows: Windows) -> None:
 
 
 def test_true_labels_make_the_gate_a_share_of_the_references_own_dice(windows: Windows) -> None:
-    judge = Judge(Threshold(0.5), with_truth(windows, 0.6), 0.999)
+    judge = Judge(Threshold(0.5), with_truth(0.6), 0.999)
     better, worse = judge.judge(Threshold(0.55)), judge.judge(Threshold(0.45))
     assert better.holds
     assert better.dice > 1
@@ -71,7 +73,7 @@ def test_true_labels_make_the_gate_a_share_of_the_references_own_dice(windows: W
 
 @pytest.mark.parametrize("truth", [False, True])
 def test_logits_that_are_not_finite_fail(windows: Windows, truth: bool) -> None:
-    judge = Judge(Threshold(0.5), with_truth(windows, 0.5) if truth else windows, 0.0)
+    judge = Judge(Threshold(0.5), with_truth(0.5) if truth else windows, 0.0)
     verdict = judge.judge(Threshold(float("nan")))
     assert not verdict.holds
     assert verdict.to_json()["sqnr_db"] is None

@@ -359,8 +359,8 @@ def test_a_profile_or_an_instruction_set_that_is_not_known_is_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["attention-unet-3d-multi", "self-guided"], indirect=True)
 def test_our_own_fp32_exports_are_clean(form: Any, network: Any, tmp_path: Path) -> None:
-    from medattn_edge.export.exporter import ExportSettings
-    from medattn_edge.export.onnx import write
+    from medattn_edge.exporters.exporter import ExportSettings
+    from medattn_edge.exporters.onnx import write
     from medattn_edge.spec import ModelSpec
 
     labels = ("background", *(f"organ_{index}" for index in range(1, form.classes)))

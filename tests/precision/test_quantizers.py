@@ -23,12 +23,18 @@ from medattn_edge.precision.lint.graph import QdqGraph
 from medattn_edge.precision.observe import floating_tensors
 from medattn_edge.precision.onnx_graph import module_of
 from medattn_edge.precision.quantizers import ort
-from medattn_edge.precision.quantizers.quantizer import Calibration, Door, Recipe, doors, fitting_doors
+from medattn_edge.precision.quantizers.quantizer import (
+    Calibration,
+    QuantizationRecipe,
+    Quantizer,
+    fitting_quantizers,
+    quantizers,
+)
 from medattn_edge.precision.statistics import activation_ranges
 from medattn_edge.precision.windows import Windows
 
 Halves = tuple[Windows, Windows]
-DOORS = doors()
+QUANTIZERS = quantizers()
 
 
 def calibration_of(model: Any, patches: Any) -> Calibration:
@@ -51,10 +57,12 @@ def guided_calibration(guided_model: Any, halves: Halves) -> Calibration:
     return calibration_of(guided_model, list(halves[0])[:4])
 
 
-def quantised(door: Door, parent: Artifact, calibration: Calibration, recipe: Recipe, folder: Path) -> Path:
-    files = {suffix: folder / f"net{suffix}" for suffix in (*door.suffixes, *door.companions)}
-    door.quantise(parent, onnx.load(str(parent.path)), calibration, recipe, files)
-    return files[door.suffixes[0]]
+def quantised(
+    quantizer: Quantizer, parent: Artifact, calibration: Calibration, recipe: QuantizationRecipe, folder: Path
+) -> Path:
+    files = {suffix: folder / f"net{suffix}" for suffix in (*quantizer.suffixes, *quantizer.companions)}
+    quantizer.quantise(parent, onnx.load(str(parent.path)), calibration, recipe, files)
+    return files[quantizer.suffixes[0]]
 
 
 def _conv_modules(model: Any) -> Counter[str]:
@@ -85,30 +93,30 @@ def in_openvino(path: Path, patch: np.ndarray) -> np.ndarray:
     return np.array(core.compile_model(str(path), "CPU", settings)(patch)[0])
 
 
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("name", QUANTIZERS)
 @pytest.mark.parametrize("profile", rules.PROFILES)
 def test_what_comes_out_is_near_fp32(
     name: str, profile: str, lungs: Artifact, calibration: Calibration, halves: Halves, tmp_path: Path
 ) -> None:
-    door = DOORS[name]
-    if profile not in door.profiles:
+    quantizer = QUANTIZERS[name]
+    if profile not in quantizer.profiles:
         pytest.skip(f"{name} does not follow the profile {profile}")
-    path = quantised(door, lungs, calibration, Recipe(profile), tmp_path)
+    path = quantised(quantizer, lungs, calibration, QuantizationRecipe(profile), tmp_path)
     patch = halves[1][1]
     expected = in_onnxruntime(lungs.path, patch)
     run = in_openvino if path.suffix == ".xml" else in_onnxruntime
     assert 25 < sqnr(expected, run(path, patch)) < 70
 
 
-@pytest.mark.parametrize("name", [name for name, door in DOORS.items() if ".onnx" in door.suffixes])
+@pytest.mark.parametrize("name", [name for name, quantizer in QUANTIZERS.items() if ".onnx" in quantizer.suffixes])
 @pytest.mark.parametrize(("profile", "isa"), [("tensorrt", "x86-vnni"), *(("cpu", isa) for isa in rules.ISAS)])
 def test_a_graph_passes_the_lint_of_its_profile_and_names_its_modules(
     name: str, profile: str, isa: str, lungs: Artifact, calibration: Calibration, tmp_path: Path
 ) -> None:
-    door = DOORS[name]
-    if profile not in door.profiles or isa not in door.isas:
+    quantizer = QUANTIZERS[name]
+    if profile not in quantizer.profiles or isa not in quantizer.isas:
         pytest.skip(f"{name} does not follow {profile} on {isa}")
-    made = onnx.load(str(quantised(door, lungs, calibration, Recipe(profile, isa), tmp_path)))
+    made = onnx.load(str(quantised(quantizer, lungs, calibration, QuantizationRecipe(profile, isa), tmp_path)))
     onnx.checker.check_model(made, full_check=True)
     assert [one for one in rules.lint(made, profile, isa) if one.severity == "error"] == []
     assert _conv_modules(made) == _conv_modules(onnx.load(str(lungs.path)))
@@ -119,7 +127,7 @@ def test_a_graph_passes_the_lint_of_its_profile_and_names_its_modules(
 def test_the_tensorrt_profile_is_symmetric_and_leaves_small_layers_alone(
     lungs_model: Any, calibration: Calibration
 ) -> None:
-    made = ort.qdq(lungs_model, calibration.ranges(), Recipe("tensorrt"))
+    made = ort.qdq(lungs_model, calibration.ranges(), QuantizationRecipe("tensorrt"))
     graph = QdqGraph(made)
     small = {layer.node for layer in layers(lungs_model) if min(layer.channels) < SMALL_CHANNELS}
     assert 0 < len(small) < len(layers(lungs_model))
@@ -138,7 +146,7 @@ def test_the_tensorrt_profile_is_symmetric_and_leaves_small_layers_alone(
 def test_each_cpu_gets_its_own_numbers(
     isa: str, kind: str, most: int, lungs_model: Any, calibration: Calibration
 ) -> None:
-    graph = QdqGraph(ort.qdq(lungs_model, calibration.ranges(), Recipe("cpu", isa)))
+    graph = QdqGraph(ort.qdq(lungs_model, calibration.ranges(), QuantizationRecipe("cpu", isa)))
     conv = next(node for node in graph.nodes if node.op_type == "Conv" and graph.dequantizer(node, 0) is not None)
     assert graph.quantised_type(graph.dequantizer(conv, 0)) == kind
     weights = [graph.quantised_weights(graph.dequantizer(node, 1)) for node in graph.nodes if node.op_type == "Conv"]
@@ -146,13 +154,13 @@ def test_each_cpu_gets_its_own_numbers(
     assert max(int(np.abs(one).max()) for one in weights if one is not None) > most - 2
 
 
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("name", QUANTIZERS)
 def test_layers_left_in_floating_point_are_not_quantised(
     name: str, lungs: Artifact, lungs_model: Any, calibration: Calibration, tmp_path: Path
 ) -> None:
-    door = DOORS[name]
+    quantizer = QUANTIZERS[name]
     kept = tuple(layer.node for layer in layers(lungs_model)[4:9])
-    path = quantised(door, lungs, calibration, Recipe("cpu", floating=kept), tmp_path)
+    path = quantised(quantizer, lungs, calibration, QuantizationRecipe("cpu", floating=kept), tmp_path)
     if path.suffix == ".onnx":
         graph = QdqGraph(onnx.load(str(path)))
         found = {node.name for node in graph.nodes if node.op_type == "Conv" and graph.dequantizer(node, 1) is None}
@@ -172,23 +180,25 @@ def _plain_convolutions(path: Path) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("name", QUANTIZERS)
 def test_with_every_layer_in_floating_point_nothing_is_rounded(
     name: str, lungs: Artifact, lungs_model: Any, calibration: Calibration, halves: Halves, tmp_path: Path
 ) -> None:
     every = tuple(layer.node for layer in layers(lungs_model))
-    path = quantised(DOORS[name], lungs, calibration, Recipe("cpu", floating=every), tmp_path)
+    path = quantised(QUANTIZERS[name], lungs, calibration, QuantizationRecipe("cpu", floating=every), tmp_path)
     patch = halves[1][1]
     run = in_openvino if path.suffix == ".xml" else in_onnxruntime
     assert sqnr(in_onnxruntime(lungs.path, patch), run(path, patch)) > 100
 
 
-@pytest.mark.parametrize("name", [name for name, door in DOORS.items() if ".onnx" in door.suffixes])
+@pytest.mark.parametrize("name", [name for name, quantizer in QUANTIZERS.items() if ".onnx" in quantizer.suffixes])
 def test_attention_products_and_softmax_stay_floating_point(
     name: str, guided: Artifact, guided_model: Any, guided_calibration: Calibration, tmp_path: Path
 ) -> None:
-    for profile in DOORS[name].profiles:
-        made = onnx.load(str(quantised(DOORS[name], guided, guided_calibration, Recipe(profile), tmp_path)))
+    for profile in QUANTIZERS[name].profiles:
+        made = onnx.load(
+            str(quantised(QUANTIZERS[name], guided, guided_calibration, QuantizationRecipe(profile), tmp_path))
+        )
         graph = QdqGraph(made)
         products = graph.attention_products
         assert len(products) == sum(node.op_type == "MatMul" for node in guided_model.graph.node) > 8
@@ -229,7 +239,7 @@ def test_energies_read_what_stood_before_the_rounding() -> None:
 def test_one_file_of_nncf_says_the_same_in_both_runtimes(
     lungs: Artifact, calibration: Calibration, halves: Halves, tmp_path: Path
 ) -> None:
-    path = quantised(DOORS["nncf-onnx"], lungs, calibration, Recipe("cpu"), tmp_path)
+    path = quantised(QUANTIZERS["nncf-onnx"], lungs, calibration, QuantizationRecipe("cpu"), tmp_path)
     patch = halves[1][2]
     written = in_onnxruntime(path, patch, optimised=False)
     assert sqnr(written, in_onnxruntime(path, patch)) > 30
@@ -239,45 +249,47 @@ def test_one_file_of_nncf_says_the_same_in_both_runtimes(
 def test_nncf_does_not_speak_on_stdout(
     lungs: Artifact, calibration: Calibration, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    quantised(DOORS["nncf-onnx"], lungs, calibration, Recipe("cpu"), tmp_path)
+    quantised(QUANTIZERS["nncf-onnx"], lungs, calibration, QuantizationRecipe("cpu"), tmp_path)
     assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
     ("path", "recipe", "name", "expected"),
     [
-        ("a.onnx", Recipe("cpu"), "", ["nncf-onnx", "onnxruntime"]),
-        ("a.ONNX", Recipe("cpu", method="entropy"), "", ["onnxruntime"]),
-        ("a.onnx", Recipe("cpu", "arm"), "", ["onnxruntime"]),
-        ("a.onnx", Recipe("tensorrt"), "", ["onnxruntime"]),
-        ("a.xml", Recipe("cpu", "arm"), "", ["nncf-openvino"]),
-        ("a.onnx", Recipe("cpu"), "onnxruntime", ["onnxruntime"]),
+        ("a.onnx", QuantizationRecipe("cpu"), "", ["nncf-onnx", "onnxruntime"]),
+        ("a.ONNX", QuantizationRecipe("cpu", method="entropy"), "", ["onnxruntime"]),
+        ("a.onnx", QuantizationRecipe("cpu", "arm"), "", ["onnxruntime"]),
+        ("a.onnx", QuantizationRecipe("tensorrt"), "", ["onnxruntime"]),
+        ("a.xml", QuantizationRecipe("cpu", "arm"), "", ["nncf-openvino"]),
+        ("a.onnx", QuantizationRecipe("cpu"), "onnxruntime", ["onnxruntime"]),
     ],
 )
-def test_the_doors_that_fit_are_found(path: str, recipe: Recipe, name: str, expected: list[str]) -> None:
-    assert [door.name for door in fitting_doors(Path(path), recipe, name)] == expected
+def test_the_doors_that_fit_are_found(path: str, recipe: QuantizationRecipe, name: str, expected: list[str]) -> None:
+    assert [quantizer.name for quantizer in fitting_quantizers(Path(path), recipe, name)] == expected
 
 
 @pytest.mark.parametrize(
     ("path", "recipe", "name", "said"),
     [
-        ("a.onnx", Recipe("cpu"), "modelopt", r"modelopt(.|\n)*nncf-onnx"),
-        ("a.engine", Recipe("cpu"), "", r"\.engine(.|\n)*\.onnx or \.xml"),
-        ("a.xml", Recipe("tensorrt"), "", r"tensorrt(.|\n)*--profile cpu"),
-        ("a.xml", Recipe("cpu", method="entropy"), "", r"entropy(.|\n)*--method minmax"),
-        ("a.xml", Recipe("cpu"), "onnxruntime", r"\.xml(.|\n)*leave --door out"),
-        ("a.onnx", Recipe("cpu", "arm"), "nncf-onnx", r"arm(.|\n)*x86-vnni"),
+        ("a.onnx", QuantizationRecipe("cpu"), "modelopt", r"modelopt(.|\n)*nncf-onnx"),
+        ("a.engine", QuantizationRecipe("cpu"), "", r"\.engine(.|\n)*\.onnx or \.xml"),
+        ("a.xml", QuantizationRecipe("tensorrt"), "", r"tensorrt(.|\n)*--profile cpu"),
+        ("a.xml", QuantizationRecipe("cpu", method="entropy"), "", r"entropy(.|\n)*--method minmax"),
+        ("a.xml", QuantizationRecipe("cpu"), "onnxruntime", r"\.xml(.|\n)*leave --quantizer out"),
+        ("a.onnx", QuantizationRecipe("cpu", "arm"), "nncf-onnx", r"arm(.|\n)*x86-vnni"),
     ],
 )
-def test_what_no_door_can_do_is_refused_with_what_can_be_done(path: str, recipe: Recipe, name: str, said: str) -> None:
+def test_what_no_quantizer_can_do_is_refused_with_what_can_be_done(
+    path: str, recipe: QuantizationRecipe, name: str, said: str
+) -> None:
     with pytest.raises(UsageError, match=said):
-        fitting_doors(Path(path), recipe, name)
+        fitting_quantizers(Path(path), recipe, name)
 
 
 @pytest.mark.parametrize(("profile", "isa", "said"), [("gpu", "x86", "--profile"), ("cpu", "avx2", "--isa")])
 def test_a_recipe_that_nobody_knows_is_refused(profile: str, isa: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        Recipe(profile, isa)
+        QuantizationRecipe(profile, isa)
 
 
 def test_the_sum_that_the_logits_come_from_is_not_rounded_in_openvino(lungs: Artifact, tmp_path: Path) -> None:
@@ -304,7 +316,9 @@ def test_the_sum_that_the_logits_come_from_is_not_rounded_in_openvino(lungs: Art
     onnx.save(model, str(tmp_path / "sum.onnx"))
     patches = list(rng.random((4, 1, 1, 32, 32), dtype=np.float32))
     parent = Artifact(tmp_path / "sum.onnx", lungs.manifest)
-    path = quantised(DOORS["nncf-openvino"], parent, calibration_of(model, patches), Recipe("cpu"), tmp_path)
+    path = quantised(
+        QUANTIZERS["nncf-openvino"], parent, calibration_of(model, patches), QuantizationRecipe("cpu"), tmp_path
+    )
     found = in_openvino(path, patches[0])
     assert 25 < sqnr(in_onnxruntime(parent.path, patches[0]), found) < 70
 

@@ -11,7 +11,6 @@ import onnxruntime
 import pytest
 
 from medattn_edge.errors import UsageError
-from medattn_edge.precision import observe
 from medattn_edge.precision.observe import activations, floating_tensors, ranges
 from medattn_edge.precision.statistics import METHODS, activation_ranges, check_method
 from medattn_edge.precision.windows import Windows
@@ -74,13 +73,10 @@ def test_patches_are_taken_one_by_one_and_forgotten(lungs_model: Any, patches: l
     assert max(alive) <= 3
 
 
-def test_many_tensors_are_watched_in_several_runs(
-    lungs_model: Any, patches: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_tensors_are_watched_in_several_runs(lungs_model: Any, patches: list[Any]) -> None:
     names = floating_tensors(lungs_model)
     whole = ranges(lungs_model, names, patches[:1])
-    monkeypatch.setattr(observe, "ACTIVATION_BYTES", 4 * 2**20)
-    parts = list(activations(lungs_model, names, patches[:1]))
+    parts = list(activations(lungs_model, names, patches[:1], max_bytes=4 * 2**20))
     assert len(parts) > 3
     assert sorted(name for part in parts for name in part) == sorted(names)
     found = ranges(lungs_model, names, patches[:1])

@@ -10,7 +10,7 @@ from torch import nn
 
 from medattn_edge.backends.torch.deprecations import torchscript_is_deprecated
 from medattn_edge.models.blocks import InstanceNorm
-from medattn_edge.rewrites.batch_norm import fold_batch_norms
+from medattn_edge.rewrites.norms_and_activations import fold_batch_norms
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from medattn_edge.export.flops import gflop
+from medattn_edge.exporters.flops import gflop
 from medattn_edge.models import build
 from medattn_edge.models.network import SegmentationNetwork
-from medattn_edge.rewrites import fuse
+from medattn_edge.rewrites import rewrite_network
 from medattn_edge.rewrites.cost import Cost, cost
 from medattn_edge.spec import ModelSpec
 
@@ -46,8 +46,12 @@ def test_the_arithmetic_is_what_an_export_reports(form, network, spec_of):
 def saved(spec):
     """Rewrite -> GFLOP saved, for what is always good; and the GFLOP before and after."""
     network = build(spec)
-    fused = fuse(network, spec=spec)
-    return {one.name: one.gflop_saved for one in fused.plan}, cost(network, spec).gflop, cost(fused.network, spec).gflop
+    rewritten = rewrite_network(network, spec=spec)
+    return (
+        {one.name: one.gflop_saved for one in rewritten.plan},
+        cost(network, spec).gflop,
+        cost(rewritten.network, spec).gflop,
+    )
 
 
 def test_the_published_2d_unet_loses_a_sixth_of_its_arithmetic():

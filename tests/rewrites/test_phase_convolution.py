@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from medattn_edge.rewrites.phase_convolution import PhaseConvolution, ShuffledConvolution, after_nearest, is_doubling
+from medattn_edge.rewrites.upsampling import PhaseConvolution, ShuffledConvolution, after_nearest, is_doubling
 
 SIZES = [(1, 1), (1, 4), (2, 2), (3, 5), (5, 3), (4, 4), (7, 6)]
 

@@ -8,8 +8,8 @@ import pytest
 
 from medattn_edge.backends.compiler import compilers
 from medattn_edge.errors import UsageError
-from medattn_edge.export import exporters
-from medattn_edge.rewrites import ALWAYS_GOOD, changed, defaults, fuse, rewrites
+from medattn_edge.exporters import exporters
+from medattn_edge.rewrites import ALWAYS_GOOD, changed, defaults, rewrite_network, rewrites
 from medattn_edge.rewrites.cost import cost
 from medattn_edge.spec import ModelSpec
 
@@ -58,10 +58,10 @@ def test_a_change_that_contradicts_itself_is_refused():
 def test_what_was_done_is_plain_json_with_what_it_cost_before_and_after(form, network):
     labels = ("background", "organ")
     spec = ModelSpec(form.name, form.channels, labels, form.size, network.stride, outputs=1, config=form.settings)
-    fused = fuse(network, None, spec)
-    assert (fused.before, fused.after) == (cost(network, spec), cost(fused.network, spec))
-    told = json.loads(json.dumps(fused.rewrites))
+    rewritten = rewrite_network(network, None, spec)
+    assert (rewritten.before, rewritten.after) == (cost(network, spec), cost(rewritten.network, spec))
+    told = json.loads(json.dumps(rewritten.rewrites))
     assert [one["name"] for one in told] == ["batch-norm", "nearest-upsampling", "concat-sums"]
-    assert [one["sites"] for one in told] == [len(applied.sites) for applied in fused.plan]
-    assert fused.after.gflop == pytest.approx(fused.before.gflop - sum(one["gflop_saved"] for one in told))
-    assert fuse(network).before is None
+    assert [one["sites"] for one in told] == [len(step.sites) for step in rewritten.plan]
+    assert rewritten.after.gflop == pytest.approx(rewritten.before.gflop - sum(one["gflop_saved"] for one in told))
+    assert rewrite_network(network).before is None

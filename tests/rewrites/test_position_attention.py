@@ -16,8 +16,7 @@ from torch.utils._pytree import tree_leaves
 from medattn_edge.backends.torch.deprecations import torchscript_is_deprecated
 from medattn_edge.errors import UsageError
 from medattn_edge.models.attention import PositionAttention
-from medattn_edge.rewrites.position_attention import FORMS, FoldedPositionAttention
-from medattn_edge.rewrites.position_projections import MergedProjections
+from medattn_edge.rewrites.position_attention import FORMS, FoldedPositionAttention, MergedProjections
 
 SIZES = [(1, 1), (3, 5), (6, 8)]
 ROWS = [1, 7, 16, 48, 100]  # of 48 positions some divide, some do not, one is more than there are
@@ -132,8 +131,8 @@ def test_an_exported_form_is_written_out_for_any_batch(attention, tmp_path, form
     import onnx
     import onnxruntime
 
-    from medattn_edge.export.exporter import ExportSettings
-    from medattn_edge.export.onnx import write
+    from medattn_edge.exporters.exporter import ExportSettings
+    from medattn_edge.exporters.onnx import write
     from medattn_edge.spec import ModelSpec
 
     folded = FoldedPositionAttention(attention, form, rows).float().eval()

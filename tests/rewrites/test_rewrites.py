@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from medattn_edge.errors import UsageError
-from medattn_edge.rewrites import ALWAYS_GOOD, fuse, rewrites
+from medattn_edge.rewrites import ALWAYS_GOOD, rewrite_network, rewrites
 from medattn_edge.rewrites.cost import cost
 
 SAME = 1e-10
@@ -70,8 +70,8 @@ def answers(key, form, known_answers, build_form, image):
     return known_answers[key]
 
 
-def names_of(fused: Any) -> set[str]:
-    return {applied.name for applied in fused.plan}
+def names_of(rewritten: Any) -> set[str]:
+    return {step.name for step in rewritten.plan}
 
 
 @torch.inference_mode()
@@ -96,20 +96,20 @@ def test_every_rewrite_is_listed_here_and_names_its_source():
 def test_a_rewrite_alone_is_the_same_function_where_it_changes_anything(name, key, answers, distance):
     network, cases = answers
     made = {"pixel-shuffle": ("nearest-upsampling", "transposed-convolution")}  # what it starts from
-    fused = fuse(network, (name, *made.get(name, ())))
-    assert (name in names_of(fused)) == (key in CHANGES[name])
+    rewritten = rewrite_network(network, (name, *made.get(name, ())))
+    assert (name in names_of(rewritten)) == (key in CHANGES[name])
     if key in CHANGES[name]:
-        check_same(fused.network, cases, distance)
-        assert all(len(set(one.sites)) == len(one.sites) > 0 for one in fused.plan)
+        check_same(rewritten.network, cases, distance)
+        assert all(len(set(one.sites)) == len(one.sites) > 0 for one in rewritten.plan)
 
 
 @pytest.mark.parametrize("names", [None, ALL_BLOCKED, ALL_BY_OPERATOR], ids=["good", "blocked", "by-operator"])
 def test_all_together_are_the_same_function(key, answers, distance, names):
     network, cases = answers
-    fused = fuse(network, names)
+    rewritten = rewrite_network(network, names)
     wanted = set(ALWAYS_GOOD if names is None else names)
-    assert {name for name in wanted if key in CHANGES[name]} - {"pixel-shuffle"} <= names_of(fused)
-    check_same(fused.network, cases, distance)
+    assert {name for name in wanted if key in CHANGES[name]} - {"pixel-shuffle"} <= names_of(rewritten)
+    check_same(rewritten.network, cases, distance)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -118,28 +118,28 @@ def test_any_choice_is_the_same_function_and_the_order_of_the_names_does_not_mat
     network, cases = answers
     chance = random.Random(seed)
     names = chance.sample(ALL_BLOCKED, k=chance.randrange(3, 10))
-    fused = fuse(network, tuple(names))
-    check_same(fused.network, cases[seed % 2 :][:1], distance)
-    turned = fuse(network, tuple(reversed(names)))
-    assert [one.name for one in turned.plan] == [one.name for one in fused.plan]
+    rewritten = rewrite_network(network, tuple(names))
+    check_same(rewritten.network, cases[seed % 2 :][:1], distance)
+    turned = rewrite_network(network, tuple(reversed(names)))
+    assert [one.name for one in turned.plan] == [one.name for one in rewritten.plan]
 
 
 def test_the_given_network_is_untouched(form, network):
     network.train()
     before = {path: type(module) for path, module in network.named_modules()}
     state = copy.deepcopy(network.state_dict())
-    fused = fuse(network, ALL_BLOCKED).network
-    assert not any(module.training for module in fused.modules())
+    rewritten = rewrite_network(network, ALL_BLOCKED).network
+    assert not any(module.training for module in rewritten.modules())
     with torch.no_grad():
-        for tensor in (*fused.parameters(), *fused.buffers()):
+        for tensor in (*rewritten.parameters(), *rewritten.buffers()):
             tensor.zero_()
     assert {path: type(module) for path, module in network.named_modules()} == before
     assert all(module.training for module in network.modules())
     after = network.state_dict()
     assert list(after) == list(state)
     assert all(torch.equal(after[key], value) for key, value in state.items())
-    assert isinstance(fused, type(network))
-    assert (fused.stride, fused.minimum, fused.attention_names) == (
+    assert isinstance(rewritten, type(network))
+    assert (rewritten.stride, rewritten.minimum, rewritten.attention_names) == (
         network.stride,
         network.minimum,
         network.attention_names,
@@ -148,26 +148,32 @@ def test_the_given_network_is_untouched(form, network):
 
 def test_a_second_time_there_is_nothing_to_do(form, network):
     for names in (None, ALL_BLOCKED):
-        fused = fuse(network, names).network
-        assert fuse(fused, names).plan == ()
+        rewritten = rewrite_network(network, names).network
+        assert rewrite_network(rewritten, names).plan == ()
 
 
 @pytest.mark.parametrize("form", ["self-guided", "attention-unet-2d", "attention-unet-3d-multi"], indirect=True)
 def test_the_plan_adds_up_to_what_the_network_lost(form, network, spec_of):
     spec = spec_of(form, network)
     before = cost(network, spec)
-    fused = fuse(network, ALL_BLOCKED, spec)
-    after = cost(fused.network, spec)
-    assert before.gflop - sum(one.gflop_saved for one in fused.plan) == pytest.approx(after.gflop, rel=1e-12)
-    assert before.mbytes - sum(one.mbytes_saved for one in fused.plan) == pytest.approx(after.mbytes, rel=1e-12)
-    assert all(one.gflop_saved is None and one.mbytes_saved is None for one in fuse(network).plan)
+    rewritten = rewrite_network(network, ALL_BLOCKED, spec)
+    after = cost(rewritten.network, spec)
+    assert before.gflop - sum(one.gflop_saved for one in rewritten.plan) == pytest.approx(after.gflop, rel=1e-12)
+    assert before.mbytes - sum(one.mbytes_saved for one in rewritten.plan) == pytest.approx(after.mbytes, rel=1e-12)
+    assert all(one.gflop_saved is None and one.mbytes_saved is None for one in rewrite_network(network).plan)
 
 
 @ONLY_GUIDED
 def test_what_a_rewrite_needs_comes_with_it_and_first(answers):
     network, _ = answers
-    assert [one.name for one in fuse(network, ("position-blocks",)).plan] == ["position-attention", "position-blocks"]
-    assert [one.name for one in fuse(network, ("attention-inputs",)).plan] == ["batch-norm", "attention-inputs"]
+    assert [one.name for one in rewrite_network(network, ("position-blocks",)).plan] == [
+        "position-attention",
+        "position-blocks",
+    ]
+    assert [one.name for one in rewrite_network(network, ("attention-inputs",)).plan] == [
+        "batch-norm",
+        "attention-inputs",
+    ]
 
 
 def test_every_rewrite_comes_after_what_it_names():
@@ -181,7 +187,7 @@ def test_every_rewrite_comes_after_what_it_names():
 def test_an_unknown_name_is_refused_with_the_known_ones(answers):
     network, _ = answers
     with pytest.raises(UsageError, match="batch-nrom") as caught:
-        fuse(network, ("batch-nrom",))
+        rewrite_network(network, ("batch-nrom",))
     assert "batch-norm" in caught.value.expected
 
 
@@ -189,7 +195,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(answers):
 def test_two_that_exclude_each_other_are_refused(answers):
     network, _ = answers
     with pytest.raises(UsageError, match="exclude each other"):
-        fuse(network, ("position-sdpa", "position-blocks"))
+        rewrite_network(network, ("position-sdpa", "position-blocks"))
 
 
 @pytest.mark.parametrize(
@@ -202,23 +208,23 @@ def test_two_that_exclude_each_other_are_refused(answers):
     indirect=["form"],
 )
 def test_a_network_that_lost_its_training_parts_refuses_to_be_trained(form, name, network, image):
-    fused = fuse(network, (name,)).network
+    rewritten = rewrite_network(network, (name,)).network
     with pytest.raises(UsageError, match="cannot be trained"):
-        fused.training_outputs(image(form, form.size, torch.float32))
+        rewritten.training_outputs(image(form, form.size, torch.float32))
 
 
 @ONLY_GUIDED
 def test_fusing_draws_no_random_numbers(answers):
     network, _ = answers
     state = torch.get_rng_state()
-    fuse(network, ALL_BLOCKED)
+    rewrite_network(network, ALL_BLOCKED)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 @ONLY_GUIDED
 def test_the_maps_at_their_own_resolution_stay(answers):
     network, cases = answers
-    fused = fuse(network, ALL_BLOCKED).network
+    rewritten = rewrite_network(network, ALL_BLOCKED).network
     with torch.inference_mode():
-        for found, wanted in zip(fused.attention(cases[0][0]), network.attention(cases[0][0]), strict=True):
+        for found, wanted in zip(rewritten.attention(cases[0][0]), network.attention(cases[0][0]), strict=True):
             torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-10)

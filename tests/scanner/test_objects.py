@@ -146,6 +146,7 @@ def test_several_threads_read_headers_at_once(tmp_path):
 def test_storage_classes_are_known_by_keyword_and_by_uid():
     assert sop_class_uid("CTImageStorage") == "1.2.840.10008.5.1.4.1.1.2"
     assert sop_class_uid("1.2.840.10008.5.1.4.1.1.2") == "1.2.840.10008.5.1.4.1.1.2"
+    assert sop_class_uid("1.2.840.10008.5.1.4.1.1.29") == "1.2.840.10008.5.1.4.1.1.29"  # a retired storage class
     assert sop_class_uid("1.2.826.0.1.3680043.8.498.1") == "1.2.826.0.1.3680043.8.498.1"
     with pytest.raises(UsageError) as raised:
         sop_class_uid("CTImagesStorage")

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from medattn_edge.errors import InputError
-from medattn_edge.io.dicom.reasons import REASONS as SERIES_REASONS
+from medattn_edge.reasons import SERIES_REASONS
 from medattn_edge.scanner import reasons
 from medattn_edge.scanner.deliver import send
 from medattn_edge.scanner.observe import messages as page_words

@@ -23,7 +23,8 @@ from pydicom import uid
 from medattn_edge.errors import MedattnError, ScanError
 from medattn_edge.io.dicom.pixels import DECODER
 from medattn_edge.io.dicom.seg import Algorithm, write_seg
-from medattn_edge.io.dicom.volume import REASONS, RefusedSeries, Series, read_series, search
+from medattn_edge.io.dicom.volume import RefusedSeries, Series, read_series, search
+from medattn_edge.reasons import SERIES_REASONS
 from medattn_edge.volume import Volume
 from tests.support.dicom_mutations import mutations
 from tests.support.dicom_phantoms import LOSSLESS_JPEG, Stored, real_ct, write_series
@@ -83,7 +84,7 @@ def outcome(folder: Path, out: Path | None) -> str:
         return f"refused {_reason(error)}"
     for series in found:
         if series.reason is not None:
-            if series.reason not in REASONS or not series.detail:
+            if series.reason not in SERIES_REASONS or not series.detail:
                 return f"bug a reason {series.reason!r} with the detail {series.detail!r}"
             told.append(f"refused {series.reason}")
             continue

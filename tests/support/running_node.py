@@ -50,9 +50,10 @@ def tiny_model(randomised: Callable[[Any], Any]) -> Path:
     """A 2-D network of 32 x 32 windows, exported once for the whole session; about half of a real CT becomes organ."""
     import torch
 
-    from medattn_edge.export import ExportSettings, export_network, random_patches
+    from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
     from medattn_edge.models import build
     from medattn_edge.models.checkpoint import Checkpoint
+    from medattn_edge.rewrites import rewrite
     from medattn_edge.spec import Intensity, ModelSpec
 
     spec = ModelSpec(
@@ -72,7 +73,7 @@ def tiny_model(randomised: Callable[[Any], Any]) -> Path:
     atexit.register(shutil.rmtree, folder)
     path = folder / "network.onnx"
     checkpoint = Checkpoint(network, spec, "c" * 64, "medattn_edge", foreign=False, notes={})
-    export_network(checkpoint, path, {"random": random_patches(spec, 1)}, settings=ExportSettings(batch=None))
+    export_fp32(rewrite(checkpoint, ()), path, {"random": random_patches(spec, 1)}, settings=ExportSettings(batch=None))
     return path
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from medattn_edge.io.dicom.reasons import REASONS as SERIES_REASONS
+from medattn_edge.reasons import SERIES_REASONS
 from medattn_edge.scanner.config.node_config import Receive, Tls
 from medattn_edge.scanner.observe.capture import captured
 from medattn_edge.scanner.observe.log import Log

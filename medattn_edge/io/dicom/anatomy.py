@@ -104,9 +104,13 @@ _PAIRED = {"adrenal gland", "breast", "eye", "kidney", "lung", "ovary", "parotid
 
 @dataclass(frozen=True)
 class Anatomy:
-    """How a segment is coded: what kind of thing (category), which one (type), on which side, and in which organ.
+    """How a segment is coded.
 
-    side belongs to the region where there is one: a cyst in the right kidney.
+    Attributes:
+        category: what kind of thing it is.
+        type: which one.
+        side: of the region where there is one, as in a cyst in the right kidney, else of the thing.
+        region: the organ that it is in.
     """
 
     category: Code
@@ -125,8 +129,8 @@ def anatomy_of(name: str, codes: Mapping[str, Code]) -> Anatomy | None:
         return Anatomy(_ABNORMAL if codes[name].value in known else _STRUCTURE, codes[name])
     # A number is a word too: "liver 5" is a part of the liver, and its code is not the liver's.
     words = frozenset(re.findall(r"[^\W_]+", name.lower())) - {"of", "the", "and"}
-    if found := _organ(words):
-        return Anatomy(_STRUCTURE, *found)
+    if organ := _organ(words):
+        return Anatomy(_STRUCTURE, *organ)
     abnormal = [word for word in words if _singular(word) in _ABNORMALITIES]
     if len(abnormal) != 1:
         return None

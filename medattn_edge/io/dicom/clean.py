@@ -22,12 +22,12 @@ def clean_single(headers: Sequence[Any], step: float) -> list[Any]:
     """Clean headers of single-frame instances in slice order, `step` mm apart."""
     clean = []
     for header in headers:
-        made = _anonymous(header)
-        made.add(header["ImagePositionPatient"])
+        single = _anonymous(header)
+        single.add(header["ImagePositionPatient"])
         # The directions may differ in their last digits from slice to slice, where highdicom wants them equal.
-        made.add(headers[0]["ImageOrientationPatient"])
-        made.update(_measures(headers[0], step))
-        clean.append(made)
+        single.add(headers[0]["ImageOrientationPatient"])
+        single.update(_measures(headers[0], step))
+        clean.append(single)
     return clean
 
 
@@ -35,20 +35,20 @@ def clean_multi_frame(header: Any, step: float) -> Any:
     """The clean header of a multi-frame instance, whose frames keep their order."""
     from pydicom.dataset import Dataset
 
-    made, shared, orientation = _anonymous(header), Dataset(), Dataset()
+    clean, shared, orientation = _anonymous(header), Dataset(), Dataset()
     groups = header.PerFrameFunctionalGroupsSequence
     orientation.add(macro(header, 0, "PlaneOrientationSequence")["ImageOrientationPatient"])
     shared.PlaneOrientationSequence = [orientation]
     shared.PixelMeasuresSequence = [_measures(macro(header, 0, "PixelMeasuresSequence"), step)]
-    made.SharedFunctionalGroupsSequence = [shared]
+    clean.SharedFunctionalGroupsSequence = [shared]
     frames = []
     for place in range(len(groups)):
         position, frame = picked(macro(header, place, "PlanePositionSequence"), ("ImagePositionPatient",)), Dataset()
         frame.PlanePositionSequence = [position]
         frames.append(frame)
-    made.PerFrameFunctionalGroupsSequence = frames
-    made.NumberOfFrames = len(groups)
-    return made
+    clean.PerFrameFunctionalGroupsSequence = frames
+    clean.NumberOfFrames = len(groups)
+    return clean
 
 
 def macro(header: Any, place: int, name: str) -> Any:
@@ -61,21 +61,21 @@ def picked(header: Any, keywords: Iterable[str]) -> Any:
     """A dataset of those of the elements that are there."""
     from pydicom.dataset import Dataset
 
-    found = Dataset()
+    chosen = Dataset()
     for keyword in keywords:
         if keyword in header:
-            found.add(header[keyword])
-    return found
+            chosen.add(header[keyword])
+    return chosen
 
 
 def number(item: Any, keyword: str) -> float:
     """The first value of an element, 0 where there is no finite number."""
     try:
         value = item.get(keyword)
-        found = float(value if isinstance(value, int | float | str) else next(iter(value)))
+        first = float(value if isinstance(value, int | float | str) else next(iter(value)))
     except (ValueError, TypeError, StopIteration, OverflowError):
         return 0.0
-    return found if np.isfinite(found) else 0.0
+    return first if np.isfinite(first) else 0.0
 
 
 def _anonymous(header: Any) -> Any:

@@ -14,7 +14,11 @@ MANUFACTURER = "medattn-edge"
 
 
 def highdicom() -> Any:
-    """The package, with the parts that are used; raises MissingDependency."""
+    """The package, with the parts that are used.
+
+    Raises:
+        MissingDependency: when it is not installed.
+    """
     try:
         import highdicom
         import highdicom.sc
@@ -32,8 +36,14 @@ def software_versions(algorithm: Algorithm) -> tuple[str, str]:
 def complete(dataset: Any, source: Source, identity: Identity, texts: Iterable[str]) -> None:
     """Give a new object its patient, study and dates, and take out of it what changes from run to run.
 
-    texts: what this program writes into it. The character set is the source's, so that the patient's name stays the
-    same bytes; it is UTF-8 when the texts need more than ASCII.
+    The character set is the source's, so that the patient's name stays the same bytes; it is UTF-8 when the texts need
+    more than ASCII.
+
+    Args:
+        dataset: the object.
+        source: that it is made from.
+        identity: that its UIDs follow from.
+        texts: what this program writes into it.
     """
     for element in source.identity:
         dataset.add(element)

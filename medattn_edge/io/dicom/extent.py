@@ -16,7 +16,14 @@ _FRAME_HEADERS = (0xC0, 0xC1, 0xC2, 0xC3, 0xF7)
 
 
 def check_start(file: BinaryIO, dataset: Any) -> int:
-    """Read the head of the pixel data element at the file's position; its length, or raise RefusedSeries."""
+    """Read the head of the pixel data element at the file's position.
+
+    Returns:
+        The length that it states, in bytes.
+
+    Raises:
+        RefusedSeries: when there is none, or when it holds floating-point numbers.
+    """
     order = "<" if dataset.original_encoding[1] else ">"
     head = file.read(8 if dataset.original_encoding[0] else 12)
     if len(head) < 8:
@@ -28,7 +35,16 @@ def check_start(file: BinaryIO, dataset: Any) -> int:
 
 
 def check_native(file: BinaryIO, length: int, expected: int) -> None:
-    """length: what the element says; expected: bytes of all frames. Raises RefusedSeries for any difference."""
+    """Check that uncompressed pixel data is whole.
+
+    Args:
+        file: at the first byte of the pixel data.
+        length: what the element says, in bytes.
+        expected: bytes of all frames.
+
+    Raises:
+        RefusedSeries: for any difference.
+    """
     left = os.fstat(file.fileno()).st_size - file.tell()
     if length == _UNDEFINED:
         raise RefusedSeries("unreadable", "uncompressed pixel data of undefined length")
@@ -39,10 +55,18 @@ def check_native(file: BinaryIO, length: int, expected: int) -> None:
 
 
 def check_encapsulated(file: BinaryIO, length: int, frames: int, size: tuple[int, int]) -> None:
-    """Walk the fragments to their end. size: (rows, columns), which every codestream must repeat.
+    """Check that compressed pixel data is whole, fragment by fragment.
 
-    A decoder reserves what the codestream says, so a damaged one could ask for any amount of memory. Raises
-    RefusedSeries.
+    A decoder reserves what the codestream says, so a damaged one could ask for any amount of memory.
+
+    Args:
+        file: at the first byte of the pixel data.
+        length: what the element says.
+        frames: how many are needed.
+        size: (rows, columns), which every codestream must repeat.
+
+    Raises:
+        RefusedSeries: when a fragment is cut off, missing or of another size.
     """
     if length != _UNDEFINED:
         raise RefusedSeries("unreadable", "compressed pixel data of a fixed length")
@@ -73,16 +97,16 @@ def check_encapsulated(file: BinaryIO, length: int, frames: int, size: tuple[int
 def _check_codestream(file: BinaryIO, size: tuple[int, int]) -> None:
     """Compare what a JPEG 2000, JPEG or JPEG-LS stream says of its own size; other fragments say nothing."""
     head = file.read(4)
-    found: tuple[int, int] | None = None
+    stated: tuple[int, int] | None = None
     if head == b"\xff\x4f\xff\x51":
         right, bottom, left, top = struct.unpack(">4L", file.read(20)[4:].ljust(16, b"\0"))
-        found = (bottom - top, right - left)
+        stated = (bottom - top, right - left)
     elif head[:2] == b"\xff\xd8":
         file.seek(-2, os.SEEK_CUR)
-        found = _jpeg_size(file)
-    if found is not None and found != size:
+        stated = _jpeg_size(file)
+    if stated is not None and stated != size:
         raise RefusedSeries(
-            "unreadable", f"a compressed frame of {found[0]}x{found[1]} in a header of {size[0]}x{size[1]}"
+            "unreadable", f"a compressed frame of {stated[0]}x{stated[1]} in a header of {size[0]}x{size[1]}"
         )
 
 

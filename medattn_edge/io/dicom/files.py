@@ -28,8 +28,13 @@ _reading = threading.local()
 
 @dataclass(frozen=True)
 class Listing:
-    """files: what is or claims to be DICOM, sorted. missing: SeriesInstanceUID of each file that a DICOMDIR lists in
-    vain. ignored: how many other files were passed over."""
+    """The files of a path.
+
+    Attributes:
+        files: what is or claims to be DICOM, sorted.
+        missing: the SeriesInstanceUID of each file that a DICOMDIR lists and that is not there.
+        ignored: how many other files were passed over.
+    """
 
     files: tuple[Path, ...]
     missing: tuple[str, ...] = ()
@@ -89,7 +94,10 @@ def is_dicom(path: Path) -> bool:
 def listing(path: Path) -> Listing:
     """The files of a folder (with its folders), of a DICOMDIR, or the file itself.
 
-    A file with a DICOM suffix and no DICOM start is listed, for its refusal to be seen. Raises RefusedSeries.
+    A file with a DICOM suffix and no DICOM start is listed, for its refusal to be seen.
+
+    Raises:
+        RefusedSeries: for a DICOMDIR that cannot be parsed, and for more files than any scan has.
     """
     if not path.is_dir():
         return _medium(path) or Listing((path,))
@@ -97,9 +105,9 @@ def listing(path: Path) -> Listing:
     ignored = 0
     for folder, folders, names in os.walk(path):
         folders.sort()
-        for found in (Path(folder) / name for name in sorted(names)):
-            if is_dicom(found) or (found.suffix.lower() in SUFFIXES and found.is_file()):
-                files.append(found)
+        for file in (Path(folder) / name for name in sorted(names)):
+            if is_dicom(file) or (file.suffix.lower() in SUFFIXES and file.is_file()):
+                files.append(file)
             else:
                 ignored += 1
         if len(files) > MOST_FILES:
@@ -108,7 +116,15 @@ def listing(path: Path) -> Listing:
 
 
 def check_inflated(file: BinaryIO, start: int) -> None:
-    """Raise RefusedSeries when a deflated data set that starts there grows beyond reason, before anything keeps it."""
+    """Check that a deflated data set stays within reason, before anything keeps it.
+
+    Args:
+        file: open for reading.
+        start: where the data set starts.
+
+    Raises:
+        RefusedSeries: when it grows too large or is cut off.
+    """
     file.seek(start)
     inflate, size, block = zlib.decompressobj(-zlib.MAX_WBITS), 0, file.read(1 << 16)
     while block:
@@ -140,13 +156,13 @@ def _medium(path: Path) -> Listing | None:
             meta = pydicom.filereader.read_file_meta_info(path)
             if str(meta.get("MediaStorageSOPClassUID", "")) != DICOMDIR_CLASS:
                 return None
-            found = list(_records(pydicom.dcmread(path)))
+            entries = list(_records(pydicom.dcmread(path)))
         except failures() as error:
             if path.name.upper() != "DICOMDIR":
                 return None  # an object like any other: its own refusal says why
             raise RefusedSeries("unreadable", f"the DICOMDIR cannot be parsed ({type(error).__name__})") from error
-    files = {place: series for place, series in found if place.is_file()}
-    return Listing(tuple(sorted(files)), tuple(series for place, series in found if place not in files))
+    files = {place: series for place, series in entries if place.is_file()}
+    return Listing(tuple(sorted(files)), tuple(series for place, series in entries if place not in files))
 
 
 def _records(directory: Any) -> Iterator[tuple[Path, str]]:

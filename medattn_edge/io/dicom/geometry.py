@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medattn_edge.io.dicom.planes import Plane
+from medattn_edge.io.dicom.planes import ImagePlane
 from medattn_edge.io.dicom.reasons import RefusedSeries
 from medattn_edge.volume import Array
 
@@ -21,14 +21,23 @@ _BESIDE = 0.25  # of a voxel, that a slice may lie off the line of the others
 
 @dataclass(frozen=True)
 class Grid:
-    """planes in slice order, along the normal. affine: a Volume's, of (D, H, W) = slices, rows, columns."""
+    """Slices that form one regular grid.
 
-    planes: tuple[Plane, ...]
+    Attributes:
+        planes: in slice order, along the normal.
+        affine: a Volume's, of (D, H, W) = slices, rows, columns.
+    """
+
+    planes: tuple[ImagePlane, ...]
     affine: Array
 
 
-def grid_of(planes: Sequence[Plane]) -> Grid:
-    """The grid that the slices of one series form; raises RefusedSeries."""
+def grid_of(planes: Sequence[ImagePlane]) -> Grid:
+    """The grid that the slices of one series form.
+
+    Raises:
+        RefusedSeries: when they form none.
+    """
     _check_alike(planes)
     _check_one_volume(planes)
     if len(planes) < 2:
@@ -50,7 +59,7 @@ def grid_of(planes: Sequence[Plane]) -> Grid:
     return Grid(tuple(planes[index] for index in order), affine)
 
 
-def _check_alike(planes: Sequence[Plane]) -> None:
+def _check_alike(planes: Sequence[ImagePlane]) -> None:
     """Sizes, spacing, units and directions are those of the first slice."""
     first = planes[0]
     for number, plane in enumerate(planes[1:], start=2):
@@ -65,7 +74,7 @@ def _check_alike(planes: Sequence[Plane]) -> None:
             raise RefusedSeries("mixed_orientation", f"slice {number} of {len(planes)} points elsewhere")
 
 
-def _check_one_volume(planes: Sequence[Plane]) -> None:
+def _check_one_volume(planes: Sequence[ImagePlane]) -> None:
     volumes = {plane.volume for plane in planes}
     if len(volumes) > 1:
         raise RefusedSeries("several_volumes", f"{len(volumes)} stacks, echoes or time points")

@@ -9,7 +9,7 @@ from typing import Any
 
 from medattn_edge.io.dicom.extent import check_encapsulated, check_native, check_start
 from medattn_edge.io.dicom.files import DEFLATED, DICOMDIR_CLASS, check_inflated, data_set_start, failures, quiet
-from medattn_edge.io.dicom.planes import Plane, planes_of
+from medattn_edge.io.dicom.planes import ImagePlane, planes_of
 from medattn_edge.io.dicom.reasons import RefusedSeries
 from medattn_edge.io.dicom.storage import check_decoder, storage_of
 
@@ -40,7 +40,22 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 @dataclass(frozen=True)
 class Header:
-    """One file. series_uid is "" when it cannot be read; refusal says why the file is no use, None when it is."""
+    """One file; its repr shows no identifier and no free text.
+
+    Attributes:
+        path: of the file.
+        sop_class_uid: "" when it cannot be read, as every text here.
+        sop_instance_uid: of the object.
+        series_uid: of the series that it belongs to.
+        study_uid: of the study.
+        frame_of_reference_uid: of the patient's coordinates.
+        modality: upper-case letters.
+        body_part: for choosing a model.
+        description: of the series.
+        image_type: the values in upper case.
+        planes: every slice, in the order of the frames; empty when it is refused.
+        refusal: why the file cannot be used, None when it can.
+    """
 
     path: Path = field(repr=False)
     sop_class_uid: str = ""
@@ -52,7 +67,7 @@ class Header:
     body_part: str = field(default="", repr=False)
     description: str = field(default="", repr=False)
     image_type: tuple[str, ...] = ()
-    planes: tuple[Plane, ...] = field(default=(), repr=False)
+    planes: tuple[ImagePlane, ...] = field(default=(), repr=False)
     refusal: RefusedSeries | None = None
 
 
@@ -64,7 +79,7 @@ def read_header(path: Path) -> Header | None:
         except RefusedSeries as refusal:
             return Header(path, refusal=refusal)
         except failures() as error:
-            return Header(path, refusal=RefusedSeries("unreadable", f"a file is no DICOM ({type(error).__name__})"))
+            return Header(path, refusal=RefusedSeries("unreadable", f"a file is not DICOM ({type(error).__name__})"))
         sop_class = _text(dataset, "SOPClassUID")
         if DICOMDIR_CLASS in (sop_class, _text(dataset.file_meta, "MediaStorageSOPClassUID")):
             return None
@@ -98,7 +113,7 @@ def _open(path: Path) -> tuple[Any, int]:
         return dataset, file.tell()
 
 
-def _judged(path: Path, dataset: Any, start: int) -> tuple[tuple[Plane, ...], RefusedSeries | None]:
+def _judged(path: Path, dataset: Any, start: int) -> tuple[tuple[ImagePlane, ...], RefusedSeries | None]:
     """The slices of the file, or the reason why there are none."""
     try:
         return _planes(path, dataset, start), None
@@ -108,7 +123,7 @@ def _judged(path: Path, dataset: Any, start: int) -> tuple[tuple[Plane, ...], Re
         return (), RefusedSeries("unreadable", f"the header is damaged ({type(error).__name__})")
 
 
-def _planes(path: Path, dataset: Any, start: int) -> tuple[Plane, ...]:
+def _planes(path: Path, dataset: Any, start: int) -> tuple[ImagePlane, ...]:
     """Every check in turn, so that the first and plainest reason is the one given."""
     sop_class = _text(dataset, "SOPClassUID")
     enhanced = sop_class in ENHANCED
@@ -128,7 +143,7 @@ def _planes(path: Path, dataset: Any, start: int) -> tuple[Plane, ...]:
         for name in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"):
             uid = _text(dataset, name)
             if len(uid) > 64 or not _UID.fullmatch(uid):
-                raise RefusedSeries("blank_uid", f"the {name} is {'no UID' if uid else 'empty'}")
+                raise RefusedSeries("blank_uid", f"the {name} is {'not a UID' if uid else 'empty'}")
         storage = storage_of(dataset, enhanced=enhanced)
         check_decoder(storage)
         if storage.encapsulated:

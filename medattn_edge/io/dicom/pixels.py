@@ -12,7 +12,7 @@ import numpy as np
 
 from medattn_edge.io.dicom.decoder import AS_STORED, Decoder, DecodingError
 from medattn_edge.io.dicom.files import DEFLATED, check_inflated, data_set_start, failures, quiet
-from medattn_edge.io.dicom.planes import Plane
+from medattn_edge.io.dicom.planes import ImagePlane
 from medattn_edge.io.dicom.reasons import RefusedSeries
 from medattn_edge.io.dicom.storage import Storage
 from medattn_edge.volume import Array
@@ -24,10 +24,14 @@ _PYTHON = "pydicom"  # the only decoder that is not C
 DECODER = Decoder()
 
 
-def read_planes(planes: Sequence[Plane], modality: str) -> Array:
-    """(D, H, W) in the order of the planes: int16 when every possible value fits, otherwise float32.
+def read_planes(planes: Sequence[ImagePlane], modality: str) -> Array:
+    """The voxels of slices; padding gets the lowest value of the rest.
 
-    Padding gets the lowest value of the rest. Raises RefusedSeries for pixel data that cannot be decoded.
+    Returns:
+        (D, H, W) in the order of the planes: int16 when every possible value fits, otherwise float32.
+
+    Raises:
+        RefusedSeries: for pixel data that cannot be decoded.
     """
     storage = planes[0].storage
     voxels = np.empty((len(planes), storage.rows, storage.columns), dtype=_type(planes, modality))
@@ -52,13 +56,13 @@ def read_planes(planes: Sequence[Plane], modality: str) -> Array:
     return voxels
 
 
-def _type(planes: Sequence[Plane], modality: str) -> Any:
+def _type(planes: Sequence[ImagePlane], modality: str) -> Any:
     whole = all(float(number).is_integer() for plane in planes for number in (plane.slope, plane.intercept))
     ends = [end * plane.slope + plane.intercept for plane in planes for end in plane.storage.range]
     return np.int16 if whole and min(ends) >= -(1 << 15) and max(ends) < 1 << 15 else np.float32
 
 
-def _decoded(path: Path, run: list[tuple[int, Plane]]) -> Generator[tuple[tuple[int, Plane], Array]]:
+def _decoded(path: Path, run: list[tuple[int, ImagePlane]]) -> Generator[tuple[tuple[int, ImagePlane], Array]]:
     """Each slice of one file with its stored words, as they are in the file."""
     storage = run[0][1].storage
     size = (storage.rows, storage.columns)
@@ -109,7 +113,7 @@ def _padding(stored: Array, storage: Storage) -> Array | None:
     return mask if mask.any() else None
 
 
-def _values(stored: Array, plane: Plane, modality: str) -> Array:
+def _values(stored: Array, plane: ImagePlane, modality: str) -> Array:
     """Stored words to values: the stored bits with their sign, the polarity, the rescaling."""
     storage = plane.storage
     unused = 8 * stored.dtype.itemsize - storage.stored

@@ -23,12 +23,22 @@ _MACROS = (
 
 
 @dataclass(frozen=True)
-class Plane:
-    """One slice: frame `frame` (from 0) of the file `path`.
+class ImagePlane:
+    """One slice (DICOM PS3.3 C.7.6.2): where it lies, and how its stored numbers become values.
 
-    position: LPS mm of the centre of its first voxel. right, down: unit steps along a row and along a column.
-    spacing: mm between (rows, columns). value = stored * slope + intercept. volume: what tells one volume of a series
-    from another (stack, time, echo).
+    Attributes:
+        path: of its file.
+        frame: of that file, from 0.
+        sop_instance_uid: of its object.
+        position: LPS mm of the centre of its first voxel.
+        right: the unit step along a row.
+        down: the unit step along a column.
+        spacing: mm between (rows, columns).
+        slope: value = stored * slope + intercept.
+        intercept: of the same.
+        units: of the values, "" when the header does not say.
+        volume: what tells one volume of a series from another (stack, time, echo).
+        storage: how its voxels are stored.
     """
 
     path: Path = field(repr=False)
@@ -45,8 +55,12 @@ class Plane:
     storage: Storage
 
 
-def planes_of(path: Path, dataset: Any, storage: Storage, *, enhanced: bool) -> tuple[Plane, ...]:
-    """The slices of a file in the order of its frames; raises RefusedSeries."""
+def planes_of(path: Path, dataset: Any, storage: Storage, *, enhanced: bool) -> tuple[ImagePlane, ...]:
+    """The slices of a file in the order of its frames.
+
+    Raises:
+        RefusedSeries: when one has no place, no rescaling, or no description.
+    """
     if not enhanced:
         volume = _words(dataset, "TemporalPositionIdentifier", "EchoNumbers", "DiffusionBValue")
         place = _place(dataset, dataset, dataset)
@@ -71,10 +85,10 @@ _Place = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
 
 def _plane(
     path: Path, frame: int, place: _Place, rescale: tuple[float, float, str], rest: tuple[Any, tuple[str, ...], Storage]
-) -> Plane:
+) -> ImagePlane:
     position, directions, spacing = place
     dataset, volume, storage = rest
-    return Plane(
+    return ImagePlane(
         path,
         frame,
         str(dataset.SOPInstanceUID),
@@ -94,7 +108,7 @@ def _place(position: Any, orientation: Any, measures: Any) -> _Place:
     spacing = _numbers(measures, "PixelSpacing", 2)
     right, down = directions[:3], directions[3:]
     if any(abs(math.hypot(*step) - 1) > 1e-3 for step in (right, down)) or abs(_dot(right, down)) > 1e-3:
-        raise RefusedSeries("no_geometry", f"rows and columns along {right} and {down}, no right angle of unit steps")
+        raise RefusedSeries("no_geometry", f"rows and columns along {right} and {down}, not orthonormal")
     if not all(1e-3 < step < 1e3 for step in spacing):
         raise RefusedSeries("no_geometry", f"a pixel spacing of {spacing} mm")
     unit = tuple(value / math.hypot(*step) for step in (right, down) for value in step)

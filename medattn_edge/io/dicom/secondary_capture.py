@@ -11,12 +11,12 @@ import numpy as np
 
 from medattn_edge.atomic import replacing
 from medattn_edge.errors import UsageError
-from medattn_edge.io.colours import label_colour
 from medattn_edge.io.dicom.derived import MANUFACTURER, complete, highdicom, software_versions
 from medattn_edge.io.dicom.series import Series
 from medattn_edge.io.dicom.source import Frame, Source, lenient, read_source
 from medattn_edge.io.dicom.uids import Algorithm, Identity
-from medattn_edge.io.page import Panel, Row, compose
+from medattn_edge.io.display import display_window, draw_labels, label_name
+from medattn_edge.io.page import Panel, PanelRow, compose
 from medattn_edge.volume import Array, Volume
 
 _LONGEST_SIDE = 620  # pixels of a slice
@@ -26,7 +26,13 @@ _ENDS = ("LPH", "RAF")
 
 @dataclass(frozen=True, eq=False)
 class _Picture:
-    """pixels: uint8 (rows, columns, 3). spacing: mm of one. orientation: where its rows and its columns go."""
+    """A page with one slice.
+
+    Attributes:
+        pixels: uint8 (rows, columns, 3).
+        spacing: mm of one.
+        orientation: where its rows and its columns go.
+    """
 
     pixels: Array
     spacing: float
@@ -42,14 +48,31 @@ def secondary_capture(
     algorithm: Algorithm,
     count: int = 3,
 ) -> tuple[Path, ...]:
-    """Write up to `count` key slices as key_1.dcm, key_2.dcm, ... into a folder that exists; returns them.
+    """Write key slices as key_1.dcm, key_2.dcm, ...
 
-    volume (D, H, W) and labels (D, H, W) lie on the series' grid, in any order of the axes. The key slices are the ones
-    with the most voxels of each label, those of the largest labels first, and then the ones with the most labelled
-    voxels; the middle slice alone when there is none. They are shown as they were acquired, in the scanner's window or
-    from the 1st to the 99th percentile, and each refers to its own slice. The same input gives the same UIDs and bytes.
-    Raises UsageError, ScanError when the series is gone, GeometryError for another grid, OutputError,
-    MissingDependency.
+    The key slices are the ones with the most voxels of each label, those of the largest labels first, and then the ones
+    with the most labelled voxels; only the middle slice when there is none. They are shown as they were acquired, in
+    the scanner's window or from the 1st to the 99th percentile, and each refers to its own slice. The same input gives
+    the same UIDs and bytes.
+
+    Args:
+        folder: that exists.
+        volume: the scan (D, H, W) on the series' grid, in any order of the axes.
+        labels: (D, H, W) on that grid.
+        names: names[value] names a label.
+        series: that the labels belong to.
+        algorithm: that made them.
+        count: how many slices at most.
+
+    Returns:
+        The files, in slice order.
+
+    Raises:
+        UsageError: for a count below 1.
+        ScanError: when the series is gone.
+        GeometryError: for another grid.
+        OutputError: when a file cannot be written.
+        MissingDependency: without highdicom.
     """
     library = highdicom()
     if count < 1:
@@ -58,7 +81,7 @@ def secondary_capture(
     drawn = labels.like(source.grid).voxels
     scan = volume.like(source.grid).voxels
     scan = scan if scan.ndim == 3 else scan[0]
-    window = source.window or _percentiles(scan)
+    window = source.window or display_window(scan)
     identity = Identity(series.series_instance_uid, source.sop_instance_uids, algorithm, "key-slices")
     paths = []
     for number, place in enumerate(key_slices(drawn, count), start=1):
@@ -79,17 +102,8 @@ def key_slices(labels: Array, count: int) -> list[int]:
     by_size = np.argsort(-counts.sum(axis=0), kind="stable")
     busiest = [int(counts[:, label].argmax()) for label in by_size if counts[:, label].any()]
     fullest = np.argsort(-counts.sum(axis=1), kind="stable")
-    found = dict.fromkeys([*busiest, *(int(place) for place in fullest if counts[place].any())])
-    return sorted(list(found)[:count]) or [len(labels) // 2]
-
-
-def _percentiles(scan: Array) -> tuple[float, float]:
-    """The 1st and 99th of a part of the voxels, without the smallest value, which is padding or air."""
-    part = scan[:: max(1, len(scan) // 32), ::2, ::2]
-    part = part[np.isfinite(part)]
-    inside = part[part > part.min()] if part.size else part
-    low, high = np.percentile(inside, (1, 99)) if inside.size else (0.0, 1.0)
-    return float(low), float(max(high, low + 1e-6))
+    places = dict.fromkeys([*busiest, *(int(place) for place in fullest if counts[place].any())])
+    return sorted(list(places)[:count]) or [len(labels) // 2]
 
 
 def _picture(source: Source, place: int, grey: Array, labels: Array, names: Sequence[str]) -> _Picture:
@@ -102,34 +116,19 @@ def _picture(source: Source, place: int, grey: Array, labels: Array, names: Sequ
     rows, columns = (max(8, round(mm * scale)) for mm in size)
     flat = Image.fromarray(grey.astype(np.float32)).resize((columns, rows), Image.Resampling.BILINEAR)
     pixels = np.repeat(255 * np.asarray(flat)[..., None], 3, axis=-1)
-    finer = labels[np.ix_(np.arange(rows) * labels.shape[0] // rows, np.arange(columns) * labels.shape[1] // columns)]
-    for value in np.unique(finer[finer > 0]).tolist():
-        pixels[_border(finer == value)] = label_colour(value)
+    draw_labels(pixels, labels, 0.0, _OUTLINE)
     _, down, across = source.grid.affine[:3, :3].T
     edges = "".join(_end(step) for step in (-across, across, -down, down))
     caption = f"slice {place + 1} of {len(source.frames)}   not for diagnosis"
-    legend = [(int(value), _name(names, value)) for value in np.unique(labels[labels > 0]).tolist()]
-    page = compose([Row([Panel((pixels + 0.5).astype(np.uint8), edges, caption)])], legend, scale)
+    legend = [(int(value), label_name(names, value)) for value in np.unique(labels[labels > 0]).tolist()]
+    page = compose([PanelRow([Panel((pixels + 0.5).astype(np.uint8), edges, caption)])], legend, scale)
     return _Picture(np.asarray(page), 1 / scale, (edges[1], edges[3]))
-
-
-def _border(mask: Array) -> Array:
-    """The outermost pixels of a mask."""
-    inner = mask
-    for _ in range(_OUTLINE):
-        wide = np.pad(inner, 1)
-        inner = inner & wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
-    return mask & ~inner
 
 
 def _end(step: Array) -> str:
     """The letter of the patient's side that a direction (LPS) leads to."""
     axis = int(np.abs(step).argmax())
     return _ENDS[bool(step[axis] < 0)][axis]
-
-
-def _name(names: Sequence[str], value: int) -> str:
-    return names[value] if value < len(names) and names[value] else f"label {value}"
 
 
 def _image(library: Any, picture: _Picture, source: Source, identity: Identity, number: int) -> Any:

@@ -31,8 +31,14 @@ MANY_FRAMES = 400  # above it Weasis shows no segmentation
 class SegFile:
     """A segmentation on disk.
 
-    segments: names, the first being segment 1, those without a voxel too. uncoded: segments of no known anatomy, which
-    are written as tissue. remarks: what a viewer may not like, for people.
+    Attributes:
+        path: of the file.
+        sop_instance_uid: of the object.
+        series_instance_uid: of its own series.
+        segments: names, the first being segment 1, those without a voxel too.
+        frames: how many were written.
+        uncoded: segments of no known anatomy, which are written as tissue.
+        remarks: what a viewer may not like, for people.
     """
 
     path: Path
@@ -54,13 +60,27 @@ def write_seg(
     kind: Kind = "binary",
     codes: Mapping[str, Code] | None = None,
 ) -> SegFile:
-    """Write labels (D, H, W) of a series on its own grid, in any order of the axes; names[value] names a label.
+    """Write the labels of a series; the file appears whole or not at all.
 
-    kind: `binary` has a frame for each slice of each segment, and every viewer knows it; `labelmap` has one for each
-    slice, and is new. Frames without a voxel are left out, segments without one stay listed; when there is no voxel at
-    all, the lowest slice is written empty, because an image needs a frame. Memory: the frames, one by one.
-    The file appears whole or not at all. Raises GeometryError when the grid is not the series', UsageError for labels
-    that no segmentation can hold, ScanError when the series is gone, OutputError, MissingDependency.
+    Frames without a voxel are left out, segments without one stay listed; when there is no voxel at all, the lowest
+    slice is written empty, because an image needs a frame. Memory: the frames, one by one.
+
+    Args:
+        path: to write to.
+        labels: (D, H, W) on the series' own grid, in any order of the axes.
+        names: names[value] names a label.
+        series: that the labels belong to.
+        algorithm: that made them.
+        kind: `binary` has a frame for each slice of each segment, and every viewer knows it; `labelmap` has one for
+            each slice, and is new.
+        codes: of labels, by name; for the others the names of common organs are known.
+
+    Raises:
+        GeometryError: when the grid is not the series'.
+        UsageError: for labels that no segmentation can hold.
+        ScanError: when the series is gone.
+        OutputError: when the file cannot be written.
+        MissingDependency: without highdicom.
     """
     library = highdicom()
     if kind not in KINDS:
@@ -109,7 +129,11 @@ def write_seg(
 
 
 def segment_names(voxels: Array, names: Sequence[str]) -> list[str]:
-    """The names of all labels but the background, as DICOM can hold them; raises UsageError when there are none."""
+    """The names of all labels but the background, as DICOM can hold them.
+
+    Raises:
+        UsageError: when there are none, or more than a segmentation can hold.
+    """
     highest = int(voxels.max())
     if voxels.dtype.kind not in "bu" or highest > 65535 or max(highest, len(names) - 1) < 1:
         raise UsageError(

@@ -15,7 +15,7 @@ from medattn_edge.errors import ScanError
 from medattn_edge.io.dicom.files import Listing, listing
 from medattn_edge.io.dicom.geometry import Grid, grid_of
 from medattn_edge.io.dicom.header import Header, read_header
-from medattn_edge.io.dicom.planes import Plane
+from medattn_edge.io.dicom.planes import ImagePlane
 from medattn_edge.io.dicom.reasons import RefusedSeries
 from medattn_edge.io.dicom.storage import MOST_VOXELS
 
@@ -26,9 +26,19 @@ _FOREIGN = ("not_an_image", "unsupported_modality")
 class Series:
     """Headers of one series; no pixels. Its repr shows no identifier, no file name and no free text.
 
-    files: in slice order when accepted. spacing_mm: (z, y, x), None when refused. reason: None, or a key of REASONS.
-    detail: for people, without identifiers. body_part, description: for choosing a model, never for a log. grid: the
-    slices in order and their affine, None when refused.
+    Attributes:
+        series_instance_uid: "" when no file of it has one.
+        study_instance_uid: of its first file.
+        modality: CT, MR or PT, "" when it cannot be read.
+        sop_class_uid: of its first file.
+        files: in slice order when accepted.
+        body_part: for choosing a model, never for a log.
+        description: for choosing a model, never for a log.
+        slices: how many there are, as far as they can be counted.
+        reason: None, or a code of `medattn_edge.reasons.SERIES_REASONS`.
+        detail: for people, without identifiers.
+        grid: the slices in order and their affine, None when refused.
+        hint: what to do next, where it is not the action of the reason.
     """
 
     series_instance_uid: str = field(repr=False)
@@ -50,13 +60,17 @@ class Series:
         return self.reason is None
 
     def usable_grid(self) -> Grid:
-        """The grid; raises RefusedSeries, with its `reason`, when there is none."""
+        """The grid of an accepted series.
+
+        Raises:
+            RefusedSeries: with the series' `reason`, when there is none.
+        """
         if self.grid is None or self.reason is not None:
             raise RefusedSeries(self.reason or "no_geometry", self.detail, hint=self.hint)
         return self.grid
 
     @property
-    def frames(self) -> tuple[Plane, ...]:
+    def frames(self) -> tuple[ImagePlane, ...]:
         """Every slice in order: path, frame (from 0), sop_instance_uid; empty when refused."""
         return self.grid.planes if self.grid is not None else ()
 
@@ -75,23 +89,42 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Found:
-    """series: ordered by the first file of each. ignored: how many files are no DICOM."""
+class SearchResult:
+    """What a path holds.
+
+    Attributes:
+        series: ordered by the first file of each.
+        ignored: how many files are not DICOM.
+    """
 
     series: tuple[Series, ...]
     ignored: int
 
 
 def series_hash(uid: str, key: bytes = b"") -> str:
-    """12 hexadecimal digits that stand for a series; with a secret key nobody can find the UID by trying."""
+    """What stands for a series outside DICOM.
+
+    Args:
+        uid: the SeriesInstanceUID.
+        key: a secret, with which nobody can find the UID by trying.
+
+    Returns:
+        12 hexadecimal digits.
+    """
     return hmac.new(key, uid.encode(), hashlib.sha256).hexdigest()[:12]
 
 
-def search(path: Path) -> Found:
-    """Every series in a folder (with its folders), a file, or what a DICOMDIR lists; reads headers only.
+def search(path: Path) -> SearchResult:
+    """Every series of a path; reads headers only.
 
-    A damaged file is a refused series of its own, or makes its series refused. Raises ScanError when there is no such
-    path, RefusedSeries for a DICOMDIR that cannot be parsed.
+    A damaged file is a refused series of its own, or makes its series refused.
+
+    Args:
+        path: a folder (with its folders), a file, or a DICOMDIR.
+
+    Raises:
+        ScanError: when there is no such path.
+        RefusedSeries: for a DICOMDIR that cannot be parsed.
     """
     path = Path(path)
     if not path.exists():
@@ -100,16 +133,16 @@ def search(path: Path) -> Found:
 
 
 def series_of(files: Sequence[Path]) -> tuple[Series, ...]:
-    """The series of files wherever they lie and whatever their names are; a file that is no DICOM is a refused one."""
+    """The series of files wherever they lie and whatever their names are; one that is not DICOM is a refused series."""
     return _found(Listing(tuple(sorted(files)))).series
 
 
-def _found(files: Listing) -> Found:
+def _found(files: Listing) -> SearchResult:
     headers = [header for file in files.files if (header := read_header(file)) is not None]
     series = [_series(group, files.missing.count(group[0].series_uid)) for group in _groups(headers)]
     known = {header.series_uid for header in headers}
     series += [_gone(uid, files.missing.count(uid)) for uid in sorted(set(files.missing) - known)]
-    return Found(tuple(series), files.ignored + len(files.files) - len(headers))
+    return SearchResult(tuple(series), files.ignored + len(files.files) - len(headers))
 
 
 def find_series(path: Path) -> tuple[Series, ...]:
@@ -165,7 +198,7 @@ def _grid(headers: list[Header], missing: int) -> Grid:
     refusals = [header.refusal for header in headers if header.refusal is not None]
     foreign = sum(refusal.reason in _FOREIGN for refusal in refusals)
     if 0 < foreign < len(headers):
-        raise RefusedSeries("mixed_series", f"{foreign} of {len(headers)} objects are no slices of a scan")
+        raise RefusedSeries("mixed_series", f"{foreign} of {len(headers)} objects are not slices of a scan")
     if refusals:
         rest = f", and {len(refusals) - 1} more" if len(refusals) > 1 else ""
         raise RefusedSeries(refusals[0].reason, refusals[0].detail + rest, hint=refusals[0].hint)

@@ -24,7 +24,7 @@ from medattn_edge.io.dicom.clean import (
 )
 from medattn_edge.io.dicom.files import failures, quiet
 from medattn_edge.io.dicom.header import ENHANCED
-from medattn_edge.io.dicom.planes import Plane
+from medattn_edge.io.dicom.planes import ImagePlane
 from medattn_edge.io.dicom.reasons import RefusedSeries
 from medattn_edge.io.dicom.series import Series
 from medattn_edge.volume import Array, Volume
@@ -60,7 +60,12 @@ _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One slice: the header of its instance, and its number there, from 1; 0 for a single-frame instance."""
+    """One slice.
+
+    Attributes:
+        header: of its instance.
+        number: in that instance, from 1; 0 for a single-frame instance.
+    """
 
     header: Any
     number: int
@@ -70,12 +75,15 @@ class Frame:
 class Source:
     """A series as the origin of derived objects.
 
-    frames: in slice order along the normal; their headers hold geometry and UIDs, and nothing of the patient. grid: a
-    Volume of that order, (D, H, W) = slices, rows, columns, whose voxels mean nothing. identity: the elements of the
-    patient and the study, and the character set. date, time: the latest content date and time of the instances, or of
-    the acquisition, the series, the study where there is none, or 1900: what is derived carries them too, so that doing
-    it again gives the same bytes. window: low and high of the scanner's own grey scale, or None. series_number: 0 where
-    there is none.
+    Attributes:
+        frames: in slice order along the normal; their headers hold geometry and UIDs, and nothing of the patient.
+        grid: a Volume of that order, (D, H, W) = slices, rows, columns, whose voxels mean nothing.
+        identity: the elements of the patient and the study, and the character set.
+        date: the latest content date of the instances, or of the acquisition, the series, the study where there is
+            none, or 1900: what is derived carries it too, so that doing it again gives the same bytes.
+        time: of that date.
+        window: low and high of the scanner's own grey scale, or None.
+        series_number: 0 where there is none.
     """
 
     frames: tuple[Frame, ...]
@@ -100,21 +108,24 @@ class Source:
 def read_source(series: Series) -> Source:
     """The headers of an accepted series, without its pixels; the grid is the series' own.
 
-    Raises RefusedSeries for a refused series and for a damaged header, ScanError when an instance is gone or another
-    one than it was, or the series has several multi-frame instances. No message has a name, a number or a UID in it.
+    No message has a name, a number or a UID in it.
+
+    Raises:
+        RefusedSeries: for a refused series and for a damaged header.
+        ScanError: when an instance is gone or another one than it was, or the series has several multi-frame instances.
     """
     planes, affine = series.usable_grid().planes, series.usable_grid().affine
     with lenient():
         try:
-            found = {path: _header(path, place) for place, path in enumerate(series.files, start=1)}
-            if series.sop_class_uid in ENHANCED and len(found) > 1:
+            headers = {path: _header(path, place) for place, path in enumerate(series.files, start=1)}
+            if series.sop_class_uid in ENHANCED and len(headers) > 1:
                 raise ScanError(
-                    f"the series has {len(found)} multi-frame instances",
+                    f"the series has {len(headers)} multi-frame instances",
                     expected="one multi-frame instance, or one instance per slice",
                     hint="write the labels as .nii.gz or .seg.nrrd",
                 )
-            _check_unchanged(planes, found)
-            return _source(series, planes, affine, [found[plane.path] for plane in planes])
+            _check_unchanged(planes, headers)
+            return _source(series, planes, affine, [headers[plane.path] for plane in planes])
         except failures() as error:
             raise RefusedSeries("unreadable", f"a header is damaged ({type(error).__name__})") from error
 
@@ -153,18 +164,18 @@ def _header(path: Path, place: int) -> Any:
         ) from error
 
 
-def _check_unchanged(planes: Sequence[Plane], found: Mapping[Path, Any]) -> None:
+def _check_unchanged(planes: Sequence[ImagePlane], headers: Mapping[Path, Any]) -> None:
     for place, plane in enumerate(planes, start=1):
-        header = found[plane.path]
+        header = headers[plane.path]
         if header.get("SOPInstanceUID") != plane.sop_instance_uid:
             raise ScanError(
-                f"slice {place} of the series is another one than when it was found",
-                expected="the files of the series as they were found",
+                f"slice {place} of the series is another one than when it was headers",
+                expected="the files of the series as they were headers",
                 hint="keep the series as it is until its results are written",
             )
 
 
-def _source(series: Series, planes: Sequence[Plane], affine: Array, headers: Sequence[Any]) -> Source:
+def _source(series: Series, planes: Sequence[ImagePlane], affine: Array, headers: Sequence[Any]) -> Source:
     """headers: of each plane's instance, in slice order."""
     enhanced = series.sop_class_uid in ENHANCED
     size = planes[0].storage.rows, planes[0].storage.columns
@@ -184,10 +195,10 @@ def _source(series: Series, planes: Sequence[Plane], affine: Array, headers: Seq
 
 def _date(headers: Sequence[Any]) -> tuple[str, str]:
     for kind in _KINDS_OF_DATE:
-        found = [(str(header.get(f"{kind}Date") or ""), str(header.get(f"{kind}Time") or "")) for header in headers]
-        found = [(date, time if _TIME.fullmatch(time) else "000000") for date, time in found if _DATE.fullmatch(date)]
-        if found:
-            return max(found)
+        dates = [(str(header.get(f"{kind}Date") or ""), str(header.get(f"{kind}Time") or "")) for header in headers]
+        dates = [(date, time if _TIME.fullmatch(time) else "000000") for date, time in dates if _DATE.fullmatch(date)]
+        if dates:
+            return max(dates)
     return "19000101", "000000"
 
 

@@ -19,7 +19,21 @@ _INSTALL = "pip install 'medattn-edge[dicom-codecs]'"
 
 @dataclass(frozen=True)
 class Storage:
-    """padding: the stored values (low, high) that stand for no value, None when there are none. plugin: the decoder."""
+    """How one file stores its voxels.
+
+    Attributes:
+        syntax: the UID of the transfer syntax.
+        encapsulated: whether the frames are compressed.
+        rows: of a slice.
+        columns: of a slice.
+        frames: of the file.
+        allocated: bits of a stored word.
+        stored: bits of it that are used.
+        signed: whether they have a sign.
+        photometric: MONOCHROME1 or MONOCHROME2.
+        padding: the stored values (low, high) that stand for no value, None when there are none.
+        plugin: pydicom's name of the decoder, "" when none is needed or none is there.
+    """
 
     syntax: str
     encapsulated: bool
@@ -46,7 +60,11 @@ class Storage:
 
 
 def storage_of(dataset: Any, *, enhanced: bool) -> Storage:
-    """The storage of a file's header; raises RefusedSeries for what no scanner writes."""
+    """The storage of a file's header.
+
+    Raises:
+        RefusedSeries: for what no scanner writes.
+    """
     from pydicom.uid import UID
 
     uid = UID(str(dataset.file_meta.get("TransferSyntaxUID") or ""))
@@ -82,7 +100,11 @@ def storage_of(dataset: Any, *, enhanced: bool) -> Storage:
 
 
 def check_decoder(storage: Storage) -> None:
-    """Raise RefusedSeries when nothing that is installed can decode the series."""
+    """Check that something that is installed can decode the series.
+
+    Raises:
+        RefusedSeries: when nothing can; it says what to install.
+    """
     from pydicom.uid import UID, AllTransferSyntaxes
 
     uid = UID(storage.syntax)

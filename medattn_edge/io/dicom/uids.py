@@ -15,10 +15,16 @@ _LONGEST = 64  # characters of DICOM's long strings
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What made a segmentation. Raises UsageError for texts that DICOM cannot hold.
+    """What made a segmentation.
 
-    name and version: 1 to 64 characters. model_sha256: of the artifact, 64 hexadecimal digits. settings: what else
-    decides the labels, such as "overlap=0.5"; another text is another identity.
+    Attributes:
+        name: 1 to 64 characters.
+        version: 1 to 64 characters.
+        model_sha256: of the artifact, 64 hexadecimal digits.
+        settings: what else decides the labels, such as "overlap=0.5"; another text is another identity.
+
+    Raises:
+        UsageError: for texts that DICOM cannot hold.
     """
 
     name: str
@@ -45,7 +51,14 @@ class Algorithm:
 
 @dataclass(frozen=True)
 class Identity:
-    """The input, the model and the kind of object: what the UIDs of an object follow from."""
+    """What the UIDs of an object follow from.
+
+    Attributes:
+        series_instance_uid: of the input.
+        sop_instance_uids: of all its instances, in any order.
+        algorithm: that made the object.
+        kind: of the object.
+    """
 
     series_instance_uid: str
     sop_instance_uids: tuple[str, ...]

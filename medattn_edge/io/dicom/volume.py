@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from medattn_edge.errors import ScanError
-from medattn_edge.io.dicom.files import SUFFIXES, is_dicom
 from medattn_edge.io.dicom.pixels import read_planes
-from medattn_edge.io.dicom.planes import Plane
-from medattn_edge.io.dicom.reasons import REASONS, RefusedSeries
-from medattn_edge.io.dicom.series import Found, Series, find_series, search, series_hash, series_of
-from medattn_edge.io.format import Format
+from medattn_edge.io.dicom.planes import ImagePlane
+from medattn_edge.io.dicom.reasons import RefusedSeries
+from medattn_edge.io.dicom.series import SearchResult, Series, find_series, search, series_hash, series_of
 from medattn_edge.volume import Volume
 
 
@@ -19,7 +17,10 @@ def read_series(series: Series) -> Volume:
 
     Values are rescaled (HU for CT), int16 when every possible one fits, otherwise float32. MONOCHROME1 is turned round,
     except where the values are physical (CT, PET): there it says only how to show them. Padding gets the lowest value
-    of the rest. Raises RefusedSeries, with its `reason`, for a refused series and for pixel data that is damaged.
+    of the rest.
+
+    Raises:
+        RefusedSeries: with its `reason`, for a refused series and for pixel data that is damaged.
     """
     grid = series.usable_grid()
     return Volume(read_planes(grid.planes, series.modality), grid.affine)
@@ -28,21 +29,23 @@ def read_series(series: Series) -> Volume:
 def choose_series(path: Path, wanted: str = "") -> Series:
     """The series of a folder or file whose hash begins with `wanted`; without, the only one that is accepted.
 
-    Raises ScanError, listing the series, when there is none or more than one, or when a file beside the only one is
-    damaged and may belong to it; RefusedSeries when the one that was meant is refused.
+    Raises:
+        ScanError: listing the series, when there is none or more than one, or when a file beside the only one is
+            damaged and may belong to it.
+        RefusedSeries: when the one that was meant is refused.
     """
-    found = search(path)
-    if not found.series:
+    listed = search(path)
+    if not listed.series:
         where = "a folder without DICOM files" if path.is_dir() else "no DICOM file"
         raise ScanError(
-            f"{path} is {where} ({found.ignored} others)",
+            f"{path} is {where} ({listed.ignored} others)",
             expected="a DICOM series",
             hint=f"medattn-edge inspect '{path}'",
         )
-    meant = [one for one in found.series if one.hash.startswith(wanted.lower())] if wanted else list(found.series)
+    meant = [one for one in listed.series if one.hash.startswith(wanted.lower())] if wanted else list(listed.series)
     if not meant:
         raise ScanError(
-            f"{path} has no series {wanted!r}: {'; '.join(_line(one) for one in found.series)}",
+            f"{path} has no series {wanted!r}: {'; '.join(_line(one) for one in listed.series)}",
             expected="the first digits of a series' hash",
             hint=f"medattn-edge inspect '{path}'",
         )
@@ -56,7 +59,7 @@ def choose_series(path: Path, wanted: str = "") -> Series:
     several = f"{len(accepted)} series that can be read"
     what = several if len(accepted) != 1 else "damaged files beside its series"
     raise ScanError(
-        f"{path} has {what}: {'; '.join(_line(one) for one in found.series)}",
+        f"{path} has {what}: {'; '.join(_line(one) for one in listed.series)}",
         expected="one series",
         hint=f"--series {accepted[0].hash}" if accepted else f"medattn-edge inspect '{path}'",
     )
@@ -68,21 +71,10 @@ def _line(series: Series) -> str:
     return name if series.accepted else f"{name} ({series.reason})"
 
 
-def _read(path: Path) -> Volume:
-    return read_series(choose_series(path))
-
-
-def _claims(path: Path) -> bool:
-    return path.is_dir() or is_dicom(path)
-
-
-FORMAT = Format("dicom", SUFFIXES, "dicom", ("pydicom",), _read, None, None, claims=_claims)
-
 __all__ = [
-    "REASONS",
-    "Found",
-    "Plane",
+    "ImagePlane",
     "RefusedSeries",
+    "SearchResult",
     "Series",
     "choose_series",
     "find_series",

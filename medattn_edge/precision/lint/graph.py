@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from medattn_edge.precision.onnx_graph import MODULE, Graph
-
-if TYPE_CHECKING:
-    pass
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -22,7 +19,12 @@ _WEIGHTING = LAYOUT | {QUANTIZE, DEQUANTIZE, "Cast", "Dropout"}
 
 
 class Fault(NamedTuple):
-    """What a rule found: the node (a NodeProto), or None for the graph as a whole, and why."""
+    """What a rule has found.
+
+    Attributes:
+        node: a NodeProto, or None for the graph as a whole.
+        reason: what is wrong.
+    """
 
     node: Any
     reason: str
@@ -131,8 +133,8 @@ class QdqGraph(Graph):
     @cached_property
     def attention_products(self) -> list[Any]:
         """The products that feed a Softmax, and those that its weights are used in."""
-        found = [*self.energies, *self._around_softmax(_WEIGHTING, up=False)]
-        return list({id(node): node for node in found}.values())
+        products = [*self.energies, *self._around_softmax(_WEIGHTING, up=False)]
+        return list({id(node): node for node in products}.values())
 
     def source(self, name: str) -> str:
         """The tensor that a view, a cast or a quantised copy shows."""

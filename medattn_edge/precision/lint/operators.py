@@ -91,10 +91,10 @@ def opset(graph: QdqGraph, isa: str) -> Faults:
 def free_sizes(graph: QdqGraph, isa: str) -> Faults:
     """An input with a free size other than the batch."""
     for value in graph.inputs_of_graph:
-        found = sizes(value)
-        if min(found[1:], default=1) < 1:
-            shape = ", ".join("free" if size < 1 else str(size) for size in found)
-            yield Fault(None, f"the input {value.name} is ({shape}): only N may be free")
+        shape = sizes(value)
+        if min(shape[1:], default=1) < 1:
+            text = ", ".join("free" if size < 1 else str(size) for size in shape)
+            yield Fault(None, f"the input {value.name} is ({text}): only N may be free")
 
 
 def control(graph: QdqGraph, isa: str) -> Faults:
@@ -135,17 +135,17 @@ def transposed_3d(graph: QdqGraph, isa: str) -> Faults:
 def half_ports(graph: QdqGraph, isa: str) -> Faults:
     """An input or an output that is not FP32."""
     for value in (*graph.inputs_of_graph, *graph.model.graph.output):
-        found = graph.type_of(value.name)
-        if found in (*_HALVES, "DOUBLE"):
-            yield Fault(graph.producer.get(value.name), f"{value.name} is {found}, and sessions exchange FP32")
+        kind = graph.type_of(value.name)
+        if kind in (*_HALVES, "DOUBLE"):
+            yield Fault(graph.producer.get(value.name), f"{value.name} is {kind}, and sessions exchange FP32")
 
 
 def half_islands(graph: QdqGraph, isa: str) -> Faults:
     """What must be computed in FP32 computed in half precision."""
     for node in graph.select(*ISLANDS):
-        found = graph.type_of(node.input[0])
-        if found in _HALVES:
-            yield Fault(node, f"this {node.op_type} is computed in {found}")
+        kind = graph.type_of(node.input[0])
+        if kind in _HALVES:
+            yield Fault(node, f"this {node.op_type} is computed in {kind}")
 
 
 def half_energy(graph: QdqGraph, isa: str) -> Faults:

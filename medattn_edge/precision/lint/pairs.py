@@ -69,11 +69,11 @@ def number_type(allowed: tuple[str, ...], runtime: str) -> Callable[[QdqGraph, s
 
     def find(graph: QdqGraph, isa: str) -> Faults:
         for node in graph.quantisers:
-            found = graph.quantised_type(node)
-            weights_only = found == "INT4" and graph.has_constant_data(node)
-            known = found in allowed and (found != "INT4" or weights_only)
-            if not known and found not in ("", "UINT8", "INT32"):
-                yield Fault(node, f"it quantises to {found}, for which {runtime} has no kernel here")
+            kind = graph.quantised_type(node)
+            weights_only = kind == "INT4" and graph.has_constant_data(node)
+            known = kind in allowed and (kind != "INT4" or weights_only)
+            if not known and kind not in ("", "UINT8", "INT32"):
+                yield Fault(node, f"it quantises to {kind}, for which {runtime} has no kernel here")
 
     return find
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from medattn_edge.errors import InputError, UsageError
-from medattn_edge.precision.lint import operators as operators
-from medattn_edge.precision.lint import pairs as pairs
+from medattn_edge.precision.lint import operators, pairs
 from medattn_edge.precision.lint.graph import Fault, QdqGraph
 
 if TYPE_CHECKING:
@@ -21,14 +20,20 @@ if TYPE_CHECKING:
 PROFILES = ("cpu", "tensorrt")
 ISAS = ("x86-vnni", "x86", "arm")
 Severity = Literal["error", "warning"]
-_TOLD = 3  # findings that `check` names
+_NAMED = 3  # findings that `check` names
 
 
 @dataclass(frozen=True)
 class Finding:
     """What a rule has against a graph.
 
-    node: its name, empty for the graph as a whole. module: the path of the PyTorch module that it serves.
+    Attributes:
+        rule: its name.
+        severity: error or warning.
+        node: its name, empty for the graph as a whole.
+        module: the path of the PyTorch module that it serves.
+        reason: what is wrong.
+        remedy: what to do.
     """
 
     rule: str
@@ -41,7 +46,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Rule:
-    """find: graph, instruction set -> faults. severity: profile -> how bad; a profile that is not named allows it."""
+    """One rule of the lint.
+
+    Attributes:
+        name: that findings have.
+        find: graph, instruction set -> faults.
+        severity: profile -> how bad; a profile that is not named allows it.
+        remedy: what to do about it.
+    """
 
     name: str
     find: Callable[[QdqGraph, str], Iterator[Fault]]
@@ -90,8 +102,13 @@ RULES = (
 def lint(model: ModelProto, profile: str, isa: str = "x86-vnni") -> tuple[Finding, ...]:
     """What the rules of a profile have against a model, errors first; the file and this host play no part in it.
 
-    profile: one of PROFILES. isa: of the CPU that will run it, one of ISAS; the profile tensorrt does not look at it.
-    Raises UsageError for a profile or an isa that is not known.
+    Args:
+        model: the graph.
+        profile: one of PROFILES.
+        isa: of the CPU that will run it, one of ISAS; the profile tensorrt does not look at it.
+
+    Raises:
+        UsageError: a profile or an isa that is not known.
     """
     for what, value, known in (("profile", profile, PROFILES), ("instruction set", isa, ISAS)):
         if value not in known:
@@ -101,28 +118,28 @@ def lint(model: ModelProto, profile: str, isa: str = "x86-vnni") -> tuple[Findin
                 hint=f"--{'isa' if known is ISAS else 'profile'} {known[0]}",
             )
     graph = QdqGraph(model)
-    found = [
+    findings = [
         _finding(graph, rule, rule.severity[profile], fault)
         for rule in RULES
         if profile in rule.severity
         for fault in rule.find(graph, isa)
     ]
-    return tuple(sorted(found, key=lambda finding: finding.severity))
+    return tuple(sorted(findings, key=lambda finding: finding.severity))
 
 
 def check(model: ModelProto, profile: str, isa: str = "x86-vnni") -> tuple[Finding, ...]:
     """The warnings about a model that is about to be built or run; raises InputError when there are errors."""
-    found = lint(model, profile, isa)
-    errors = [finding for finding in found if finding.severity == "error"]
+    findings = lint(model, profile, isa)
+    errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
-        told = "; ".join(f"{_where(one)}: {one.reason} [{one.rule}] ({one.remedy})" for one in errors[:_TOLD])
-        more = f"; and {len(errors) - _TOLD} more" if len(errors) > _TOLD else ""
+        named = "; ".join(f"{_where(one)}: {one.reason} [{one.rule}] ({one.remedy})" for one in errors[:_NAMED])
+        more = f"; and {len(errors) - _NAMED} more" if len(errors) > _NAMED else ""
         raise InputError(
-            f"the graph breaks the {profile} rules: {told}{more}",
+            f"the graph breaks the {profile} rules: {named}{more}",
             expected="a graph without errors",
             hint=f"medattn-edge lint NAME.onnx --profile {profile}",
         )
-    return found
+    return findings
 
 
 def _finding(graph: QdqGraph, rule: Rule, severity: Severity, fault: Fault) -> Finding:

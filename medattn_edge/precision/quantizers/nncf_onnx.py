@@ -7,31 +7,29 @@ from pathlib import Path
 from typing import Any
 
 from medattn_edge.artifact import Artifact
-from medattn_edge.precision.attention_paths import spare_energies
+from medattn_edge.precision.attention_paths import finish
 from medattn_edge.precision.layers import attention_products, with_idle_nodes
-from medattn_edge.precision.onnx_graph import in_order, name_new_nodes
 from medattn_edge.precision.quantizers.nncf_quantise import METHODS, quantised
-from medattn_edge.precision.quantizers.quantizer import Calibration, Door, Recipe
+from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, Quantizer
 
 
-def quantise(parent: Artifact, model: Any, calibration: Calibration, recipe: Recipe, files: Mapping[str, Path]) -> None:
+def quantise(
+    parent: Artifact, model: Any, calibration: Calibration, recipe: QuantizationRecipe, files: Mapping[str, Path]
+) -> None:
     """Write the Q/DQ graph of an FP32 ModelProto to files[".onnx"]."""
     import onnx
 
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
-    made = quantised(
+    quantized = quantised(
         copied, calibration, recipe, [*attention_products(model), *with_idle_nodes(model, recipe.floating)]
     )
-    spare_energies(made)
-    in_order(made)
-    name_new_nodes(made)
-    made.producer_name, made.producer_version = "medattn-edge", ""
-    del made.metadata_props[:]
-    onnx.save(made, str(files[".onnx"]))
+    finish(quantized)
+    del quantized.metadata_props[:]
+    onnx.save(quantized, str(files[".onnx"]))
 
 
-DOOR = Door(
+QUANTIZER = Quantizer(
     name="nncf-onnx",
     suffixes=(".onnx",),
     profiles=("cpu",),

@@ -1,4 +1,4 @@
-"""FakeQuantize by NNCF on the OpenVINO model: an IR for OpenVINO alone, the fastest and closest one in 3-D."""
+"""FakeQuantize by NNCF on the OpenVINO model: an IR for OpenVINO only, the fastest and closest one in 3-D."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from medattn_edge.backends.openvino.attention import fuse_attention
 from medattn_edge.backends.openvino.library import imported
 from medattn_edge.precision.layers import attention_products, with_idle_nodes
 from medattn_edge.precision.quantizers.nncf_quantise import METHODS, quantised
-from medattn_edge.precision.quantizers.quantizer import Calibration, Door, Recipe
+from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, Quantizer
 
 
-def quantise(parent: Artifact, model: Any, calibration: Calibration, recipe: Recipe, files: Mapping[str, Path]) -> None:
+def quantise(
+    parent: Artifact, model: Any, calibration: Calibration, recipe: QuantizationRecipe, files: Mapping[str, Path]
+) -> None:
     """Write the IR of the parent's graph, quantised, to files[".xml"] and files[".bin"], which share one stem."""
     ov = imported()
     read = ov.Core().read_model(str(parent.path))
     fused = fuse_attention(read)
     floating = names_in(read, model, (*attention_products(model), *with_idle_nodes(model, recipe.floating)))
-    made = quantised(read, calibration, recipe, [*fused, *floating])
-    ov.save_model(made, str(files[".xml"]), compress_to_fp16=False)
+    quantized = quantised(read, calibration, recipe, [*fused, *floating])
+    ov.save_model(quantized, str(files[".xml"]), compress_to_fp16=False)
 
 
 def names_in(read: Any, model: Any, nodes: tuple[str, ...]) -> list[str]:
@@ -35,7 +37,7 @@ def names_in(read: Any, model: Any, nodes: tuple[str, ...]) -> list[str]:
     return [name for name in (op.get_friendly_name() for op in read.get_ordered_ops()) if name in wanted]
 
 
-DOOR = Door(
+QUANTIZER = Quantizer(
     name="nncf-openvino",
     suffixes=(".xml",),
     companions=(".bin",),

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from medattn_edge.backends.openvino.library import imported_nncf
-from medattn_edge.precision.quantizers.quantizer import Calibration, Recipe
+from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe
 
 METHODS = ("minmax", "percentile")
 
 
-def quantised(model: Any, calibration: Calibration, recipe: Recipe, floating: list[str]) -> Any:
+def quantised(model: Any, calibration: Calibration, recipe: QuantizationRecipe, floating: list[str]) -> Any:
     """The quantised form of a ModelProto or an openvino.Model; `floating` are the names of nodes to leave alone.
 
     Activations asymmetric where they are signed, weights symmetric per output channel. Patches are taken one by one.

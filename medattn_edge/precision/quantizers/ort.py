@@ -9,29 +9,37 @@ from typing import Any
 import numpy as np
 
 from medattn_edge.artifact import Artifact
-from medattn_edge.precision.attention_paths import spare_energies
+from medattn_edge.precision.attention_paths import finish
 from medattn_edge.precision.layers import SMALL_CHANNELS, WEIGHTED, attention_products, layers, with_idle_nodes
-from medattn_edge.precision.onnx_graph import in_order, name_new_nodes, with_shapes
-from medattn_edge.precision.quantizers.quantizer import Calibration, Door, Recipe
+from medattn_edge.precision.onnx_graph import with_shapes
+from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, Quantizer
 from medattn_edge.precision.statistics import METHODS, Ranges
 
 # ONNX Runtime has INT8 kernels of these beside convolutions; a Q/DQ on another operator costs time and digits.
 _CPU_TYPES = ("MaxPool", "Concat")
 
 
-def quantise(parent: Artifact, model: Any, calibration: Calibration, recipe: Recipe, files: Mapping[str, Path]) -> None:
+def quantise(
+    parent: Artifact, model: Any, calibration: Calibration, recipe: QuantizationRecipe, files: Mapping[str, Path]
+) -> None:
     """Write the Q/DQ graph of an FP32 ModelProto to files[".onnx"]; see `qdq`."""
     import onnx
 
     onnx.save(qdq(model, calibration.ranges(), recipe), str(files[".onnx"]))
 
 
-def qdq(model: Any, ranges: Ranges, recipe: Recipe, only: tuple[str, ...] | None = None) -> Any:
-    """The Q/DQ form of an FP32 graph (ModelProto), for the recipe's profile.
+def qdq(model: Any, ranges: Ranges, recipe: QuantizationRecipe, only: tuple[str, ...] | None = None) -> Any:
+    """The Q/DQ form of an FP32 graph, for the recipe's profile.
 
-    only: quantise no other node than these. cpu: uint8 activations with a zero-point on x86 (int8 on ARM), weights
-    int8, 7 bits without VNNI, bias int32. tensorrt: symmetric int8 activations, weights with their own Q/DQ pair,
-    per output channel, no bias and no output quantised, convolutions of few channels left out.
+    cpu: uint8 activations with a zero-point on x86 (int8 on ARM), weights int8, 7 bits without VNNI, bias int32.
+    tensorrt: symmetric int8 activations, weights with their own Q/DQ pair, per output channel, no bias and no output
+    quantised, convolutions of few channels left out.
+
+    Args:
+        model: a ModelProto, which is left as it is.
+        ranges: of its FP32 tensors.
+        recipe: to follow.
+        only: quantise no other node than these.
     """
     import onnx
     from onnxruntime.quantization import QuantType
@@ -74,12 +82,8 @@ def qdq(model: Any, ranges: Ranges, recipe: Recipe, only: tuple[str, ...] | None
         },
     )
     quantizer.quantize_model()
-    made = quantizer.model.model
-    spare_energies(made)
-    in_order(made)
-    name_new_nodes(made)
-    made.producer_name, made.producer_version = "medattn-edge", ""
-    return made
+    finish(quantizer.model.model)
+    return quantizer.model.model
 
 
 def _tensors_range(ranges: Ranges, symmetric: bool) -> Any:
@@ -94,7 +98,7 @@ def _tensors_range(ranges: Ranges, symmetric: bool) -> Any:
     return TensorsData(CalibrationMethod.MinMax, {name: data(*pair) for name, pair in ranges.items()})
 
 
-DOOR = Door(
+QUANTIZER = Quantizer(
     name="onnxruntime",
     suffixes=(".onnx",),
     profiles=("cpu", "tensorrt"),

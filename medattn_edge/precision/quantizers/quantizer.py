@@ -1,4 +1,4 @@
-"""Door: one way from an FP32 artifact to INT8. They differ in tools and in results; the gate decides."""
+"""Quantizer: one way from an FP32 artifact to INT8. They differ in tools and in results; the gate decides."""
 
 from __future__ import annotations
 
@@ -9,20 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from medattn_edge.artifact import Artifact
+from medattn_edge.backends.session import Patches
 from medattn_edge.errors import MissingDependency, UsageError
 from medattn_edge.precision.lint.rules import ISAS, PROFILES
-from medattn_edge.precision.observe import Patches
 from medattn_edge.precision.statistics import Ranges
 from medattn_edge.registry import records
 
 
 @dataclass(frozen=True)
-class Recipe:
+class QuantizationRecipe:
     """How to quantise.
 
-    profile: cpu (asymmetric activations, uint8 on x86) or tensorrt (symmetric INT8). isa: of the CPU that will run it:
-    without VNNI products overflow unless weights have 7 bits; ARM wants signed activations. method: of the ranges.
-    floating: names of FP32 nodes that stay floating point, beside the attention products and softmaxes.
+    Attributes:
+        profile: cpu (asymmetric activations, uint8 on x86) or tensorrt (symmetric INT8).
+        isa: of the CPU that will run it: without VNNI products overflow unless weights have 7 bits; ARM wants signed
+            activations.
+        method: of the ranges.
+        floating: names of FP32 nodes that stay floating point, beside the attention products and softmaxes.
+
+    Raises:
+        UsageError: a profile or an isa that is not known.
     """
 
     profile: str
@@ -42,8 +48,10 @@ class Recipe:
 class Calibration:
     """What the activations look like.
 
-    patches: runs of the network's own batch. digest: a SHA-256 that says which. ranges: of every FP32 tensor, measured
-    when somebody asks.
+    Attributes:
+        patches: runs of the network's own batch.
+        digest: a SHA-256 that says which.
+        ranges: of every FP32 tensor; measured when they are first called for.
     """
 
     patches: Sequence[Patches]
@@ -52,12 +60,20 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Door:
-    """The record (DOOR) of a file.
+class Quantizer:
+    """The record (QUANTIZER) of a file.
 
-    suffixes: of what it writes. companions: suffixes of the files beside it. profiles, isas: that it can follow.
-    methods: of ranges that it knows. quantise: parent, its ModelProto, calibration, recipe, suffix -> path to write.
-    default: of those that write a suffix, the one that is tried first.
+    Attributes:
+        name: for --quantizer and for manifests.
+        suffixes: of what it writes.
+        profiles: that it can follow.
+        isas: that it can follow.
+        methods: of ranges that it knows.
+        extra: of pyproject.toml, that installs the packages.
+        packages: import names.
+        quantise: parent, its ModelProto, calibration, recipe, suffix -> path to write.
+        companions: suffixes of the files beside it.
+        default: of those that write a suffix, whether it is tried first.
     """
 
     name: str
@@ -67,43 +83,52 @@ class Door:
     methods: tuple[str, ...]
     extra: str
     packages: tuple[str, ...]
-    quantise: Callable[[Artifact, Any, Calibration, Recipe, Mapping[str, Path]], None]
+    quantise: Callable[[Artifact, Any, Calibration, QuantizationRecipe, Mapping[str, Path]], None]
     companions: tuple[str, ...] = ()
     default: bool = True
 
 
-def doors() -> dict[str, Door]:
-    """Every door by name, installed or not."""
-    return {record.name: record for record in records("medattn_edge.precision.quantizers", "DOOR")}
+def quantizers() -> dict[str, Quantizer]:
+    """Every quantizer by name, installed or not."""
+    return {record.name: record for record in records("medattn_edge.precision.quantizers", "QUANTIZER")}
 
 
-def fitting_doors(path: Path, recipe: Recipe, name: str = "") -> tuple[Door, ...]:
-    """The doors that can write a file and follow a recipe; with a name, that one alone.
+def fitting_quantizers(path: Path, recipe: QuantizationRecipe, name: str = "") -> tuple[Quantizer, ...]:
+    """The quantizers that can write a file and follow a recipe; with a name, that one only.
 
-    Raises UsageError when the name is not known or nothing fits, MissingDependency when what fits is not installed.
+    Args:
+        path: to write.
+        recipe: to follow.
+        name: of the only one to take; empty for all.
+
+    Raises:
+        UsageError: the name is not known, or nothing fits.
+        MissingDependency: what fits is not installed.
     """
-    known = doors()
+    known = quantizers()
     if name and name not in known:
         raise UsageError(
-            f"the door {name!r} is not known", expected=f"one of {', '.join(known)}", hint="--door " + next(iter(known))
+            f"the quantizer {name!r} is not known",
+            expected=f"one of {', '.join(known)}",
+            hint="--quantizer " + next(iter(known)),
         )
-    asked = [known[name]] if name else sorted(known.values(), key=lambda door: not door.default)
+    fitting = [known[name]] if name else sorted(known.values(), key=lambda quantizer: not quantizer.default)
     for value, option, can in (
         (Path(path).suffix.lower(), "-o NAME", "suffixes"),
         (recipe.profile, "--profile ", "profiles"),
         (recipe.isa, "--isa ", "isas"),
         (recipe.method, "--method ", "methods"),
     ):
-        offered = list(dict.fromkeys(one for door in asked for one in getattr(door, can)))
-        asked = [door for door in asked if value in getattr(door, can)]
-        if not asked:
+        offered = list(dict.fromkeys(one for quantizer in fitting for one in getattr(quantizer, can)))
+        fitting = [quantizer for quantizer in fitting if value in getattr(quantizer, can)]
+        if not fitting:
             raise UsageError(
-                f"{option}{value} cannot be calibrated{f' through the door {name}' if name else ' that way'}",
+                f"{option}{value} cannot be calibrated{f' through the quantizer {name}' if name else ' that way'}",
                 expected=f"{option}{' or '.join(offered)}",
-                hint=f"{option}{offered[0]}" + (", or leave --door out" if name else ""),
+                hint=f"{option}{offered[0]}" + (", or leave --quantizer out" if name else ""),
             )
-    missing = {door.name: [one for one in door.packages if find_spec(one) is None] for door in asked}
-    here = tuple(door for door in asked if not missing[door.name])
-    if not here:
-        raise MissingDependency.of_extra(missing[asked[0].name][0], asked[0].extra)
-    return here
+    missing = {quantizer.name: [one for one in quantizer.packages if find_spec(one) is None] for quantizer in fitting}
+    installed = tuple(quantizer for quantizer in fitting if not missing[quantizer.name])
+    if not installed:
+        raise MissingDependency.of_extra(missing[fitting[0].name][0], fitting[0].extra)
+    return installed

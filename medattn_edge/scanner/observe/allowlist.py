@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medattn_edge.io.dicom.reasons import REASONS as SERIES_REASONS
+from medattn_edge.reasons import SERIES_REASONS
 from medattn_edge.scanner.config.node_config import NodeConfig
 from medattn_edge.scanner.deliver import send
 from medattn_edge.scanner.reasons import REASONS as NODE_REASONS

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from medattn_edge.io.dicom.reasons import REASONS as SERIES_REASONS
+from medattn_edge.reasons import SERIES_REASONS
 from medattn_edge.scanner import reasons
 from medattn_edge.scanner.work import tasks
 
@@ -126,7 +126,7 @@ def of_health(why: str) -> Words:
 def of_quarantine(reason: str) -> Words:
     """Why a series is in quarantine."""
     if reason in SERIES_REASONS:
-        meaning, _, advice = SERIES_REASONS[reason].partition(": ")
+        meaning, advice = SERIES_REASONS[reason].meaning, SERIES_REASONS[reason].action
         if reason == "unsupported_transfer_syntax":
             return Words(meaning, f"{advice}; once a decoder is there, requeue the series", True)
         return Words(meaning, f"{advice}; {_SENT_AGAIN}", False)

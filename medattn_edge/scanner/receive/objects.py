@@ -128,13 +128,14 @@ def _text(dataset: Any, keyword: str, longest: int = _LONGEST) -> str:
 
 def sop_class_uid(name: str) -> str:
     """The UID of a storage class, from its keyword or the UID itself. Raises UsageError, with the nearest keyword."""
-    from pydicom._uid_dict import UID_dictionary
+    from pydicom import config, uid
 
-    known = {keyword: uid for uid, (_, kind, _, _, keyword) in UID_dictionary.items() if kind == "SOP Class"}
-    storage = {keyword: uid for keyword, uid in known.items() if keyword.endswith("Storage")}
+    values = vars(uid).items()
+    storage = {word: str(value) for word, value in values if word.endswith("Storage") and isinstance(value, uid.UID)}
     if name in storage:
-        return str(storage[name])
-    if name in storage.values() or (name[:1].isdigit() and name not in known.values()):
+        return storage[name]
+    given = uid.UID(name, validation_mode=config.IGNORE)
+    if name[:1].isdigit() and (given.keyword.endswith("Storage") or given.type != "SOP Class"):
         return name  # a private class is the site's own business
     near = difflib.get_close_matches(name, storage, n=1)
     raise UsageError(

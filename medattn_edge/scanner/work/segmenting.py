@@ -13,11 +13,11 @@ from medattn_edge.backends import open_session
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import InputError
 from medattn_edge.host.hardware import usable_cores
-from medattn_edge.inference import Settings, segment
-from medattn_edge.inference.dicom_results import algorithm_of, asked, write_key_slices, write_segmentation
+from medattn_edge.inference import OpenArtifact, Outputs, SegmentSettings, segment_to
+from medattn_edge.inference.dicom_results import algorithm_of, label_settings
 from medattn_edge.io.dicom.seg import Algorithm
-from medattn_edge.io.dicom.volume import RefusedSeries, Series, read_series, series_of
-from medattn_edge.io.overlay import write_overlay
+from medattn_edge.io.dicom.volume import RefusedSeries, Series, series_of
+from medattn_edge.io.scan import Scan
 from medattn_edge.scanner.config.sections import Model
 from medattn_edge.scanner.store.records import Output
 from medattn_edge.scanner.work.canary import sing
@@ -46,7 +46,7 @@ class Segmenter:
                 session = self._stack.enter_context(
                     open_session(model.artifact, device=_index(model.device), threads=threads)
                 )
-                settings = asked(model.overlap, model.skip_air, str(session.facts["backend"]))
+                settings = label_settings(model.overlap, model.skip_air, str(session.facts["backend"]))
                 algorithm = algorithm_of(model.artifact, session.spec, settings)
                 self._open[model.name] = _Open(model, session, algorithm)
         except BaseException:
@@ -82,23 +82,26 @@ class Segmenter:
 
 
 def _segmented(opened: _Open, task: Task) -> Done:
-    model, spec, algorithm = opened.model, opened.session.spec, opened.algorithm
-    started = time.monotonic()
-    series = _only(series_of(task.files))
-    volume = read_series(series)
-    read = time.monotonic()
-    found = segment(opened.session, volume, settings=Settings(model.overlap, skip_air=model.skip_air))
-    inferred = time.monotonic()
-    seg, notes = write_segmentation(task.folder / SEG, found, series, algorithm, spec.codes, model.kind)
-    outputs = [Output("seg", SEG, seg.sop_instance_uid)]
-    if model.key_slices:
-        pictures = write_key_slices(task.folder / SEG, model.key_slices, volume, found, series, algorithm)
-        outputs += [Output("sc", path.name, _sop_uid(path)) for path in pictures]
-    write_overlay(task.folder / OVERLAY, volume, found.labels, found.names)
-    _shrink(task.folder / OVERLAY)
-    outputs.append(Output("overlay", OVERLAY))
-    seconds = {"read": read - started, "infer": inferred - read, "write": time.monotonic() - inferred}
-    return Done(tuple(outputs), seconds, tuple(notes))
+    model, started = opened.model, time.monotonic()
+    scan = Scan(task.folder, _only(series_of(task.files)))
+    headers = time.monotonic() - started
+    outputs = Outputs(
+        task.folder / SEG,
+        overlay=task.folder / OVERLAY,
+        key_slices=model.key_slices,
+        seg_kind=model.kind,
+        overlay_attention=False,
+    )
+    settings = SegmentSettings(model.overlap, skip_air=model.skip_air)
+    outcome = segment_to(OpenArtifact(opened.session, opened.algorithm), scan, outputs, settings=settings)
+    written = dict(outcome.written)
+    seg, overlay = written.pop("labels"), written.pop("overlay")
+    _shrink(overlay)
+    results = [Output("seg", seg.name, _sop_uid(seg))]
+    results += [Output("sc", path.name, _sop_uid(path)) for path in written.values()]
+    results.append(Output("overlay", overlay.name))
+    seconds = {**outcome.seconds, "read": headers + outcome.seconds["read"]}
+    return Done(tuple(results), seconds, outcome.notes)
 
 
 def _only(found: Sequence[Series]) -> Series:

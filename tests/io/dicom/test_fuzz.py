@@ -14,7 +14,8 @@ pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("highdicom", reason="the extra dicom is not installed")
 
 from medattn_edge.errors import ScanError
-from medattn_edge.io.dicom.volume import REASONS, search
+from medattn_edge.io.dicom.volume import search
+from medattn_edge.reasons import SERIES_REASONS
 from tests.support import ROOT
 from tests.support.dicom_phantoms import real_ct, write_medium, write_series
 
@@ -46,7 +47,7 @@ def fuzzed(folder: Path, seed: int, count: int, write_every: int) -> tuple[Count
 def check(found: tuple[Counter[str], float, int]) -> None:
     outcomes, slowest, peak = found
     reasons = {outcome.split()[1] for outcome in outcomes if outcome.startswith("refused")}
-    assert reasons <= {*REASONS, "scan"}
+    assert reasons <= {*SERIES_REASONS, "scan"}
     assert outcomes["read"] > 0
     assert outcomes["written"] > 0
     assert len(reasons) >= 6
@@ -77,7 +78,7 @@ def test_a_damaged_dicomdir_lists_files_or_is_refused(tmp_path: Path) -> None:
         except ScanError as error:
             outcomes[type(error).__name__] += 1
             continue
-        assert {series.reason for series in found} <= {None, *REASONS}
+        assert {series.reason for series in found} <= {None, *SERIES_REASONS}
         outcomes.update("accepted" if series.accepted else "refused" for series in found)
     assert outcomes["accepted"] > 0
     assert outcomes["RefusedSeries"] > 0

@@ -15,7 +15,8 @@ pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 
 from medattn_edge.io.dicom.geometry import grid_of
 from medattn_edge.io.dicom.storage import Storage
-from medattn_edge.io.dicom.volume import REASONS, Plane, RefusedSeries, find_series, read_series, series_of
+from medattn_edge.io.dicom.volume import ImagePlane, RefusedSeries, find_series, read_series, series_of
+from medattn_edge.reasons import SERIES_REASONS
 from medattn_edge.volume import Array
 from tests.support.dicom_phantoms import in_plane, real_ct, write_medium, write_series
 
@@ -33,12 +34,12 @@ def turned(angles: tuple[float, float, float]) -> Array:
     return np.column_stack([np.cross(right, down), down, right])
 
 
-def planes(affine: Array, heights: list[float]) -> list[Plane]:
+def planes(affine: Array, heights: list[float]) -> list[ImagePlane]:
     """Slices of an affine at heights, counted in its own steps."""
     _, down, right = affine[:3, :3].T
     spacing = float(np.linalg.norm(down)), float(np.linalg.norm(right))
     return [
-        Plane(
+        ImagePlane(
             Path(f"{number}"),
             0,
             f"1.2.{number}",
@@ -86,7 +87,7 @@ def test_a_slice_that_is_missing_copied_or_displaced_is_seen(drawn, order, lost)
     def reason(changed: list[float]) -> str:
         with pytest.raises(RefusedSeries) as caught:
             grid_of(planes(affine, changed))
-        assert caught.value.reason in REASONS
+        assert caught.value.reason in SERIES_REASONS
         return caught.value.reason
 
     assert reason([height for height in heights if height != lost]) == "missing_slice"
@@ -106,7 +107,7 @@ def test_a_slice_that_is_missing_copied_or_displaced_is_seen(drawn, order, lost)
         (lambda plane: replace(plane, position=(plane.position[0] + 2, *plane.position[1:])), "shifted_slice"),
     ],
 )
-def test_one_slice_of_another_kind_refuses_the_stack(change: Callable[[Plane], Plane], reason: str) -> None:
+def test_one_slice_of_another_kind_refuses_the_stack(change: Callable[[ImagePlane], ImagePlane], reason: str) -> None:
     affine = affine_of(((0.0, 0.0, 0.0), (3.0, 1.0, 1.0), (0.0, 0.0, 0.0)))
     stack = planes(affine, [0.0, 1, 2, 3, 4])
     stack[3] = change(stack[3])

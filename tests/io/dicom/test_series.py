@@ -8,7 +8,8 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import generate_uid
 
-from medattn_edge.io.dicom.volume import REASONS, RefusedSeries, find_series, read_series
+from medattn_edge.io.dicom.volume import RefusedSeries, find_series, read_series
+from medattn_edge.reasons import SERIES_REASONS
 from tests.support.dicom_phantoms import CLASSES, Stored, in_plane, make_series, real_ct, save, write_series
 
 PLANES = ("axial", "coronal", "sagittal", "oblique")
@@ -158,7 +159,7 @@ def refused_folder(reason, folder):
         pytest.fail(f"no phantom for {reason}")
 
 
-@pytest.mark.parametrize("reason", sorted(set(REASONS) - {"missing_file"}))
+@pytest.mark.parametrize("reason", sorted(set(SERIES_REASONS) - {"missing_file"}))
 def test_every_reason_has_a_series_that_is_refused_for_it(tmp_path, reason):
     refused_folder(reason, tmp_path)
     found = find_series(tmp_path)

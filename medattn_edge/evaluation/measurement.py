@@ -1,0 +1,241 @@
+"""Measurement: artifacts and the checkpoint that they were made from, from files to a report; what `bench` does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medattn_edge.artifact import Artifact, sha256
+from medattn_edge.backends import backend_of
+from medattn_edge.backends.runtimes import ALL, Runtime, choose
+from medattn_edge.backends.session import Patches
+from medattn_edge.errors import InputError, UsageError
+from medattn_edge.evaluation.candidate import BenchCandidate, BenchSettings, executed_in, gate_of
+from medattn_edge.evaluation.candidate_runs import check_files
+from medattn_edge.evaluation.measure import Progress, measure_candidates
+from medattn_edge.evaluation.report import BenchReport
+from medattn_edge.inference.real_patches import real_patches
+from medattn_edge.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The outcome of a plan.
+
+    Attributes:
+        reference: the file that all were held to.
+        samples: the names of the scans.
+        report: a row for the reference and for every artifact in every runtime.
+        left_out: runtime, or `artifact in runtime` -> why it is no row.
+    """
+
+    reference: Path
+    samples: tuple[str, ...]
+    report: BenchReport
+    left_out: Mapping[str, str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every row did."""
+        return self.report.passed
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `bench --json`."""
+        report = {**self.report.to_json(), "left_out": dict(self.left_out)}
+        return {"reference": str(self.reference), "samples": list(self.samples), **report}
+
+
+@dataclass(frozen=True)
+class MeasurementPlan:
+    """What will be measured: checked, read, and not yet run.
+
+    Attributes:
+        reference: as a candidate.
+        candidates: every artifact in every runtime chosen for it.
+        samples: name of a scan -> real input float32 (n, C, *patch).
+        settings: with a number of threads.
+        left_out: runtime -> why it is not measured.
+        notes: what a reader of the figures should know.
+    """
+
+    reference: BenchCandidate
+    candidates: tuple[BenchCandidate, ...]
+    samples: Mapping[str, Patches]
+    settings: BenchSettings
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def run(self, progress: Progress | None = None) -> Measurement:
+        """Judge and time them; raises as `measure_candidates` does."""
+        report = measure_candidates(self.reference, self.candidates, self.samples, self.settings, progress)
+        return Measurement(self.reference.path, tuple(self.samples), report, {**self.left_out, **report.left_out})
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """What is measured, and what it must reach before it is timed.
+
+    Attributes:
+        runtimes: of .onnx artifacts: names, or `all`; empty for all there are for int8 and fp16, and the usual one for
+            fp32.
+        device: of the artifacts, cpu or cuda:INDEX.
+        patches: of real input from each scan.
+        fp32_floors: limits of FP32 by their names in Thresholds, in place of the usual ones.
+        reduced_floors: limits of what is stored in less than FP32.
+    """
+
+    runtimes: Sequence[str] = ()
+    device: str = "cpu"
+    patches: int = 4
+    fp32_floors: Mapping[str, float] = field(default_factory=dict)
+    reduced_floors: Mapping[str, float] = field(default_factory=dict)
+
+
+_USUAL, _DEFAULTS = PlanSettings(), BenchSettings()
+
+
+def measure(
+    artifacts: Sequence[Path | str],
+    reference: Path | str,
+    scans: Sequence[Path | str] = (),
+    *,
+    chosen: PlanSettings = _USUAL,
+    settings: BenchSettings = _DEFAULTS,
+    progress: Progress | None = None,
+) -> Measurement:
+    """Hold artifacts to their reference, and time them and it in turn, each in a process of its own.
+
+    Args:
+        artifacts: what was made of the reference.
+        reference: the checkpoint (eager FP32), or an FP32 artifact where there is no torch.
+        scans: real input to judge on, files or DICOM folders; none for the CT that slicerio ships.
+        chosen: what is measured.
+        settings: how it is timed.
+        progress: called with what is going on, how much of it is done, and of how much.
+
+    Raises:
+        UsageError: for artifacts that cannot be measured beside each other, or were not made from the reference.
+        InputError, IntegrityError, HostError: for files and runtimes that cannot be used.
+        AgreementError: when the reference does not agree with itself.
+    """
+    return plan_measurement(artifacts, reference, scans, chosen=chosen, settings=settings).run(progress)
+
+
+def plan_measurement(
+    artifacts: Sequence[Path | str],
+    reference: Path | str,
+    scans: Sequence[Path | str] = (),
+    *,
+    chosen: PlanSettings = _USUAL,
+    settings: BenchSettings = _DEFAULTS,
+) -> MeasurementPlan:
+    """What `measure` would run, for those who want to announce it first; the arguments and errors are the same."""
+    reference = Path(reference)
+    files = _read([Path(path) for path in artifacts], reference, settings.batch, chosen.runtimes)
+    spec, notes = files[0].spec, list[str]()
+    first = _reference(reference, spec)
+    if backend_of(reference).name != "eager":
+        notes.append(f"the reference is {reference.name}, an artifact, and not the eager network")
+    candidates, left_out = _candidates(files, chosen)
+    samples = real_patches(spec, scans, max(chosen.patches, settings.batch))
+    return MeasurementPlan(first, tuple(candidates), samples, settings.explicit(), left_out, tuple(notes))
+
+
+def _read(paths: Sequence[Path], reference: Path, batch: int, runtimes: Sequence[str]) -> list[Artifact]:
+    """The artifacts, when all of them were made from the reference and take the same input."""
+    if not reference.is_file():
+        raise InputError(f"{reference} does not exist", expected="a checkpoint", hint=f"ls '{reference.parent}'")
+    if not paths:
+        raise UsageError("no artifact", expected="at least one", hint="medattn-edge bench NET.onnx --reference NET.pth")
+    check_files(paths, runtimes)
+    digest, artifacts = sha256(reference), list[Artifact]()
+    for path in paths:
+        if backend_of(path).name == "eager":
+            raise UsageError(
+                f"{path.name} is a checkpoint",
+                expected="artifacts, and the checkpoint as --reference",
+                hint=f"medattn-edge export {path} -o {path.stem}.onnx",
+            )
+        artifacts.append(Artifact.read(path))
+        _check_made_from(artifacts[-1], reference, digest)
+        _check_alike(artifacts[-1], artifacts[0], batch)
+    return artifacts
+
+
+def _check_made_from(artifact: Artifact, reference: Path, digest: str) -> None:
+    if digest not in (*artifact.manifest.lineage, artifact.manifest.sha256):
+        raise UsageError(
+            f"{artifact.path.name} was not made from {reference.name}, but from a file with the SHA-256 "
+            f"{artifact.manifest.lineage[0][:16]}...",
+            expected="artifacts of one checkpoint, with that checkpoint as --reference",
+            hint=f"medattn-edge export {reference} -o NAME.onnx, or --reference THE_OTHER_CHECKPOINT",
+        )
+
+
+def _check_alike(one: Artifact, first: Artifact, batch: int) -> None:
+    fixed = one.manifest.batch
+    if fixed not in (None, batch):
+        raise UsageError(
+            f"{one.path.name} runs {fixed} patches at once, and {batch} are requested",
+            expected="the batch that it was exported with",
+            hint=f"--batch {fixed}",
+        )
+    if one.spec != first.spec:
+        sizes = ["x".join(map(str, each.spec.patch)) for each in (first, one)]
+        raise UsageError(
+            f"{first.path.name} ({sizes[0]}) and {one.path.name} ({sizes[1]}) expect other input",
+            expected="artifacts that were exported with the same settings",
+            hint=f"medattn-edge bench {first.path}, and {one.path} by itself",
+        )
+
+
+def _reference(path: Path, spec: ModelSpec) -> BenchCandidate:
+    """Under the spec that the artifacts were exported with: the checkpoint may say less, or another patch."""
+    backend = backend_of(path).name
+    runtime, gate = Runtime(backend, backend), gate_of("fp32", "cpu")
+    if backend == "eager":
+        return BenchCandidate(path.name, path, runtime, spec.network, "fp32", gate, _gflop(path, spec), spec=spec)
+    manifest = Artifact.read(path).manifest
+    if manifest.precision != "fp32":
+        raise UsageError(
+            f"{path.name} as a reference is {manifest.precision}",
+            expected="an FP32 artifact, or the checkpoint",
+            hint="--reference CHECKPOINT",
+        )
+    return BenchCandidate(path.name, path, runtime, spec.network, "fp32", gate, manifest.gflop)
+
+
+def _gflop(path: Path, spec: ModelSpec) -> float:
+    from medattn_edge.exporters.flops import gflop
+    from medattn_edge.models import checkpoint
+
+    return gflop(checkpoint.load(path, config=spec.config).network, spec)
+
+
+def _candidates(artifacts: Sequence[Artifact], chosen: PlanSettings) -> tuple[list[BenchCandidate], dict[str, str]]:
+    """Every artifact in every runtime chosen for it, and which runtimes are left out for which reason."""
+    candidates, left_out = list[BenchCandidate](), dict[str, str]()
+    by_us = not chosen.runtimes or ALL in chosen.runtimes
+    for artifact in artifacts:
+        manifest = artifact.manifest
+        runtimes, absent = choose(artifact.path, manifest.precision, chosen.runtimes, chosen.device)
+        left_out |= absent
+        floors = chosen.fp32_floors if manifest.precision == "fp32" else chosen.reduced_floors
+        candidates += [
+            BenchCandidate(
+                name=artifact.path.name,
+                path=artifact.path,
+                runtime=one,
+                network=manifest.spec.network,
+                precision=executed_in(manifest.precision, one),
+                gate=gate_of(manifest.precision, one.device, floors),
+                gflop=float(manifest.gflop),
+                stored=manifest.precision,
+                # ONNX Runtime names providers whose libraries are missing; nobody asked for this one by name.
+                optional=by_us and bool(one.provider),
+            )
+            for one in runtimes
+        ]
+    return candidates, left_out

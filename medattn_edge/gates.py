@@ -1,0 +1,106 @@
+"""Gates: every threshold that decides whether an artifact may be written, timed or deployed, in one table.
+
+A gate is set before the run. Where a command has an option for it, the option's default is read from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medattn_edge.agreement import Thresholds
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One decision.
+
+    Attributes:
+        name: what it decides about.
+        limits: figure -> limit, by the names of `Thresholds` where the figure is one of an agreement; empty asks for
+            finite logits and nothing else. dB of SQNR, Dice and label match from 0 to 1.
+        why: where the numbers come from.
+        used_by: the modules that decide by it.
+    """
+
+    name: str
+    limits: Mapping[str, float]
+    why: str
+    used_by: tuple[str, ...]
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """The limits as an agreement is held to them."""
+        from medattn_edge.agreement import Thresholds  # here, so that an option's default costs no numpy
+
+        return Thresholds(**self.limits)
+
+
+def _gate(name: str, why: str, used_by: tuple[str, ...], **limits: float) -> Gate:
+    return Gate(name, MappingProxyType(limits), why, used_by)
+
+
+FP32 = _gate(
+    "fp32",
+    "Two FP32 runtimes sum in another order: 120 to 135 dB apart on trained networks, 103 on published layouts with "
+    "random weights; eager itself is 105 to 145 dB from FP64. BF16 and TF32 called FP32 reach 75 dB at most.",
+    ("export.exporter", "compile.compilation", "evaluation.candidate"),
+    min_sqnr_db=90.0,
+    min_label_match=0.9999,
+)
+FP16 = _gate(
+    "fp16",
+    "Rounding to 11 bits leaves 50 to 70 dB where no sum overflows; the Dice is what a reader would see.",
+    ("precision.fp16", "cli.export"),
+    min_dice=0.9995,
+    min_sqnr_db=40.0,
+)
+FP16_NOISE = _gate(
+    "fp16 on noise",
+    "Labels of noise mean nothing: the logits alone are judged.",
+    ("precision.fp16",),
+    min_sqnr_db=40.0,
+)
+INT8 = _gate(
+    "int8",
+    "MLPerf's high accuracy for 3D-UNet, 99.9 %: of the FP32 network's labels, or, with true labels, of its own Dice.",
+    ("precision.settings", "cli.calibrate"),
+    min_dice=0.999,
+)
+REDUCED = _gate(
+    "fp16 and int8 in a runtime",
+    "The graph was judged when it was made; a runtime may lose as little again.",
+    ("compile.compilation", "evaluation.candidate", "cli.bench"),
+    min_dice=0.999,
+    min_sqnr_db=30.0,
+)
+REDUCED_NOISE = _gate(
+    "fp16 and int8 in a runtime, on noise",
+    "Far from what it was calibrated on, finite numbers are all that can be asked of a graph in few bits.",
+    ("compile.compilation", "evaluation.trial"),
+)
+COMPARED = _gate(
+    "compare",
+    "The same labels as the reference, but for a voxel in a thousand.",
+    ("cli.compare",),
+    min_dice=0.999,
+)
+RUNTIME_GAP = _gate(
+    "runtimes on one graph",
+    "A runtime that loses a bit, 6 dB, more than the graph as written computes another graph. Beyond 100 dB two FP32 "
+    "runs differ by the order of their sums, which is no gap.",
+    ("evaluation.disagreement", "cli.compare"),
+    max_gap_db=6.0,
+    clip_db=100.0,
+)
+REPEATED = _gate(
+    "the same answer after it was timed",
+    "A runtime whose answer drifts from its own first one was not worth timing.",
+    ("evaluation.trial",),
+    min_sqnr_db=30.0,
+)
+
+GATES = (FP32, FP16, FP16_NOISE, INT8, REDUCED, REDUCED_NOISE, COMPARED, RUNTIME_GAP, REPEATED)

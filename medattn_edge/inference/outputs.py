@@ -1,0 +1,156 @@
+"""Outputs: the files that a segmentation is asked for, checked before the work and written after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medattn_edge.atomic import check_folder
+from medattn_edge.errors import MissingDependency, UsageError
+from medattn_edge.inference.dicom_results import SegKind, write_key_slices, write_segmentation
+from medattn_edge.inference.segment import Segmentation
+from medattn_edge.io import Scan, format_of, write_labels, write_maps
+from medattn_edge.volume import Volume
+
+if TYPE_CHECKING:
+    from medattn_edge.io.dicom.uids import Algorithm
+    from medattn_edge.spec import ModelSpec
+
+_KEY_SLICE = "key_{}.dcm"  # as `secondary_capture` names them
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Which files to write of one scan; the suffix of each decides its format.
+
+    Attributes:
+        labels: labels on the scan's grid: labels.nii.gz, .nrrd, .npz, .png, or seg.dcm for a DICOM series.
+        probabilities: one map per label.
+        attention: the attention maps.
+        overlay: a .png of the scan with its labels.
+        key_slices: beside a DICOM segmentation, at most so many slices with outlines: key_1.dcm, ...
+        seg_kind: of a DICOM segmentation, None for binary.
+        overlay_attention: the picture shows attention as well, where the artifact has it.
+    """
+
+    labels: Path
+    probabilities: Path | None = None
+    attention: Path | None = None
+    overlay: Path | None = None
+    key_slices: int = 0
+    seg_kind: SegKind | None = None
+    overlay_attention: bool = True
+
+    @property
+    def dicom(self) -> bool:
+        """Whether the labels become a DICOM segmentation."""
+        return format_of(self.labels).write_labels is None
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every file that may be written."""
+        files = [self.labels, self.probabilities, self.attention, self.overlay]
+        beside = [self.labels.with_name(_KEY_SLICE.format(number)) for number in range(1, self.key_slices + 1)]
+        return [path for path in files if path is not None] + beside
+
+    def check(self, scan: Scan) -> None:
+        """Say before the work what cannot be written, without reading the scan.
+
+        Raises:
+            UsageError: for suffixes that are not known, for outputs that make no sense together, of the same name or of
+                the scan's own.
+            OutputError: for a folder that is not there.
+            MissingDependency: without highdicom, for a DICOM segmentation.
+        """
+        for path in (self.labels, self.probabilities, self.attention):
+            if path is not None:
+                format_of(path)
+        for path in self.paths:
+            check_folder(path)
+            if path.resolve() == scan.path.resolve():
+                raise UsageError(
+                    f"{path} is the scan itself", expected="another file to write to", hint="-o labels.nii.gz"
+                )
+        if len({path.resolve() for path in self.paths}) != len(self.paths):
+            raise UsageError("two outputs have the same name", expected="one file each", hint="-o labels.nii.gz")
+        self._check_dicom(scan)
+        if self.overlay is not None and self.overlay.suffix.lower() != ".png":
+            raise UsageError(
+                f"the picture {self.overlay.name}", expected="a .png", hint=f"--overlay {self.overlay.stem}.png"
+            )
+
+    def _check_dicom(self, scan: Scan) -> None:
+        if self.dicom:
+            if scan.path.exists() and not scan.is_dicom:
+                raise UsageError(
+                    f"{self.labels.name!r} for {scan.path.name!r}",
+                    expected="a DICOM series, for the segmentation to refer to",
+                    hint="-o labels.nii.gz",
+                )
+            if find_spec("highdicom") is None:
+                raise MissingDependency.of_extra("highdicom", "dicom")
+        elif self.seg_kind is not None or self.key_slices:
+            option = "--seg-kind" if self.seg_kind is not None else "--key-slices"
+            raise UsageError(f"{option} with {self.labels.name!r}", expected="a DICOM output", hint="-o seg.dcm")
+
+    def check_apart_from(self, files: Sequence[Path]) -> None:
+        """Raise UsageError when an output would replace a file of the scan."""
+        own = {path.resolve() for path in files}
+        for path in self.paths:
+            if path.resolve() in own:
+                raise UsageError(
+                    f"{path} is a file of the scan", expected="another file to write to", hint="-o seg.dcm"
+                )
+
+    def write(
+        self, segmentation: Segmentation, volume: Volume, scan: Scan, spec: ModelSpec, algorithm: Algorithm | None
+    ) -> tuple[dict[str, Path], tuple[str, ...]]:
+        """Write the files; what each is -> its path, and what people should know of them.
+
+        Args:
+            segmentation: with the maps that are to be written.
+            volume: the scan's voxels.
+            scan: where they are from.
+            spec: the network's, for the codes of its labels.
+            algorithm: how a DICOM segmentation names the model; None where there is none to write.
+
+        Raises:
+            UsageError, ScanError, GeometryError, OutputError, MissingDependency: as the writers of the formats do.
+        """
+        written, notes = {"labels": self.labels}, list[str]()
+        if scan.series is not None and algorithm is not None:
+            kind = self.seg_kind or "binary"
+            notes += write_segmentation(self.labels, segmentation, scan.series, algorithm, spec.codes, kind)[1]
+            if self.key_slices:
+                slices = write_key_slices(self.labels, self.key_slices, volume, segmentation, scan.series, algorithm)
+                written |= {f"key slice {number}": path for number, path in enumerate(slices, start=1)}
+        else:
+            write_labels(self.labels, segmentation.labels, segmentation.names)
+        if self.probabilities is not None and segmentation.probabilities is not None:
+            write_maps(self.probabilities, segmentation.probabilities, segmentation.names)
+            written["probabilities"] = self.probabilities
+        if self.attention is not None and segmentation.attention is not None:
+            write_maps(self.attention, segmentation.attention, segmentation.attention_names)
+            written["attention"] = self.attention
+        if self.overlay is not None:
+            _draw(self.overlay, volume, segmentation, self.overlay_attention)
+            written["overlay"] = self.overlay
+        return written, tuple(notes)
+
+
+def _draw(path: Path, volume: Volume, segmentation: Segmentation, with_attention: bool) -> None:
+    from medattn_edge.io.overlay import write_overlay
+
+    labels, names = segmentation.labels, segmentation.names
+    if segmentation.attention is None or not with_attention:
+        write_overlay(path, volume, labels, names)
+        return
+    # The last map is the finest gate, or the guided response of the coarsest scale: what the network ends with.
+    maps = segmentation.attention_names
+    index = maps.index("guided_1") if "guided_1" in maps else len(maps) - 1
+    write_overlay(
+        path, volume, labels, names, attention=segmentation.attention.voxels[index], attention_name=maps[index]
+    )

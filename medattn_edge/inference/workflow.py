@@ -1,0 +1,215 @@
+"""Segment a scan on disk into files: what `infer` does, and what a node's worker does for one series."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medattn_edge.backends import open_session
+from medattn_edge.backends.session import Session
+from medattn_edge.errors import MedattnError, UsageError
+from medattn_edge.host.hardware import usable_cores
+from medattn_edge.inference.dicom_results import algorithm_of, label_settings
+from medattn_edge.inference.outputs import Outputs
+from medattn_edge.inference.segment import STANDARD, Segmentation, SegmentSettings, segment
+from medattn_edge.inference.sliding_window import Progress
+from medattn_edge.io import Scan
+from medattn_edge.volume import Volume
+
+if TYPE_CHECKING:
+    from medattn_edge.io.dicom.uids import Algorithm
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How to open an artifact, or a checkpoint in eager PyTorch.
+
+    Attributes:
+        backend: its name, empty for the usual one of the file's suffix.
+        device: cpu or cuda:INDEX.
+        threads: of the CPU, 0 for as many as there are usable cores.
+        provider: of ONNX Runtime on a GPU: cuda or tensorrt; empty for cuda.
+        cache: a private folder to keep OpenVINO's compiled models in, None to keep none.
+    """
+
+    backend: str = ""
+    device: str = "cpu"
+    threads: int = 0
+    provider: str = ""
+    cache: Path | None = None
+
+    @contextmanager
+    def open(self, artifact: Path | str) -> Iterator[Session]:
+        """The session, closed in the end; raises what `open_session` raises."""
+        with (
+            _cached_in(self.cache),
+            open_session(
+                Path(artifact),
+                backend=self.backend or None,
+                device=self.device,
+                threads=self.threads or usable_cores(),
+                provider=self.provider,
+            ) as session,
+        ):
+            yield session
+
+
+@dataclass(frozen=True)
+class OpenArtifact:
+    """An artifact that is open already, for many scans.
+
+    Attributes:
+        session: the network, which its owner closes.
+        algorithm: how DICOM results name it (`algorithm_of`), None where none are written.
+    """
+
+    session: Session
+    algorithm: Algorithm | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """The outcome of one scan.
+
+    Attributes:
+        scan: what was read.
+        segmentation: labels, and the maps that were written.
+        written: what each file is (`labels`, `key slice 1`, `probabilities`, `attention`, `overlay`) -> its path.
+        notes: what people should know of the files.
+        session: the session's facts: what ran where.
+        seconds: `read`, `infer` and `write` -> how long each took. An artifact is opened while the scan is read, and
+            that counts as reading.
+    """
+
+    scan: Scan
+    segmentation: Segmentation
+    written: Mapping[str, Path]
+    notes: tuple[str, ...]
+    session: Mapping[str, Any]
+    seconds: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, without identifiers of the patient."""
+        series = self.scan.series
+        about = None
+        if series is not None:
+            about = {"series_hash": series.hash, "modality": series.modality, "slices": series.slices}
+        return {
+            "scan": str(self.scan.path),
+            "written": {what: str(path) for what, path in self.written.items()},
+            "series": about,
+            "notes": list(self.notes),
+            "volumes_ml": self.segmentation.volumes_ml,
+            "voxels": self.segmentation.voxel_counts,
+            "windows": self.segmentation.windows.to_json(),
+            "session": dict(self.session),
+            "seconds": dict(self.seconds),
+        }
+
+
+_USUAL = Opening()
+
+
+def segment_to(
+    artifact: Path | str | Session | OpenArtifact,
+    scan: Path | str | Scan,
+    outputs: Outputs | Path | str,
+    *,
+    settings: SegmentSettings = STANDARD,
+    opening: Opening = _USUAL,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Read a scan, segment it, and write the files that are asked for.
+
+    Args:
+        artifact: an artifact or a checkpoint, opened while the scan is read; or an open one.
+        scan: a file of any format, a folder of DICOM files, a DICOMDIR; or a Scan, to choose a series or to give a
+            picture its spacing.
+        outputs: the files; a path stands for the labels only.
+        settings: how to segment. Which maps are made follows from the outputs.
+        opening: how to open the artifact; not used for an open one.
+        progress: called with the windows done and the windows in total.
+
+    Raises:
+        UsageError: for outputs or settings that make no sense together; nothing is read then.
+        InputError: for a scan or an artifact that cannot be used; of both, the scan's error is raised.
+        BackendError, OutputError, HostError: as `segment`, the writers of the formats and `open_session` do.
+    """
+    scan = scan if isinstance(scan, Scan) else Scan(scan)
+    outputs = outputs if isinstance(outputs, Outputs) else Outputs(Path(outputs))
+    outputs.check(scan)
+    settings.check()
+    if isinstance(artifact, Session):
+        artifact = OpenArtifact(artifact)
+    if isinstance(artifact, OpenArtifact) and outputs.dicom and artifact.algorithm is None:
+        raise UsageError(
+            f"{outputs.labels.name} from a session, which does not say which file it is",
+            expected="an artifact's path, or an OpenArtifact with its algorithm",
+            hint="OpenArtifact(session, algorithm_of(path, session.spec, settings))",
+        )
+    start = time.perf_counter()
+    with _opened_and_read(artifact, scan, outputs, opening) as (session, volume):
+        read = time.perf_counter()
+        # A picture shows attention where the artifact has it; the file is an order, and fails where it has not.
+        drawn = outputs.overlay is not None and outputs.overlay_attention and bool(session.attention_names)
+        attention = outputs.attention is not None or drawn
+        wanted = replace(settings, probabilities=outputs.probabilities is not None, attention=attention)
+        segmentation = segment(session, volume, settings=wanted, progress=progress)
+        facts, spec = session.facts, session.spec
+    inferred = time.perf_counter()
+    algorithm = None
+    if outputs.dicom:
+        if isinstance(artifact, OpenArtifact):
+            algorithm = artifact.algorithm
+        else:
+            identity = label_settings(settings.overlap, settings.skip_air, str(facts["backend"]))
+            algorithm = algorithm_of(Path(artifact), spec, identity)
+    written, notes = outputs.write(segmentation, volume, scan, spec, algorithm)
+    seconds = {"read": read - start, "infer": inferred - read, "write": time.perf_counter() - inferred}
+    return Outcome(scan, segmentation, written, notes, facts, seconds)
+
+
+@contextmanager
+def _opened_and_read(
+    artifact: Path | str | OpenArtifact, scan: Scan, outputs: Outputs, opening: Opening
+) -> Iterator[tuple[Session, Volume]]:
+    """A scan is read while its session opens; when neither can be, the scan's error is the one that is raised."""
+
+    def read() -> Volume:
+        if scan.is_dicom:
+            outputs.check_apart_from(scan.files)
+        return scan.read()
+
+    if isinstance(artifact, OpenArtifact):
+        yield artifact.session, read()
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="medattn-edge read") as pool, ExitStack() as stack:
+        reading = pool.submit(read)
+        try:
+            session = stack.enter_context(opening.open(artifact))
+        except MedattnError:
+            reading.result()
+            raise
+        yield session, reading.result()
+
+
+@contextmanager
+def _cached_in(folder: Path | None) -> Iterator[None]:
+    """OpenVINO is told by a variable where to keep compiled models, so that its child processes know too."""
+    from medattn_edge.backends.openvino.model import CACHE
+
+    before = os.environ.get(CACHE)
+    if folder is not None:
+        os.environ[CACHE] = str(folder)
+    try:
+        yield
+    finally:
+        if folder is not None:
+            os.environ.pop(CACHE)
+            os.environ |= {} if before is None else {CACHE: before}

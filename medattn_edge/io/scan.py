@@ -1,0 +1,117 @@
+"""Scan: whatever a path may mean as one, a file of any format or a series of DICOM files, found in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medattn_edge.errors import MissingDependency, UsageError
+from medattn_edge.io.dicom.files import SUFFIXES, is_dicom
+from medattn_edge.io.files import read_volume
+from medattn_edge.volume import Volume
+
+if TYPE_CHECKING:
+    from medattn_edge.io.dicom.series import Series
+
+
+class Scan:
+    """A scan on disk, of which nothing is read before it is asked for.
+
+    Attributes:
+        path: as it was given.
+        is_dicom: whether it is looked through for series: a folder, or a file that is DICOM.
+    """
+
+    def __init__(self, path: Path | str, series: str | Series = "", pixel_spacing: Sequence[float] = ()) -> None:
+        """Nothing but the path's kind is looked at.
+
+        Args:
+            path: a file of any format that `read_volume` reads, a DICOM file, a DICOMDIR, or a folder of DICOM files.
+            series: the first digits of a series' hash, as `inspect` shows it, where the path holds several; or the
+                series itself.
+            pixel_spacing: mm (y, x) or (z, y, x) of a picture, which has none of its own.
+
+        Raises:
+            UsageError: for a series of what is not DICOM.
+        """
+        self.path, self._pixel_spacing = Path(path), tuple(pixel_spacing)
+        self._wanted = series
+        self.is_dicom = not isinstance(series, str) or is_dicom_source(self.path)
+        if series and not self.is_dicom:
+            raise UsageError(
+                f"--series with {self.path.name!r}", expected="a folder of DICOM files", hint="leave --series out"
+            )
+
+    @cached_property
+    def series(self) -> Series | None:
+        """The series, by the headers of its files; None for a file of any other format.
+
+        Raises:
+            ScanError: when the path holds no series, or several that can be read; it lists them.
+            RefusedSeries: when the series that is meant cannot become a volume.
+            MissingDependency: without pydicom.
+        """
+        if not self.is_dicom:
+            return None
+        if not isinstance(self._wanted, str):
+            return self._wanted
+        if find_spec("pydicom") is None:
+            raise MissingDependency.of_extra("pydicom", "dicom")
+        from medattn_edge.io.dicom.volume import choose_series
+
+        return choose_series(self.path, self._wanted)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that it is read from: the slices of a series in order, else the path itself. Raises as `series`."""
+        return (self.path,) if self.series is None else self.series.files
+
+    def read(self) -> Volume:
+        """Its voxels, as `read_volume` and `read_series` give them; raises as `series` and these do, and UsageError
+        for a pixel spacing of a scan that has its own.
+        """
+        if self.series is None:
+            return _calibrated(read_volume(self.path), self._pixel_spacing)
+        from medattn_edge.io.dicom.volume import read_series
+
+        return _calibrated(read_series(self.series), self._pixel_spacing)
+
+
+def find_scan(path: Path | str, series: str = "") -> Scan:
+    """The scan that a path means, its series found by the headers; raises as Scan and `Scan.series` do."""
+    scan = Scan(path, series)
+    _ = scan.series  # an error now, and not when it is read
+    return scan
+
+
+def read_scan(path: Path | str, series: str = "") -> Volume:
+    """The voxels of the scan that a path means, in a file of any format or a series of DICOM files.
+
+    Raises as `find_scan` and `Scan.read` do.
+    """
+    return find_scan(path, series).read()
+
+
+def is_dicom_source(path: Path) -> bool:
+    """Whether a path is looked through for series: a folder, or a file that is DICOM by its start or its suffix."""
+    return path.is_dir() or (path.is_file() and (is_dicom(path) or path.suffix.lower() in SUFFIXES))
+
+
+def _calibrated(volume: Volume, pixel_spacing: Sequence[float]) -> Volume:
+    """A picture with the spacing that the user knows."""
+    if not pixel_spacing:
+        return volume
+    if volume.calibrated:
+        raise UsageError(
+            "the scan has its own spacing",
+            expected="--pixel-spacing only for pictures",
+            hint="leave --pixel-spacing out",
+        )
+    steps = (1.0, *pixel_spacing) if len(pixel_spacing) == 2 else pixel_spacing
+    return replace(volume, affine=volume.affine @ np.diag([*steps, 1.0]), calibrated=True)

@@ -1,0 +1,67 @@
+"""What to ask of a calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medattn_edge.errors import UsageError
+from medattn_edge.gates import INT8
+from medattn_edge.host import hardware
+from medattn_edge.precision.lint.rules import ISAS
+from medattn_edge.precision.quantizers.quantizer import QuantizationRecipe
+from medattn_edge.precision.statistics import check_method
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSettings:
+    """What to ask of an INT8 file, and of the way to it.
+
+    Attributes:
+        profile: what will run it: cpu for ONNX Runtime and OpenVINO, tensorrt for TensorRT 10, 11 and RTX.
+        isa: the CPU that will run it: x86-vnni, x86 or arm; empty for this host's.
+        method: how ranges come from what was seen: minmax, percentile or entropy.
+        gate: the minimum Dice of every label with the FP32 network's, or, with true labels, the smallest share of its
+            own Dice.
+        quantizer: the only one to try, or empty for all that fit.
+        runtime: the backend that judges and times, for the profile cpu; empty for the suffix's own.
+        samples: patches to calibrate on, half of them with foreground.
+        held_out_samples: patches to judge on.
+        max_trials: quantised graphs to judge at most.
+        allow_random: calibrate on noise when there is no scan: to try a calibration, never to deploy one.
+        seed: of the choice of patches.
+        threads: of the CPU; 0 leaves it to the runtime.
+
+    Raises:
+        UsageError: a value that nothing can follow.
+    """
+
+    profile: str
+    isa: str = ""
+    method: str = "minmax"
+    gate: float = INT8.limits["min_dice"]
+    quantizer: str = ""
+    runtime: str = ""
+    samples: int = 32
+    held_out_samples: int = 16
+    max_trials: int = 64
+    allow_random: bool = False
+    seed: int = 0
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        check_method(self.method)
+        QuantizationRecipe(self.profile, self.isa or ISAS[0])  # which refuses what it does not know
+        if not 0 <= self.gate <= 1:
+            raise UsageError(f"a gate of {self.gate:g}", expected="a Dice from 0 to 1", hint="--gate 0.999")
+        for option, value in (
+            ("--samples", self.samples),
+            ("--held-out-samples", self.held_out_samples),
+            ("--max-trials", self.max_trials),
+        ):
+            if value < 1:
+                raise UsageError(f"{option} {value}", expected="at least 1", hint=f"{option} 16")
+
+    @property
+    def recipe(self) -> QuantizationRecipe:
+        """How to quantise, with this host's instruction set where none is named."""
+        return QuantizationRecipe(self.profile, self.isa or hardware.isa(hardware.cpu()), self.method)

@@ -1,0 +1,74 @@
+"""One call measures artifacts beside their reference: what is planned, what is refused, what comes out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medattn_edge.errors import InputError, UsageError
+from medattn_edge.evaluation import BenchSettings, PlanSettings, measure, plan_measurement
+from medattn_edge.io import write_labels
+from tests.evaluation.conftest import SPEC
+from tests.support.sessions import make_volume
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("scan") / "scan.npz"
+    write_labels(path, make_volume(np.random.default_rng(1).integers(0, 2, (4, 40, 36)).astype(np.uint8)), ("a", "b"))
+    return path
+
+
+def test_an_artifact_is_held_to_its_checkpoint_and_timed_beside_it(
+    checkpoint: Path, artifact: Path, scan: Path
+) -> None:
+    stages: list[str] = []
+    measurement = measure(
+        [artifact],
+        checkpoint,
+        [scan],
+        chosen=PlanSettings(patches=2, fp32_floors={"min_sqnr_db": 80.0}),
+        settings=BenchSettings(duration_s=0.1, warm_up_s=0, threads=1),
+        progress=lambda what, done, total: stages.append(what),
+    )
+    assert measurement.passed
+    document = json.loads(json.dumps(measurement.to_json(), allow_nan=False))
+    assert (document["reference"], document["samples"]) == (str(checkpoint), ["scan.npz"])
+    first, row = document["rows"]
+    assert (first["backend"], first["artifact"]) == ("eager", checkpoint.name)
+    assert row["thresholds"]["min_sqnr_db"] == 80
+    assert row["p50_ms"] > 0
+    assert "timing, in s" in stages
+
+
+def test_a_folder_of_dicom_is_real_input(checkpoint: Path, artifact: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pydicom", reason="the extra dicom is not installed")
+    from tests.support.dicom_phantoms import real_ct, write_series
+
+    ct = real_ct(4, 40, 36)
+    write_series(tmp_path / "series", ct.voxels, ct.affine)
+    plan = plan_measurement([artifact], checkpoint, [tmp_path / "series"], chosen=PlanSettings(patches=3))
+    assert plan.samples["series"].shape == (3, 1, *SPEC.patch)
+    assert plan.settings.threads > 0
+    assert [one.path for one in (plan.reference, *plan.candidates)] == [checkpoint, artifact]
+
+
+def test_what_cannot_be_measured_is_refused_before_a_scan_is_read(
+    checkpoint: Path, artifact: Path, tmp_path: Path
+) -> None:
+    absent = [tmp_path / "absent.npz"]
+    with pytest.raises(UsageError, match="no artifact"):
+        plan_measurement([], checkpoint, absent)
+    with pytest.raises(UsageError, match="comes twice"):
+        plan_measurement([artifact, artifact], checkpoint, absent)
+    with pytest.raises(UsageError, match="is a checkpoint"):
+        plan_measurement([checkpoint], checkpoint, absent)
+    with pytest.raises(InputError, match=r"nowhere\.pth does not exist"):
+        plan_measurement([artifact], tmp_path / "nowhere.pth", absent)
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(checkpoint.read_bytes() + b"\0")
+    with pytest.raises(UsageError, match="was not made from"):
+        plan_measurement([artifact], other, absent)
