@@ -255,8 +255,8 @@ def _fitted(
                 break
         (indifferent if same else proven)[name] = value
     settled = found.with_settings(proven) if proven else found
-    settled = replace(settled, assumptions={key: indifferent[key] for key in indifferent})
-    return Fitted(settled, cases, tried, proven, indifferent)
+    fitted = Fitted(settled, cases, tried, proven, indifferent)
+    return replace(fitted, checkpoint=replace(settled, assumptions=dict(indifferent), expectation=fitted.to_json()))
 
 
 def _passes(checkpoint: Checkpoint, config: Config, expectations: Sequence[Expectation]) -> bool | None:

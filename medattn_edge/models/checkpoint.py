@@ -40,6 +40,7 @@ class Checkpoint:
         notes: what training wrote (command, split, Dice).
         remarks: what was done to get at the weights, to be printed: which of several sets was taken, what was left out.
         assumptions: settings that neither the file nor the caller told, with the values that were taken.
+        expectation: what the owner's own logits proved, as `exporters.fit` says it; empty when nobody gave them.
     """
 
     network: SegmentationNetwork
@@ -50,6 +51,18 @@ class Checkpoint:
     notes: Mapping[str, Any]
     remarks: tuple[str, ...] = ()
     assumptions: Mapping[str, Any] = field(default_factory=dict)
+    expectation: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the file was read, as plain JSON values for a manifest; empty for our own files."""
+        if not self.foreign:
+            return {}
+        return {
+            "assumptions": dict(self.assumptions),
+            "remarks": list(self.remarks),
+            "expectation": dict(self.expectation),
+        }
 
     def with_spec(self, spec: ModelSpec) -> Checkpoint:
         """The same weights under another spec (labels, patch, intensity...); settings that build may not change."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,7 @@ def test_the_owners_network_is_found_and_gives_his_logits_elsewhere_too(kind, tm
     assert np.abs(found - other.logits).max() <= 1e-4 * np.abs(other.logits).max()
     assert np.array_equal(found.argmax(1), other.logits.argmax(1))
     assert set(fitted.checkpoint.assumptions) == set(fitted.indifferent)
+    assert json.loads(json.dumps(fitted.checkpoint.reading))["expectation"] == fitted.to_json()
     assert set(fitted.proven) | set(fitted.indifferent) >= set(loaded.assumptions)
     for key, value in fitted.proven.items():
         assert fitted.checkpoint.spec.config[key] == value
