@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ _MEASURE = re.compile(
     r"(?i)(^|_)(loss\w*|criterion|criteria|metrics?|dice\w*|iou|accuracy|(class|pos|ce)_weights?)(_|$)"
 )
 _MOST_OF_A_MEASURE = 4096  # values of a loss's or a metric's tensor: weights of classes, a confusion matrix
-_WHOLE = "(the file itself)"
+_WHOLE = "."  # the name of weights that are the whole file
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class WeightSet:
     """One set of weights that a layout recognises.
 
     Attributes:
-        name: where it is: the keys of the dictionaries around it and what stands before its own keys, with dots.
+        name: where it is: the keys of the dictionaries around it and what stands before its own keys, with dots; `.`
+            when there is nothing of either.
         state: its tensors under the layout's keys, counters and wrappers' names left out.
         record: the network that it is of.
         layout: the published layout that it is in.
@@ -119,7 +121,7 @@ def choose(name: str, candidates: list[WeightSet], wanted: str | None) -> tuple[
             raise UsageError(
                 f"{name} has {'no' if not hits else 'several'} weights {wanted!r}",
                 expected=f"one of {', '.join(names)}",
-                hint=f"--weights {names[0]!r}" if " " in names[0] else f"--weights {names[0]}",
+                hint=f"--weights {shlex.quote(names[0])}",
             )
         return hits[0], _told(hits[0], candidates, "asked for")
     distinct: list[WeightSet] = []
@@ -138,7 +140,7 @@ def choose(name: str, candidates: list[WeightSet], wanted: str | None) -> tuple[
     raise CheckpointError(
         f"{name} has {len(distinct)} different sets of weights that fit, and nothing says which to take",
         expected=f"one of {', '.join(one.name for one in distinct)}",
-        hint=f"--weights {(averages or distinct)[0].name}",
+        hint=f"--weights {shlex.quote((averages or distinct)[0].name)}",
     )
 
 
@@ -158,7 +160,7 @@ def _told(taken: WeightSet, candidates: list[WeightSet], why: str) -> list[str]:
     rest = [one.name for one in candidates if one is not taken]
     if not rest:
         return []
-    return [f"took the weights {taken.name} ({why}); not taken: {', '.join(rest)} (--weights {rest[0]})"]
+    return [f"took the weights {taken.name} ({why}); not taken: {', '.join(rest)} (--weights {shlex.quote(rest[0])})"]
 
 
 def _groups(content: Any, path: tuple[str, ...], seen: set[int]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:

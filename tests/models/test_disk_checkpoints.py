@@ -10,6 +10,7 @@ import enum
 import os
 import pathlib
 import random
+import shlex
 import subprocess
 import sys
 import types
@@ -190,13 +191,15 @@ def test_weights_that_a_file_has_not_are_refused_with_those_it_has(trained, tmp_
         lambda s: {"best": s, "last": moved(s)},
         lambda s: {"ema_0": s, "ema_1": moved(s), "raw": moved(s, 0.1)},
         lambda s: {"state_dict": {**under("net_a", s), **under("net_b", moved(s))}},
+        lambda s: {**s, **under("other", moved(s))},
+        lambda s: {"the best": s, "the last": moved(s)},
     ],
 )
 def test_two_sets_with_nothing_to_prefer_are_refused_and_listed(content, trained, tmp_path):
     torch.save(content(trained[0]), tmp_path / "model.pth")
     with pytest.raises(CheckpointError, match="different sets of weights that fit") as refused:
         checkpoint.load(tmp_path / "model.pth")
-    name = refused.value.hint.removeprefix("--weights ")
+    _, name = shlex.split(refused.value.hint)
     assert name in refused.value.expected
     assert checkpoint.load(tmp_path / "model.pth", weights=name).layout == "monai_attentionunet"
 
