@@ -13,6 +13,7 @@ from medattn_edge.errors import MissingDependency, UsageError
 from medattn_edge.spec import Intensity, ModelSpec
 
 from . import console
+from .expected import fitted_to, note_assumptions
 from .options import parse_settings, parse_sizes, parse_spacing
 from .rewrites import chosen, note_without_effect, show_plan
 
@@ -49,6 +50,20 @@ def command(  # noqa: PLR0913
     set_: Annotated[
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="Foreign checkpoint: align_corners=true, ...")
     ] = None,
+    weights: Annotated[
+        str, Option("--weights", metavar="KEY", help="Foreign checkpoint: which of several sets of weights.")
+    ] = "",
+    expect: Annotated[
+        list[Path] | None,
+        Option(
+            "--expect",
+            metavar="CASE.npz",
+            help="Foreign checkpoint: `image` and `logits` of its owner's code; what the file leaves open is searched.",
+        ),
+    ] = None,
+    expect_limit: Annotated[
+        int, Option("--expect-limit", min=1, help="Combinations of settings to try with --expect.")
+    ] = 300,
     labels: Annotated[str, Option("--labels", help="Foreign checkpoint: names, background first, with commas.")] = "",
     intensity: Annotated[
         str, Option("--intensity", help="Foreign checkpoint: window:LOW:HIGH, zscore[:slice], minmax[:slice], none.")
@@ -78,7 +93,14 @@ def command(  # noqa: PLR0913
     exporter = exporter_of(output)
     check_precision(precision, output)
     with console.timed("loaded"):
-        loaded = checkpoints.load(checkpoint, network=network or None, config=parse_settings(set_ or []))
+        config = parse_settings(set_ or [])
+        loaded = checkpoints.load(checkpoint, network=network or None, config=config, weights=weights or None)
+    for remark in loaded.remarks:
+        console.note(remark)
+    if expect:
+        with console.timed("held to what its owner expects"):
+            loaded = fitted_to(loaded, expect, expect_limit)
+    note_assumptions(loaded)
     options = {"--labels": labels, "--intensity": intensity, "--spacing": spacing, "--axes": axes}
     spec = spec_of(loaded, patch, {name: value for name, value in options.items() if value})
     loaded.network.check_shape(spec.patch)

@@ -10,12 +10,16 @@ import typer
 from medattn_edge.errors import InputError
 
 from . import console
+from .expected import in_words
 from .inspect_dicom import show_series
 from .rewrites import in_a_line
 
 
 def command(
     path: Annotated[Path, typer.Argument(help="A checkpoint, an artifact, or a DICOM folder, file or DICOMDIR.")],
+    weights: Annotated[
+        str, typer.Option("--weights", metavar="KEY", help="Foreign checkpoint: which of several sets of weights.")
+    ] = "",
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Print spec, lineage, inputs, outputs, operators, parameters and FLOPs; or the series of a DICOM folder."""
@@ -27,7 +31,7 @@ def command(
         return
     if not path.is_file():
         raise InputError(f"{path} does not exist", expected="a model or DICOM", hint=f"ls '{path.parent}'")
-    facts = _checkpoint(path) if backend_of(path).name == "eager" else _artifact(path)
+    facts = _checkpoint(path, weights) if backend_of(path).name == "eager" else _artifact(path)
     if json:
         console.print_json(facts)
     else:
@@ -40,14 +44,14 @@ def _artifact(path: Path) -> dict[str, Any]:
     return Artifact.read(path).manifest.to_json()
 
 
-def _checkpoint(path: Path) -> dict[str, Any]:
+def _checkpoint(path: Path, weights: str) -> dict[str, Any]:
     from collections import Counter
 
     from medattn_edge.artifact import SCHEMA
     from medattn_edge.models import checkpoint
     from medattn_edge.models.flops import gflop
 
-    loaded = checkpoint.load(path)
+    loaded = checkpoint.load(path, weights=weights or None)
     spec, network = loaded.spec, loaded.network
     leaves = [type(module).__name__ for module in network.modules() if not list(module.children())]
     return {
@@ -66,6 +70,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         "gflop": gflop(network, spec),
         "attention_maps": list(network.attention_names),
         "notes": dict(loaded.notes),
+        "reading": loaded.reading,
     }
 
 
@@ -79,7 +84,7 @@ def _show(path: Path, facts: dict[str, Any]) -> None:
         "labels": ", ".join(f"{value} {name}" for value, name in enumerate(spec["labels"])),
         "patch": f"{_times(spec['patch'])}, multiples of {_times(spec['stride'])}, axes {spec['axes']}",
         "spacing": f"{_times(spec['spacing'])} mm" if spec["spacing"] else "as scanned",
-        "intensity": _intensity(spec["intensity"]),
+        "intensity": spec["intensity"],
         "precision": facts["precision"],
         **_islands(facts.get("recipe") or {}),
         "sha256": facts["sha256"],
@@ -102,9 +107,24 @@ def _show(path: Path, facts: dict[str, Any]) -> None:
         rows["made with"] = ", ".join(f"{name} {version}" for name, version in facts["tools"].items())
     if facts.get("foreign"):
         rows["caution"] = "foreign checkpoint: labels, spacing, intensity, axes and patch are assumed"
+    rows |= _reading(facts.get("reading") or {})
     for name, value in rows.items():
         table.add_row(name, value)
     console.show(table)
+
+
+def _reading(reading: dict[str, Any]) -> dict[str, str]:
+    """How a foreign checkpoint was read, and what its owner's logits proved."""
+    rows = {}
+    if reading.get("assumptions"):
+        rows["assumed"] = in_words(reading["assumptions"])
+    if reading.get("remarks"):
+        rows["weights"] = "; ".join(reading["remarks"])
+    proof = reading.get("expectation")
+    if proof:
+        cases = ", ".join(f"{case['source']} ({case['sqnr_db']:.1f} dB)" for case in proof["cases"])
+        rows["as its owner expects"] = f"{cases}; proven: {in_words(proof['proven']) or 'nothing was open'}"
+    return rows
 
 
 def _islands(recipe: dict[str, Any]) -> dict[str, str]:
@@ -119,12 +139,6 @@ def _islands(recipe: dict[str, Any]) -> dict[str, str]:
         name, most = next(iter(recipe["magnitudes"].items()))
         rows["largest value"] = f"{most:g} in {name}, on {', '.join(recipe['measured_on'])}; a half ends at 65504"
     return rows
-
-
-def _intensity(values: dict[str, Any]) -> str:
-    if values["kind"] == "window":
-        return f"window {values['low']:g}..{values['high']:g}"
-    return values["kind"] + (" per slice" if values["scope"] == "slice" else "")
 
 
 def _shapes(shapes: dict[str, list[int]]) -> str:

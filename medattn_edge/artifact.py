@@ -24,7 +24,7 @@ from medattn_edge.spec import ModelSpec
 SCHEMA = 1
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(("precision", "sha256", "parent_sha256", "exporter"), str),
-    **dict.fromkeys(("inputs", "outputs", "operators", "tools", "recipe", "target", "companions"), Mapping),
+    **dict.fromkeys(("inputs", "outputs", "operators", "tools", "recipe", "target", "companions", "reading"), Mapping),
     "batch": int | None,
     "parameters": int,
     "gflop": int | float,
@@ -58,6 +58,8 @@ class Manifest:
         companions: suffix -> SHA-256 of files that belong to the model file: `.bin` of NAME.xml is NAME.bin.
         rewrites: what was done to the network before it was exported, in order: name, title, how many sites, and what
             it saved (`gflop_saved`, `mbytes_saved`).
+        reading: how a foreign checkpoint was read: `assumptions`, settings that nobody told, with their values;
+            `remarks`, what was taken and what left out; `expectation`, what the owner's own logits proved.
     """
 
     spec: ModelSpec
@@ -79,6 +81,7 @@ class Manifest:
     target: Mapping[str, Any] = field(default_factory=dict)
     companions: Mapping[str, str] = field(default_factory=dict)
     rewrites: tuple[Mapping[str, Any], ...] = ()
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         wrong = [name for name, kind in _KINDS.items() if not isinstance(getattr(self, name), kind)]

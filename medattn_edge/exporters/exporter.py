@@ -188,6 +188,7 @@ def manifest_of(
         gflop=gflop(network, spec),
         attention_maps=names,
         tools=tool_versions(),
+        reading=checkpoint.reading,
     )
 
 

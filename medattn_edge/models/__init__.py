@@ -68,7 +68,8 @@ def construct(record: Network, settings: Mapping[str, Any], in_channels: int, ou
     """
     try:
         for name, value in [*settings.items(), ("in_channels", in_channels), ("outputs", outputs)]:
-            if not _fits(value, record.settings.get(name, 1)):
+            accepts = record.accepts.get(name)
+            if not (accepts(value) if accepts else _fits(value, record.settings.get(name, 1))):
                 raise ValueError(f"{name} is {value!r}")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Initializing zero-element", category=UserWarning)

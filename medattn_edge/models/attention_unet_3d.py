@@ -8,10 +8,22 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medattn_edge.models.blocks import conv, conv_norm, double_conv, max_pool, resize_like
+from medattn_edge.models.blocks import (
+    ACTIVATIONS,
+    NORM_EPS,
+    conv,
+    conv_norm,
+    double_conv,
+    is_eps,
+    max_pool,
+    resize_like,
+    restyle,
+)
 from medattn_edge.models.network import (
+    Candidates,
     Config,
     GatedNetwork,
     Layout,
@@ -22,17 +34,33 @@ from medattn_edge.models.network import (
 from medattn_edge.spec import Intensity
 
 _SCALES = (1, 2, 4, 8, 16)
+GATE_FUNCTIONS = ("relu_sigmoid", "softplus_sigmoid", "relu_softmax")
 
 
 class GridGate(nn.Module):
     """The article's gate: coefficients on the grid of a strided theta, resized to the skip's.
 
     a = sigmoid(psi(ReLU(theta(x) + resize(phi(g))))); the output is BN(W(a * x)). With strided=False theta keeps the
-    skip's grid, the simplified form of the article's figure.
+    skip's grid, the simplified form of the article's figure. function: one of GATE_FUNCTIONS; the published code calls
+    the other two concatenation_debug (softplus for ReLU) and concatenation_residual (a softmax over the grid for the
+    sigmoid).
     """
 
-    def __init__(self, skip: int, gating: int, *, strided: bool = True, align_corners: bool = False) -> None:
+    def __init__(
+        self,
+        skip: int,
+        gating: int,
+        *,
+        strided: bool = True,
+        align_corners: bool = False,
+        function: str = GATE_FUNCTIONS[0],
+    ) -> None:
         super().__init__()
+        self.softplus, self.softmax = {
+            "relu_sigmoid": (False, False),
+            "softplus_sigmoid": (True, False),
+            "relu_softmax": (False, True),
+        }[function]
         step = 2 if strided else 1
         self.theta = nn.Conv3d(skip, skip, step, stride=step, bias=False)
         self.phi = nn.Conv3d(gating, skip, 1)
@@ -44,7 +72,12 @@ class GridGate(nn.Module):
         """(N, C, D, H, W), (N, Cg, d, h, w) -> gated (N, C, D, H, W), coefficients (N, 1, D, H, W)."""
         theta = self.theta(skip)
         phi = resize_like(self.phi(gating), theta, self.align_corners)
-        coefficients = resize_like(torch.sigmoid(self.psi(torch.relu(theta + phi))), skip, self.align_corners)
+        energy = self.psi(F.softplus(theta + phi) if self.softplus else torch.relu(theta + phi))
+        if self.softmax:
+            weights = torch.softmax(energy.flatten(2), dim=2).reshape(energy.shape)
+        else:
+            weights = torch.sigmoid(energy)
+        coefficients = resize_like(weights, skip, self.align_corners)
         return self.output(skip * coefficients), coefficients
 
 
@@ -92,7 +125,13 @@ class AttentionUNet3d(GatedNetwork):
 
         def gate(level: int) -> nn.Module:
             gates = [
-                GridGate(f[level], f[level + 1], strided=config["strided_theta"], align_corners=align)
+                GridGate(
+                    f[level],
+                    f[level + 1],
+                    strided=config["strided_theta"],
+                    align_corners=align,
+                    function=config["gate_function"],
+                )
                 for _ in range(count)
             ]
             return GateGroup(gates, f[level]) if gates else NoGate()
@@ -111,6 +150,7 @@ class AttentionUNet3d(GatedNetwork):
         )
         self.head1 = conv(3, f[0], outputs, 1)
         self.final = conv(3, 4 * outputs, outputs, 1)
+        restyle(self, config["norm_eps"], config["activation"])
 
     def training_outputs(self, image: Tensor) -> TrainingOutputs:
         """The logits and the four deep-supervision heads."""
@@ -136,6 +176,21 @@ class AttentionUNet3d(GatedNetwork):
         up2 = self.decoder2(torch.cat((gated2, self.up(up3)), 1))
         up1 = self.decoder1(torch.cat((skips[0], self.up(up2)), 1))
         return [self.head1(up1), self.head2(up2), self.head3(up3), self.head4(up4)], maps4 + maps3 + maps2
+
+
+# What the files of both official 3-D networks leave open.
+OPEN_DEFAULTS = {
+    "align_corners": False,
+    "gate_function": GATE_FUNCTIONS[0],
+    "activation": ACTIVATIONS[0],
+    "norm_eps": NORM_EPS[0],
+}
+
+
+def open_settings(settings: Config) -> Candidates:
+    """Files of the time of torch 0.3 were trained with align_corners; without gates nothing is gated."""
+    gates = {} if settings.get("gates") == "none" else {"gate_function": GATE_FUNCTIONS}
+    return {"align_corners": (False, True), **gates, "activation": ACTIVATIONS, "norm_eps": NORM_EPS}
 
 
 def encoder_modules() -> dict[str, str]:
@@ -192,7 +247,9 @@ NETWORK = Network(
     name="attention-unet-3d",
     title="Attention U-Net, official 3-D with deep supervision",
     build=AttentionUNet3d,
-    settings={"width": 16, "gates": "multi", "align_corners": False, "strided_theta": True},
+    settings={"width": 16, "gates": "multi", "strided_theta": True, **OPEN_DEFAULTS},
+    open_settings=open_settings,
+    accepts={"norm_eps": is_eps},
     patch=(96, 96, 96),
     intensity=Intensity.parse("zscore"),
     layouts=(

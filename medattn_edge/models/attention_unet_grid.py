@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from medattn_edge.models.attention_unet_3d import GridGate, encoder_modules, gate_modules
-from medattn_edge.models.blocks import conv, conv_norm, double_conv, max_pool
+from medattn_edge.models.attention_unet_3d import OPEN_DEFAULTS, GridGate, encoder_modules, gate_modules, open_settings
+from medattn_edge.models.blocks import conv, conv_norm, double_conv, is_eps, max_pool, restyle
 from medattn_edge.models.network import Config, GatedNetwork, Layout, Network, Shapes
 from medattn_edge.spec import Intensity
 
@@ -30,13 +30,15 @@ class GridAttentionUNet(GatedNetwork):
         self.pool = max_pool(3, (2, 2, 1))
         self.gating = conv_norm(3, f[4], f[3], 1, nn.ReLU(inplace=True))
         self.gate4, self.gate3, self.gate2 = (
-            GridGate(f[level], f[3], strided=strided, align_corners=align) for level in (3, 2, 1)
+            GridGate(f[level], f[3], strided=strided, align_corners=align, function=config["gate_function"])
+            for level in (3, 2, 1)
         )
         self.up = nn.Upsample(scale_factor=(2.0, 2.0, 1.0), mode="trilinear", align_corners=align)
         self.decoder4, self.decoder3, self.decoder2, self.decoder1 = (
             double_conv(3, f[level] + f[level + 1], f[level], _KERNEL) for level in (3, 2, 1, 0)
         )
         self.final = conv(3, f[0], outputs, 1)
+        restyle(self, config["norm_eps"], config["activation"])
 
     def _decode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         x = image
@@ -71,7 +73,9 @@ NETWORK = Network(
     name="attention-unet-grid",
     title="Attention U-Net, official 3-D with one gating signal",
     build=GridAttentionUNet,
-    settings={"width": 16, "align_corners": False, "strided_theta": True},
+    settings={"width": 16, "strided_theta": True, **OPEN_DEFAULTS},
+    open_settings=open_settings,
+    accepts={"norm_eps": is_eps},
     patch=(160, 160, 32),
     intensity=Intensity.parse("zscore"),
     axes="WHD",

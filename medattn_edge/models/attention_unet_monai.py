@@ -7,29 +7,83 @@ merge ends in an InstanceNorm, which depends on the input and can never be folde
 from __future__ import annotations
 
 import itertools
+import math
+from typing import Any
 
 from torch import nn
 
 from medattn_edge.models.blocks import InstanceNorm, batch_norm, conv, double_conv
 from medattn_edge.models.gated_unet import AdditiveGate, DecoderLevel, GatedUNet
-from medattn_edge.models.network import Config, Layout, Network, Shapes
+from medattn_edge.models.network import Candidates, Config, Layout, Network, Shapes
 
+_LARGEST_STRIDE = 16
+_MOST_RANKS = 8  # how far a combination of strides may be from 2 everywhere to be searched
 _UP: dict[int, type[nn.ConvTranspose2d | nn.ConvTranspose3d]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 
 def build(config: Config, in_channels: int, outputs: int) -> GatedUNet:
-    """Settings: dims, 2 or 3; channels, of every level from the top. All strides are 2, as a state_dict cannot tell."""
+    """Settings: dims, 2 or 3; channels, of every level from the top; strides, which a state_dict cannot tell.
+
+    strides: one number for every level and axis, or a list with one entry per step down from the top: a number for
+    every axis, or a list of one number per axis, as MONAI takes them: [[2, 2, 1], [2, 2, 2]].
+    """
     dims, channels = config["dims"], config["channels"]
+    steps = _steps(config["strides"], dims, len(channels) - 1)
+    pairs = zip(itertools.pairwise(channels), steps, strict=True)
     encoder = [double_conv(dims, in_channels, channels[0])]
-    encoder += [double_conv(dims, above, here, stride=2) for above, here in itertools.pairwise(channels)]
-    decoder = [_level(dims, below, here) for below, here in zip(channels[:0:-1], channels[-2::-1], strict=True)]
-    return GatedUNet(dims, list(encoder), decoder, conv(dims, channels[0], outputs, 1))
+    encoder += [double_conv(dims, above, here, stride=step) for (above, here), step in pairs]
+    levels = zip(channels[:0:-1], channels[-2::-1], reversed(steps), strict=True)
+    decoder = [_level(dims, below, here, step) for below, here, step in levels]
+    stride = tuple(math.prod(step[axis] for step in steps) for axis in range(dims))
+    return GatedUNet(dims, list(encoder), decoder, conv(dims, channels[0], outputs, 1), stride)
 
 
-def _level(dims: int, below: int, here: int) -> DecoderLevel:
-    up = nn.Sequential(
-        _UP[dims](below, here, 3, stride=2, padding=1, output_padding=1), batch_norm(dims, here), nn.ReLU(inplace=True)
+def _steps(strides: int | list[int | list[int]], dims: int, depth: int) -> list[tuple[int, ...]]:
+    """The stride of every step down, the top one first; raises ValueError for another number of them."""
+    each = [strides] * depth if isinstance(strides, int) else list(strides)
+    steps = [(one,) * dims if isinstance(one, int) else tuple(one) for one in each]
+    if len(steps) != depth or any(len(step) != dims for step in steps):
+        raise ValueError(f"strides {strides} for {depth} steps of {dims} axes")
+    return steps
+
+
+def _is_strides(value: Any) -> bool:
+    """A number, or a list of numbers and of lists of them; none below 1."""
+    if isinstance(value, list | tuple):
+        flat = [item for one in value for item in (one if isinstance(one, list | tuple) else [one])]
+        return len(flat) > 0 and all(type(item) is int and 1 <= item <= _LARGEST_STRIDE for item in flat)
+    return type(value) is int and 1 <= value <= _LARGEST_STRIDE
+
+
+def _open_settings(settings: Config) -> Candidates:
+    """Strides, those first that differ least from 2 everywhere.
+
+    Every step has its rank in the list of usual ones, and a combination the sum of its steps'; among equals those come
+    first that use fewer different steps, and that leave 2 earlier.
+    """
+    dims, depth = settings["dims"], len(settings["channels"]) - 1
+    usual: list[int | list[int]] = [2, [2, 2, 1], 1, [1, 2, 2], 4, [1, 1, 2], 3, [2, 1, 2]]
+    if dims == 2:
+        usual = [2, 1, 4, 3, [2, 1], [1, 2]]
+    ranks: list[tuple[int, ...]] = [()]
+    for _ in range(depth):
+        ranks = [(*one, rank) for one in ranks for rank in range(len(usual)) if sum(one) + rank <= _MOST_RANKS]
+    ranks.sort(key=lambda one: (sum(one), len(set(one)), [-rank for rank in one]))
+    candidates: list[Any] = [2, *([usual[rank] for rank in one] for one in ranks if any(one))]
+    return {"strides": tuple(candidates)}
+
+
+def _level(dims: int, below: int, here: int, step: tuple[int, ...]) -> DecoderLevel:
+    # A transposed convolution of 3 with this padding gives back exactly `step` times the size.
+    transposed = _UP[dims](
+        below,
+        here,
+        3,
+        stride=step,  # type: ignore[arg-type]
+        padding=1,
+        output_padding=tuple(one - 1 for one in step),  # type: ignore[arg-type]
     )
+    up = nn.Sequential(transposed, batch_norm(dims, here), nn.ReLU(inplace=True))
     merge = nn.Sequential(conv(dims, 2 * here, here), InstanceNorm(), nn.PReLU())
     return DecoderLevel(up, AdditiveGate(dims, here, here // 2), merge)
 
@@ -79,7 +133,9 @@ NETWORK = Network(
     name="attention-unet-monai",
     title="Attention U-Net of MONAI, 2-D and 3-D",
     build=build,
-    settings={"dims": 2, "channels": [64, 128, 256, 512, 1024]},
+    settings={"dims": 2, "channels": [64, 128, 256, 512, 1024], "strides": 2},
+    open_settings=_open_settings,
+    accepts={"strides": _is_strides},
     patch=(256, 256),
     patch_3d=(96, 96, 96),
     layouts=(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,17 @@ from torch import Tensor
 
 from medattn_edge.artifact import sha256, tool_versions
 from medattn_edge.atomic import replacing
-from medattn_edge.errors import CheckpointError, IntegrityError
+from medattn_edge.errors import CheckpointError, IntegrityError, UsageError
 from medattn_edge.models import build, construct, network_record, networks
 from medattn_edge.models.checkpoint_file import read_file
-from medattn_edge.models.nearest import describe_difference, nearest_layout
+from medattn_edge.models.nearest import Misfit, nearest_layout
 from medattn_edge.models.network import Config, Layout, Network, SegmentationNetwork
-from medattn_edge.spec import ModelSpec
+from medattn_edge.models.weights import WeightSet, choose, find_weights, in_short, is_measure
+from medattn_edge.spec import ModelSpec, nearest_patch
 
 _SCHEMA = 1
 _METADATA = "medattn_edge"
-_NESTS = ("state_dict", "model_state_dict", "network_weights", "model", "net", "network", "weights", "params")
-_PREFIXES = ("module", "model", "net", "network", "_orig_mod")
 _OWN = "medattn_edge"
-_DEPTH = 8
 
 
 @dataclass(frozen=True)
@@ -33,13 +31,16 @@ class Checkpoint:
     """A network read from a file, in evaluation mode on the CPU.
 
     Attributes:
-        network: With the file's weights.
-        spec: What it expects.
-        sha256: Of the file.
-        layout: The published layout it was in, or `medattn_edge` for our own.
-        foreign: The file carried no spec, so that patch, intensity, spacing, axes and label names are the network's
+        network: with the file's weights.
+        spec: what it expects and what its outputs mean.
+        sha256: of the file.
+        layout: the published layout it was in, or `medattn_edge` for our own.
+        foreign: the file carried no spec, so that patch, intensity, spacing, axes and label names are the network's
             defaults, not facts.
-        notes: What training wrote (command, split, Dice).
+        notes: what training wrote (command, split, Dice).
+        remarks: what was done to get at the weights, to be printed: which of several sets was taken, what was left out.
+        assumptions: settings that neither the file nor the caller told, with the values that were taken.
+        expectation: what the owner's own logits proved, as `exporters.fit` says it; empty when nobody gave them.
     """
 
     network: SegmentationNetwork
@@ -48,13 +49,58 @@ class Checkpoint:
     layout: str
     foreign: bool
     notes: Mapping[str, Any]
+    remarks: tuple[str, ...] = ()
+    assumptions: Mapping[str, Any] = field(default_factory=dict)
+    expectation: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the file was read, as plain JSON values for a manifest; empty for our own files."""
+        if not self.foreign:
+            return {}
+        return {
+            "assumptions": dict(self.assumptions),
+            "remarks": list(self.remarks),
+            "expectation": dict(self.expectation),
+        }
 
     def with_spec(self, spec: ModelSpec) -> Checkpoint:
         """The same weights under another spec (labels, patch, intensity...); settings that build may not change."""
         return replace(self, spec=spec)
 
+    def with_settings(self, config: Mapping[str, Any]) -> Checkpoint:
+        """The same weights in a network of other settings, which are assumptions no more.
 
-def load(path: Path, *, network: str | None = None, config: Mapping[str, Any] | None = None) -> Checkpoint:
+        Args:
+            config: some of the network's open settings. A patch that it cannot take then becomes the nearest one.
+
+        Raises:
+            CheckpointError: the settings are not the network's, or its weights would have other shapes.
+        """
+        record = network_record(self.spec.network)
+        settings = {**record.settings, **self.spec.config, **checked_settings(record, config)}
+        with torch.device("meta"):
+            network = construct(record, settings, self.spec.in_channels, self.spec.outputs).eval()
+        own = self.network.state_dict()
+        misfit = Misfit.between(own, network.state_dict())
+        if misfit:
+            raise CheckpointError(
+                f"the settings {dict(config)} do not fit the weights: {misfit.describe()}",
+                expected="settings that leave the shapes as they are",
+                hint=f"one of {', '.join(record.open_settings(settings)) or 'none'}",
+            )
+        network.load_state_dict(own, assign=True)
+        patch = nearest_patch(self.spec.patch, network.stride)
+        spec = replace(self.spec, config=settings, stride=network.stride, patch=patch)
+        told = set(record.open_settings({**record.settings, **self.spec.config})) - set(self.assumptions)
+        opened = record.open_settings(settings) if self.foreign else {}
+        assumptions = {key: settings[key] for key in opened if key not in told and key not in config}
+        return replace(self, network=network, spec=spec, assumptions=assumptions)
+
+
+def load(
+    path: Path, *, network: str | None = None, config: Mapping[str, Any] | None = None, weights: str | None = None
+) -> Checkpoint:
     """Read a checkpoint: ours, or any published layout, nested or prefixed, in safetensors or torch format.
 
     Args:
@@ -62,10 +108,14 @@ def load(path: Path, *, network: str | None = None, config: Mapping[str, Any] | 
         network: Insist on this network.
         config: Settings that a foreign file does not carry, such as align_corners; our own files carry theirs, which
             cannot be changed.
+        weights: Which of several sets of weights in a foreign file, such as `state_dict_ema`; by default an average
+            before what it averages.
 
     Raises:
-        CheckpointError: The file is missing, truncated, pickled code, of an unknown layout or another network.
+        CheckpointError: The file is missing, truncated, pickled code, of an unknown layout or another network, or
+            holds several sets of weights of which none is to be preferred.
         IntegrityError: Our own file, of a newer schema.
+        UsageError: It has no such weights.
     """
     path = Path(path)
     if not path.is_file():
@@ -73,9 +123,15 @@ def load(path: Path, *, network: str | None = None, config: Mapping[str, Any] | 
         raise CheckpointError(f"{path} {what}", expected="a checkpoint", hint=f"ls '{path.parent}'")
     state, metadata = read_file(path)
     if _METADATA in metadata:
+        if weights is not None:
+            raise UsageError(
+                f"the weights {weights!r} of {path.name}",
+                expected="no choice: medattn-edge wrote it, with one set of weights",
+                hint="load it without --weights",
+            )
         checkpoint = _own(path, state, metadata[_METADATA], config or {})
     else:
-        checkpoint = _foreign(path, state, config or {})
+        checkpoint = _foreign(path, state, config or {}, weights)
     if network is not None and checkpoint.spec.network != network:
         raise CheckpointError(
             f"{path.name} is a checkpoint of {checkpoint.spec.network}",
@@ -126,30 +182,89 @@ def _own(path: Path, state: dict[str, Tensor], metadata: str, config: Mapping[st
     network = _outline(spec)
     record = network_record(spec.network)
     carried = {**record.settings, **spec.config}
-    if {**carried, **_checked(record, config)} != carried:
+    if {**carried, **checked_settings(record, config)} != carried:
         raise CheckpointError(
             f"{path.name} was trained with the settings {carried}",
             expected=f"not {dict(config)}",
             hint="load it without settings",
         )
+    misfit = Misfit.between(state, network.state_dict())
+    if misfit:
+        raise CheckpointError(
+            f"{path.name} does not fit the layout {_OWN}: {misfit.describe()}",
+            expected="exactly its keys and shapes",
+            hint="copy the file again, or train again",
+        )
     _fill(path, network, state, {key: key for key in network.state_dict()})
     return Checkpoint(network, spec, sha256(path), _OWN, foreign=False, notes=notes)
 
 
-def _foreign(path: Path, content: dict[str, Any], config: Mapping[str, Any]) -> Checkpoint:
-    state = _unwrap(content)
-    if not state:
+def _foreign(path: Path, content: dict[str, Any], config: Mapping[str, Any], weights: str | None) -> Checkpoint:
+    found = find_weights(content)
+    if not found.largest:
         raise CheckpointError(
-            f"{path.name} holds no tensors", expected="a state_dict", hint="save network.state_dict()"
+            f"{path.name} holds no tensors",
+            expected="a state_dict",
+            hint="torch.save(network.state_dict(), 'NAME.pth') with the code that trained it",
         )
-    shapes = {key: tuple(value.shape) for key, value in state.items()}
-    record, layout = recognise(shapes) or (None, None)
-    if record is None or layout is None:
+    if not found.sets:
         raise CheckpointError(
             f"the layout of {path.name} is not known",
             expected=f"one of {', '.join(one.name for net in networks().values() for one in net.layouts)}",
-            hint=nearest_layout(shapes),
+            hint=nearest_layout({key: tuple(value.shape) for key, value in found.largest.items()}),
         )
+    readings, problems = {}, {}
+    for one in found.sets:
+        try:
+            readings[one.name] = _read(path, one, config)
+        except CheckpointError as error:
+            problems[one.name] = error
+    fitting = [one for one in found.sets if one.name in readings]
+    if weights in problems or not fitting:
+        named = [one for one in found.sets if one.name == weights]
+        raise problems[max(named or found.sets, key=lambda one: len(one.state)).name]
+    taken, remarks = choose(path.name, fitting, weights)
+    reading = readings[taken.name]
+    remarks += [f"left out {name}: it does not fit the layout {_layout_of(found.sets, name)}" for name in problems]
+    others = [*found.others, *reading.measures]
+    if others:
+        remarks.append(f"left out what is not the network's: {in_short(others)}")
+    network, spec = reading.network, reading.spec
+    _fill(path, network, taken.state, reading.names)
+    opened = taken.record.open_settings(dict(spec.config))
+    assumptions = {key: spec.config[key] for key in opened if key not in config}
+    return Checkpoint(
+        network,
+        spec,
+        sha256(path),
+        taken.layout.name,
+        foreign=True,
+        notes={},
+        remarks=tuple(remarks),
+        assumptions=assumptions,
+    )
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A set of weights as a network that has no numbers yet.
+
+    Attributes:
+        network: on the meta device.
+        spec: its default spec.
+        names: our keys -> the layout's.
+        measures: keys of losses and metrics among the network's.
+    """
+
+    network: SegmentationNetwork
+    spec: ModelSpec
+    names: Mapping[str, str]
+    measures: list[str]
+
+
+def _read(path: Path, weights: WeightSet, config: Mapping[str, Any]) -> _Reading:
+    """Raises CheckpointError unless the set has exactly the keys and shapes of its layout."""
+    record, layout, shapes = weights.record, weights.layout, weights.shapes
     try:
         settings = {**record.settings, **layout.config(shapes)}
     except (LookupError, ValueError, ArithmeticError) as error:
@@ -159,13 +274,26 @@ def _foreign(path: Path, content: dict[str, Any], config: Mapping[str, Any]) -> 
             hint=nearest_layout(shapes),
         ) from error
     channels = _channels(shapes, layout, settings)
-    settings |= _checked(record, config)
+    settings |= checked_settings(record, config)
     spec = _default_spec(record, settings, *channels)
     network = _outline(spec)
-    published = layout.published(network.state_dict(), settings)
-    surplus = [key for key in state if key not in layout.to_ours([key], settings) and not layout.is_dead(key)]
-    _fill(path, network, state, published, layout, surplus)
-    return Checkpoint(network, spec, sha256(path), layout.name, foreign=True, notes={})
+    names = layout.published(network.state_dict(), settings)
+    unknown = [key for key in weights.state if key not in layout.to_ours([key], settings) and not layout.is_dead(key)]
+    measures = [key for key in unknown if is_measure(key, weights.state[key])]
+    alive = {key: value for key, value in weights.state.items() if key not in measures and not layout.is_dead(key)}
+    wanted = {names[key]: value for key, value in network.state_dict().items()}
+    misfit = Misfit.between(alive, wanted)
+    if misfit:
+        raise CheckpointError(
+            f"{path.name} does not fit the layout {layout.name}: {misfit.describe(layout)}",
+            expected="exactly its keys and shapes",
+            hint=misfit.hint(),
+        )
+    return _Reading(network, spec, names, measures)
+
+
+def _layout_of(sets: tuple[WeightSet, ...], name: str) -> str:
+    return next(one.layout.name for one in sets if one.name == name)
 
 
 def _outline(spec: ModelSpec) -> SegmentationNetwork:
@@ -174,29 +302,8 @@ def _outline(spec: ModelSpec) -> SegmentationNetwork:
         return build(spec)
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Network, Layout] | None:
-    """The one layout whose signature the keys and shapes have, or None."""
-    hits = [(net, layout) for net in networks().values() for layout in net.layouts if layout.signature(shapes)]
-    return hits[0] if len(hits) == 1 else None
-
-
-def _unwrap(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The innermost state_dict, without the prefixes that wrappers put before its keys."""
-    for _ in range(_DEPTH):  # a dictionary can hold itself
-        nests = [key for key in _NESTS if isinstance(content.get(key), Mapping)]
-        if not nests:
-            break
-        content = content[nests[0]]
-    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    while state and recognise({key: tuple(value.shape) for key, value in state.items()}) is None:
-        first = {key.split(".", 1)[0] for key in state}
-        if len(first) != 1 or not first <= set(_PREFIXES) or any("." not in key for key in state):
-            break
-        state = {key.split(".", 1)[1]: value for key, value in state.items()}
-    return state
-
-
-def _checked(record: Network, config: Mapping[str, Any]) -> Config:
+def checked_settings(record: Network, config: Mapping[str, Any]) -> Config:
+    """The settings that a user gave; raises CheckpointError for one that the network has not."""
     unknown = sorted(set(config) - set(record.settings))
     if unknown:
         raise CheckpointError(
@@ -229,9 +336,9 @@ def _channels(shapes: Mapping[str, tuple[int, ...]], layout: Layout, settings: C
 
 
 def _default_spec(record: Network, settings: Config, in_channels: int, outputs: int) -> ModelSpec:
-    patch = record.patch_for(settings)
     with torch.device("meta"):
         stride = construct(record, settings, in_channels, outputs).stride
+    patch = nearest_patch(record.patch_for(settings), stride)
     names = ("background", *(f"class_{index}" for index in range(1, max(outputs, 2))))
     return ModelSpec(
         network=record.name,
@@ -246,33 +353,10 @@ def _default_spec(record: Network, settings: Config, in_channels: int, outputs: 
     )
 
 
-def _fill(
-    path: Path,
-    network: SegmentationNetwork,
-    state: Mapping[str, Tensor],
-    names: Mapping[str, str],
-    layout: Layout | None = None,
-    surplus: list[str] | None = None,
-) -> None:
-    """Load strictly; `names` maps our keys to the file's. Old files without num_batches_tracked are complete too."""
+def _fill(path: Path, network: SegmentationNetwork, state: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
+    """Fill the outline with numbers that are known to fit; `names` maps our keys to the file's."""
     own = network.state_dict()
-    missing = [names[key] for key in own if names[key] not in state and not key.endswith("num_batches_tracked")]
-    known = set(names.values())
-    extra = surplus if surplus is not None else [key for key in state if key not in known]
-    wrong = [
-        f"{names[key]} is {tuple(state[names[key]].shape)}, not {tuple(value.shape)}"
-        for key, value in own.items()
-        if names[key] in state and state[names[key]].shape != value.shape
-    ]
-    wrong += [f"{key} is no plain array of numbers" for key in sorted(known & set(state)) if not _is_plain(state[key])]
-    if missing or extra or wrong:
-        raise CheckpointError(
-            f"{path.name} does not fit the layout {layout.name if layout else _OWN}: "
-            + describe_difference(missing, extra, wrong),
-            expected="exactly its keys and shapes",
-            hint="load it with the code that trained it and save its state_dict again",
-        )
-    values = {key: state[names[key]].to(value.dtype) for key, value in own.items() if names[key] in state}
+    values = {key: _in_order(state[names[key]].to(value.dtype)) for key, value in own.items() if names[key] in state}
     infinite = [names[key] for key, value in values.items() if not torch.isfinite(value).all()]
     if infinite:
         raise CheckpointError(
@@ -285,6 +369,7 @@ def _fill(
     network.load_state_dict({**lacking, **values}, assign=True)
 
 
-def _is_plain(value: Tensor) -> bool:
-    stored = value.device.type == "cpu" and value.layout == torch.strided
-    return stored and not (value.is_complex() or value.is_quantized)
+def _in_order(value: Tensor) -> Tensor:
+    """The tensor with the usual order of memory: channels-last weights would make the reference round differently."""
+    usual = torch.empty(value.shape, device="meta").stride()
+    return value if value.stride() == usual else value.clone(memory_format=torch.contiguous_format)

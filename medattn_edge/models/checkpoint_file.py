@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import argparse
 import pickle
 import re
+import shlex
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from medattn_edge.errors import CheckpointError
+from medattn_edge.models.harmless import STAND_INS
 
 # torch words every failure of its restricted unpickler alike; only these are about code and not about damage.
 # Operands 140 to 151 are pickle protocol 4 and 5, which it does not read.
 _CODE = re.compile(r"GLOBAL \S+|unrecognized function|Can only (create|build)|operand 1(4\d|5[01])")
+# Whatever the file holds, module or dictionary, under whatever key: only its dictionaries of tensors.
 _CONVERT = (
-    "m = torch.load('{0}', weights_only=False); "
-    "torch.save(m.state_dict() if hasattr(m, 'state_dict') else m['state_dict'], '{1}')"
+    "import sys, torch; "
+    'p = lambda v: p(v.state_dict()) if hasattr(v, "state_dict") else p(dict(enumerate(v))) '
+    "if isinstance(v, (list, tuple)) else {str(k): w for k, x in v.items() for w in [p(x)] if w is not None} "
+    'if hasattr(v, "items") else v if torch.is_tensor(v) else None; '
+    'torch.save(p(torch.load(sys.argv[1], map_location="cpu", weights_only=False)), sys.argv[2])'
 )
-_DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
-_SCALAR = np.float64(0.0).__reduce__()[0]
-# What trainers put beside the weights: numbers, names and options, none of which runs code when it is unpickled. The
-# scalar's constructor has two names, as NumPy 2 moved it.
-_HARMLESS: list[Any] = [
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-    (_SCALAR, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    argparse.Namespace,
-    *(type(np.dtype(kind)) for kind in _DTYPES),
-]
 
 
 def read_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -47,17 +40,18 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
             with safe_open(path, framework="pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
+        with torch.serialization.safe_globals(STAND_INS), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*(pickle protocol|TorchScript archive)", category=UserWarning)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if _CODE.search(str(error)) is None:
             raise _damaged(path, error) from error
-        command = _CONVERT.format(path, path.with_name(f"{path.stem}.state.pth"))
+        match = re.search(r"GLOBAL ([\w.]+)", str(error))
+        name = f" ({match[1]})" if match else ""
         raise CheckpointError(
-            f"{path.name} holds pickled Python objects, which run code when they are loaded",
-            expected="a state_dict",
-            hint=f'where you trust the file and have its code: python -c "import torch; {command}"',
+            f"{path.name} holds pickled Python objects{name}, which run code when they are loaded",
+            expected="a state_dict, with nothing but numbers, texts, paths, dates and arrays beside it",
+            hint=f"where you trust the file and have its code: {conversion_command(path)}",
         ) from error
     except Exception as error:
         raise _damaged(path, error) from error
@@ -65,9 +59,15 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise CheckpointError(
             f"{path.name} holds a {type(content).__name__}",
             expected="a state_dict, or a dictionary with one",
-            hint="save network.state_dict()",
+            hint="torch.save(network.state_dict(), 'NAME.pth') with the code that trained it",
         )
     return dict(content), {}
+
+
+def conversion_command(path: Path) -> str:
+    """What to type in a POSIX shell to write NAME.state.pth, the tensors of a pickled file and nothing else."""
+    words = ("python", "-c", _CONVERT, str(path), str(path.with_name(f"{path.stem}.state.pth")))
+    return shlex.join(words)
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:

@@ -43,11 +43,21 @@ class DecoderLevel(nn.Module):
 
 
 class GatedUNet(GatedNetwork):
-    """encoder: from the image downwards, each with its own downsampling. decoder: from the bottom upwards."""
+    """encoder: from the image downwards, each with its own downsampling. decoder: from the bottom upwards.
 
-    def __init__(self, dims: int, encoder: list[nn.Module], decoder: list[DecoderLevel], head: nn.Module) -> None:
+    stride: by what all levels together divide every axis; 2 for each level, if not given.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        encoder: list[nn.Module],
+        decoder: list[DecoderLevel],
+        head: nn.Module,
+        stride: tuple[int, ...] | None = None,
+    ) -> None:
         levels = range(len(decoder), 0, -1)
-        super().__init__((2 ** len(decoder),) * dims, tuple(f"gate_{level}" for level in levels))
+        super().__init__(stride or (2 ** len(decoder),) * dims, tuple(f"gate_{level}" for level in levels))
         self.encoder, self.decoder, self.head = nn.ModuleList(encoder), nn.ModuleList(decoder), head
 
     def _decode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -17,6 +17,7 @@ from medattn_edge.spec import Intensity
 
 Shapes = Mapping[str, tuple[int, ...]]
 Config = dict[str, Any]
+Candidates = Mapping[str, tuple[Any, ...]]
 
 
 class TrainingOutputs(NamedTuple):
@@ -137,6 +138,8 @@ class Layout:
         last: Our keys of the convolution whose shape gives K; the first one present counts.
         dead: A pattern of published keys that are never executed, and are dropped.
         usual: Settings to compare an unknown file with.
+        levels: A pattern of keys whose group counts the levels, where the network has `depth` of them.
+        depth: How many levels we build.
     """
 
     name: str
@@ -148,6 +151,8 @@ class Layout:
     last: tuple[str, ...]
     dead: str = "(?!)"
     usual: Mapping[str, Any] = field(default_factory=dict)
+    levels: str = ""
+    depth: int = 0
 
     def is_dead(self, key: str) -> bool:
         """Whether a published key is never executed."""
@@ -189,6 +194,9 @@ class Network:
         intensity: What it was published with.
         axes: The spec's order of the spatial axes.
         patch_3d: The patch when the settings say dims 3.
+        open_settings: Full settings -> those that keys and shapes cannot tell, each with its candidates, the most usual
+            first.
+        accepts: What a setting may be whose default does not show it by its type.
     """
 
     name: str
@@ -200,6 +208,8 @@ class Network:
     intensity: Intensity = field(default_factory=Intensity)
     axes: str = ""
     patch_3d: tuple[int, ...] = ()
+    open_settings: Callable[[Config], Candidates] = lambda settings: {}
+    accepts: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
 
     def patch_for(self, settings: Mapping[str, Any]) -> tuple[int, ...]:
         """The default patch for these settings."""

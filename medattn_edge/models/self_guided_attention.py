@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medattn_edge.models.attention import ChannelAttention, PositionAttention
-from medattn_edge.models.blocks import conv, conv_norm, double_conv, resize_like, stack_maps
+from medattn_edge.models.blocks import NORM_EPS, conv, conv_norm, double_conv, is_eps, resize_like, restyle, stack_maps
 from medattn_edge.models.network import (
     Config,
     Layout,
@@ -160,6 +160,7 @@ class SelfGuidedAttention(SegmentationNetwork):
         self.step2 = GuidedStep(width, energy, autoencoders)
         self.side_heads = nn.ModuleList([conv(2, width, outputs, 1) for _ in range(_SCALES)])
         self.heads = nn.ModuleList([conv(2, width, outputs, 1) for _ in range(_SCALES)])
+        restyle(self, config["norm_eps"])
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, C, H, W) -> logits (N, K, H, W): the mean of the four scales' heads."""
@@ -245,7 +246,10 @@ NETWORK = Network(
         "backbone_width": 64,
         "channel_energy": "inverted",
         "autoencoder": "shared",
+        "norm_eps": NORM_EPS[0],
     },
+    open_settings=lambda settings: {"channel_energy": ("inverted", "direct"), "norm_eps": NORM_EPS},
+    accepts={"norm_eps": is_eps},
     patch=(256, 256),
     intensity=Intensity.parse("minmax:slice"),
     layouts=(

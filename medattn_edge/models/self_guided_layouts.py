@@ -47,7 +47,6 @@ def _config(shapes: Shapes, second: str, bottleneck: bool) -> Config:
         "backbone": matching[0],
         "backbone_width": base,
         "width": shapes["down1.0.weight"][0],
-        "channel_energy": "inverted",
         "autoencoder": "shared",
     }
 

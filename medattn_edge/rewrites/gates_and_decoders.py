@@ -83,7 +83,7 @@ def merge_gate_pairs(network: SegmentationNetwork) -> list[str]:
     paths = []
     groups = [*sites(network, GateGroup), *sites(network, DecomposedGates)]
     for path, group in groups:
-        if len(group.gates) == 2:
+        if len(group.gates) == 2 and not any(gate.softplus or gate.softmax for gate in group.gates):
             joined = group if isinstance(group, DecomposedGates) else DecomposedGates(group)
             network.set_submodule(path, PairedGates(joined))
             paths.append(path)

@@ -59,7 +59,7 @@ def test_inspect_has_the_fields_that_scripts_rely_on(medattn: Run, checkpoint: P
     assert {"batch-norm", "nearest-upsampling"} <= {one["name"] for one in told["rewrites"]}
     assert origin["notes"] == {"command": "made for a test"}
     text = medattn("inspect", artifact).stdout
-    assert "window -1000..400" in text
+    assert "window:-1000:400" in text
     assert told["sha256"] in text
 
 

@@ -26,6 +26,7 @@ from medattn_edge.backends.torch.deprecations import torchscript_is_deprecated
 from medattn_edge.errors import CheckpointError, IntegrityError, MedattnError, OutputError
 from medattn_edge.models import build, checkpoint, networks
 from medattn_edge.models.resnet import BACKBONES
+from medattn_edge.models.weights import recognise
 from medattn_edge.spec import Intensity, ModelSpec
 
 GUIDED = {"width": 8, "backbone_width": 16}
@@ -125,8 +126,8 @@ def test_the_backbone_of_a_self_guided_file_is_told_from_its_shapes(backbone):
         state = record.build(config, 1, 2).state_dict()
     shapes = {theirs: tuple(state[ours].shape) for ours, theirs in layout.published(state, config).items()}
     assert len(shapes) == len(state)
-    assert checkpoint.recognise(shapes) == (record, layout)
-    assert layout.config(shapes) == config
+    assert recognise(shapes) == (record, layout)
+    assert {**record.settings, **layout.config(shapes)} == config
 
 
 @pytest.mark.parametrize("name", ["agn_multi_dsv", "agn_single_dsv", "agn_grid"])
@@ -141,11 +142,11 @@ def test_a_theta_without_stride_is_told_from_its_shape(name, published, tmp_path
 @pytest.mark.parametrize("dims", [2, 3])
 def test_the_depth_of_a_monai_file_is_told_from_its_keys(dims, channels, published, tmp_path):
     record, layout = layouts()["monai_attentionunet"]
-    network = record.build({"dims": dims, "channels": channels}, 1, 2)
+    network = record.build({"dims": dims, "channels": channels, "strides": 2}, 1, 2)
     names = layout.published(network.state_dict(), {"dims": dims, "channels": channels})
     torch.save({names[key]: value for key, value in network.state_dict().items()}, tmp_path / "model.pth")
     loaded = checkpoint.load(tmp_path / "model.pth")
-    assert dict(loaded.spec.config) == {"dims": dims, "channels": channels}
+    assert dict(loaded.spec.config) == {"dims": dims, "channels": channels, "strides": 2}
     assert loaded.spec.dims == dims
 
 
