@@ -41,15 +41,26 @@ def outputs_beside(output: Path, key_slices: int) -> list[Path]:
     return [output.with_name(_KEY.format(number)) for number in range(1, key_slices + 1)]
 
 
-def read_scan(scan: Path, wanted: str, outputs: list[Path]) -> tuple[Volume, Series | None]:
+def read_scan(
+    scan: Path, wanted: str, outputs: list[Path], geometry: str = "", volume: int = 0
+) -> tuple[Volume, Series | None]:
     """The volume, and the series that it is where the scan is DICOM.
+
+    Args:
+        scan: file or folder.
+        wanted: the first digits of the series' hash, "" for the only one.
+        outputs: that must not replace a file of it.
+        geometry: which form of a NIfTI header decides, "" for what the header prefers.
+        volume: which of several volumes, from 1; 0 for the only one.
 
     Raises UsageError when an output would replace a file of the series, and what reading raises.
     """
     from medattn_edge.io import read_volume
 
     if not is_dicom_source(scan):
-        return read_volume(scan), None
+        return read_volume(scan, geometry, volume), None
+    if geometry:
+        raise UsageError(f"--geometry with {scan.name!r}", expected="a NIfTI file", hint="leave --geometry out")
     if find_spec("pydicom") is None:
         raise MissingDependency.of_extra("pydicom", "dicom")
     from medattn_edge.io.dicom.volume import choose_series, read_series
@@ -65,3 +76,26 @@ def read_scan(scan: Path, wanted: str, outputs: list[Path]) -> tuple[Volume, Ser
 def facts_of(series: Series) -> dict[str, Any]:
     """What --json says of the series, without its identifiers."""
     return {"series_hash": series.hash, "modality": series.modality, "slices": series.slices}
+
+
+def facts_of_grid(volume: Volume) -> dict[str, Any] | None:
+    """What --json says of where the voxels are, for a file whose header says it in several ways."""
+    source = volume.source
+    return None if source is None else {name: source[name] for name in ("geometry", "codes", "apart_mm")}
+
+
+def notes_of_grid(volume: Volume) -> list[str]:
+    """What people should know of it."""
+    source = volume.source
+    if source is None:
+        return []
+    used, codes = str(source["geometry"]), source["codes"]
+    other = "qform" if used == "sform" else "sform"
+    if source["contradiction"]:
+        return [f"the scan's {used} was chosen over its {other}, which contradicts it: {source['contradiction']}"]
+    if source["apart_mm"] is not None and source["apart_mm"] > min(volume.spacing) / 2:
+        return [
+            f"the scan's {used} (code {codes[used]}) is used; its {other} (code {codes[other]}) puts the voxels up to "
+            f"{source['apart_mm']:.1f} mm elsewhere, and NIfTI outputs have both"
+        ]
+    return []

@@ -15,7 +15,7 @@ from medattn_edge.atomic import check_folder
 from medattn_edge.errors import MedattnError, UsageError
 
 from . import console
-from .dicom_output import check_dicom_options, facts_of, outputs_beside, read_scan
+from .dicom_output import check_dicom_options, facts_of, facts_of_grid, notes_of_grid, outputs_beside, read_scan
 from .options import parse_spacing
 
 if TYPE_CHECKING:
@@ -64,6 +64,12 @@ def command(  # noqa: PLR0913
     series: Annotated[
         str, Option("--series", metavar="HASH", help="Of a DICOM folder with several: as inspect shows it.")
     ] = "",
+    geometry: Annotated[
+        Literal["sform", "qform"] | None, Option("--geometry", help="Of a NIfTI file whose two forms contradict.")
+    ] = None,
+    volume_number: Annotated[
+        int, Option("--volume", metavar="N", min=0, help="Of data with several volumes (time points, echoes), from 1.")
+    ] = 0,
     seg_kind: Annotated[
         Literal["binary", "labelmap"] | None, Option("--seg-kind", help="Of -o seg.dcm; binary by default.")
     ] = None,
@@ -97,7 +103,7 @@ def command(  # noqa: PLR0913
         console.timed("inference"),
         ThreadPoolExecutor(1) as pool,
         _kept_in(cache),
-        _at_once(pool, lambda: read_scan(scan, series, outputs)) as reading,
+        _at_once(pool, lambda: read_scan(scan, series, outputs, geometry or "", volume_number)) as reading,
         open_session(
             artifact,
             backend=backend or None,
@@ -119,7 +125,7 @@ def command(  # noqa: PLR0913
             whole = segment(session, volume, settings=plain, progress=progress) if found.walked.skipped else found
             walked["agreement"] = _agreement(whole, found)
         facts, spec = session.facts, session.spec
-    written, notes = {"labels": str(output)}, list[str]()
+    written, notes = {"labels": str(output)}, notes_of_grid(volume)
     if source is None or format_of(output).write_labels is not None:
         write_labels(output, found.labels, found.names)
     else:
@@ -142,6 +148,7 @@ def command(  # noqa: PLR0913
             "artifact": str(artifact),
             "written": written,
             "series": None if source is None else facts_of(source),
+            "geometry": facts_of_grid(volume),
             "notes": notes,
             "volumes_ml": found.volumes_ml,
             "voxels": _voxels(found),
