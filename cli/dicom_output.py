@@ -65,7 +65,7 @@ def read_scan(
         raise MissingDependency.of_extra("pydicom", "dicom")
     from medattn_edge.io.dicom.volume import choose_series, read_series
 
-    series = choose_series(scan, wanted)
+    series = choose_series(scan, wanted, volume)
     own = {path.resolve() for path in series.files}
     for path in outputs:
         if path.resolve() in own:
@@ -75,7 +75,8 @@ def read_scan(
 
 def facts_of(series: Series) -> dict[str, Any]:
     """What --json says of the series, without its identifiers."""
-    return {"series_hash": series.hash, "modality": series.modality, "slices": series.slices}
+    facts = {"series_hash": series.hash, "modality": series.modality, "slices": series.slices}
+    return facts | ({"volume": series.volume} if series.volume else {})
 
 
 def facts_of_grid(volume: Volume) -> dict[str, Any] | None:

@@ -125,7 +125,7 @@ def command(  # noqa: PLR0913
             whole = segment(session, volume, settings=plain, progress=progress) if found.walked.skipped else found
             walked["agreement"] = _agreement(whole, found)
         facts, spec = session.facts, session.spec
-    written, notes = {"labels": str(output)}, notes_of_grid(volume)
+    written, notes = {"labels": str(output)}, [*(source.notes if source else ()), *notes_of_grid(volume)]
     if source is None or format_of(output).write_labels is not None:
         write_labels(output, found.labels, found.names)
     else:

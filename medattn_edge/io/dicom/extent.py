@@ -11,6 +11,7 @@ from medattn_edge.io.dicom.reasons import RefusedSeries
 _PIXEL_DATA = (0x7FE0, 0x0010)
 _ITEM, _END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 _UNDEFINED = 0xFFFFFFFF
+_MOST_FILLING = 4096  # bytes
 # The frame headers of JPEG, JPEG lossless and JPEG-LS.
 _FRAME_HEADERS = (0xC0, 0xC1, 0xC2, 0xC3, 0xF7)
 
@@ -37,20 +38,26 @@ def check_start(file: BinaryIO, dataset: Any) -> int:
 def check_native(file: BinaryIO, length: int, expected: int) -> None:
     """Check that uncompressed pixel data is whole.
 
+    Some writers fill the element up to a round number of bytes; only with zeros, or the size may be another one than
+    the header says.
+
     Args:
         file: at the first byte of the pixel data.
         length: what the element says, in bytes.
         expected: bytes of all frames.
 
     Raises:
-        RefusedSeries: for any difference.
+        RefusedSeries: when there is less, and when there is more than such a filling.
     """
     left = os.fstat(file.fileno()).st_size - file.tell()
     if length == _UNDEFINED:
         raise RefusedSeries("unreadable", "uncompressed pixel data of undefined length")
     if min(length, left) < expected:
         raise RefusedSeries("truncated", f"{min(length, left):,} bytes of pixel data where {expected:,} are needed")
-    if length > expected + expected % 2:
+    excess = length - expected
+    if excess > 1:
+        file.seek(expected, os.SEEK_CUR)
+    if excess > 1 and (excess > _MOST_FILLING or any(file.read(excess))):
         raise RefusedSeries("unsupported_pixels", f"{length:,} bytes of pixel data where {expected:,} are needed")
 
 

@@ -22,7 +22,7 @@ from medattn_edge.io.dicom.clean import (
     number,
     picked,
 )
-from medattn_edge.io.dicom.files import failures, quiet
+from medattn_edge.io.dicom.files import failures, quiet, without_preamble
 from medattn_edge.io.dicom.header import ENHANCED
 from medattn_edge.io.dicom.planes import ImagePlane
 from medattn_edge.io.dicom.reasons import RefusedSeries
@@ -79,6 +79,7 @@ class Source:
         frames: in slice order along the normal; their headers hold geometry and UIDs, and nothing of the patient.
         grid: a Volume of that order, (D, H, W) = slices, rows, columns, whose voxels mean nothing.
         identity: the elements of the patient and the study, and the character set.
+        left_out: keywords of the identity that were not valid and so are not copied.
         date: the latest content date of the instances, or of the acquisition, the series, the study where there is
             none, or 1900: what is derived carries it too, so that doing it again gives the same bytes.
         time: of that date.
@@ -155,7 +156,9 @@ def _header(path: Path, place: int) -> Any:
     import pydicom
 
     try:
-        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_READ))
+        with path.open("rb") as file:
+            head = file.read(256)
+        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_READ), force=without_preamble(head))
     except (OSError, pydicom.errors.InvalidDicomError) as error:
         raise ScanError(
             f"instance {place} of the series can no longer be read ({type(error).__name__})",
