@@ -174,7 +174,10 @@ def _with_commas(dataset: Any) -> list[str]:
             raw, name = item.get_item(tag), keyword_for_tag(tag)
             if not name:
                 continue
-            if isinstance(raw, RawDataElement) and dictionary_VR(tag) == "DS" and b"," in (raw.value or b""):
+            # pydicom leaves the texts of several values as they are, and refuses a single one.
+            if dictionary_VR(tag) == "DS" and "," in (
+                (raw.value or b"").decode("latin-1") if isinstance(raw, RawDataElement) else _text(item, name)
+            ):
                 found[name] = None
             elif dictionary_VR(tag) == "SQ":
                 with suppress(*failures()):
