@@ -63,9 +63,13 @@ def read_scan(
         raise UsageError(f"--geometry with {scan.name!r}", expected="a NIfTI file", hint="leave --geometry out")
     if find_spec("pydicom") is None:
         raise MissingDependency.of_extra("pydicom", "dicom")
+    from medattn_edge.io.dicom.files import SUFFIXES
+    from medattn_edge.io.dicom.seg import check_frame_of_reference
     from medattn_edge.io.dicom.volume import choose_series, read_series
 
     series = choose_series(scan, wanted, volume)
+    if any(path.suffix.lower() in SUFFIXES for path in outputs):
+        check_frame_of_reference(series)
     own = {path.resolve() for path in series.files}
     for path in outputs:
         if path.resolve() in own:

@@ -93,6 +93,11 @@ SERIES_REASONS: Final = catalogue(
             "there are several volumes (times, echoes, kernels, stacks) in one series",
             "send one of them, or take one with --volume",
         ),
+        Reason(
+            "no_frame_of_reference",
+            "the series does not name its coordinates (FrameOfReferenceUID), so no segmentation can lie in them",
+            "write the labels as .nii.gz, or give every file of a copy the same FrameOfReferenceUID",
+        ),
         Reason("no_such_volume", "the series has fewer volumes than the number that was asked for", "see inspect"),
         Reason(
             "mosaic",

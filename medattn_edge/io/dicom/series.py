@@ -41,6 +41,7 @@ class Series:
         hint: what to do next, where it is not the action of the reason.
         volume: which of several volumes was asked for, from 1; 0 for the only one.
         notes: what was left out of it, for people.
+        frame_of_reference_uid: "" for a series without one, which no segmentation can refer to.
     """
 
     series_instance_uid: str = field(repr=False)
@@ -57,6 +58,7 @@ class Series:
     hint: str = field(default="", repr=False)
     volume: int = 0
     notes: tuple[str, ...] = ()
+    frame_of_reference_uid: str = field(default="", repr=False)
 
     @property
     def accepted(self) -> bool:
@@ -193,6 +195,7 @@ def _series(headers: list[Header], missing: int, volume: int) -> Series:
         refusal.hint if refusal is not None else "",
         volume,
         notes,
+        first.frame_of_reference_uid,
     )
 
 

@@ -15,7 +15,7 @@ from medattn_edge.errors import InputError
 from medattn_edge.host.hardware import usable_cores
 from medattn_edge.inference import Settings, segment
 from medattn_edge.inference.dicom_results import algorithm_of, asked, write_key_slices, write_segmentation
-from medattn_edge.io.dicom.seg import Algorithm
+from medattn_edge.io.dicom.seg import Algorithm, check_frame_of_reference
 from medattn_edge.io.dicom.volume import RefusedSeries, Series, read_series, series_of
 from medattn_edge.io.overlay import write_overlay
 from medattn_edge.scanner.config.sections import Model
@@ -85,6 +85,7 @@ def _segmented(opened: _Open, task: Task) -> Done:
     model, spec, algorithm = opened.model, opened.session.spec, opened.algorithm
     started = time.monotonic()
     series = _only(series_of(task.files))
+    check_frame_of_reference(series)
     volume = read_series(series)
     read = time.monotonic()
     found = segment(opened.session, volume, settings=Settings(model.overlap, skip_air=model.skip_air))

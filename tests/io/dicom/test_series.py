@@ -160,7 +160,9 @@ def refused_folder(reason, folder):
         pytest.fail(f"no phantom for {reason}")
 
 
-@pytest.mark.parametrize("reason", sorted(set(SERIES_REASONS) - {"missing_file", "no_such_volume"}))
+@pytest.mark.parametrize(
+    "reason", sorted(set(SERIES_REASONS) - {"missing_file", "no_such_volume", "no_frame_of_reference"})
+)
 def test_every_reason_has_a_series_that_is_refused_for_it(tmp_path, reason):
     refused_folder(reason, tmp_path)
     found = find_series(tmp_path)
