@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from medattn_edge.io.bounds import MOST_INFLATED
 from medattn_edge.io.dicom.reasons import RefusedSeries
 
 SUFFIXES = (".dcm", ".dicom")
 DEFLATED = "1.2.840.10008.1.2.1.99"
 DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
-MOST_INFLATED = 1 << 30  # bytes of one deflated file
 MOST_FILES = 100_000
 
 # The elements that data without a preamble begin with: the meta information's, or those before an image's class.

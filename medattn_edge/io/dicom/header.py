@@ -213,7 +213,7 @@ def _planes(path: Path, dataset: Any, start: int) -> tuple[ImagePlane, ...]:
         storage = storage_of(dataset, enhanced=enhanced)
         check_decoder(storage)
         if storage.encapsulated:
-            check_encapsulated(file, length, storage.frames, (storage.rows, storage.columns))
+            check_encapsulated(file, length, storage)
         elif not deflated:
             check_native(file, length, storage.frame_bytes * storage.frames)
     return planes_of(path, dataset, storage, enhanced=enhanced)

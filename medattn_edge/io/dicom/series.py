@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from medattn_edge.errors import ScanError
+from medattn_edge.io.bounds import MOST_VOXELS
 from medattn_edge.io.dicom.files import Listing, listing
 from medattn_edge.io.dicom.geometry import Grid, grid_of
 from medattn_edge.io.dicom.header import Header, read_header
 from medattn_edge.io.dicom.planes import ImagePlane
 from medattn_edge.io.dicom.reasons import RefusedSeries
-from medattn_edge.io.dicom.storage import MOST_VOXELS
 
 _FOREIGN = ("not_an_image", "unsupported_modality")
 
