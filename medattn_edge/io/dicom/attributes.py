@@ -8,6 +8,17 @@ from typing import Any, Final
 
 from medattn_edge.io.dicom.files import failures
 
+
+def creator_tag(tag: int) -> int:
+    """Of a private element: the element that names whose it is (PS3.5 7.8.1)."""
+    return (tag >> 16 << 16) | (tag & 0xFFFF) >> 8
+
+
+def is_owned(dataset: Any, tag: int, owner: str) -> bool:
+    """Whether a private element is of a vendor."""
+    return _text(dataset, creator_tag(tag)).upper() == owner
+
+
 # Slices with different values of these are never of one volume, wherever they lie.
 _KINDS = (
     *("ImageType", "ComplexImageComponent", "TemporalPositionIdentifier", "EchoNumbers", "EchoTime"),
@@ -18,9 +29,13 @@ _ORDERS = (
     *("TriggerTime", "NominalPercentageOfCardiacPhase", "FrameReferenceTime", "InversionTime", "FlipAngle"),
     *("RepetitionTime", "AcquisitionNumber", "AcquisitionDateTime", "AcquisitionTime", "ContentTime", "InstanceNumber"),
 )
-# What vendors wrote before the standard had a place for it: Siemens' and GE's b-value, GE's kind of image.
-_PRIVATE: Mapping[str, tuple[int, ...]] = MappingProxyType(
-    {"DiffusionBValue": (0x0019100C, 0x00431039), "ComplexImageComponent": (0x0043102F,)}
+# What vendors wrote before the standard had a place for it: Siemens' and GE's b-value, GE's kind of image. A private
+# element is one vendor's only below that vendor's own name.
+_PRIVATE: Mapping[str, tuple[tuple[int, str], ...]] = MappingProxyType(
+    {
+        "DiffusionBValue": ((0x0019100C, "SIEMENS MR HEADER"), (0x00431039, "GEMS_PARM_01")),
+        "ComplexImageComponent": ((0x0043102F, "GEMS_PARM_01"),),
+    }
 )
 # Of an enhanced image: the macro of a frame and the attributes in it.
 _FRAME_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -44,7 +59,10 @@ _FRAME_ORDERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "FrameContentSequence": ("FrameAcquisitionNumber", "FrameReferenceDateTime", "FrameAcquisitionDateTime"),
     }
 )
-TAGS: Final = (*_KINDS, *_ORDERS, *(tag for tags in _PRIVATE.values() for tag in tags))
+TAGS: Final = (
+    *(*_KINDS, *_ORDERS),
+    *(number for tags in _PRIVATE.values() for tag, _ in tags for number in (tag, creator_tag(tag))),
+)
 """What `single_frame` reads of a header."""
 
 Pairs = tuple[tuple[str, str], ...]
@@ -55,7 +73,7 @@ def single_frame(dataset: Any) -> tuple[Pairs, Pairs]:
     kinds = []
     for name in _KINDS:
         value = _text(dataset, name)
-        private = (_text(dataset, tag) for tag in _PRIVATE.get(name, ()))
+        private = (_text(dataset, tag) for tag, owner in _PRIVATE.get(name, ()) if is_owned(dataset, tag, owner))
         kinds.append((name, value or next(filter(None, private), "")))
     return tuple(kinds), tuple((name, _text(dataset, name)) for name in _ORDERS)
 

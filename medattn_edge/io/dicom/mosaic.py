@@ -6,10 +6,13 @@ import re
 import struct
 from typing import Any, Final
 
+from medattn_edge.io.dicom.attributes import creator_tag, is_owned
+
 _COUNT = 0x0019100A  # NumberOfImagesInMosaic
+_OWNER = "SIEMENS MR HEADER"
 _CSA = 0x00291010  # CSA Image Header Info
 _NAME = b"NumberOfImagesInMosaic\0"
-MOSAIC_TAGS: Final = (_COUNT, _CSA)
+MOSAIC_TAGS: Final = (_COUNT, creator_tag(_COUNT), _CSA)
 """The private elements that `mosaic_slices` looks at."""
 
 
@@ -18,7 +21,8 @@ def mosaic_slices(dataset: Any) -> int:
 
     Siemens says so in ImageType, in a private element and in its CSA header; anonymising removes one or another.
     """
-    counts = [_number(_value(dataset, _COUNT)), _in_csa(_value(dataset, _CSA))]
+    count = _value(dataset, _COUNT) if is_owned(dataset, _COUNT, _OWNER) else None
+    counts = [_number(count), _in_csa(_value(dataset, _CSA))]
     if max(counts) > 1:
         return max(counts)
     kinds = dataset.get("ImageType") or ()

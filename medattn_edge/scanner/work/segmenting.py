@@ -99,7 +99,7 @@ def _segmented(opened: _Open, task: Task) -> Done:
     _shrink(task.folder / OVERLAY)
     outputs.append(Output("overlay", OVERLAY))
     seconds = {"read": read - started, "infer": inferred - read, "write": time.monotonic() - inferred}
-    return Done(tuple(outputs), seconds, tuple(notes))
+    return Done(tuple(outputs), seconds, (*series.notes, *notes))
 
 
 def _only(found: Sequence[Series]) -> Series:

@@ -268,6 +268,14 @@ def test_a_mosaic_is_known_by_any_of_its_marks(tmp_path, mark):
     assert only(tmp_path).reason == "mosaic"
 
 
+@pytest.mark.parametrize("number", [0x100A, 0x100C])
+def test_a_private_element_of_another_vendor_tells_nothing(tmp_path, number):
+    for index, dataset in enumerate(make_series(SCAN.voxels, SCAN.affine, modality="MR")):
+        private(0x0019, "ANOTHER VENDOR", number, "US", 36 + index)(dataset)
+        save(tmp_path / f"{index}.dcm", dataset)
+    assert only(tmp_path).accepted
+
+
 def test_siemens_slices_are_no_mosaic(tmp_path):
     for index, dataset in enumerate(make_series(SCAN.voxels, SCAN.affine, modality="MR")):
         private(0x0029, "SIEMENS CSA HEADER", 0x1010, "OB", csa(0))(dataset)
