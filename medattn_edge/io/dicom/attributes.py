@@ -105,8 +105,7 @@ def _text(item: Any, keyword: str | int) -> str:
             parts = [int(parts[0]) % 100_000]
         return "\\".join(_part(part, keyword) for part in parts).strip(" \0")
     except failures():
-        # What cannot be read can still differ.
-        return repr(getattr(item.get_item(keyword), "value", ""))
+        return "unreadable"  # which is another value than none
 
 
 def _part(part: Any, keyword: str | int) -> str:

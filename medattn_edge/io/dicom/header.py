@@ -171,16 +171,15 @@ def _with_commas(dataset: Any) -> list[str]:
     while waiting:
         item = waiting.pop()
         for tag in item.keys():  # noqa: SIM118 - iterating converts the values, which is what failed
-            raw, name = item.get_item(tag), keyword_for_tag(tag)
-            if not name:
-                continue
-            # pydicom leaves the texts of several values as they are, and refuses a single one.
-            if dictionary_VR(tag) == "DS" and "," in (
-                (raw.value or b"").decode("latin-1") if isinstance(raw, RawDataElement) else _text(item, name)
-            ):
-                found[name] = None
-            elif dictionary_VR(tag) == "SQ":
-                with suppress(*failures()):
+            # What cannot be looked at either is damage of another kind.
+            with suppress(*failures()):
+                raw, name = item.get_item(tag), keyword_for_tag(tag)
+                # pydicom leaves the texts of several values as they are, and refuses a single one.
+                if dictionary_VR(tag) == "DS" and "," in (
+                    (raw.value or b"").decode("latin-1") if isinstance(raw, RawDataElement) else _text(item, name)
+                ):
+                    found[name] = None
+                elif dictionary_VR(tag) == "SQ":
                     waiting += list(item[tag].value or ())
     return list(found)
 

@@ -141,9 +141,9 @@ def check_frame_of_reference(series: Series) -> None:
         raise RefusedSeries(
             "no_frame_of_reference",
             "no FrameOfReferenceUID",
-            hint='write the labels as .nii.gz, or give the files of a copy one: python -c "import sys, pydicom as p; '
-            "u = p.uid.generate_uid(); [(d := p.dcmread(f), setattr(d, 'FrameOfReferenceUID', u), d.save_as(f)) "
-            'for f in sys.argv[1:]]" copy/*',
+            hint='write the labels as .nii.gz, or give the files of a folder `copy` one: python -c "import pathlib, '
+            "pydicom as p; u = p.uid.generate_uid(); [(d := p.dcmread(f), setattr(d, 'FrameOfReferenceUID', u), "
+            "d.save_as(f)) for f in pathlib.Path('copy').rglob('*.dcm')]\"",
         )
 
 

@@ -141,8 +141,9 @@ def test_a_series_without_a_frame_of_reference_has_no_segmentation_and_a_way_to_
         segmented(tmp_path, series)
     assert caught.value.reason == "no_frame_of_reference"
     command = caught.value.hint.split("python -c ")[1].split('"')[1]
-    subprocess.run([sys.executable, "-c", command, *series.files], check=True)
-    (again,) = find_series(tmp_path / "series")
+    (tmp_path / "series").rename(tmp_path / "copy")
+    subprocess.run([sys.executable, "-c", command], check=True, cwd=tmp_path)
+    (again,) = find_series(tmp_path / "copy")
     file, written = segmented(tmp_path, again)
     assert written.FrameOfReferenceUID == again.frame_of_reference_uid != ""
     assert errors_of_dciodvfy(file.path) == []
