@@ -112,7 +112,7 @@ def read_source(series: Series) -> Source:
                     expected="one multi-frame instance, or one instance per slice",
                     hint="write the labels as .nii.gz or .seg.nrrd",
                 )
-            if series.sop_class_uid in ENHANCED and series.volume:
+            if series.sop_class_uid in ENHANCED and len(planes) < planes[0].storage.frames:
                 raise ScanError(
                     "only one of the volumes of a multi-frame instance was taken",
                     expected="a segmentation of all its frames: its frames are referred to by their numbers",

@@ -181,6 +181,12 @@ def test_frames_of_one_of_several_volumes_cannot_be_referred_to(tmp_path):
         segmented(tmp_path, choose_series(tmp_path / "one.dcm", volume=2))
 
 
+def test_the_first_of_one_volume_is_all_of_it(tmp_path):
+    write_series(tmp_path / "series", SCAN.voxels, SCAN.affine, enhanced=True)
+    file, _ = segmented(tmp_path, choose_series(tmp_path / "series", volume=1))
+    assert errors_of_dciodvfy(file.path) == []
+
+
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal", "oblique"])
 @pytest.mark.parametrize("enhanced", [False, True])
 def test_highdicoms_own_reader_finds_every_voxel_at_the_same_place(tmp_path, plane, enhanced):
