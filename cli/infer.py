@@ -56,6 +56,12 @@ def command(  # noqa: PLR0913
     series: Annotated[
         str, Option("--series", metavar="HASH", help="Of a DICOM folder with several: as inspect shows it.")
     ] = "",
+    geometry: Annotated[
+        Literal["sform", "qform"] | None, Option("--geometry", help="Of a NIfTI file whose two forms contradict.")
+    ] = None,
+    volume_number: Annotated[
+        int, Option("--volume", metavar="N", min=0, help="Of data with several volumes (time points, echoes), from 1.")
+    ] = 0,
     seg_kind: Annotated[
         Literal["binary", "labelmap"] | None, Option("--seg-kind", help="Of -o seg.dcm; binary by default.")
     ] = None,
@@ -77,7 +83,7 @@ def command(  # noqa: PLR0913
     with console.timed("inference"), console.progress("segmenting") as progress:
         outcome = segment_to(
             artifact,
-            Scan(scan, series, spacing),
+            Scan(scan, series, spacing, geometry=geometry or "", volume=volume_number),
             outputs,
             settings=settings,
             opening=opening,

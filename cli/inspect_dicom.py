@@ -31,7 +31,13 @@ def show_series(path: Path, json: bool) -> None:
             hint="files count as DICOM when they begin with 128 bytes and DICM",
         )
     if json:
-        console.print_json({"series": [_facts(one) for one in result.series], "ignored_files": result.ignored})
+        console.print_json(
+            {
+                "series": [_facts(one) for one in result.series],
+                "ignored_files": result.ignored,
+                "notes": list(result.notes),
+            }
+        )
     else:
         _show(path, result)
 
@@ -51,6 +57,7 @@ def _facts(series: Series) -> dict[str, Any]:
         "meaning": known.meaning if known else None,
         "detail": series.detail,
         "action": series.hint or known.action if known else None,
+        "notes": list(series.notes),
     }
 
 
@@ -70,9 +77,11 @@ def _show(path: Path, result: SearchResult) -> None:
     console.show(table)
     refused = [one for one in result.series if one.reason]
     for one in refused:
-        console.say(f"{_name(one)} {one.reason}: {one.detail}")
+        console.say(f"{_name(one)} {one.reason}: {one.detail}" + (f"; {one.hint}" if one.hint else ""))
     for reason in sorted({str(one.reason) for one in refused}):
         console.say(f"{reason}: {SERIES_REASONS[reason].meaning}; {SERIES_REASONS[reason].action}")
+    for note in (*(note for one in result.series for note in one.notes), *result.notes):
+        console.say(f"note: {note}")
     if result.ignored:
         console.say(f"passed over: {result.ignored} files that are not DICOM")
 

@@ -89,7 +89,20 @@ SERIES_REASONS: Final = catalogue(
         Reason("mixed_series", "slices of different kinds share one series", "remove those that do not belong"),
         Reason("mixed_orientation", "the slices point in different directions", "send one stack of parallel slices"),
         Reason(
-            "several_volumes", "there are several volumes (echoes, phases, stacks) in one series", "send one of them"
+            "several_volumes",
+            "there are several volumes (times, echoes, kernels, stacks) in one series",
+            "send one of them, or take one with --volume",
+        ),
+        Reason(
+            "no_frame_of_reference",
+            "the series does not name its coordinates (FrameOfReferenceUID), so no segmentation can lie in them",
+            "write the labels as .nii.gz, or give every file of a copy the same FrameOfReferenceUID",
+        ),
+        Reason("no_such_volume", "the series has fewer volumes than the number that was asked for", "see inspect"),
+        Reason(
+            "mosaic",
+            "each image is a mosaic of all slices (Siemens), so its rows and columns are not those of a slice",
+            "export it without mosaics (as enhanced MR), or convert it with dcm2niix and give the .nii.gz",
         ),
         Reason(
             "single_slice",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any
@@ -24,6 +25,9 @@ class Volume:
             patient coordinates: x to the left, y to the back, z to the head. Its first three columns are the steps of
             D, H and W.
         calibrated: False when the file has no spacing (a picture): the affine is then in pixels.
+        source: what the file's header says of this grid beyond the affine, as its format's reader left it for its own
+            writer: plain values that JSON can hold, "affine" and "format" among them. None when there is no more to
+            say. It stays with the grid in `with_voxels` and `like`.
 
     Raises:
         GeometryError: for an affine that is singular or not finite.
@@ -32,6 +36,7 @@ class Volume:
     voxels: Array
     affine: Array
     calibrated: bool = True
+    source: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         affine = np.array(self.affine, dtype=np.float64)
@@ -125,7 +130,7 @@ class Volume:
             turned = self._permuted(order, flips)
             if turned.shape == other.shape and np.allclose(turned.affine, other.affine, rtol=0, atol=1e-3):
                 # Bit for bit the other's affine: floating point must not move the labels off their scan.
-                return replace(turned, affine=other.affine, calibrated=other.calibrated)
+                return replace(turned, affine=other.affine, calibrated=other.calibrated, source=other.source)
         raise GeometryError(
             f"a grid of {self.shape} at {self.point(0, 0, 0).round(2).tolist()} mm",
             expected=f"the same voxels as the grid of {other.shape} at {other.point(0, 0, 0).round(2).tolist()} mm",

@@ -105,6 +105,13 @@ class Outputs:
                     f"{path} is a file of the scan", expected="another file to write to", hint="-o seg.dcm"
                 )
 
+    def check_frame_of_reference(self, scan: Scan) -> None:
+        """Raise RefusedSeries when a DICOM segmentation has no coordinates of the series to lie in."""
+        if self.dicom and scan.series is not None:
+            from medattn_edge.io.dicom.seg import check_frame_of_reference
+
+            check_frame_of_reference(scan.series)
+
     def write(
         self, segmentation: Segmentation, volume: Volume, scan: Scan, spec: ModelSpec, algorithm: Algorithm | None
     ) -> tuple[dict[str, Path], tuple[str, ...]]:

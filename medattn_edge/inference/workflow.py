@@ -20,6 +20,7 @@ from medattn_edge.inference.outputs import Outputs
 from medattn_edge.inference.segment import STANDARD, Segmentation, SegmentSettings, segment
 from medattn_edge.inference.sliding_window import Progress
 from medattn_edge.io import Scan
+from medattn_edge.io.scan import facts_of_grid, notes_of_grid
 from medattn_edge.volume import Volume
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Outcome:
         written: what each file is (`labels`, `key slice 1`, `probabilities`, `attention`, `overlay`) -> its path.
         notes: what people should know of the files.
         session: the session's facts: what ran where.
+        geometry: which form of the scan's header placed its voxels, where it has several.
         seconds: `read`, `infer` and `write` -> how long each took. An artifact is opened while the scan is read, and
             that counts as reading.
     """
@@ -93,6 +95,7 @@ class Outcome:
     notes: tuple[str, ...]
     session: Mapping[str, Any]
     seconds: Mapping[str, float]
+    geometry: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, without identifiers of the patient."""
@@ -100,10 +103,12 @@ class Outcome:
         about = None
         if series is not None:
             about = {"series_hash": series.hash, "modality": series.modality, "slices": series.slices}
+            about |= {"volume": series.volume} if series.volume else {}
         return {
             "scan": str(self.scan.path),
             "written": {what: str(path) for what, path in self.written.items()},
             "series": about,
+            "geometry": None if self.geometry is None else dict(self.geometry),
             "notes": list(self.notes),
             "volumes_ml": self.segmentation.volumes_ml,
             "voxels": self.segmentation.voxel_counts,
@@ -172,7 +177,9 @@ def segment_to(
             algorithm = algorithm_of(Path(artifact), spec, identity)
     written, notes = outputs.write(segmentation, volume, scan, spec, algorithm)
     seconds = {"read": read - start, "infer": inferred - read, "write": time.perf_counter() - inferred}
-    return Outcome(scan, segmentation, written, notes, facts, seconds)
+    about = scan.series.notes if scan.series is not None else ()
+    notes = (*about, *notes_of_grid(volume), *notes)
+    return Outcome(scan, segmentation, written, notes, facts, seconds, facts_of_grid(volume))
 
 
 @contextmanager
@@ -184,6 +191,7 @@ def _opened_and_read(
     def read() -> Volume:
         if scan.is_dicom:
             outputs.check_apart_from(scan.files)
+            outputs.check_frame_of_reference(scan)
         return scan.read()
 
     if isinstance(artifact, OpenArtifact):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from medattn_edge.errors import MissingDependency, ScanError, UsageError
-from medattn_edge.io.format import Format
+from medattn_edge.io.format import Choice, Format
 from medattn_edge.registry import records
 from medattn_edge.volume import Volume
 
@@ -37,13 +37,18 @@ def format_of(path: Path) -> Format:
     return owners[max(fitting, key=len)]
 
 
-def read_volume(path: Path) -> Volume:
+def read_volume(path: Path, geometry: str = "", volume: int = 0) -> Volume:
     """The scan in a file or a DICOM folder, on its own grid: voxels (D, H, W) or (C, D, H, W), affine to LPS mm.
 
     Values are the file's own, scaled as its header says, and may be NaN.
 
+    Args:
+        path: its name decides the format; a folder is DICOM.
+        geometry: for a NIfTI file whose two forms contradict each other, the one that is right: `sform` or `qform`.
+        volume: for data of several volumes, which one, from 1; 0 expects a single one.
+
     Raises:
-        UsageError: for an unknown suffix.
+        UsageError: for an unknown suffix, and for a choice that the format does not leave.
         ScanError: for a file that cannot be used.
         GeometryError: for a file that does not say where its voxels are.
         MissingDependency: when a package that reads it is not installed.
@@ -53,16 +58,26 @@ def read_volume(path: Path) -> Volume:
     if not path.exists():
         raise ScanError(f"{path} does not exist", expected="a scan", hint=_nearest(path))
     _require(form)
-    return form.read(path)
+    if not geometry and not volume:
+        return form.read(path)
+    if form.read_choice is None:
+        asked = f"--geometry {geometry}" if geometry else f"--volume {volume}"
+        able = [other.name for other in formats() if other.read_choice is not None]
+        raise UsageError(f"{asked} with {path.name!r}", expected=f"a scan of {' or '.join(able)}", hint="leave it out")
+    return form.read_choice(path, Choice(geometry, volume))
 
 
-def read_labels(path: Path) -> Volume:
+def read_labels(path: Path, geometry: str = "") -> Volume:
     """The labels (D, H, W) in a file, as the smallest unsigned type that holds them.
+
+    Args:
+        path: as for `read_volume`.
+        geometry: as for `read_volume`, for labels whose header is their scan's.
 
     Raises:
         ScanError: when a value is not a whole number from 0 up; and whatever `read_volume` raises.
     """
-    return _as_labels(read_volume(path), str(path))
+    return _as_labels(read_volume(path, geometry), str(path))
 
 
 def write_labels(path: Path, volume: Volume, names: Sequence[str]) -> None:

@@ -18,6 +18,19 @@ Write = Callable[[Path, Volume, Sequence[str]], None]
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What decides where a file leaves a choice.
+
+    Attributes:
+        geometry: which of the header's forms says where the voxels are, "" for what the header itself prefers.
+        volume: which of several volumes, from 1; 0 when there is to be only one.
+    """
+
+    geometry: str = ""
+    volume: int = 0
+
+
+@dataclass(frozen=True)
 class Format:
     """How one kind of file becomes a Volume and back.
 
@@ -33,6 +46,7 @@ class Format:
             format needs more than that.
         write_maps: (path, float32 (C, D, H, W), one name per channel), or None when the format has no place for them.
         default: whether it owns its suffixes when another format has them too.
+        read_choice: `read` for a file that leaves a choice, None for a format whose files leave none.
         claims: whether it reads a folder, or a file whose name says nothing; None when only names count.
     """
 
@@ -45,6 +59,7 @@ class Format:
     write_maps: Write | None
     default: bool = True
     claims: Callable[[Path], bool] | None = None
+    read_choice: Callable[[Path, Choice], Volume] | None = None
 
 
 def unreadable(path: Path, kind: str, error: BaseException) -> ScanError:

@@ -3,49 +3,71 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from medattn_edge.atomic import replacing
-from medattn_edge.errors import GeometryError, ScanError
-from medattn_edge.io.format import Format, check_calibrated, unreadable
+from medattn_edge.errors import ScanError, UsageError
+from medattn_edge.io.bounds import check_size, read_to_end
+from medattn_edge.io.format import Choice, Format, check_calibrated, unreadable
+from medattn_edge.io.nifti_forms import GEOMETRIES, forms_of, kept_fields, put_fields
 from medattn_edge.volume import Array, Volume
 
 _MM = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
+_NONE = Choice()
 _RAS_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
 _IJK_DHW = np.eye(4)[[2, 1, 0, 3]]
 
 
-def read(path: Path) -> Volume:
+def read(path: Path, choice: Choice = _NONE) -> Volume:
     """One 3-D scan: scaled to float32 when the header scales, otherwise in the file's own type.
 
+    The volume's `source` holds both forms of the header, which `write_labels` and `write_maps` put into files on the
+    same grid.
+
     Raises:
-        ScanError: for a series of volumes, for colour and for complex voxels.
-        GeometryError: when neither sform nor qform is set, because the file then does not say which side is left.
+        UsageError: for a choice that the file does not leave.
+        ScanError: for a series of volumes without a choice, for colour and for complex voxels, and for a file that is
+            damaged, its check sum included.
+        GeometryError: when neither sform nor qform is set, because the file then does not say which side is left, and
+            when they contradict each other.
     """
-    import nibabel
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
     from nibabel.wrapstruct import WrapStructError
 
     failures = (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, zlib.error, MemoryError)
     try:
-        # Without mmap: a memory map would read the file long after this function said that it is whole.
-        image: Any = nibabel.load(path, mmap=False)
-        if type(image) not in (nibabel.Nifti1Image, nibabel.Nifti2Image):
-            raise ImageFileError(f"nibabel takes it for {type(image).__name__}")
-        _check(path, image)
-        stored: Array = np.asarray(image.dataobj, dtype=np.float32 if _scales(image) else None)
-        millimetres = _MM[image.header.get_xyzt_units()[0]]
+        with _opened(path) as stream:
+            image = _image(stream)
+            shape = _check(path, image, choice)
+            forms = forms_of(path, image.header, shape[:3], choice.geometry)
+            stored: Array = np.asarray(image.dataobj, dtype=np.float32 if _scales(image) else None)
+            read_to_end(path, stream)
+        units = image.header.get_xyzt_units()[0]
+        millimetres = _MM[units]
     except (*failures, ValueError, KeyError, IndexError, TypeError, ArithmeticError) as error:
         raise unreadable(path, "NIfTI", error) from error
+    if choice.volume:
+        stored = stored.reshape((*shape[:3], -1), order="F")[..., choice.volume - 1]
     voxels = stored.reshape((*stored.shape, 1)[:3]).T
-    affine = _RAS_LPS @ np.diag((millimetres, millimetres, millimetres, 1.0)) @ image.affine @ _IJK_DHW
-    return Volume(voxels.astype(voxels.dtype.newbyteorder("="), copy=False), affine)
+    affine = _RAS_LPS @ np.diag((millimetres, millimetres, millimetres, 1.0)) @ forms.affine @ _IJK_DHW
+    source = {
+        "format": "nifti",
+        "geometry": forms.geometry,
+        "codes": dict(zip(GEOMETRIES, forms.codes, strict=True)),
+        "apart_mm": None if forms.apart is None else forms.apart * millimetres,
+        "contradiction": forms.contradiction,
+        "affine": affine.tolist(),
+        "fields": kept_fields(image.header),
+    }
+    return Volume(voxels.astype(voxels.dtype.newbyteorder("="), copy=False), affine, source=source)
 
 
 def write_labels(path: Path, volume: Volume, names: Sequence[str]) -> None:
@@ -58,47 +80,89 @@ def write_maps(path: Path, volume: Volume, names: Sequence[str]) -> None:
     _write(path, volume)
 
 
-def _check(path: Path, image: Any) -> None:
-    """Refuse what is not one real 3-D scan with a known orientation."""
-    if len(image.shape) < 2 or any(size != 1 for size in image.shape[3:]):
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The file's bytes, decompressed; whoever reads to their end has compared the check sum."""
+    with path.open("rb") as file:
+        if path.name.lower().endswith(".gz"):
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                yield cast("BinaryIO", unpacked)
+        else:
+            yield file
+
+
+def _image(stream: Any) -> Any:
+    """nibabel's image of a stream; it has read the header, and nothing of the voxels."""
+    import nibabel
+    from nibabel.filebasedimages import ImageFileError
+
+    length = stream.read(4)
+    stream.seek(0)
+    for kind, size in ((nibabel.Nifti1Image, 348), (nibabel.Nifti2Image, 540)):
+        if length in (size.to_bytes(4, "little"), size.to_bytes(4, "big")):
+            return kind.from_stream(stream)
+    raise ImageFileError("it does not begin with the length of a NIfTI header")
+
+
+def _check(path: Path, image: Any, choice: Choice) -> tuple[int, ...]:
+    """Refuse what is not one real 3-D scan; the shape of what is, of every axis."""
+    shape = tuple(int(size) for size in image.shape)
+    volumes = math.prod(shape[3:])
+    if len(shape) < 2 or (volumes != 1 and not choice.volume):
         raise ScanError(
-            f"{path} has the shape {image.shape}",
+            f"{path} has the shape {shape}",
             expected="one 3-D scan; several channels go in as a .npz with voxels (C, D, H, W)",
-            hint="take one volume: python -c \"import nibabel; nibabel.load('in.nii.gz').slicer[..., 0]"
-            ".to_filename('out.nii.gz')\"",
+            hint=f"--volume N takes one of the {volumes}; as a file of its own: python -c "
+            "\"import nibabel; nibabel.load('in.nii.gz').slicer[..., 0].to_filename('out.nii.gz')\"",
         )
+    if choice.volume > volumes or choice.volume < 0:
+        raise UsageError(f"--volume {choice.volume} of {path.name!r}", expected=f"1 to {volumes}", hint="--volume 1")
     if image.get_data_dtype().kind not in "biuf":
         raise ScanError(
             f"{path} has voxels of the type {image.header['datatype']} (colour or complex)",
             expected="one real number per voxel",
             hint="export the scan in grey values, or convert it again from DICOM",
         )
-    if not image.header["sform_code"] and not image.header["qform_code"]:
-        raise GeometryError(
-            f"{path} does not say which side is left: its sform and qform codes are 0",
-            expected="a sform or qform code of 1 or more",
-            hint="convert it again from DICOM, or, if a viewer shows it the right way round: python -c "
-            "\"import nibabel; i = nibabel.load('in.nii.gz'); i.set_sform(i.affine, 1); i.to_filename('out.nii.gz')\"",
-        )
+    check_size(path, shape, image.get_data_dtype().itemsize)
+    return shape
 
 
 def _scales(image: Any) -> bool:
     return (image.dataobj.slope, image.dataobj.inter) != (1, 0)
 
 
-def _write(path: Path, volume: Volume) -> None:
-    """(D, H, W) as (i, j, k), (C, D, H, W) as (i, j, k, C), without scaling, and the grid in sform."""
+def _header_and_voxels(path: Path, volume: Volume) -> Any:
+    """(D, H, W) as (i, j, k), (C, D, H, W) as (i, j, k, C), without scaling; both forms of a NIfTI scan on its grid,
+    otherwise the grid in sform."""
     import nibabel
 
     check_calibrated(path, volume)
     affine = _RAS_LPS @ volume.affine @ _IJK_DHW
     nifti: Any = nibabel.Nifti1Image
     image = nifti(volume.voxels.T, affine)
-    image.header.set_xyzt_units("mm")
+    source = volume.source or {}
+    own = source.get("format") == "nifti" and np.array_equal(source["affine"], volume.affine)
     image.header.set_slope_inter(1, 0)
+    if own and not source["contradiction"]:
+        image = nifti(volume.voxels.T, None, image.header)
+        put_fields(image.header, source["fields"])
+        return image
+    image.header.set_xyzt_units("mm")
+    if own:
+        # Only the form that was chosen: the other one would go on saying what is wrong.
+        chosen = str(source["geometry"])
+        image.header["descrip"] = f"geometry: the scan's {chosen}".encode()
+        image.set_sform(affine, max(source["codes"]["sform"], 1) if chosen == "sform" else 0)
+        image.set_qform(affine, max(source["codes"]["qform"], 1) if chosen == "qform" else 0, strip_shears=True)
+        return image
     image.set_sform(affine, 1)
     # A quaternion cannot hold shear; code 0 sends every reader to sform.
     image.set_qform(affine, 0 if _sheared(affine) else 1, strip_shears=True)
+    return image
+
+
+def _write(path: Path, volume: Volume) -> None:
+    image = _header_and_voxels(path, volume)
     with replacing(path) as temporary, temporary.open("wb") as file:
         if path.name.lower().endswith(".gz"):
             # No name and no time in the header: the same labels are the same bytes.
@@ -113,4 +177,4 @@ def _sheared(affine: Array) -> bool:
     return not np.allclose(unit.T @ unit, np.eye(3), rtol=0, atol=1e-4)
 
 
-FORMAT = Format("nifti", (".nii", ".nii.gz"), "nifti", ("nibabel",), read, write_labels, write_maps)
+FORMAT = Format("nifti", (".nii", ".nii.gz"), "nifti", ("nibabel",), read, write_labels, write_maps, read_choice=read)

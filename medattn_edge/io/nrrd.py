@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import io
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from medattn_edge.atomic import replacing
 from medattn_edge.errors import GeometryError, ScanError
+from medattn_edge.io.bounds import check_size, read_to_end
 from medattn_edge.io.colours import label_colour
 from medattn_edge.io.format import Format, check_calibrated, unreadable
 from medattn_edge.volume import Array, Volume
@@ -28,6 +32,12 @@ _FAILURES = (
     *(OSError, EOFError, zlib.error, MemoryError, StopIteration),
     *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
 )
+_UNPACK: Mapping[str, Callable[[BinaryIO], Any]] = MappingProxyType(
+    {name: lambda file: gzip.GzipFile(fileobj=file) for name in ("gzip", "gz")}
+    | {name: lambda file: bz2.BZ2File(file) for name in ("bzip2", "bz2")}
+)
+_SKIPS = ("line skip", "lineskip", "byte skip", "byteskip")
+_SIZES = {"char": 1, "short": 2, "long": 8, "double": 8}  # float and int are 4
 _MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 0.001}
 
 
@@ -44,7 +54,7 @@ def read(path: Path) -> Volume:
         with path.open("rb") as file:
             header = nrrd.read_header(file)
             _check(path, header)
-            voxels = nrrd.read_data(header, file, str(path), index_order="C")
+            voxels = _voxels(path, header, file)
         directions = _directions(header)
         channel = _channel_axis(path, header, directions)
         affine = _affine(path, header, directions)
@@ -81,6 +91,13 @@ def _check(path: Path, header: Mapping[str, Any]) -> None:
             expected="one 3-D scan, or its channels as a list axis",
             hint="export one time point",
         )
+    skips = {key: header[key] for key in _SKIPS if int(header.get(key, 0)) not in (0, -1)}
+    if skips:
+        raise ScanError(
+            f"{path} has {', '.join(f'{key}: {value}' for key, value in skips.items())} in front of its voxels",
+            expected="voxels that begin behind the header",
+            hint="save it from 3D Slicer as .nrrd",
+        )
     layers = {value for key, value in header.items() if re.fullmatch(r"Segment\d+_Layer", key)}
     if len(layers) > 1 or (header["dimension"] > 3 and any(key.startswith("Segment0_") for key in header)):
         raise ScanError(
@@ -88,6 +105,30 @@ def _check(path: Path, header: Mapping[str, Any]) -> None:
             expected="one label per voxel",
             hint="in 3D Slicer: Segmentations, Export to new labelmap, and save that as .nrrd",
         )
+
+
+def _voxels(path: Path, header: Mapping[str, Any], file: BinaryIO) -> Array:
+    """The array, slowest axis first; of compressed voxels no more than the header says, and their check sum."""
+    import nrrd
+
+    size = check_size(path, header["sizes"], _itemsize(header["type"]))
+    fields, source = header, file
+    if unpack := _UNPACK.get(str(header["encoding"]).lower()):
+        with unpack(file) as stream:
+            data = stream.read(size)
+            read_to_end(path, stream)
+        if len(data) < size:
+            raise EOFError(f"{len(data):,} bytes of voxels where {size:,} are needed")
+        fields, source = {**header, "encoding": "raw"}, io.BytesIO(data)
+    voxels: Array = nrrd.read_data(fields, source, str(path), index_order="C")
+    return voxels
+
+
+def _itemsize(kind: str) -> int:
+    """Bytes of one of NRRD's many names of types, such as `short int`, `uint8_t` or `double`."""
+    if bits := re.search(r"\d+", kind):
+        return int(bits[0]) // 8
+    return next((size for word, size in _SIZES.items() if word in kind), 4)
 
 
 def _directions(header: Mapping[str, Any]) -> Array:

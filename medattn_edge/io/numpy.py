@@ -12,6 +12,7 @@ import numpy as np
 
 from medattn_edge.atomic import replacing
 from medattn_edge.errors import ScanError
+from medattn_edge.io.bounds import check_size
 from medattn_edge.io.format import PICTURE_AFFINE, Format, unreadable
 from medattn_edge.volume import Array, Volume
 
@@ -53,9 +54,24 @@ def _arrays(path: Path) -> tuple[Array | None, Array | None]:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("a single array, not an archive of named arrays")
             with archive:
+                for name in ("voxels", "affine"):
+                    _check_promise(path, archive, name)
                 return archive.get("voxels"), archive.get("affine")
     except _FAILURES as error:
         raise unreadable(path, "NumPy .npz", error) from error
+
+
+def _check_promise(path: Path, archive: Any, name: str) -> None:
+    """Check what an array's own header says of its size, before anything is reserved for it; raises ScanError."""
+    member = next((one for one in (f"{name}.npy", name) if one in archive.zip.namelist()), None)
+    if member is None:
+        return
+    with archive.zip.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    if 0 not in shape:
+        check_size(path, shape or (1,), dtype.itemsize)
 
 
 def _write(path: Path, volume: Volume, names: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,7 +28,15 @@ class Scan:
         is_dicom: whether it is looked through for series: a folder, or a file that is DICOM.
     """
 
-    def __init__(self, path: Path | str, series: str | Series = "", pixel_spacing: Sequence[float] = ()) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        series: str | Series = "",
+        pixel_spacing: Sequence[float] = (),
+        *,
+        geometry: str = "",
+        volume: int = 0,
+    ) -> None:
         """Nothing but the path's kind is looked at.
 
         Args:
@@ -36,16 +44,22 @@ class Scan:
             series: the first digits of a series' hash, as `inspect` shows it, where the path holds several; or the
                 series itself.
             pixel_spacing: mm (y, x) or (z, y, x) of a picture, which has none of its own.
+            geometry: which form of a NIfTI header decides, sform or qform; "" for what the header prefers.
+            volume: which of several volumes (time points, echoes), from 1; 0 for the only one.
 
         Raises:
-            UsageError: for a series of what is not DICOM.
+            UsageError: for a series of what is not DICOM, and a form of what is.
         """
         self.path, self._pixel_spacing = Path(path), tuple(pixel_spacing)
-        self._wanted = series
+        self._wanted, self._geometry, self._volume = series, geometry, volume
         self.is_dicom = not isinstance(series, str) or is_dicom_source(self.path)
         if series and not self.is_dicom:
             raise UsageError(
                 f"--series with {self.path.name!r}", expected="a folder of DICOM files", hint="leave --series out"
+            )
+        if geometry and self.is_dicom:
+            raise UsageError(
+                f"--geometry with {self.path.name!r}", expected="a NIfTI file", hint="leave --geometry out"
             )
 
     @cached_property
@@ -65,7 +79,7 @@ class Scan:
             raise MissingDependency.of_extra("pydicom", "dicom")
         from medattn_edge.io.dicom.volume import choose_series
 
-        return choose_series(self.path, self._wanted)
+        return choose_series(self.path, self._wanted, self._volume)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -77,7 +91,7 @@ class Scan:
         for a pixel spacing of a scan that has its own.
         """
         if self.series is None:
-            return _calibrated(read_volume(self.path), self._pixel_spacing)
+            return _calibrated(read_volume(self.path, self._geometry, self._volume), self._pixel_spacing)
         from medattn_edge.io.dicom.volume import read_series
 
         return _calibrated(read_series(self.series), self._pixel_spacing)
@@ -96,6 +110,29 @@ def read_scan(path: Path | str, series: str = "") -> Volume:
     Raises as `find_scan` and `Scan.read` do.
     """
     return find_scan(path, series).read()
+
+
+def facts_of_grid(volume: Volume) -> dict[str, Any] | None:
+    """What --json says of where the voxels are, for a file whose header says it in several ways."""
+    source = volume.source
+    return None if source is None else {name: source[name] for name in ("geometry", "codes", "apart_mm")}
+
+
+def notes_of_grid(volume: Volume) -> tuple[str, ...]:
+    """What people should know of it."""
+    source = volume.source
+    if source is None:
+        return ()
+    used, codes = str(source["geometry"]), source["codes"]
+    other = "qform" if used == "sform" else "sform"
+    if source["contradiction"]:
+        return (f"the scan's {used} was chosen over its {other}, which contradicts it: {source['contradiction']}",)
+    if source["apart_mm"] is not None and source["apart_mm"] > min(volume.spacing) / 2:
+        return (
+            f"the scan's {used} (code {codes[used]}) is used; its {other} (code {codes[other]}) puts the voxels up to "
+            f"{source['apart_mm']:.1f} mm elsewhere, and NIfTI outputs have both",
+        )
+    return ()
 
 
 def is_dicom_source(path: Path) -> bool:

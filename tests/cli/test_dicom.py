@@ -269,3 +269,31 @@ def test_doctor_says_the_extra_of_each_library_that_is_missing() -> None:
         "found": None,
         "install": "pip install 'medattn-edge[dicom-codecs]'",
     }
+
+
+def test_one_of_several_volumes_is_taken_by_number_and_recorded(
+    medattn: Run, artifact: Path, ct: Volume, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        own: dict[str, Any] = {"EchoTime": str(number), "SOPInstanceUID": lambda i, n=number: f"1.2.{n}.{i + 1}"}
+        same = {"SeriesInstanceUID": "1.2.3", "StudyInstanceUID": "1.2.4", "FrameOfReferenceUID": "1.2.5"}
+        write_series(tmp_path / "echoes", ct.voxels, ct.affine, name=f"v{number}", **own, **same)
+    words = ("infer", artifact, tmp_path / "echoes", "-o", tmp_path / "seg.dcm", "--json")
+    error = refused(medattn(*words), 4)
+    assert "EchoTime (1, 2)" in error["message"]
+    assert "--volume N" in error["hint"]
+    assert document(medattn(*words, "--volume", 2))["series"]["volume"] == 2
+    assert "no_such_volume" in refused(medattn(*words, "--volume", 3), 4)["message"]
+
+
+def test_without_a_frame_of_reference_there_are_labels_and_no_segmentation(
+    medattn: Run, artifact: Path, ct: Volume, tmp_path: Path
+) -> None:
+    write_series(tmp_path / "in", ct.voxels, ct.affine, FrameOfReferenceUID=None)
+    (tmp_path / "in" / "._slice.dcm").write_bytes(b"\x00\x05\x16\x07" + bytes(60))
+    told = document(medattn("infer", artifact, tmp_path / "in", "-o", tmp_path / "labels.nii.gz", "--json"))
+    assert told["notes"] == ["1 AppleDouble files of macOS left out"]
+    error = refused(medattn("infer", artifact, tmp_path / "in", "-o", tmp_path / "seg.dcm", "--json"), 4)
+    assert "no_frame_of_reference" in error["message"]
+    assert "FrameOfReferenceUID" in error["hint"]
+    assert document(medattn("inspect", tmp_path / "in", "--json"))["notes"] == told["notes"]

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -21,8 +22,6 @@ Run = Callable[..., Any]
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scan in HU with much air around a small body: 4 x 200 x 200 at 3 mm."""
-    import nibabel
-
     rng = np.random.default_rng(5)
     voxels = rng.normal(-1000, 5, (200, 200, 4))
     voxels[80:110, 90:120] = rng.normal(0, 100, (30, 30, 4))
@@ -96,3 +95,33 @@ def test_a_compiled_model_is_kept_only_where_it_is_told_to(
     done = medattn(*words, *kept)
     assert done.returncode == 3
     assert "chmod 700" in done.stdout
+
+
+def test_a_header_of_two_geometries_is_refused_until_one_is_chosen(
+    medattn: Run, artifact: Path, tmp_path: Path
+) -> None:
+    image = nibabel.Nifti1Image(np.arange(9600, dtype=np.int16).reshape(48, 40, 5), None)
+    image.set_sform(np.eye(4), 1)
+    image.set_qform(np.diag((1.8, 1.8, 5.0, 1.0)), 1)
+    nibabel.save(image, tmp_path / "scan.nii.gz")
+    words = ("infer", artifact, tmp_path / "scan.nii.gz", "-o", tmp_path / "labels.nii.gz", "--json")
+    refused = medattn(*words)
+    assert refused.returncode == 4
+    assert "--geometry sform or --geometry qform" in refused.stdout
+    for geometry, millimetres in (("sform", (1, 1, 1)), ("qform", (1.8, 1.8, 5))):
+        done = medattn(*words, "--geometry", geometry)
+        assert done.returncode == 0, done.stdout + done.stderr
+        told = json.loads(done.stdout)
+        assert told["geometry"]["geometry"] == geometry
+        assert "contradicts" in told["notes"][0]
+        assert nibabel.load(tmp_path / "labels.nii.gz").header.get_zooms() == pytest.approx(millimetres)
+
+
+def test_one_of_several_volumes_is_segmented_by_its_number(medattn: Run, artifact: Path, tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(np.arange(19200, dtype=np.int16).reshape(48, 40, 5, 2), np.eye(4))
+    nibabel.save(image, tmp_path / "scan.nii.gz")
+    words = ("infer", artifact, tmp_path / "scan.nii.gz", "-o", tmp_path / "labels.nii.gz", "--json")
+    assert "--volume N" in medattn(*words).stdout
+    assert medattn(*words, "--volume", 2).returncode == 0
+    assert medattn(*words, "--volume", 3).returncode == 2
+    assert nibabel.load(tmp_path / "labels.nii.gz").shape == (48, 40, 5)

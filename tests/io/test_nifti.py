@@ -19,7 +19,8 @@ def save(path, array, affine=OBLIQUE, **fields):
     image = nibabel.Nifti1Image(array, affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, 1)
-    image.set_qform(affine, 1)
+    unit = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    image.set_qform(affine, int(np.allclose(unit.T @ unit, np.eye(3), atol=1e-4)))  # a quaternion cannot hold shear
     for name, value in fields.items():
         image.header[name] = value
     nibabel.save(image, path)

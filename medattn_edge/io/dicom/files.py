@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import stat
 import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from medattn_edge.io.bounds import MOST_INFLATED
 from medattn_edge.io.dicom.reasons import RefusedSeries
 
 SUFFIXES = (".dcm", ".dicom")
 DEFLATED = "1.2.840.10008.1.2.1.99"
 DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
-MOST_INFLATED = 1 << 30  # bytes of one deflated file
 MOST_FILES = 100_000
+
+# The elements that data without a preamble begin with: the meta information's, or those before an image's class.
+_FIRST = frozenset(
+    {(0x0002, 0x0000), (0x0002, 0x0001), *((0x0008, element) for element in (0x0000, 0x0001, 0x0005, 0x0008, 0x0012))}
+    | {(0x0008, 0x0016), (0x0008, 0x0018)}
+)
+_APPLE = (b"\x00\x05\x16\x07", b"\x00\x05\x16\x00")
 
 _reading = threading.local()
 
@@ -34,11 +43,13 @@ class Listing:
         files: what is or claims to be DICOM, sorted.
         missing: the SeriesInstanceUID of each file that a DICOMDIR lists and that is not there.
         ignored: how many other files were passed over.
+        notes: of those with a DICOM name, what they are, for people.
     """
 
     files: tuple[Path, ...]
     missing: tuple[str, ...] = ()
     ignored: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def failures() -> tuple[type[Exception], ...]:
@@ -81,20 +92,48 @@ def quiet() -> Iterator[None]:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a regular file starts as DICOM files do: 128 bytes, then DICM."""
+    """Whether a regular file starts as DICOM does: 128 bytes and DICM, or the first elements of an object's data."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return False
         with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+            head = file.read(256)
     except OSError:
         return False
+    return head[128:132] == b"DICM" or without_preamble(head)
+
+
+def without_preamble(head: bytes) -> bool:
+    """Whether a file's first bytes are elements of the meta information or of a data set, with nothing in front.
+
+    Such files are no DICOM files (PS3.10), but what some programs write of an object. Two elements in ascending order
+    are looked at: enough to tell them from anything else.
+    """
+    if head[128:132] == b"DICM" or len(head) < 20:
+        return False
+    order = "<" if head[1] == 0 else ">"
+    first, after = _element(head, 0, order)
+    if first not in _FIRST or not 8 <= after <= len(head) - 8:
+        return False
+    second, _ = _element(head, after, order)
+    return first < second and second[0] in (first[0], 0x0008)
+
+
+def _element(head: bytes, at: int, order: str) -> tuple[tuple[int, int], int]:
+    """The tag of an element, and where the next one starts."""
+    group, element, length = struct.unpack_from(f"{order}HHL", head, at)
+    if head[at + 4 : at + 6].isalpha() and head[at + 4 : at + 6].isupper():
+        short = struct.unpack_from(f"{order}H", head, at + 6)[0]
+        wide = head[at + 4 : at + 6] in (b"OB", b"OW", b"UN", b"SQ", b"UT")
+        return (group, element), len(head) if wide else at + 8 + short
+    return (group, element), at + 8 + length
 
 
 def listing(path: Path) -> Listing:
     """The files of a folder (with its folders), of a DICOMDIR, or the file itself.
 
-    A file with a DICOM suffix and no DICOM start is listed, for its refusal to be seen.
+    A file with a DICOM suffix and no DICOM start is listed, for its refusal to be seen; not so an empty one and
+    what macOS leaves beside each file it copies (AppleDouble).
 
     Raises:
         RefusedSeries: for a DICOMDIR that cannot be parsed, and for more files than any scan has.
@@ -102,17 +141,35 @@ def listing(path: Path) -> Listing:
     if not path.is_dir():
         return _medium(path) or Listing((path,))
     files: list[Path] = []
+    left_out: Counter[str] = Counter()
     ignored = 0
     for folder, folders, names in os.walk(path):
         folders.sort()
         for file in (Path(folder) / name for name in sorted(names)):
             if is_dicom(file) or (file.suffix.lower() in SUFFIXES and file.is_file()):
-                files.append(file)
+                if remnant := _remnant(file):
+                    left_out[remnant] += 1
+                    ignored += 1
+                else:
+                    files.append(file)
             else:
                 ignored += 1
         if len(files) > MOST_FILES:
             raise RefusedSeries("too_large", f"more than {MOST_FILES:,} DICOM files", hint="give a folder with fewer")
-    return Listing(tuple(files), (), ignored)
+    notes = tuple(f"{count} {kind} left out" for kind, count in sorted(left_out.items()))
+    return Listing(tuple(files), (), ignored, notes)
+
+
+def _remnant(path: Path) -> str:
+    """What a file is that has a DICOM name and nothing of DICOM in it, "" for any other."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+    except OSError:
+        return ""
+    if not head:
+        return "empty files"
+    return "AppleDouble files of macOS" if head in _APPLE and path.name.startswith("._") else ""
 
 
 def check_inflated(file: BinaryIO, start: int) -> None:
@@ -158,16 +215,44 @@ def _medium(path: Path) -> Listing | None:
                 return None
             entries = list(_records(pydicom.dcmread(path)))
         except failures() as error:
-            if path.name.upper() != "DICOMDIR":
+            if _plain(path.name) != "dicomdir":
                 return None  # an object like any other: its own refusal says why
             raise RefusedSeries("unreadable", f"the DICOMDIR cannot be parsed ({type(error).__name__})") from error
-    files = {place: series for place, series in entries if place.is_file()}
-    return Listing(tuple(sorted(files)), tuple(series for place, series in entries if place not in files))
+    names: dict[Path, list[str]] = {}
+    found = [(_on_medium(path.parent, parts, names), series) for parts, series in entries]
+    return Listing(
+        tuple(sorted({place for place, _ in found if place is not None})),
+        tuple(series for place, series in found if place is None),
+    )
 
 
-def _records(directory: Any) -> Iterator[tuple[Path, str]]:
-    """(file, SeriesInstanceUID) of every record that names a file, along the links between the records."""
-    root = Path(directory.filename).parent
+def _on_medium(root: Path, parts: Sequence[str], names: dict[Path, list[str]]) -> Path | None:
+    """The file of a medium, None when it is not there.
+
+    File systems and copies change names: to lower case, with the version `;1` of ISO 9660, with `.dcm` added. A name
+    that fits in two ways is only the one that fits exactly. `names` keeps what the folders hold for the next file.
+    """
+    place = root
+    for part in parts:
+        if (place / part).exists():
+            place = place / part
+            continue
+        if place not in names:
+            names[place] = [entry.name for entry in place.iterdir()] if place.is_dir() else []
+        near = [name for name in names[place] if _plain(name) == _plain(part)]
+        if len(near) != 1:
+            return None
+        place = place / near[0]
+    return place if place.is_file() else None
+
+
+def _plain(name: str) -> str:
+    name = re.sub(r";\d+$", "", name.casefold()).removesuffix(".")
+    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
+
+
+def _records(directory: Any) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(parts of the file's name, SeriesInstanceUID) of every record that names one, along the links between them."""
     records = {item.seq_item_tell: item for item in directory.get("DirectoryRecordSequence") or ()}
     waiting = [(int(directory.OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity), "")]
     while waiting:
@@ -184,4 +269,4 @@ def _records(directory: Any) -> Iterator[tuple[Path, str]]:
         parts = [parts] if isinstance(parts, str) else [str(part) for part in parts]
         if any(part in ("", ".", "..") or "/" in part or "\0" in part for part in parts):
             raise RefusedSeries("unreadable", "the DICOMDIR names a file outside its own folder")
-        yield root.joinpath(*parts), below
+        yield tuple(parts), below

@@ -9,11 +9,11 @@ import numpy as np
 
 from medattn_edge.io.dicom.planes import ImagePlane
 from medattn_edge.io.dicom.reasons import RefusedSeries
+from medattn_edge.io.dicom.volumes import SAME_POSITION, volumes_of
 from medattn_edge.volume import Array
 
 _SAME_DIRECTION = 1e-3  # of a unit vector
 _SAME_SPACING = 1e-4  # of the pixel spacing
-_SAME_POSITION = 1e-2  # mm between two slices
 _EQUAL_GAPS = 0.01, 0.02  # of a gap, and mm: positions are written with two decimals
 _STRAIGHT = 0.1  # degrees between the stack and the normal
 _BESIDE = 0.25  # of a voxel, that a slice may lie off the line of the others
@@ -32,14 +32,18 @@ class Grid:
     affine: Array
 
 
-def grid_of(planes: Sequence[ImagePlane]) -> Grid:
+def grid_of(planes: Sequence[ImagePlane], volume: int = 0) -> Grid:
     """The grid that the slices of one series form.
+
+    Args:
+        planes: in any order.
+        volume: which of several volumes, from 1; 0 for the only one.
 
     Raises:
         RefusedSeries: when they form none.
     """
+    planes = volumes_of(planes).chosen(volume)
     _check_alike(planes)
-    _check_one_volume(planes)
     if len(planes) < 2:
         raise RefusedSeries("single_slice", "1 slice")
     first = planes[0]
@@ -74,15 +78,9 @@ def _check_alike(planes: Sequence[ImagePlane]) -> None:
             raise RefusedSeries("mixed_orientation", f"slice {number} of {len(planes)} points elsewhere")
 
 
-def _check_one_volume(planes: Sequence[ImagePlane]) -> None:
-    volumes = {plane.volume for plane in planes}
-    if len(volumes) > 1:
-        raise RefusedSeries("several_volumes", f"{len(volumes)} stacks, echoes or time points")
-
-
 def _check_gaps(gaps: Array) -> None:
     """Refuse copies, holes and unequal distances; the smallest gap is the unit that holes are counted in."""
-    copies = int((gaps < _SAME_POSITION).sum())
+    copies = int((gaps < SAME_POSITION).sum())
     if copies:
         raise RefusedSeries("duplicate_position", f"{copies} of {len(gaps) + 1} slices lie where another one lies")
     unit = float(gaps.min())

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Final, cast
 
+from medattn_edge.io.dicom.attributes import TAGS
 from medattn_edge.io.dicom.extent import check_encapsulated, check_native, check_start
-from medattn_edge.io.dicom.files import DEFLATED, DICOMDIR_CLASS, check_inflated, data_set_start, failures, quiet
+from medattn_edge.io.dicom.files import (
+    DEFLATED,
+    DICOMDIR_CLASS,
+    check_inflated,
+    data_set_start,
+    failures,
+    quiet,
+    without_preamble,
+)
+from medattn_edge.io.dicom.mosaic import MOSAIC_TAGS, mosaic_slices
 from medattn_edge.io.dicom.planes import ImagePlane, planes_of
 from medattn_edge.io.dicom.reasons import RefusedSeries
 from medattn_edge.io.dicom.storage import check_decoder, storage_of
@@ -26,13 +37,14 @@ ENHANCED = {
 }
 _KNOWN = _SINGLE | ENHANCED
 
-_TAGS = (
+_TAGS: Final = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality"),
     *("BodyPartExamined", "SeriesDescription", "ImageType", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel"),
     *("PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "RescaleType"),
     *("ModalityLUTSequence", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"),
-    *("TemporalPositionIdentifier", "EchoNumbers", "DiffusionBValue"),
+    *TAGS,
+    *MOSAIC_TAGS,
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
@@ -105,12 +117,31 @@ def _open(path: Path) -> tuple[Any, int]:
     import pydicom
 
     with path.open("rb") as file:
+        if without_preamble(file.read(256)):
+            return _without_preamble(file)
+        file.seek(0)
         meta = pydicom.filereader.read_file_meta_info(path)
         if _text(meta, "TransferSyntaxUID") == DEFLATED:
             check_inflated(file, data_set_start(meta))
             file.seek(0)
-        dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
+        dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=cast("list[str]", list(_TAGS)))
         return dataset, file.tell()
+
+
+def _without_preamble(file: BinaryIO) -> tuple[Any, int]:
+    """`_open` for a file that begins with its first element; a data set alone shows by its form how it is written."""
+    import pydicom
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    file.seek(0)
+    dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=cast("list[str]", list(_TAGS)))
+    if not _text(dataset.file_meta, "TransferSyntaxUID"):
+        implicit, little = dataset.original_encoding
+        native = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else native
+    if _text(dataset.file_meta, "TransferSyntaxUID") == DEFLATED:
+        raise RefusedSeries("unreadable", "a deflated file without the 128 bytes that DICOM files begin with")
+    return dataset, file.tell()
 
 
 def _judged(path: Path, dataset: Any, start: int) -> tuple[tuple[ImagePlane, ...], RefusedSeries | None]:
@@ -120,7 +151,37 @@ def _judged(path: Path, dataset: Any, start: int) -> tuple[tuple[ImagePlane, ...
     except RefusedSeries as refusal:
         return (), refusal
     except failures() as error:
+        commas = _with_commas(dataset)
+        if commas:
+            return (), RefusedSeries(
+                "unreadable",
+                f"decimal commas where DICOM has points, in {', '.join(commas)}",
+                hint="set the program that wrote the series to decimal points, and export it again",
+            )
         return (), RefusedSeries("unreadable", f"the header is damaged ({type(error).__name__})")
+
+
+def _with_commas(dataset: Any) -> list[str]:
+    """The keywords of numbers that are written with a comma, those in sequences too."""
+    from pydicom.datadict import dictionary_VR, keyword_for_tag
+    from pydicom.dataelem import RawDataElement
+
+    found: dict[str, None] = {}
+    waiting = [dataset]
+    while waiting:
+        item = waiting.pop()
+        for tag in item.keys():  # noqa: SIM118 - iterating converts the values, which is what failed
+            # What cannot be looked at either is damage of another kind.
+            with suppress(*failures()):
+                raw, name = item.get_item(tag), keyword_for_tag(tag)
+                # pydicom leaves the texts of several values as they are, and refuses a single one.
+                if dictionary_VR(tag) == "DS" and "," in (
+                    (raw.value or b"").decode("latin-1") if isinstance(raw, RawDataElement) else _text(item, name)
+                ):
+                    found[name] = None
+                elif dictionary_VR(tag) == "SQ":
+                    waiting += list(item[tag].value or ())
+    return list(found)
 
 
 def _planes(path: Path, dataset: Any, start: int) -> tuple[ImagePlane, ...]:
@@ -142,12 +203,16 @@ def _planes(path: Path, dataset: Any, start: int) -> tuple[ImagePlane, ...]:
             raise RefusedSeries("unsupported_modality", f"a {_KNOWN[sop_class]} image of another modality")
         for name in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"):
             uid = _text(dataset, name)
+            if not uid and name == "FrameOfReferenceUID":
+                continue  # most series that were made anonymous have none; only what refers to them needs one
             if len(uid) > 64 or not _UID.fullmatch(uid):
                 raise RefusedSeries("blank_uid", f"the {name} is {'not a UID' if uid else 'empty'}")
+        if slices := mosaic_slices(dataset):
+            raise RefusedSeries("mosaic", f"{slices} slices in one picture" if slices > 1 else "a mosaic of slices")
         storage = storage_of(dataset, enhanced=enhanced)
         check_decoder(storage)
         if storage.encapsulated:
-            check_encapsulated(file, length, storage.frames, (storage.rows, storage.columns))
+            check_encapsulated(file, length, storage)
         elif not deflated:
             check_native(file, length, storage.frame_bytes * storage.frames)
     return planes_of(path, dataset, storage, enhanced=enhanced)

@@ -92,7 +92,10 @@ def _frames(path: Path, storage: Storage, wanted: list[int]) -> Generator[Array]
         yield from DECODER.frames(path, storage.plugin, wanted)
         return
     if storage.syntax != DEFLATED:
-        yield from iter_pixels(path, indices=wanted, decoding_plugin=storage.plugin, **AS_STORED)
+        # A data set without meta information has a transfer syntax only here.
+        yield from iter_pixels(
+            path, indices=wanted, decoding_plugin=storage.plugin, transfer_syntax_uid=storage.syntax, **AS_STORED
+        )
         return
     with path.open("rb") as file:
         check_inflated(file, data_set_start(pydicom.filereader.read_file_meta_info(path)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medattn_edge.io.dicom.attributes import Pairs, frame_attributes, single_frame
 from medattn_edge.io.dicom.reasons import RefusedSeries
 from medattn_edge.io.dicom.storage import Storage
 
@@ -17,7 +18,6 @@ _MACROS = (
     "PlanePositionSequence",
     "PlaneOrientationSequence",
     "PixelMeasuresSequence",
-    "FrameContentSequence",
     "PixelValueTransformationSequence",
 )
 
@@ -37,7 +37,8 @@ class ImagePlane:
         slope: value = stored * slope + intercept.
         intercept: of the same.
         units: of the values, "" when the header does not say.
-        volume: what tells one volume of a series from another (stack, time, echo).
+        kinds: (keyword, value) of what tells one volume of a series from another (time, echo, kernel).
+        orders: (keyword, value) of what tells volumes apart only between slices at one position.
         storage: how its voxels are stored.
     """
 
@@ -51,7 +52,8 @@ class ImagePlane:
     slope: float
     intercept: float
     units: str
-    volume: tuple[str, ...]
+    kinds: Pairs
+    orders: Pairs
     storage: Storage
 
 
@@ -62,21 +64,18 @@ def planes_of(path: Path, dataset: Any, storage: Storage, *, enhanced: bool) -> 
         RefusedSeries: when one has no place, no rescaling, or no description.
     """
     if not enhanced:
-        volume = _words(dataset, "TemporalPositionIdentifier", "EchoNumbers", "DiffusionBValue")
         place = _place(dataset, dataset, dataset)
-        return (_plane(path, 0, place, _rescale(dataset, dataset), (dataset, volume, storage)),)
+        return (_plane(path, 0, place, _rescale(dataset, dataset), (dataset, single_frame(dataset), storage)),)
     shared = _first(dataset, "SharedFunctionalGroupsSequence")
     groups = list(dataset.get("PerFrameFunctionalGroupsSequence") or ())
     if len(groups) != storage.frames:
         raise RefusedSeries("unreadable", f"{len(groups)} descriptions of {storage.frames} frames")
     planes = []
     for frame, group in enumerate(groups):
-        position, orientation, measures, content, rescale = (
-            _first(group, name) or _first(shared, name) for name in _MACROS
-        )
-        volume = _words(content, "StackID", "TemporalPositionIndex")
+        position, orientation, measures, rescale = (_first(group, name) or _first(shared, name) for name in _MACROS)
         place = _place(position, orientation, measures)
-        planes.append(_plane(path, frame, place, _rescale(dataset, rescale), (dataset, volume, storage)))
+        attributes = frame_attributes(shared, group, frame + 1)
+        planes.append(_plane(path, frame, place, _rescale(dataset, rescale), (dataset, attributes, storage)))
     return tuple(planes)
 
 
@@ -84,10 +83,14 @@ _Place = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
 
 
 def _plane(
-    path: Path, frame: int, place: _Place, rescale: tuple[float, float, str], rest: tuple[Any, tuple[str, ...], Storage]
+    path: Path,
+    frame: int,
+    place: _Place,
+    rescale: tuple[float, float, str],
+    rest: tuple[Any, tuple[Pairs, Pairs], Storage],
 ) -> ImagePlane:
     position, directions, spacing = place
-    dataset, volume, storage = rest
+    dataset, attributes, storage = rest
     return ImagePlane(
         path,
         frame,
@@ -97,7 +100,7 @@ def _plane(
         directions[3:],
         (spacing[0], spacing[1]),
         *rescale,
-        volume,
+        *attributes,
         storage,
     )
 
@@ -140,10 +143,6 @@ def _numbers(item: Any, keyword: str, count: int) -> tuple[float, ...]:
     if len(numbers) != count or not all(math.isfinite(number) and abs(number) < 1e6 for number in numbers):
         raise RefusedSeries("no_geometry", f"a slice has no {keyword} of {count} numbers")
     return numbers
-
-
-def _words(item: Any, *keywords: str) -> tuple[str, ...]:
-    return tuple(str(item.get(keyword) or "") for keyword in keywords) if item is not None else ()
 
 
 def _first(item: Any, keyword: str) -> Any:

@@ -14,13 +14,14 @@ from medattn_edge.errors import UsageError
 from medattn_edge.io.colours import label_colour
 from medattn_edge.io.dicom.anatomy import TISSUE, Anatomy, anatomy_of
 from medattn_edge.io.dicom.derived import MANUFACTURER, complete, highdicom, software_versions
+from medattn_edge.io.dicom.reasons import RefusedSeries
 from medattn_edge.io.dicom.series import Series
 from medattn_edge.io.dicom.source import Source, lenient, read_source
 from medattn_edge.io.dicom.uids import Algorithm, Identity
 from medattn_edge.spec import Code
 from medattn_edge.volume import Array, Volume
 
-__all__ = ["KINDS", "MANY_FRAMES", "Algorithm", "SegFile", "write_seg"]
+__all__ = ["KINDS", "MANY_FRAMES", "Algorithm", "SegFile", "check_frame_of_reference", "write_seg"]
 
 Kind = Literal["binary", "labelmap"]
 KINDS: tuple[Kind, ...] = ("binary", "labelmap")
@@ -78,13 +79,15 @@ def write_seg(
     Raises:
         GeometryError: when the grid is not the series'.
         UsageError: for labels that no segmentation can hold.
-        ScanError: when the series is gone.
+        RefusedSeries: for a series without a frame of reference.
+        ScanError: when the series is gone, or is one of several volumes of a multi-frame instance.
         OutputError: when the file cannot be written.
         MissingDependency: without highdicom.
     """
     library = highdicom()
     if kind not in KINDS:
         raise UsageError(f"a segmentation of the kind {kind!r}", expected=" or ".join(KINDS), hint="--seg-kind binary")
+    check_frame_of_reference(series)
     source = read_source(series)
     voxels = labels.like(source.grid).voxels
     segments = segment_names(voxels, names)
@@ -124,8 +127,33 @@ def write_seg(
         tuple(segments),
         frames,
         tuple(name for name, anatomy in zip(segments, anatomies, strict=True) if anatomy is None),
-        (f"{frames} frames: Weasis shows no segmentation of more than {MANY_FRAMES}",) * (frames > MANY_FRAMES),
+        _remarks(frames, source),
     )
+
+
+def check_frame_of_reference(series: Series) -> None:
+    """Check that a segmentation can lie in the coordinates of its series.
+
+    Raises:
+        RefusedSeries: when the series does not name them.
+    """
+    if series.accepted and not series.frame_of_reference_uid:
+        raise RefusedSeries(
+            "no_frame_of_reference",
+            "no FrameOfReferenceUID",
+            hint='write the labels as .nii.gz, or give the files of a folder `copy` one: python -c "import pathlib, '
+            "pydicom as p; u = p.uid.generate_uid(); [(d := p.dcmread(f), setattr(d, 'FrameOfReferenceUID', u), "
+            "d.save_as(f)) for f in pathlib.Path('copy').rglob('*.dcm')]\"",
+        )
+
+
+def _remarks(frames: int, source: Source) -> tuple[str, ...]:
+    remarks = []
+    if frames > MANY_FRAMES:
+        remarks.append(f"{frames} frames: Weasis shows no segmentation of more than {MANY_FRAMES}")
+    if source.left_out:
+        remarks.append(f"not copied, because the series' own values are not valid: {', '.join(source.left_out)}")
+    return tuple(remarks)
 
 
 def segment_names(voxels: Array, names: Sequence[str]) -> list[str]:

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from medattn_edge.errors import ScanError
+from medattn_edge.io.bounds import MOST_VOXELS
 from medattn_edge.io.dicom.files import Listing, listing
 from medattn_edge.io.dicom.geometry import Grid, grid_of
 from medattn_edge.io.dicom.header import Header, read_header
 from medattn_edge.io.dicom.planes import ImagePlane
 from medattn_edge.io.dicom.reasons import RefusedSeries
-from medattn_edge.io.dicom.storage import MOST_VOXELS
 
 _FOREIGN = ("not_an_image", "unsupported_modality")
 
@@ -39,6 +39,9 @@ class Series:
         detail: for people, without identifiers.
         grid: the slices in order and their affine, None when refused.
         hint: what to do next, where it is not the action of the reason.
+        volume: which of several volumes was asked for, from 1; 0 for the only one.
+        notes: what was left out of it, for people.
+        frame_of_reference_uid: "" for a series without one, which no segmentation can refer to.
     """
 
     series_instance_uid: str = field(repr=False)
@@ -53,6 +56,9 @@ class Series:
     detail: str
     grid: Grid | None = field(repr=False)
     hint: str = field(default="", repr=False)
+    volume: int = 0
+    notes: tuple[str, ...] = ()
+    frame_of_reference_uid: str = field(default="", repr=False)
 
     @property
     def accepted(self) -> bool:
@@ -95,10 +101,12 @@ class SearchResult:
     Attributes:
         series: ordered by the first file of each.
         ignored: how many files are not DICOM.
+        notes: of those among them with a DICOM name, what they are, for people.
     """
 
     series: tuple[Series, ...]
     ignored: int
+    notes: tuple[str, ...] = ()
 
 
 def series_hash(uid: str, key: bytes = b"") -> str:
@@ -114,13 +122,14 @@ def series_hash(uid: str, key: bytes = b"") -> str:
     return hmac.new(key, uid.encode(), hashlib.sha256).hexdigest()[:12]
 
 
-def search(path: Path) -> SearchResult:
+def search(path: Path, volume: int = 0) -> SearchResult:
     """Every series of a path; reads headers only.
 
     A damaged file is a refused series of its own, or makes its series refused.
 
     Args:
         path: a folder (with its folders), a file, or a DICOMDIR.
+        volume: of every series of several volumes, the one to take, from 1; 0 refuses such a series.
 
     Raises:
         ScanError: when there is no such path.
@@ -129,7 +138,7 @@ def search(path: Path) -> SearchResult:
     path = Path(path)
     if not path.exists():
         raise ScanError(f"{path} does not exist", expected="a folder or a DICOM file", hint=f"ls '{path.parent}'")
-    return _found(listing(path))
+    return _found(listing(path), volume)
 
 
 def series_of(files: Sequence[Path]) -> tuple[Series, ...]:
@@ -137,12 +146,12 @@ def series_of(files: Sequence[Path]) -> tuple[Series, ...]:
     return _found(Listing(tuple(sorted(files)))).series
 
 
-def _found(files: Listing) -> SearchResult:
+def _found(files: Listing, volume: int = 0) -> SearchResult:
     headers = [header for file in files.files if (header := read_header(file)) is not None]
-    series = [_series(group, files.missing.count(group[0].series_uid)) for group in _groups(headers)]
+    series = [_series(group, files.missing.count(group[0].series_uid), volume) for group in _groups(headers)]
     known = {header.series_uid for header in headers}
     series += [_gone(uid, files.missing.count(uid)) for uid in sorted(set(files.missing) - known)]
-    return SearchResult(tuple(series), files.ignored + len(files.files) - len(headers))
+    return SearchResult(tuple(series), files.ignored + len(files.files) - len(headers), files.notes)
 
 
 def find_series(path: Path) -> tuple[Series, ...]:
@@ -162,28 +171,44 @@ def _groups(headers: Sequence[Header]) -> list[list[Header]]:
     return sorted(groups, key=lambda group: group[0].path)
 
 
-def _series(headers: list[Header], missing: int) -> Series:
+def _series(headers: list[Header], missing: int, volume: int) -> Series:
     grid, refusal = None, None
+    images, notes = _images(headers)
     try:
-        grid = _grid(headers, missing)
+        grid = _grid(images, missing, volume)
     except RefusedSeries as error:
         refusal = error
-    first = headers[0]
+    first = images[0]
     planes = grid.planes if grid is not None else ()
     return Series(
         first.series_uid,
         first.study_uid,
         first.modality,
         first.sop_class_uid,
-        tuple(dict.fromkeys(plane.path for plane in planes)) or tuple(header.path for header in headers),
+        tuple(dict.fromkeys(plane.path for plane in planes)) or tuple(header.path for header in images),
         first.body_part,
         first.description,
-        len(planes) or sum(max(1, len(header.planes)) for header in headers),
+        len(planes) or sum(max(1, len(header.planes)) for header in images),
         refusal.reason if refusal is not None else None,
         refusal.detail if refusal is not None else "",
         grid,
         refusal.hint if refusal is not None else "",
+        volume,
+        notes,
+        first.frame_of_reference_uid,
     )
+
+
+def _images(headers: list[Header]) -> tuple[list[Header], tuple[str, ...]]:
+    """The objects of a series without those that are no images, where there are images, and a note of the others.
+
+    Raw data, presentation states and reports belong to a series of images for the archive only.
+    """
+    images = [header for header in headers if header.refusal is None or header.refusal.reason != "not_an_image"]
+    if not images or len(images) == len(headers):
+        return headers, ()
+    kinds = sorted({header.refusal.detail for header in headers if header not in images and header.refusal is not None})
+    return images, (f"{len(headers) - len(images)} of {len(headers)} files left out: {', '.join(kinds)}",)
 
 
 def _gone(uid: str, count: int) -> Series:
@@ -191,7 +216,7 @@ def _gone(uid: str, count: int) -> Series:
     return Series(uid, "", "", "", (), "", "", count, "missing_file", detail, None)
 
 
-def _grid(headers: list[Header], missing: int) -> Grid:
+def _grid(headers: list[Header], missing: int, volume: int) -> Grid:
     """The grid of a series' slices; raises RefusedSeries with the plainest reason."""
     if missing:
         raise RefusedSeries("missing_file", f"{missing} files of the list are not there")
@@ -212,9 +237,9 @@ def _grid(headers: list[Header], missing: int) -> Grid:
         raise RefusedSeries("localizer" if every else "mixed_series", f"{scouts} of {len(headers)} files are scouts")
     planes = [plane for header in headers for plane in header.planes]
     storage = planes[0].storage
-    if len(planes) * storage.rows * storage.columns > MOST_VOXELS:
-        raise RefusedSeries("too_large", f"{len(planes)} slices of {storage.rows}x{storage.columns}")
-    grid = grid_of(planes)
+    grid = grid_of(planes, volume)
+    if len(grid.planes) * storage.rows * storage.columns > MOST_VOXELS:
+        raise RefusedSeries("too_large", f"{len(grid.planes)} slices of {storage.rows}x{storage.columns}")
     names = {(plane.sop_instance_uid, plane.frame) for plane in planes}
     if len(names) < len(planes):
         raise RefusedSeries("blank_uid", f"{len(planes)} slices have {len(names)} different instances and frames")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,42 +19,29 @@ from medattn_edge.io.dicom.clean import (
     clean_multi_frame,
     clean_single,
     number,
-    picked,
 )
-from medattn_edge.io.dicom.files import failures, quiet
+from medattn_edge.io.dicom.files import failures, quiet, without_preamble
 from medattn_edge.io.dicom.header import ENHANCED
+from medattn_edge.io.dicom.identity import IDENTITY, is_date, is_time, valid_identity
 from medattn_edge.io.dicom.planes import ImagePlane
 from medattn_edge.io.dicom.reasons import RefusedSeries
 from medattn_edge.io.dicom.series import Series
 from medattn_edge.volume import Array, Volume
 
-# The patient and the study, by which an archive files an object; nothing else of the source is copied.
-_IDENTITY = (
-    "PatientName",
-    "PatientID",
-    "IssuerOfPatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "PatientAge",
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
-    "DeidentificationMethodCodeSequence",
-    "StudyInstanceUID",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "StudyDescription",
-    "AccessionNumber",
-    "IssuerOfAccessionNumberSequence",
-    "ReferringPhysicianName",
-    "TimezoneOffsetFromUTC",
-)
 _KINDS_OF_DATE = ("Content", "Acquisition", "Series", "Study")
 _DATES = tuple(f"{kind}{part}" for kind in _KINDS_OF_DATE for part in ("Date", "Time"))
-_READ = (*_IDENTITY, *NEEDED, *GEOMETRY, *GROUPS, *_DATES, "SeriesNumber", "WindowCenter", "WindowWidth")
+_READ = (
+    *IDENTITY,
+    "SpecificCharacterSet",
+    *NEEDED,
+    *GEOMETRY,
+    *GROUPS,
+    *_DATES,
+    "SeriesNumber",
+    "WindowCenter",
+    "WindowWidth",
+)
 _HIGHEST = 1_000_000  # a series number above it is no number that a person counts with
-_DATE = re.compile(r"[12]\d{3}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
-_TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +65,7 @@ class Source:
         frames: in slice order along the normal; their headers hold geometry and UIDs, and nothing of the patient.
         grid: a Volume of that order, (D, H, W) = slices, rows, columns, whose voxels mean nothing.
         identity: the elements of the patient and the study, and the character set.
+        left_out: keywords of the identity whose values in the series are not valid.
         date: the latest content date of the instances, or of the acquisition, the series, the study where there is
             none, or 1900: what is derived carries it too, so that doing it again gives the same bytes.
         time: of that date.
@@ -89,6 +76,7 @@ class Source:
     frames: tuple[Frame, ...]
     grid: Volume
     identity: Any
+    left_out: tuple[str, ...]
     date: str
     time: str
     window: tuple[float, float] | None
@@ -124,6 +112,12 @@ def read_source(series: Series) -> Source:
                     expected="one multi-frame instance, or one instance per slice",
                     hint="write the labels as .nii.gz or .seg.nrrd",
                 )
+            if series.sop_class_uid in ENHANCED and len(planes) < planes[0].storage.frames:
+                raise ScanError(
+                    "only one of the volumes of a multi-frame instance was taken",
+                    expected="a segmentation of all its frames: its frames are referred to by their numbers",
+                    hint="write the labels as .nii.gz or .seg.nrrd",
+                )
             _check_unchanged(planes, headers)
             return _source(series, planes, affine, [headers[plane.path] for plane in planes])
         except failures() as error:
@@ -155,7 +149,9 @@ def _header(path: Path, place: int) -> Any:
     import pydicom
 
     try:
-        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_READ))
+        with path.open("rb") as file:
+            head = file.read(256)
+        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_READ), force=without_preamble(head))
     except (OSError, pydicom.errors.InvalidDicomError) as error:
         raise ScanError(
             f"instance {place} of the series can no longer be read ({type(error).__name__})",
@@ -186,7 +182,7 @@ def _source(series: Series, planes: Sequence[ImagePlane], affine: Array, headers
     return Source(
         tuple(Frame(header, plane.frame + 1 if enhanced else 0) for header, plane in zip(clean, planes, strict=True)),
         grid,
-        picked(headers[0], (*_IDENTITY, "SpecificCharacterSet")),
+        *valid_identity(headers[0]),
         *_date(headers),
         _window(headers[middle], planes[middle].frame),
         max(0, min(int(number(headers[0], "SeriesNumber")), _HIGHEST)),
@@ -196,7 +192,7 @@ def _source(series: Series, planes: Sequence[ImagePlane], affine: Array, headers
 def _date(headers: Sequence[Any]) -> tuple[str, str]:
     for kind in _KINDS_OF_DATE:
         dates = [(str(header.get(f"{kind}Date") or ""), str(header.get(f"{kind}Time") or "")) for header in headers]
-        dates = [(date, time if _TIME.fullmatch(time) else "000000") for date, time in dates if _DATE.fullmatch(date)]
+        dates = [(date, time if is_time(time) else "000000") for date, time in dates if is_date(date)]
         if dates:
             return max(dates)
     return "19000101", "000000"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from medattn_edge.io.bounds import MOST_VOXELS
 from medattn_edge.io.dicom.reasons import RefusedSeries
 
-MOST_VOXELS = 1 << 31  # of a series
 MOST_PIXELS = 1 << 26  # of a slice
 MOST_FRAMES = 1 << 16
 

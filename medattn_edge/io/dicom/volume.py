@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from medattn_edge.errors import ScanError
@@ -26,15 +27,20 @@ def read_series(series: Series) -> Volume:
     return Volume(read_planes(grid.planes, series.modality), grid.affine)
 
 
-def choose_series(path: Path, wanted: str = "") -> Series:
-    """The series of a folder or file whose hash begins with `wanted`; without, the only one that is accepted.
+def choose_series(path: Path, wanted: str = "", volume: int = 0) -> Series:
+    """The series of a folder or file that is meant.
+
+    Args:
+        path: as for `search`.
+        wanted: the first digits of its hash; "" for the only one that is accepted.
+        volume: of a series of several volumes, the one to take, from 1; 0 refuses such a series.
 
     Raises:
         ScanError: listing the series, when there is none or more than one, or when a file beside the only one is
             damaged and may belong to it.
         RefusedSeries: when the one that was meant is refused.
     """
-    listed = search(path)
+    listed = search(path, volume)
     if not listed.series:
         where = "a folder without DICOM files" if path.is_dir() else "no DICOM file"
         raise ScanError(
@@ -52,7 +58,7 @@ def choose_series(path: Path, wanted: str = "") -> Series:
     accepted = [one for one in meant if one.accepted]
     lost = [one for one in meant if not one.series_instance_uid]
     if len(accepted) == 1 and not lost:
-        return accepted[0]
+        return replace(accepted[0], notes=(*accepted[0].notes, *listed.notes))
     if len(meant) == 1 and not accepted:
         one = meant[0]
         raise RefusedSeries(str(one.reason), one.detail, hint=one.hint)

@@ -50,6 +50,7 @@ def planes(affine: Array, heights: list[float]) -> list[ImagePlane]:
             1.0,
             0.0,
             "HU",
+            (("EchoTime", "1"),),
             (),
             STORAGE,
         )
@@ -103,7 +104,7 @@ def test_a_slice_that_is_missing_copied_or_displaced_is_seen(drawn, order, lost)
         (lambda plane: replace(plane, spacing=(plane.spacing[0] * 1.01, plane.spacing[1])), "mixed_series"),
         (lambda plane: replace(plane, units="US"), "mixed_series"),
         (lambda plane: replace(plane, right=plane.down, down=plane.right), "mixed_orientation"),
-        (lambda plane: replace(plane, volume=("2",)), "several_volumes"),
+        (lambda plane: replace(plane, kinds=(("EchoTime", "2"),)), "several_volumes"),
         (lambda plane: replace(plane, position=(plane.position[0] + 2, *plane.position[1:])), "shifted_slice"),
     ],
 )

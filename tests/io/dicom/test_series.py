@@ -118,6 +118,7 @@ def refused_folder(reason, folder):
     simple = {
         "blank_uid": {"SeriesInstanceUID": ""},
         "localizer": SCOUT,
+        "mosaic": {"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]},
         "mixed_orientation": {
             "ImageOrientationPatient": lambda i: [1, 0, 0, 0, 1, 0] if i != 2 else [0, 1, 0, 0, 0, 1]
         },
@@ -159,7 +160,9 @@ def refused_folder(reason, folder):
         pytest.fail(f"no phantom for {reason}")
 
 
-@pytest.mark.parametrize("reason", sorted(set(SERIES_REASONS) - {"missing_file"}))
+@pytest.mark.parametrize(
+    "reason", sorted(set(SERIES_REASONS) - {"missing_file", "no_such_volume", "no_frame_of_reference"})
+)
 def test_every_reason_has_a_series_that_is_refused_for_it(tmp_path, reason):
     refused_folder(reason, tmp_path)
     found = find_series(tmp_path)
@@ -196,7 +199,8 @@ def test_every_reason_has_a_series_that_is_refused_for_it(tmp_path, reason):
         ({"ImageOrientationPatient": [2, 0, 0, 0, 2, 0]}, "no_geometry"),
         ({"ImagePositionPatient": [1, 2]}, "no_geometry"),
         ({"BitsStored": 0}, "unsupported_pixels"),
-        ({"PixelData": bytes(40 * 36 * 2 + 200)}, "unsupported_pixels"),
+        ({"PixelData": bytes(40 * 36 * 2 + 199) + b"\1"}, "unsupported_pixels"),
+        ({"PixelData": bytes(40 * 36 * 2 + 5000)}, "unsupported_pixels"),
         ({"PixelData": bytes(200)}, "truncated"),
         ({"PixelData": None}, "truncated"),
         ({"Modality": "MR"}, "unsupported_modality"),
@@ -289,3 +293,19 @@ def test_a_table_of_values_instead_of_a_slope_is_refused(tmp_path):
     table["LUTDescriptor"].VR, table["LUTData"].VR = "US", "OW"
     write_series(tmp_path, SCAN.voxels, SCAN.affine, ModalityLUTSequence=Sequence([table]))
     assert only(tmp_path).reason == "no_rescale"
+
+
+def test_pixel_data_that_is_filled_up_with_zeros_is_whole(tmp_path):
+    """As in pydicom's MR_small_padded.dcm."""
+    for index, dataset in enumerate(make_series(SCAN.voxels, SCAN.affine)):
+        dataset.PixelData += bytes(128)
+        save(tmp_path / f"{index}.dcm", dataset)
+    assert np.array_equal(read_series(only(tmp_path)).voxels, SCAN.voxels)
+
+
+def test_a_series_without_a_frame_of_reference_is_a_volume(tmp_path):
+    write_series(tmp_path, SCAN.voxels, SCAN.affine, FrameOfReferenceUID=None)
+    assert np.array_equal(read_series(only(tmp_path)).voxels, SCAN.voxels)
+    write_series(tmp_path / "one", SCAN.voxels, SCAN.affine, FrameOfReferenceUID=lambda i: "" if i == 2 else "1.2.3")
+    (mixed,) = find_series(tmp_path / "one")
+    assert mixed.reason == "mixed_series"
