@@ -167,8 +167,10 @@ def choose(
 
 
 def one_graph_each(manifests: Sequence[Manifest | None]) -> list[list[int]]:
-    """The indices of artifacts, those of one graph together: what was compiled from a file in its own precision is
-    that file's graph in another form. A checkpoint (None) stands for itself.
+    """The indices of artifacts, those of one graph together.
+
+    What was compiled from a file in its own precision is that file's graph in another form. A checkpoint (None) stands
+    for itself.
     """
     groups: dict[Any, list[int]] = {}
     for index, manifest in enumerate(manifests):

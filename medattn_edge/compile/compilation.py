@@ -167,8 +167,10 @@ def stage(plan: Plan, folder: Path, progress: Progress | None = None) -> Artifac
 
 
 def compiler_for(output: Path, target: str | None, settings: CompileSettings) -> Compiler:
-    """The compiler that writes a file, held to the settings; raises what `compiler_of` does, and UsageError for a
-    setting that it would not follow.
+    """The compiler that writes a file, held to the settings.
+
+    Raises:
+        UsageError: as `compiler_of`, and for a setting that the compiler would not follow.
     """
     compiler = compiler_of(output, target)
     plain = CompileSettings()

@@ -149,8 +149,10 @@ class QdqGraph(Graph):
         return [node for node in met if node.op_type in ("MatMul", "Gemm", "Einsum")]
 
     def module_of(self, node: Any) -> str:
-        """The path of the PyTorch module that a node belongs to, or that the nearest node with one belongs to: for a
-        Q or a DQ the one that it feeds, else the one that feeds it. Empty for the network itself, or when none says.
+        """The path of the PyTorch module that a node belongs to, or that the nearest node with one belongs to.
+
+        For a Q or a DQ that is the one that it feeds, else the one that feeds it. Empty for the network itself, or when
+        none says.
         """
         for up in (False, True):
             seen, todo = set(), [node]

@@ -127,8 +127,9 @@ class Repairs:
             _forget(database, key, names, CLEANED_UP)
 
     def cleanable(self, key: str | None = None) -> tuple[tuple[str, float], ...]:
-        """Series (or the one) whose files may go, and when they were finished, oldest first: a version is delivered, no
-        version waits for anything, and no delivery of any is waiting or dead.
+        """Series (or the one) whose files may go, and when they were finished, oldest first.
+
+        Of such a series a version is delivered, no version waits for anything, and no delivery is waiting or dead.
         """
         with self._context.database.reading() as database:
             rows = database.execute(
