@@ -218,7 +218,7 @@ for suffix in (".onnx", ".torchscript"):
     old.write_bytes(b"old model")
     old.with_name(old.name + ".json").write_bytes(b"old manifest")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16384, hard))
     try:
         export_fp32(rewrite(loaded, ()), old, samples, settings=ExportSettings(None, 18, True))
         message = "written"

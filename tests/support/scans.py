@@ -14,5 +14,6 @@ def write_nifti(path: Path, volume: Volume) -> Path:
     import nibabel
 
     ras = np.diag([-1.0, -1, 1, 1]) @ volume.affine[:, [2, 1, 0, 3]]
-    nibabel.save(nibabel.Nifti1Image(volume.voxels.transpose(2, 1, 0), ras), path)
+    image = nibabel.Nifti1Image(volume.voxels.transpose(2, 1, 0), ras)  # type: ignore[no-untyped-call]
+    nibabel.save(image, path)
     return path
