@@ -13,6 +13,7 @@ from medattn_edge.backends.compiler import Compiler, compilers
 from medattn_edge.host import hardware
 from medattn_edge.host.computed_precision import described, too_old_for_tensorrt
 from medattn_edge.host.cores import CoreLimits, core_limits
+from medattn_edge.host.distributions import installed
 from medattn_edge.host.hardware import Cpu, Gpu
 from medattn_edge.host.probe import PackageReport, probe
 
@@ -118,17 +119,6 @@ def read_host() -> HostReport:
     # torch-tensorrt cannot even be imported without a driver: that would not be a fault of the installation.
     asked = [one for one in wanted if one not in missing and (gpus or one != "torch_tensorrt")]
     return HostReport(hardware.cpu(), gpus, installed(DISTRIBUTIONS), probe(asked), missing, core_limits())
-
-
-def installed(distributions: Iterable[str]) -> dict[str, str]:
-    """The versions of those distributions that are installed."""
-    found = {}
-    for name in distributions:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def backend_rows(backend: Backend, host: HostReport) -> list[BackendRow]:

@@ -26,7 +26,7 @@ from medattn_edge.backends.openvino.model import precision_of, translated
 from medattn_edge.compile.compilation import compile_artifact
 from medattn_edge.errors import BackendError, HostError, IntegrityError, UsageError
 from medattn_edge.exporters import export_fp32, random_patches
-from medattn_edge.host.diagnosis import installed
+from medattn_edge.host.distributions import installed
 from medattn_edge.rewrites import rewrite
 from tests.support.networks import SMALL
 
