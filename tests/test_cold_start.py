@@ -29,7 +29,7 @@ HEAVY = {
 
 
 def loaded(code: str, *words: object) -> tuple[set[str], int]:
-    """The heavy packages that code leaves in a fresh process, and how many modules there are in all."""
+    """The heavy packages that code leaves in a fresh process, and how many modules there are in total."""
     told = "\nimport sys\nsys.stderr.write('\\n' + ' '.join(sorted(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code + told, *map(str, words)], capture_output=True, text=True, check=False

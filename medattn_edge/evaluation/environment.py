@@ -83,8 +83,8 @@ def read_ahead(packages: Iterable[str], files: Iterable[Path]) -> None:
     """Read the libraries of packages, and files, so that no cold start waits for the disk and the next does not."""
     wanted = [path for path in files if path.is_file()]
     for package in packages:
-        found = find_spec(package)
-        for folder in (found.submodule_search_locations or ()) if found else ():
+        module = find_spec(package)
+        for folder in (module.submodule_search_locations or ()) if module else ():
             wanted += [path for path in Path(folder).rglob("*") if path.suffix == ".pyc" or ".so" in path.suffixes]
     for path in wanted:
         if path.is_file():

@@ -117,7 +117,7 @@ def remarks(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, An
 
 
 def parse_reasons(bits: int) -> tuple[str, ...]:
-    """The words for NVML's bits; a bit that is not known is told as a number."""
+    """The words for NVML's bits; a bit that is not known is given as a number."""
     known = [word for bit, word in REASONS.items() if bits & bit]
     rest = bits & ~sum(REASONS)
     return (*known, *([f"unknown ({rest:#x})"] if rest else []))

@@ -166,7 +166,7 @@ class QuantizationTrials:
         Args:
             best: the candidate whose quantizer and recipe are tried again.
             cache: where the damage of single layers is kept.
-            progress: is told what is done, how many steps of it, and of how many.
+            progress: called with what is done, how many steps of it, and of how many.
             closeness: the larger the better, among candidates none of which holds the gate.
 
         Returns:

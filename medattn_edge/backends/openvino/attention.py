@@ -145,8 +145,8 @@ def _is_transposed(output: Any) -> bool:
 
 def _constant(output: Any) -> list[int]:
     """The integers of a constant; none of what is computed."""
-    found = output.get_node()
-    return [int(value) for value in found.get_data().ravel()] if found.get_type_name() == "Constant" else []
+    node = output.get_node()
+    return [int(value) for value in node.get_data().ravel()] if node.get_type_name() == "Constant" else []
 
 
 def _port(output: Any) -> tuple[str, int]:

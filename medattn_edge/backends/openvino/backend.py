@@ -78,8 +78,8 @@ class OpenVinoSession(Session):
             if self._request is None:
                 raise BackendError("this session is closed", expected="an open one", hint="open the artifact again")
             try:
-                found = self._request.infer({"image": patches}, share_inputs=False, share_outputs=False)
-                return [np.asarray(found[name]) for name in names]
+                outputs = self._request.infer({"image": patches}, share_inputs=False, share_outputs=False)
+                return [np.asarray(outputs[name]) for name in names]
             except Exception as error:
                 raise translated(error, "failed while running") from error
 
@@ -109,10 +109,10 @@ def _compile(
     fused = fuse_attention(model) if source.path.suffix.lower() == ".onnx" else []
     try:
         # An IR is compiled too: what this CPU makes of it is part of the record.
-        made = ov.Core().compile_model(model, "CPU", chosen)
+        compiled_model = ov.Core().compile_model(model, "CPU", chosen)
         report(1, 2)
         if BLOB in paths:
-            paths[BLOB].write_bytes(made.export_model().getvalue())
+            paths[BLOB].write_bytes(compiled_model.export_model().getvalue())
             needs = runs_on(NAME, ov.__version__)
         else:
             ov.serialize(model, str(paths[IR]), str(paths[WEIGHTS]))  # weights as they are, never compressed to FP16
@@ -121,7 +121,7 @@ def _compile(
         raise
     except Exception as error:
         raise translated(error, f"cannot compile {source.path.name}") from error
-    layers = computed_layers(made)
+    layers = computed_layers(compiled_model)
     report(2, 2)
     # BF16 is never called FP32; an INT8 or FP16 graph stays one, whatever the rest of it is computed in.
     plain = source.manifest.precision in ("fp32", "bf16")
