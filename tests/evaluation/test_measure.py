@@ -34,7 +34,7 @@ from medattn_edge.evaluation.report import SPEED_FIELDS, row_of
 from medattn_edge.evaluation.trial import BenchTrial, worst
 from medattn_edge.exporters import random_patches
 from medattn_edge.timing import Latency
-from tests.support.networks import SMALL, export_checkpoint
+from tests.support.networks import SMALL, export_checkpoint, with_other_weights
 
 OPENERS = """
 import ctypes, os, time
@@ -74,14 +74,7 @@ OF_ORT = Runtime("onnxruntime", "onnxruntime")
 @pytest.fixture(scope="module")
 def lie(artifact: Path) -> Path:
     """Other weights under a manifest that was made to fit."""
-    path, model = artifact.with_name("lie.onnx"), onnx.load(str(artifact))
-    weights = max(model.graph.initializer, key=lambda one: len(one.raw_data))
-    values = onnx.numpy_helper.to_array(weights) * np.float32(1.01)
-    weights.CopyFrom(onnx.numpy_helper.from_array(values, weights.name))
-    onnx.save(model, str(path))
-    facts = json.loads(manifest_path(artifact).read_text(encoding="utf-8"))
-    manifest_path(path).write_text(json.dumps({**facts, "sha256": sha256(path)}), encoding="utf-8")
-    return path
+    return with_other_weights(artifact, artifact.with_name("lie.onnx"))
 
 
 @pytest.fixture(scope="module")

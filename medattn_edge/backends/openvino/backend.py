@@ -30,11 +30,11 @@ from medattn_edge.backends.openvino.model import (
     read,
     translated,
 )
-from medattn_edge.backends.session import Backend, Options, Patches, Session
-from medattn_edge.errors import BackendError, HostError
+from medattn_edge.backends.session import Backend, GraphSession, Options, Patches, Session, closed
+from medattn_edge.errors import HostError
 
 
-class OpenVinoSession(Session):
+class OpenVinoSession(GraphSession):
     """`image` in, `logits` (and `attention`) out; one run at a time, with all threads.
 
     Attributes:
@@ -66,17 +66,10 @@ class OpenVinoSession(Session):
             },
         )
 
-    def _run(self, patches: Patches) -> Patches:
-        return self._answers(["logits"], patches)[0]
-
-    def _run_with_attention(self, patches: Patches) -> tuple[Patches, Patches]:
-        logits, maps = self._answers(["logits", "attention"], patches)
-        return logits, maps
-
     def _answers(self, names: list[str], patches: Patches) -> list[Patches]:
         with self._lock:
             if self._request is None:
-                raise BackendError("this session is closed", expected="an open one", hint="open the artifact again")
+                raise closed()
             try:
                 outputs = self._request.infer({"image": patches}, share_inputs=False, share_outputs=False)
                 return [np.asarray(outputs[name]) for name in names]
