@@ -38,12 +38,12 @@ with open_session(checkpoint, spec=Artifact.read(Path(artifact)).spec, threads=i
     found = segment(session, read_volume(Path(scan)))
 write_labels(Path(output), found.labels, found.names)
 """
-HEAD = ("candidate", "MONAI time / its time", "MONAI memory / its memory", "least Dice, eager", "least Dice, MONAI")
+HEAD = ("candidate", "MONAI time / its time", "MONAI memory / its memory", "minimum Dice, eager", "minimum Dice, MONAI")
 
 
 @dataclass
 class Candidate:
-    """A command that writes labels to `output`, and what came of each run."""
+    """A command that writes labels to `output`, and the outcome of each run."""
 
     name: str
     words: tuple[object, ...]

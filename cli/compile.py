@@ -12,6 +12,7 @@ import typer
 from medattn_edge.errors import UsageError
 
 from . import console
+from .agreement_text import agreement_table
 from .tuned import TuneOptions, show_tuning, tuned
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def _show(artifact: Artifact) -> None:
         show_tuning(target["tuning"])
     on_gpu = " --device cuda:0" if "compute_capabilities" in target["runs_on"] else ""
     if manifest.agreement:
-        console.show(_agreement(artifact))
+        console.show(agreement_table("compiled, against its parent", artifact.manifest.agreement))
     threads = f" --threads {target['tuning']['threads']}" if target.get("tuning", {}).get("threads") else ""
     console.note(f"next: medattn-edge infer {path} SCAN -o labels.nii.gz{on_gpu}{threads}")
 
@@ -191,20 +192,3 @@ def _show_lint(findings: list[dict[str, Any]]) -> None:
         same = [finding for finding in findings if finding["rule"] == rule]
         first, more = same[0], f", and {len(same) - 1} more nodes" if len(same) > 1 else ""
         console.say(f"warning [{rule}] {first['node'] or 'the graph'}{more}: {first['reason']} ({first['remedy']})")
-
-
-def _agreement(artifact: Artifact) -> Any:
-    from rich.table import Table
-
-    heads = ("checked on", "patches", "SQNR dB", "largest difference", "label match", "minimum Dice")
-    table = Table(*heads, title="compiled, against its parent")
-    for case in artifact.manifest.agreement:
-        table.add_row(
-            case["input"],
-            str(case["patches"]),
-            f"{case['sqnr_db']:.1f}",
-            f"{case['max_abs']:.2g}",
-            f"{case['label_match']:.6f}",
-            f"{min(case['dice'].values(), default=1.0):.6f}",
-        )
-    return table

@@ -13,6 +13,7 @@ from medattn_edge.errors import MissingDependency, UsageError
 from medattn_edge.spec import Intensity, ModelSpec
 
 from . import console
+from .agreement_text import agreement_table
 from .expected import fitted_to, note_assumptions
 from .options import parse_settings, parse_sizes, parse_spacing
 from .rewrites import chosen, note_without_effect, show_plan
@@ -164,7 +165,6 @@ def batch_of(text: str) -> int | None:
 
 
 def _show(artifact: Artifact) -> None:
-    from rich.table import Table
 
     manifest = artifact.manifest
     size = artifact.path.stat().st_size / 1e6
@@ -174,16 +174,6 @@ def _show(artifact: Artifact) -> None:
     if manifest.recipe.get("islands"):
         console.say(f"{len(manifest.recipe['islands'])} of its nodes stay FP32: medattn-edge inspect {artifact.path}")
     title = "exported = eager" if manifest.precision == "fp32" else f"{manifest.precision} against fp32"
-    table = Table("checked on", "patches", "SQNR dB", "largest difference", "label match", "minimum Dice", title=title)
     emulated = [{**case, "input": f"{case['input']}, emulated"} for case in manifest.recipe.get("emulated", ())]
-    for case in (*manifest.agreement, *emulated):
-        table.add_row(
-            case["input"],
-            str(case["patches"]),
-            f"{case['sqnr_db']:.1f}",
-            f"{case['max_abs']:.2g}",
-            f"{case['label_match']:.6f}",
-            f"{min(case['dice'].values(), default=1.0):.6f}",
-        )
-    console.show(table)
+    console.show(agreement_table(title, (*manifest.agreement, *emulated)))
     console.note(f"next: medattn-edge infer {artifact.path} SCAN -o labels.nii.gz")

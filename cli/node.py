@@ -209,8 +209,8 @@ def _silent(config: NodeConfig) -> dict[str, Any]:
     from medattn_edge.scanner.observe.server import document
     from medattn_edge.scanner.store.outside import is_held, snapshot_of
 
-    found = document(snapshot_of(config.root), None)
-    return {**found, "running": True, "why": "no_answer"} if is_held(config.root) else found
+    status = document(snapshot_of(config.root), None)
+    return {**status, "running": True, "why": "no_answer"} if is_held(config.root) else status
 
 
 def _custody(config: NodeConfig) -> AbstractContextManager[Custody]:

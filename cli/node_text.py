@@ -17,7 +17,7 @@ Document = Mapping[str, Any]
 
 
 def tell_check(result: CheckResult) -> None:
-    """Print what came of one check, and what to do about it."""
+    """Print the outcome of one check, and what to do about it."""
     from medattn_edge.scanner.observe.messages import sentence
 
     if result.ok:

@@ -13,12 +13,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from medattn_edge.atomic import replacing
 from medattn_edge.errors import InputError, IntegrityError, MedattnError
+from medattn_edge.host.distributions import installed
 from medattn_edge.spec import ModelSpec
 
 SCHEMA = 1
@@ -111,6 +111,10 @@ class Manifest:
         lists = {name: list(getattr(self, name)) for name in ("attention_maps", "lineage")}
         lists |= {name: [dict(one) for one in getattr(self, name)] for name in ("agreement", "rewrites")}
         return {"schema": SCHEMA, **plain, "spec": self.spec.to_json(), **lists}
+
+    def write(self, sidecar: Path) -> None:
+        """Write it as the JSON file that lies beside the model."""
+        sidecar.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Manifest:
@@ -258,13 +262,7 @@ def sha256(path: Path) -> str:
 
 def tool_versions() -> dict[str, str]:
     """Versions of what can change an artifact, of those installed."""
-    versions = {"python": platform.python_version()}
-    for name in _TOOLS:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+    return {"python": platform.python_version(), **installed(_TOOLS)}
 
 
 def move_into(files: tuple[Path, Path], artifact: Artifact, path: Path) -> Artifact:
@@ -289,5 +287,5 @@ def move_into(files: tuple[Path, Path], artifact: Artifact, path: Path) -> Artif
         for suffix in artifact.manifest.companions:
             shutil.move(artifact.path.with_suffix(suffix), stack.enter_context(replacing(path.with_suffix(suffix))))
         shutil.move(artifact.path, model)
-        sidecar.write_text(json.dumps(artifact.manifest.to_json(), indent=2) + "\n", encoding="utf-8")
+        artifact.manifest.write(sidecar)
     return Artifact(path, artifact.manifest)

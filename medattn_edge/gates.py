@@ -47,7 +47,7 @@ FP32 = _gate(
     "fp32",
     "Two FP32 runtimes sum in another order: 120 to 135 dB apart on trained networks, 103 on published layouts with "
     "random weights; eager itself is 105 to 145 dB from FP64. BF16 and TF32 called FP32 reach 75 dB at most.",
-    ("export.exporter", "compile.compilation", "evaluation.candidate"),
+    ("exporters.exporter", "compile.compilation", "evaluation.candidate"),
     min_sqnr_db=90.0,
     min_label_match=0.9999,
 )

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from tests.support import ROOT
+from tests.support.scans import write_nifti
+from tests.support.sessions import make_volume
 
 FORBIDDEN = ("torch", "safetensors", "onnx", "onnxscript", "scipy", "slicerio")
 WITHOUT = f"""
@@ -54,44 +56,13 @@ def test_every_backend_is_known_on_a_host_without_torch():
     assert {"eager", "onnxruntime", "tensorrt", "torchscript"} <= set(done.stdout.split()), done.stderr
 
 
-@pytest.fixture(scope="module")
-def artifact(randomised, tmp_path_factory):
-    """A small ONNX artifact."""
-    import torch
-
-    from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
-    from medattn_edge.models import build
-    from medattn_edge.models.checkpoint import Checkpoint
-    from medattn_edge.rewrites import rewrite
-    from medattn_edge.spec import ModelSpec
-
-    spec = ModelSpec(
-        "attention-unet-monai",
-        1,
-        ("background", "organ"),
-        (32, 32),
-        (4, 4),
-        config={"dims": 2, "channels": [4, 8, 16]},
-    )
-    torch.manual_seed(4)
-    network = randomised(build(spec))
-    with torch.no_grad():
-        list(network.parameters())[-1].sub_(network(torch.rand(4, 1, 32, 32)).mean((0, 2, 3)))
-    path = tmp_path_factory.mktemp("artifact") / "network.onnx"
-    checkpoint = Checkpoint(network, spec, "c" * 64, "medattn_edge", foreign=False, notes={})
-    export_fp32(rewrite(checkpoint, ()), path, {"random": random_patches(spec, 1)}, settings=ExportSettings(batch=None))
-    return path
-
-
-def test_a_host_without_torch_segments_a_scan(artifact, tmp_path):
-    import nibabel
-
+def test_a_host_without_torch_segments_a_scan(small_artifact, tmp_path):
     from medattn_edge.io import read_labels, read_volume
 
-    voxels = np.random.default_rng(3).random((40, 36, 5)).astype(np.float32)
-    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-1.5, -1.5, 4, 1])), tmp_path / "scan.nii.gz")
+    voxels = np.random.default_rng(3).random((5, 36, 40)).astype(np.float32)
+    write_nifti(tmp_path / "scan.nii.gz", make_volume(voxels, (4.0, 1.5, 1.5)))
     command = "sys.argv[0] = 'medattn-edge'\nfrom medattn_edge.cli import main\nmain()"
-    done = run(WITHOUT + command, "infer", artifact, tmp_path / "scan.nii.gz", "-o", tmp_path / "labels.nii.gz")
+    done = run(WITHOUT + command, "infer", small_artifact, tmp_path / "scan.nii.gz", "-o", tmp_path / "labels.nii.gz")
     assert done.returncode == 0, done.stderr
     assert "organ" in done.stdout
     labels, scan = read_labels(tmp_path / "labels.nii.gz"), read_volume(tmp_path / "scan.nii.gz")
@@ -100,7 +71,7 @@ def test_a_host_without_torch_segments_a_scan(artifact, tmp_path):
     np.testing.assert_allclose(labels.affine, scan.affine, atol=1e-4)
 
 
-def test_a_host_without_torch_segments_a_dicom_series(artifact, tmp_path):
+def test_a_host_without_torch_segments_a_dicom_series(small_artifact, tmp_path):
     pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
     pytest.importorskip("highdicom", reason="the extra dicom is not installed")
     from tests.support.dicom_phantoms import write_series
@@ -109,7 +80,7 @@ def test_a_host_without_torch_segments_a_dicom_series(artifact, tmp_path):
     affine = np.array([[0, 0, 1.5, -20], [0, 1.25, 0, -30], [4.0, 0, 0, 7], [0, 0, 0, 1]])
     write_series(tmp_path / "series", voxels, affine)
     command = "sys.argv[0] = 'medattn-edge'\nfrom medattn_edge.cli import main\nmain()"
-    words = ("infer", artifact, tmp_path / "series", "-o", tmp_path / "seg.dcm", "--key-slices", 1)
+    words = ("infer", small_artifact, tmp_path / "series", "-o", tmp_path / "seg.dcm", "--key-slices", 1)
     done = run(WITHOUT + command, *words)
     assert done.returncode == 0, done.stderr
     assert pydicom.dcmread(tmp_path / "seg.dcm").Modality == "SEG"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import onnx
@@ -17,7 +15,6 @@ from medattn_edge.backends.compiler import CompileSettings
 from medattn_edge.backends.openvino.attention import TYPE
 from medattn_edge.compile.compilation import compile_artifact
 from medattn_edge.exporters import export_fp32, random_patches
-from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.precision.fp16 import islands
 from medattn_edge.precision.fp16_graph import to_fp16
 from medattn_edge.precision.layers import attention_products
@@ -28,7 +25,7 @@ from medattn_edge.precision.onnx_graph import Graph, read
 from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, quantizers
 from medattn_edge.rewrites import rewrite
 from medattn_edge.rewrites.position_attention import folded_attentions
-from medattn_edge.spec import ModelSpec
+from tests.support.forms import Form, form_checkpoint
 
 POSITIONS, QUERIES, REST = 16 * 16, 144, 112  # at a quarter of 64 x 64; the second block is smaller
 ATTENTIONS, BLOCKS = 8, 2
@@ -44,17 +41,12 @@ class Blocked(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def blocked(build_form: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Blocked:
+def blocked(tmp_path_factory: pytest.TempPathFactory) -> Blocked:
     """The small self-guided network, two blocks for each of its eight position attentions."""
     settings = {"backbone": "resnet18", "width": 16, "backbone_width": 16}
-    form = SimpleNamespace(name="self-guided", settings=settings, channels=1, classes=3, size=(64, 64))
-    network = build_form(form)
-    spec = ModelSpec(
-        form.name, 1, ("background", "one", "two"), form.size, network.stride, outputs=3, config=form.settings
-    )
-    noise = random_patches(spec, 1)
+    checkpoint = form_checkpoint(Form("self-guided", settings, 1, 3, (64, 64), (64, 64)))
+    noise = random_patches(checkpoint.spec, 1)
     path = tmp_path_factory.mktemp("blocked") / "network.onnx"
-    checkpoint = Checkpoint(network, spec, "c" * 64, "medattn_edge", foreign=False, notes={})
     rewritten = rewrite(checkpoint)
     for _, attention in folded_attentions(rewritten.network):
         attention.choose("blocked", QUERIES)

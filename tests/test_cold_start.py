@@ -6,10 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +16,6 @@ from medattn_edge.artifact import manifest_path, sha256
 from medattn_edge.backends import open_session
 from medattn_edge.backends.openvino.model import CACHE
 from medattn_edge.errors import HostError
-from medattn_edge.spec import ModelSpec
 from tests.support import ROOT
 
 BARE = 150  # modules of Python itself, with an editable installation's own
@@ -32,7 +29,7 @@ HEAVY = {
 
 
 def loaded(code: str, *words: object) -> tuple[set[str], int]:
-    """The heavy packages that code leaves in a fresh process, and how many modules there are in all."""
+    """The heavy packages that code leaves in a fresh process, and how many modules there are in total."""
     told = "\nimport sys\nsys.stderr.write('\\n' + ' '.join(sorted(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code + told, *map(str, words)], capture_output=True, text=True, check=False
@@ -51,25 +48,6 @@ try:
 except SystemExit as left:
     assert left.code == 0, left.code
 """
-
-
-SPEC = ModelSpec(
-    "attention-unet-monai", 1, ("background", "organ"), (32, 32), (4, 4), config={"dims": 2, "channels": [4, 8, 16]}
-)
-
-
-@pytest.fixture(scope="module")
-def artifact(randomised: Callable[[Any], Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small gated network as ONNX, for any batch."""
-    from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
-    from medattn_edge.models import build
-    from medattn_edge.models.checkpoint import Checkpoint
-    from medattn_edge.rewrites import rewrite
-
-    path = tmp_path_factory.mktemp("artifact") / "network.onnx"
-    checkpoint = Checkpoint(randomised(build(SPEC)), SPEC, "c" * 64, "medattn_edge", foreign=False, notes={})
-    export_fp32(rewrite(checkpoint, ()), path, {"random": random_patches(SPEC, 1)}, settings=ExportSettings(batch=None))
-    return path
 
 
 def test_the_package_alone_loads_next_to_nothing() -> None:
@@ -91,7 +69,9 @@ def test_help_loads_nothing_heavy(words: tuple[str, ...]) -> None:
     ("backend", "allowed"),
     [("onnxruntime", {"numpy", "onnxruntime"}), pytest.param("openvino", {"numpy", "openvino"}, marks=needs_openvino)],
 )
-def test_opening_an_artifact_loads_its_runtime_and_no_other(artifact: Path, backend: str, allowed: set[str]) -> None:
+def test_opening_an_artifact_loads_its_runtime_and_no_other(
+    small_artifact: Path, backend: str, allowed: set[str]
+) -> None:
     code = """
 import sys
 from medattn_edge.artifact import manifest_path, sha256
@@ -100,12 +80,12 @@ import numpy as np
 with open_session(sys.argv[1], backend=sys.argv[2], threads=1) as session:
     session.run(np.zeros((1, 1, 32, 32), np.float32))
 """
-    assert loaded(code, artifact, backend)[0] == allowed
+    assert loaded(code, small_artifact, backend)[0] == allowed
 
 
-def test_a_segmentation_loads_one_runtime_and_one_format(artifact: Path, tmp_path: Path) -> None:
+def test_a_segmentation_loads_one_runtime_and_one_format(small_artifact: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "scan.npz", voxels=np.random.default_rng(0).random((2, 32, 32)), affine=np.eye(4))
-    heavy, count = loaded(COMMAND, "infer", artifact, tmp_path / "scan.npz", "-o", tmp_path / "labels.npz")
+    heavy, count = loaded(COMMAND, "infer", small_artifact, tmp_path / "scan.npz", "-o", tmp_path / "labels.npz")
     assert heavy == {"numpy", "onnxruntime"}
     assert count < BARE + 900
 
@@ -135,9 +115,9 @@ def opened(artifact: Path, cache: Path | None) -> tuple[str, str]:
 
 
 @needs_openvino
-def test_a_model_that_was_kept_is_found_and_says_the_same_bits(artifact: Path, tmp_path: Path) -> None:
-    plain = opened(artifact, None)
-    first, second = opened(artifact, tmp_path / "kept"), opened(artifact, tmp_path / "kept")
+def test_a_model_that_was_kept_is_found_and_says_the_same_bits(small_artifact: Path, tmp_path: Path) -> None:
+    plain = opened(small_artifact, None)
+    first, second = opened(small_artifact, tmp_path / "kept"), opened(small_artifact, tmp_path / "kept")
     assert [plain[0], first[0], second[0]] == ["None", "False", "True"]
     assert plain[1] == first[1] == second[1]
     assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o700
@@ -146,19 +126,19 @@ def test_a_model_that_was_kept_is_found_and_says_the_same_bits(artifact: Path, t
     for blob in folder.iterdir():
         blob.chmod(0o600)
         blob.write_bytes(blob.read_bytes()[:500])
-    assert opened(artifact, tmp_path / "kept") == ("False", plain[1])
+    assert opened(small_artifact, tmp_path / "kept") == ("False", plain[1])
     assert [path.name for path in (tmp_path / "kept").iterdir()] == [folder.name]
 
 
 @needs_openvino
 def test_another_model_of_the_same_name_is_another_model(
-    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The manifest's hash decides, not the path and its time."""
     monkeypatch.setenv(CACHE, str(tmp_path / "kept"))
     place = tmp_path / "network.onnx"
     for text, folders in (("one", 1), ("two", 2), ("one", 2)):
-        _renamed(artifact, place, text)
+        _renamed(small_artifact, place, text)
         os.utime(place, (0, 0))
         with open_session(place, backend="openvino", threads=1):
             pass
@@ -178,16 +158,16 @@ def _renamed(source: Path, place: Path, producer: str) -> None:
 
 @needs_openvino
 def test_a_folder_that_others_may_write_to_is_refused(
-    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What lies there is run as code."""
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o775)
     monkeypatch.setenv(CACHE, str(tmp_path / "open"))
     with pytest.raises(HostError, match=r"by others(.|\n)*chmod 700"):
-        open_session(artifact, backend="openvino", threads=1)
+        open_session(small_artifact, backend="openvino", threads=1)
     assert list((tmp_path / "open").iterdir()) == []
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(CACHE, str(tmp_path / "file"))
     with pytest.raises(HostError, match="no model cache"):
-        open_session(artifact, backend="openvino", threads=1)
+        open_session(small_artifact, backend="openvino", threads=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -43,14 +44,32 @@ def test_every_command_of_the_pipeline_exists() -> None:
         assert done.returncode == 0
 
 
-def test_every_extra_and_every_folder_exists() -> None:
+def test_every_extra_exists() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for names in re.findall(r"medattn-edge\[([\w,-]+)\]", README):
         for name in names.split(","):
             assert re.search(rf"^{name} = \[", project, re.MULTILINE), name
+
+
+def test_the_tree_has_every_folder_and_module_and_no_other() -> None:
     tree = next(block for block in blocks("") if block.startswith("medattn_edge/"))
-    for folder in re.findall(r"^(\s*)(\w+)/", tree, re.MULTILINE):
-        assert (ROOT / ("medattn_edge" if folder[0] else "") / folder[1]).is_dir(), folder
+    rows = re.findall(r"^( *)(\S.*?)(?: {2,}|$)", tree, re.MULTILINE)
+    names = {name.rstrip("/") for indent, row in rows if indent for name in row.split()}
+    package = ROOT / "medattn_edge"
+    there = {path.name for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert names == there - {"__init__.py"}
+    assert all((ROOT / row.rstrip("/")).is_dir() for indent, row in rows if not indent)
+    for folder, inner in re.findall(r"^  (\w+)/ .*?((?: \w+/,?)+)(?: |$)", tree, re.MULTILINE):
+        assert all((package / folder / name).is_dir() for name in re.findall(r"\w+", inner)), inner
+
+
+def test_what_the_pipeline_names_in_python_is_there() -> None:
+    table = README.partition("| step | command | in Python |")[2].partition("\n\n")[0]
+    names = [name for row in table.splitlines()[2:] for name in re.findall(r"`([\w.]+)", row.split("|")[3])]
+    assert len(names) > 10
+    for name in names:
+        module, _, attribute = f"medattn_edge.{name}".rpartition(".")
+        assert callable(getattr(importlib.import_module(module), attribute)), name
 
 
 def test_the_demo_leaves_labels_and_pictures_of_both_networks(tmp_path: Path) -> None:

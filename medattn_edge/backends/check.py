@@ -60,18 +60,20 @@ def check(
     """
     if not samples or any(len(patches) == 0 for patches in samples.values()):
         raise UsageError("no sample to check with", expected="real and random input", hint="--scan SCAN")
-    cases, failures, asked = [], [], []
+    cases, failures, thresholds = [], [], []
     for name, patches in samples.items():
         gate = gates if isinstance(gates, Thresholds) else gates[name]
         agreement = on_patches(reference, candidate, patches)
         failures += [f"on {name} input {reason}" for reason in gate.failures(agreement)]
-        asked += [text for text in (f"{key} {value:g}" for key, value in gate.to_json().items()) if text not in asked]
+        thresholds += [
+            text for text in (f"{key} {value:g}" for key, value in gate.to_json().items()) if text not in thresholds
+        ]
         cases.append({"input": name, "patches": len(patches), "thresholds": gate.to_json(), **agreement.to_json()})
     if failures:
         raise AgreementError(
             f"the {candidate.facts.get('backend', 'new')} network does not agree with "
             f"{reference.facts.get('backend', 'its reference')}: " + "; ".join(failures),
-            expected=", ".join(asked),
+            expected=", ".join(thresholds),
             hint="nothing was written; medattn-edge compare shows where they part",
         )
     return cases

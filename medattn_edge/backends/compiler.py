@@ -12,7 +12,7 @@ from medattn_edge.artifact import Manifest
 from medattn_edge.errors import MissingDependency, UsageError
 from medattn_edge.registry import records
 
-Progress = Callable[[int, int], None]  # steps done, steps in all
+Progress = Callable[[int, int], None]  # steps done, steps in total
 
 
 @dataclass(frozen=True)

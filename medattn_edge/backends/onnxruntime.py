@@ -14,14 +14,14 @@ import numpy as np
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.compiler import Compiler, CompileSettings, Progress, Source
 from medattn_edge.backends.cpu_target import check_runs_on, runs_on
-from medattn_edge.backends.session import Backend, Options, Patches, Session
+from medattn_edge.backends.session import Backend, GraphSession, Options, Patches, Session, closed
 from medattn_edge.errors import BackendError, HostError, UsageError
 
 _NAME, _ORT = "onnxruntime", ".ort"
 _NO_WARNINGS = 3  # it warns that the file is for this CPU alone, which the manifest says and a session checks
 
 
-class OnnxRuntimeSession(Session):
+class OnnxRuntimeSession(GraphSession):
     """`image` in, `logits` (and `attention`) out."""
 
     def __init__(self, artifact: Artifact, options: Options) -> None:
@@ -53,16 +53,9 @@ class OnnxRuntimeSession(Session):
             },
         )
 
-    def _run(self, patches: Patches) -> Patches:
-        return self._answers(["logits"], patches)[0]
-
-    def _run_with_attention(self, patches: Patches) -> tuple[Patches, Patches]:
-        logits, maps = self._answers(["logits", "attention"], patches)
-        return logits, maps
-
     def _answers(self, names: list[str], patches: Patches) -> list[Patches]:
         if self._session is None:
-            raise BackendError("this session is closed", expected="an open one", hint="open the artifact again")
+            raise closed()
         try:
             return [np.asarray(answer) for answer in self._session.run(names, {"image": patches})]
         except Exception as error:

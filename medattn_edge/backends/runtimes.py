@@ -125,19 +125,26 @@ def _absence(runtime: Runtime, host: RuntimeHost) -> str:
 
 
 def choose(
-    path: Path, precision: str, asked: Sequence[str] = (), device: str = "cpu", host: RuntimeHost | None = None
+    path: Path, precision: str, names: Sequence[str] = (), device: str = "cpu", host: RuntimeHost | None = None
 ) -> tuple[tuple[Runtime, ...], dict[str, str]]:
     """The runtimes to run a file in, and why some of this host's were left out.
 
-    asked: names, or `all`; without, a reduced precision in an .onnx file is run in all there are, because it is where
-    they differ, and anything else in its own backend; an IR of OpenVINO also as a CPU without AMX computes it. host:
-    this one by default.
-    Raises UsageError for a name that is not known, HostError for one that is not here, and what `backend_of`
-    raises.
+    Args:
+        path: an artifact or a checkpoint.
+        precision: that it is stored in.
+        names: of runtimes, or `all`; without, a reduced precision in an .onnx file is run in all there are, because it
+            is where they differ, and anything else in its own backend; an IR of OpenVINO also as a CPU without AMX
+            computes it.
+        device: to run on.
+        host: this one by default.
+
+    Raises:
+        UsageError: a name is not known, or as `backend_of`.
+        HostError: a runtime of that name is not here.
     """
     own = backend_of(path).name
     alone = Runtime(own, own, device)
-    if path.suffix.lower() != ".onnx" or (not asked and precision == "fp32"):
+    if path.suffix.lower() != ".onnx" or (not names and precision == "fp32"):
         twice = own == _WITHOUT_AMX.backend and path.suffix.lower() in _PORTABLE and precision != "fp32"
         amx = twice and (host or this_host()).amx
         return ((alone, _WITHOUT_AMX) if amx else (alone,)), {}
@@ -148,9 +155,9 @@ def choose(
             expected="an NVIDIA GPU and onnxruntime-gpu",
             hint="--device cpu",
         )
-    if not asked or ALL in asked:
+    if not names or ALL in names:
         return here, absent
-    for name in asked:
+    for name in names:
         if name not in {one.name for one in here} | set(absent):
             raise UsageError(
                 f"the runtime {name!r} is not known",
@@ -163,12 +170,14 @@ def choose(
                 expected=f"some of {', '.join(one.name for one in here)}",
                 hint=f"--runtime {ALL} for all that are",
             )
-    return tuple(one for one in here if one.name in asked), {}
+    return tuple(one for one in here if one.name in names), {}
 
 
 def one_graph_each(manifests: Sequence[Manifest | None]) -> list[list[int]]:
-    """The indices of artifacts, those of one graph together: what was compiled from a file in its own precision is
-    that file's graph in another form. A checkpoint (None) stands for itself.
+    """The indices of artifacts, those of one graph together.
+
+    What was compiled from a file in its own precision is that file's graph in another form. A checkpoint (None) stands
+    for itself.
     """
     groups: dict[Any, list[int]] = {}
     for index, manifest in enumerate(manifests):

@@ -156,6 +156,27 @@ class Session(ABC):
             )
 
 
+class GraphSession(Session):
+    """A session of a runtime that gives the outputs of a graph by their names."""
+
+    def _run(self, patches: Patches) -> Patches:
+        [logits] = self._answers(["logits"], patches)
+        return logits
+
+    def _run_with_attention(self, patches: Patches) -> tuple[Patches, Patches]:
+        logits, maps = self._answers(["logits", "attention"], patches)
+        return logits, maps
+
+    @abstractmethod
+    def _answers(self, names: list[str], patches: Patches) -> list[Patches]:
+        """The outputs of those names in that order; patches are C-contiguous."""
+
+
+def closed() -> BackendError:
+    """What running a session after `close` raises."""
+    return BackendError("this session is closed", expected="an open one", hint="open the artifact again")
+
+
 def filled_runs(patches: Patches, batch: int | None) -> Iterator[tuple[Patches, int]]:
     """Patches (n, ...) as runs of a batch, each with how many of its patches are from the caller.
 

@@ -5,7 +5,6 @@ Precision is a property of the graph: a compiler is given an FP32, FP16 or INT8 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.util import find_spec
@@ -162,13 +161,15 @@ def stage(plan: Plan, folder: Path, progress: Progress | None = None) -> Artifac
     others = {suffix: staged.with_suffix(suffix) for suffix in plan.compiler.companions}
     target = plan.compiler.compile(plan.source, {staged.suffix.lower(): staged, **others}, plan.settings, progress)
     manifest = _manifest(plan, target, staged, {suffix: path for suffix, path in others.items() if path.is_file()})
-    manifest_path(staged).write_text(json.dumps(manifest.to_json()), encoding="utf-8")
+    manifest.write(manifest_path(staged))
     return Artifact(staged, manifest)
 
 
 def compiler_for(output: Path, target: str | None, settings: CompileSettings) -> Compiler:
-    """The compiler that writes a file, held to the settings; raises what `compiler_of` does, and UsageError for a
-    setting that it would not follow.
+    """The compiler that writes a file, held to the settings.
+
+    Raises:
+        UsageError: as `compiler_of`, and for a setting that the compiler would not follow.
     """
     compiler = compiler_of(output, target)
     plain = CompileSettings()

@@ -7,7 +7,6 @@ import platform
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from medattn_edge.artifact import tool_versions
 from medattn_edge.evaluation.roofline import Peak
 from medattn_edge.host import gpu_clocks, hardware
+from medattn_edge.host.distributions import installed
 
 BUSY = 0.5  # load per core before the run, above which something else was computing
 NOISY = 1.25  # p90 over p50 of the reference, above which the machine was not quiet
@@ -76,21 +76,15 @@ class Surroundings:
 
 def versions() -> dict[str, str]:
     """Of what can change an answer or a speed, of those installed."""
-    found = tool_versions()
-    for name in _GPU_TOOLS:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return tool_versions() | installed(_GPU_TOOLS)
 
 
 def read_ahead(packages: Iterable[str], files: Iterable[Path]) -> None:
     """Read the libraries of packages, and files, so that no cold start waits for the disk and the next does not."""
     wanted = [path for path in files if path.is_file()]
     for package in packages:
-        found = find_spec(package)
-        for folder in (found.submodule_search_locations or ()) if found else ():
+        module = find_spec(package)
+        for folder in (module.submodule_search_locations or ()) if module else ():
             wanted += [path for path in Path(folder).rglob("*") if path.suffix == ".pyc" or ".so" in path.suffixes]
     for path in wanted:
         if path.is_file():

@@ -27,7 +27,7 @@ def main(descriptor: int) -> NoReturn:
     """Measure for the process at the other end of a socket, given by its file descriptor."""
     serve(
         descriptor,
-        {"measure": lambda asked, _: (measure(asked["runtime"], asked["threads"], asked["duration_s"]), ())},
+        {"measure": lambda request, _: (measure(request["runtime"], request["threads"], request["duration_s"]), ())},
     )
 
 
@@ -78,12 +78,12 @@ def _onnxruntime(threads: int, left_out: dict[str, str]) -> Iterator[Kernel]:
         ("fp32", "MatMul", (real[0], real[1]), (TensorProto.FLOAT, TensorProto.FLOAT)),
         ("int8", "MatMulInteger", bytes_, (TensorProto.UINT8, TensorProto.INT32)),
     )
-    for precision, operator, (image, weights), (given, made) in kinds:
+    for precision, operator, (image, weights), (inputs, output) in kinds:
         graph = helper.make_graph(
             [helper.make_node(operator, ["x", "w"], ["y"])],
             operator,
-            [helper.make_tensor_value_info("x", given, image.shape)],
-            [helper.make_tensor_value_info("y", made, image.shape)],
+            [helper.make_tensor_value_info("x", inputs, image.shape)],
+            [helper.make_tensor_value_info("y", output, image.shape)],
             [numpy_helper.from_array(weights, "w")],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -154,7 +153,7 @@ def export_fp32(
         with exporter.session(Artifact(model, manifest), Options()) as candidate:
             cases = check(EagerSession(checkpoint.network, spec), candidate, samples, gate)
         manifest = replace(manifest, agreement=tuple(cases))
-        sidecar.write_text(json.dumps(manifest.to_json(), indent=2) + "\n", encoding="utf-8")
+        manifest.write(sidecar)
     return Artifact(path, manifest)
 
 

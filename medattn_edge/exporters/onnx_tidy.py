@@ -15,11 +15,14 @@ _WRAPPER = "network."  # where the module that adds the attention output holds t
 
 
 def tidy(model: Any) -> Any:
-    """The same ONNX model (a ModelProto, changed in place): Resize by constant scales, no shape arithmetic, every
-    node's metadata its PyTorch module path alone (`module`; the network itself is an empty path).
+    """The same ONNX model (a ModelProto, changed in place), without arithmetic on shapes.
 
-    With a free batch the exporter computes each Resize's sizes from the input's; the scales are constants of the
-    network, and are exact. Raises BackendError when shape arithmetic is left all the same.
+    Resize has constant scales, and every node's metadata is only its PyTorch module path (`module`; the network itself
+    is an empty path). With a free batch the exporter computes each Resize's sizes from the input's; the scales are
+    constants of the network, and are exact.
+
+    Raises:
+        BackendError: arithmetic on shapes is left all the same.
     """
     _constant_scales(model.graph)
     _drop_unused(model.graph)

@@ -13,6 +13,7 @@ from medattn_edge.backends.compiler import Compiler, compilers
 from medattn_edge.host import hardware
 from medattn_edge.host.computed_precision import described, too_old_for_tensorrt
 from medattn_edge.host.cores import CoreLimits, core_limits
+from medattn_edge.host.distributions import installed
 from medattn_edge.host.hardware import Cpu, Gpu
 from medattn_edge.host.probe import PackageReport, probe
 
@@ -116,19 +117,8 @@ def read_host() -> HostReport:
     missing = frozenset(package for package in wanted if find_spec(package) is None)
     gpus = hardware.gpus()
     # torch-tensorrt cannot even be imported without a driver: that would not be a fault of the installation.
-    asked = [one for one in wanted if one not in missing and (gpus or one != "torch_tensorrt")]
-    return HostReport(hardware.cpu(), gpus, installed(DISTRIBUTIONS), probe(asked), missing, core_limits())
-
-
-def installed(distributions: Iterable[str]) -> dict[str, str]:
-    """The versions of those distributions that are installed."""
-    found = {}
-    for name in distributions:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    importable = [one for one in wanted if one not in missing and (gpus or one != "torch_tensorrt")]
+    return HostReport(hardware.cpu(), gpus, installed(DISTRIBUTIONS), probe(importable), missing, core_limits())
 
 
 def backend_rows(backend: Backend, host: HostReport) -> list[BackendRow]:
@@ -189,27 +179,27 @@ def _device_obstacle(runtime: str, device: str, host: HostReport) -> str:
 
 def problems(host: HostReport) -> tuple[Problem, ...]:
     """Broken packages, and versions that are known not to work together."""
-    found = [
+    broken = [
         Problem(f"{package} is installed and broken: {report.error}", _repair(package))
         for package, report in host.reports.items()
         if report.error
     ]
-    return (*found, *conflicts(host.versions), *_idle_gpu(host))
+    return (*broken, *conflicts(host.versions), *_idle_gpu(host))
 
 
 def conflicts(versions: Mapping[str, str]) -> tuple[Problem, ...]:
-    """Versions that do not go together, told by distribution -> version alone."""
-    found = []
+    """Versions that do not go together, from distribution -> version only."""
+    problems = []
     pinned, torch = versions.get("torch-tensorrt"), versions.get("torch")
     if pinned and torch and _release(pinned) != _release(torch):
-        found.append(
+        problems.append(
             Problem(
                 f"torch-tensorrt {pinned} with torch {torch}: it pins torch exactly, each minor version to its own",
                 f"pip install 'torch-tensorrt=={'.'.join(map(str, _release(torch)))}.*'",
             )
         )
     if "onnxruntime" in versions and "onnxruntime-gpu" in versions:
-        found.append(
+        problems.append(
             Problem(
                 "onnxruntime and onnxruntime-gpu are both installed: they overwrite each other's files",
                 "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu",
@@ -217,13 +207,13 @@ def conflicts(versions: Mapping[str, str]) -> tuple[Problem, ...]:
         )
     gpu, tensorrt = versions.get("onnxruntime-gpu"), versions.get("tensorrt")
     if gpu and tensorrt and _release(tensorrt)[0] >= 11 and _release(gpu) < (1, 27):
-        found.append(
+        problems.append(
             Problem(
                 f"onnxruntime-gpu {gpu} with TensorRT {tensorrt}: its TensorRT provider needs 1.27 for TensorRT 11",
                 "pip install 'onnxruntime-gpu>=1.27'",
             )
         )
-    return tuple(found)
+    return tuple(problems)
 
 
 def extra_of(distribution: str, requirements: Iterable[str]) -> str | None:

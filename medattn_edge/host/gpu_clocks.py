@@ -36,9 +36,9 @@ class Clocks:
         index: as nvidia-smi counts, which is not how CUDA counts where there are several GPUs.
         name: as the driver says it.
         sm_mhz: the clock of its multiprocessors.
-        sm_most_mhz: the highest that it can have.
+        sm_max_mhz: the highest that it can have.
         memory_mhz: the clock of its memory.
-        memory_most_mhz: the highest that it can have.
+        memory_max_mhz: the highest that it can have.
         power_w: drawn now.
         power_limit_w: that it may draw.
         temperature_c: of the chip.
@@ -48,9 +48,9 @@ class Clocks:
     index: int
     name: str
     sm_mhz: int | None
-    sm_most_mhz: int | None
+    sm_max_mhz: int | None
     memory_mhz: int | None
-    memory_most_mhz: int | None
+    memory_max_mhz: int | None
     power_w: float | None
     power_limit_w: float | None
     temperature_c: int | None
@@ -117,7 +117,7 @@ def remarks(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, An
 
 
 def parse_reasons(bits: int) -> tuple[str, ...]:
-    """The words for NVML's bits; a bit that is not known is told as a number."""
+    """The words for NVML's bits; a bit that is not known is given as a number."""
     known = [word for bit, word in REASONS.items() if bits & bit]
     rest = bits & ~sum(REASONS)
     return (*known, *([f"unknown ({rest:#x})"] if rest else []))
@@ -145,9 +145,9 @@ def _device(nvml: Any, index: int) -> Clocks | None:
         index=index,
         name=_ask(nvml, "nvmlDeviceGetName", device) or "",
         sm_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
-        sm_most_mhz=ask("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM),
+        sm_max_mhz=ask("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM),
         memory_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
-        memory_most_mhz=ask("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_MEM),
+        memory_max_mhz=ask("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_MEM),
         power_w=_watts(ask("nvmlDeviceGetPowerUsage")),
         power_limit_w=_watts(ask("nvmlDeviceGetEnforcedPowerLimit")),
         temperature_c=ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),

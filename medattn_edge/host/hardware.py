@@ -1,4 +1,4 @@
-"""What this host computes with: its CPU's instruction sets and its NVIDIA GPUs, told without a runtime.
+"""What this host computes with: its CPU's instruction sets and its NVIDIA GPUs, read without a runtime.
 
 The CPU is what /proc/cpuinfo says, the GPUs are what the driver's own library (libcuda) says.
 """
@@ -129,8 +129,8 @@ def _ask_driver(cuda: ctypes.CDLL) -> tuple[Gpu, ...]:
     newest = ""
     if not cuda.cuDriverGetVersion(ctypes.byref(version)):
         newest = f"{version.value // 1000}.{version.value % 1000 // 10}"
-    found = (_ask_device(cuda, index, newest) for index in range(count.value))
-    return tuple(gpu for gpu in found if gpu is not None)
+    devices = (_ask_device(cuda, index, newest) for index in range(count.value))
+    return tuple(gpu for gpu in devices if gpu is not None)
 
 
 def _ask_device(cuda: ctypes.CDLL, index: int, newest: str) -> Gpu | None:
@@ -159,5 +159,5 @@ def _driver_version() -> str:
 
 def parse_driver_version(text: str) -> str:
     """The driver's version in the text of /proc/driver/nvidia/version; empty when it is not there."""
-    found = re.search(r"NVRM version:.*?\s(\d+\.\d+(?:\.\d+)?)\s", text)
-    return found.group(1) if found else ""
+    match = re.search(r"NVRM version:.*?\s(\d+\.\d+(?:\.\d+)?)\s", text)
+    return match.group(1) if match else ""

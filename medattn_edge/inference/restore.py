@@ -37,11 +37,11 @@ def restore(stream: Iterable[Slab], prepared: Prepared) -> Generator[Slab, None,
 
 
 def labelled(stream: Iterable[Slab], prepared: Prepared) -> Generator[tuple[Slab, Labels], None, None]:
-    """The labels (d, ...) of what `restore` gives, and the rows that they were made from: in the plane still on the
-    network's grid, with their start on the scan's.
+    """The labels (d, ...) of what `restore` gives, and the rows that they were made from.
 
-    Where the voxels around a point have one label, so has the point: its logits are weighted means of theirs. Only at
-    the others are logits interpolated, which is a few in a hundred.
+    The rows are in the plane still on the network's grid, with their start on the scan's. Where the voxels around a
+    point have one label, so has the point: its logits are weighted means of theirs. Only at the others are logits
+    interpolated, which is a few in a hundred.
     """
     back = prepared.way_back
     if not back:

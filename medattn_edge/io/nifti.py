@@ -132,8 +132,10 @@ def _scales(image: Any) -> bool:
 
 
 def _header_and_voxels(path: Path, volume: Volume) -> Any:
-    """(D, H, W) as (i, j, k), (C, D, H, W) as (i, j, k, C), without scaling; both forms of a NIfTI scan on its grid,
-    otherwise the grid in sform."""
+    """(D, H, W) as (i, j, k), (C, D, H, W) as (i, j, k, C), without scaling.
+
+    Both forms of a NIfTI scan on its grid, otherwise the grid in sform.
+    """
     import nibabel
 
     check_calibrated(path, volume)

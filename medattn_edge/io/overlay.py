@@ -86,8 +86,9 @@ def write_overlay(
 
 @dataclass(frozen=True)
 class _Shown:
-    """A scan and how its values become 0..1. Only the cuts are ever converted: a whole scan in colours and floating
-    point would be six times its size.
+    """A scan and how its values become 0..1.
+
+    Only the cuts are ever converted: a whole scan in colours and floating point would be six times its size.
 
     Attributes:
         scan: (C, D, H, W) as it was stored.

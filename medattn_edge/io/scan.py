@@ -87,8 +87,11 @@ class Scan:
         return (self.path,) if self.series is None else self.series.files
 
     def read(self) -> Volume:
-        """Its voxels, as `read_volume` and `read_series` give them; raises as `series` and these do, and UsageError
-        for a pixel spacing of a scan that has its own.
+        """Its voxels, as `read_volume` and `read_series` give them.
+
+        Raises:
+            UsageError: for a pixel spacing of a scan that has its own.
+            MedattnError: as `series`, `read_volume` and `read_series` do.
         """
         if self.series is None:
             return _calibrated(read_volume(self.path, self._geometry, self._volume), self._pixel_spacing)

@@ -49,7 +49,7 @@ def calibrate(  # noqa: PLR0913
             then on the Dice with them.
         label_values: name -> its values in these files; a label that is not in it has its own number there.
         cache: where measured ranges and rankings are kept; None for the user's own folder.
-        progress: is told what is done, how many steps of it, and of how many.
+        progress: called with what is done, how many steps of it, and of how many.
 
     Returns:
         The artifact that was written.

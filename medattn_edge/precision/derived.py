@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -95,5 +94,5 @@ def write_derived(
         )
         cases = against_parent(parent, Artifact(file, manifest), precision, samples, gates)
         manifest = replace(manifest, agreement=tuple(cases))
-        sidecar.write_text(json.dumps(manifest.to_json(), indent=2) + "\n", encoding="utf-8")
+        manifest.write(sidecar)
     return Artifact(Path(path), manifest)

@@ -51,7 +51,7 @@ def quantise(
         windows: to calibrate on, and held out.
         settings: what to ask.
         cache: where measured ranges and rankings are kept.
-        progress: is told what is done, how many steps of it, and of how many.
+        progress: called with what is done, how many steps of it, and of how many.
 
     Returns:
         The artifact. Its manifest's recipe says what the windows were, what every quantizer gave, which layers stayed

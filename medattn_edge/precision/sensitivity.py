@@ -50,7 +50,7 @@ def rank(
         layers: in the graph's order.
         trials: at most; with more layers than trials, neighbours in the graph are tried together.
         damage_of: measures one trial.
-        progress: is told how many trials are done, and of how many.
+        progress: called with how many trials are done, and of how many.
     """
     count = min(trials, len(layers))
     groups = [tuple(layers[len(layers) * i // count : len(layers) * (i + 1) // count]) for i in range(count)]

@@ -48,7 +48,7 @@ def activation_ranges(
         method: minmax: all that was seen; percentile: PERCENTILE of the absolute values; entropy: the threshold with
             the smallest Kullback-Leibler divergence between the values and their quantised form.
         threads: of the CPU; 0 leaves it to the runtime.
-        progress: is told how many patches are done, and of how many.
+        progress: called with how many patches are done, and of how many.
         max_bytes: what one run may keep of a patch's tensors.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -10,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medattn_edge.artifact import Artifact, Manifest, manifest_path, move_into, sha256, writing
+from medattn_edge.artifact import Artifact, manifest_path, move_into, sha256, writing
 from medattn_edge.backends import open_session
 from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Options, Patches, Session
@@ -167,7 +166,7 @@ class QuantizationTrials:
         Args:
             best: the candidate whose quantizer and recipe are tried again.
             cache: where the damage of single layers is kept.
-            progress: is told what is done, how many steps of it, and of how many.
+            progress: called with what is done, how many steps of it, and of how many.
             closeness: the larger the better, among candidates none of which holds the gate.
 
         Returns:
@@ -253,7 +252,7 @@ def _described(parent: Artifact, path: Path, companions: Sequence[str] = ()) -> 
         operators=operators(read(path)) if path.suffix == ".onnx" else dict(parent.manifest.operators),
         companions={suffix: sha256(path.with_suffix(suffix)) for suffix in companions},
     )
-    manifest_path(path).write_text(_text(manifest), encoding="utf-8")
+    manifest.write(manifest_path(path))
     return Artifact(path, manifest)
 
 
@@ -261,7 +260,3 @@ def install(artifact: Artifact, path: Path) -> Artifact:
     """The artifact at its place, its companions with it: all of them, or none."""
     with writing(path) as files:
         return move_into(files, artifact, path)
-
-
-def _text(manifest: Manifest) -> str:
-    return json.dumps(manifest.to_json(), indent=2) + "\n"

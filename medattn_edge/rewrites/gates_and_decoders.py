@@ -100,8 +100,9 @@ GATE_PAIRS = Rewrite(
 
 
 def replace_concatenations(network: SegmentationNetwork) -> list[str]:
-    """Decoders, and groups of several gates. Where three layers read the concatenation, as in the self-guided network,
-    their three sums would be larger than it is.
+    """Decoders, and groups of several gates.
+
+    Where three layers read the concatenation, as in the self-guided network, their three sums would be larger than it.
     """
     for path, level in sites(network, DecoderLevel):
         network.set_submodule(path, DecomposedLevel(level))

@@ -17,7 +17,7 @@ import torch
 
 from medattn_edge.agreement import LogitsDistance
 from medattn_edge.artifact import Artifact, manifest_path, sha256
-from medattn_edge.backends import Session, backends, missing_packages, open_session
+from medattn_edge.backends import backends, missing_packages, open_session
 from medattn_edge.backends.compiler import CompileSettings, compilers
 from medattn_edge.backends.torch.session import TorchSession
 from medattn_edge.compile.compilation import compile_artifact
@@ -30,11 +30,10 @@ from medattn_edge.errors import (
     ShapeError,
     UsageError,
 )
-from medattn_edge.exporters import ExportSettings, export_fp32, exporters, random_patches
-from medattn_edge.models import build
+from medattn_edge.exporters import ExportSettings, exporters, random_patches
 from medattn_edge.models import checkpoint as checkpoints
-from medattn_edge.rewrites import rewrite
-from medattn_edge.spec import ModelSpec
+from tests.support.networks import export_checkpoint, gated_spec, save_checkpoint
+from tests.support.sessions import FakeSession
 
 BACKENDS = backends()
 CHECKPOINT = ".safetensors"
@@ -44,25 +43,13 @@ OPENED = [
     for name, record in BACKENDS.items()
     for suffix in ([CHECKPOINT] if CHECKPOINT in record.suffixes else record.suffixes)
 ]
-SPEC = ModelSpec(
-    "attention-unet-monai",
-    2,
-    ("background", "right_lung", "left_lung"),
-    (32, 16),
-    (4, 4),
-    config={"dims": 2, "channels": [4, 8, 16]},
-)
+SPEC = gated_spec((32, 16), channels=2, labels=("background", "right_lung", "left_lung"))
 GARBAGE: tuple[Any, ...] = (None, 5, -1, True, 0.5, "x", [], [1], ["x"], {}, {"x": None})
 
 
-class FakeSession(Session):
-    """A session needs one method: here logits are the first channel times 1, 2, 3."""
-
-    def _run(self, patches: np.ndarray) -> np.ndarray:
-        return np.concatenate([factor * patches[:, :1] for factor in (1, 2, 3)], axis=1)
-
-    def _run_with_attention(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self._run(patches), np.abs(patches[:, :1])
+def three_times(patches: np.ndarray) -> np.ndarray:
+    """Logits: the first channel times 1, 2, 3."""
+    return np.concatenate([factor * patches[:, :1] for factor in (1, 2, 3)], axis=1)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -75,12 +62,9 @@ def _threads():
 
 
 @pytest.fixture(scope="module")
-def checkpoint(randomised, tmp_path_factory):
+def checkpoint(tmp_path_factory):
     """A small gated network, as a file."""
-    torch.manual_seed(2)
-    path = tmp_path_factory.mktemp("checkpoint") / "network.safetensors"
-    checkpoints.save(path, randomised(build(SPEC)), SPEC)
-    return path
+    return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "network.safetensors", SPEC, 2)
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +79,7 @@ def file_of(checkpoint, tmp_path_factory) -> Callable[..., Path]:
             path = tmp_path_factory.mktemp("made") / f"network{suffix}"
             made[suffix, settings] = path
             if any(suffix in one.suffixes for one in exporters().values()):
-                loaded = checkpoints.load(checkpoint)
-                export_fp32(rewrite(loaded, ()), path, {"random": random_patches(SPEC, 2)}, settings=settings)
+                export_checkpoint(checkpoint, path, batch=settings.batch, attention=settings.attention)
             else:
                 compile_artifact(
                     make(".onnx", settings), path, None, CompileSettings(threads=1), {"more": random_patches(SPEC, 2)}
@@ -424,19 +407,19 @@ def test_a_backend_does_not_open_the_files_of_another(checkpoint):
 
 
 def test_a_session_of_one_method_conforms(patches):
-    with FakeSession(SPEC, attention_names=("gate",)) as session:
+    with FakeSession(SPEC, three_times, attention=lambda patches: np.abs(patches[:, :1])) as session:
         assert session.run(patches).shape == (3, 3, 32, 16)
         assert session.run_with_attention(patches)[1].shape == (3, 1, 32, 16)
         with pytest.raises(ShapeError):
             session.run(patches[:, :1])
     with pytest.raises(UsageError, match="no attention"):
-        FakeSession(SPEC).run_with_attention(patches)
+        FakeSession(SPEC, three_times).run_with_attention(patches)
 
 
 def test_an_answer_of_another_shape_is_the_runtimes_error(patches):
     four = replace(SPEC, labels=("a", "b", "c", "d"), outputs=4)
     with pytest.raises(BackendError, match=r"\(3, 4, 32, 16\)"):
-        FakeSession(four).run(patches)
+        FakeSession(four, three_times).run(patches)
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,8 @@ from medattn_edge.backends.torch.eager import EagerSession
 from medattn_edge.backends.torch.session import TorchSession
 from medattn_edge.errors import BackendError
 from medattn_edge.exporters import random_patches
-from medattn_edge.models import build
-from medattn_edge.spec import ModelSpec
+from tests.support.networks import SMALL, random_network
 
-SPEC = ModelSpec(
-    "attention-unet-monai", 1, ("background", "organ"), (32, 32), (4, 4), config={"dims": 2, "channels": [8, 16, 32]}
-)
 PATCHES = np.zeros((1, 1, 32, 32), np.float32)
 
 
@@ -34,11 +30,11 @@ def failing(code: Any) -> TorchSession:
             error.error_code = code
         raise error
 
-    return TorchSession(SPEC, "cpu", fail)
+    return TorchSession(SMALL, "cpu", fail)
 
 
-def test_on_a_cpu_there_is_no_time_of_a_device(randomised):
-    session = EagerSession(randomised(build(SPEC)), SPEC)
+def test_on_a_cpu_there_is_no_time_of_a_device():
+    session = EagerSession(random_network(), SMALL)
     session.run(PATCHES)
     session.run_with_attention(PATCHES)
     assert session.device_ms is None
@@ -62,9 +58,9 @@ def test_any_other_error_leaves_the_process_its_gpu(code):
 @pytest.mark.skipif(
     not (has_gpu() and torch.cuda.is_available()), reason="this host has no NVIDIA GPU that this torch can use"
 )
-def test_on_a_gpu_the_time_is_the_devices_own(randomised):
-    session = EagerSession(randomised(build(SPEC)), SPEC, Options(device="cuda:0"))
-    patches = random_patches(SPEC, 4)
+def test_on_a_gpu_the_time_is_the_devices_own():
+    session = EagerSession(random_network(), SMALL, Options(device="cuda:0"))
+    patches = random_patches(SMALL, 4)
     for run in (session.run, session.run_with_attention):
         run(patches)
         start = time.perf_counter()

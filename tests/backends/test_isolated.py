@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from medattn_edge.artifact import manifest_path
 from medattn_edge.backends import Options, open_session
@@ -31,20 +30,9 @@ from medattn_edge.errors import (
     ShapeError,
     UsageError,
 )
-from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
-from medattn_edge.models import build
-from medattn_edge.models import checkpoint as checkpoints
-from medattn_edge.rewrites import rewrite
-from medattn_edge.spec import ModelSpec
+from medattn_edge.exporters import random_patches
+from tests.support.networks import SMALL
 
-SPEC = ModelSpec(
-    "attention-unet-monai",
-    2,
-    ("background", "right_lung", "left_lung"),
-    (32, 16),
-    (4, 4),
-    config={"dims": 2, "channels": [4, 8, 16]},
-)
 # What a runtime may do to its process; a session does it when the first value of its patches says so.
 OPENERS = """
 import ctypes, os, sys, time
@@ -110,23 +98,6 @@ def moody(path, **options):
 """
 
 
-@pytest.fixture(scope="module")
-def checkpoint(randomised: Callable[[Any], Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(2)
-    path = tmp_path_factory.mktemp("isolated") / "network.safetensors"
-    checkpoints.save(path, randomised(build(SPEC)), SPEC)
-    return path
-
-
-@pytest.fixture(scope="module")
-def artifact(checkpoint: Path) -> Path:
-    """An ONNX artifact with attention maps, for any batch."""
-    path = checkpoint.with_name("network.onnx")
-    settings = ExportSettings(batch=None, attention=True)
-    export_fp32(rewrite(checkpoints.load(checkpoint), ()), path, {"random": random_patches(SPEC, 2)}, settings=settings)
-    return path
-
-
 @pytest.fixture
 def openers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., IsolatedSession]:
     """Opens sessions by the functions above."""
@@ -164,8 +135,8 @@ def gone(pid: int, seconds: float = 5.0) -> bool:
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "eager"])
-def test_it_answers_as_the_session_itself_does(backend: str, checkpoint: Path, artifact: Path) -> None:
-    path, patches = artifact if backend == "onnxruntime" else checkpoint, random_patches(SPEC, 3, seed=4)
+def test_it_answers_as_the_session_itself_does(backend: str, small_checkpoint: Path, small_artifact: Path) -> None:
+    path, patches = small_artifact if backend == "onnxruntime" else small_checkpoint, random_patches(SMALL, 3, seed=4)
     options = Options(threads=1)
     with (
         open_session(path, backend=backend, threads=1) as own,
@@ -181,20 +152,20 @@ def test_it_answers_as_the_session_itself_does(backend: str, checkpoint: Path, a
         assert json.loads(json.dumps(isolated.facts)) == isolated.facts
 
 
-def test_the_options_reach_the_runtime(artifact: Path, checkpoint: Path) -> None:
-    with IsolatedSession(artifact, options=Options(threads=2, optimise=False)) as session:
+def test_the_options_reach_the_runtime(small_artifact: Path, small_checkpoint: Path) -> None:
+    with IsolatedSession(small_artifact, options=Options(threads=2, optimise=False)) as session:
         assert (session.facts["threads"], session.facts["backend"]) == (2, "onnxruntime-unoptimised")
-    other = SPEC.with_patch((16, 16))
-    with IsolatedSession(checkpoint, options=Options(spec=other)) as session:
+    other = SMALL.with_patch((16, 16))
+    with IsolatedSession(small_checkpoint, options=Options(spec=other)) as session:
         assert session.spec == other
-        assert session.run(random_patches(other, 1)).shape == (1, 3, 16, 16)
+        assert session.run(random_patches(other, 1)).shape == (1, 2, 16, 16)
 
 
-def test_the_answer_belongs_to_the_caller_and_the_patches_are_left_alone(artifact: Path) -> None:
-    patches = random_patches(SPEC, 2)
+def test_the_answer_belongs_to_the_caller_and_the_patches_are_left_alone(small_artifact: Path) -> None:
+    patches = random_patches(SMALL, 2)
     strided = np.asfortranarray(np.repeat(patches, 2, axis=0))[::2]
     patches.flags.writeable = False
-    with IsolatedSession(artifact) as session:
+    with IsolatedSession(small_artifact) as session:
         first = session.run(patches)
         kept = first.copy()
         session.run(patches * 2)
@@ -213,9 +184,9 @@ def test_more_than_a_socket_holds_goes_both_ways(moody: IsolatedSession) -> None
     np.testing.assert_array_equal(moody.run(patches)[:, 0], patches[:, 0, ::-1, ::-1])
 
 
-def test_patches_that_do_not_fit_are_refused_as_ever(artifact: Path, openers: Callable[..., Any]) -> None:
-    with IsolatedSession(artifact) as session:
-        for wrong in (np.zeros((1, 3, 32, 16), np.float32), np.zeros((1, 2, 32, 16)), np.zeros((0, 2, 32, 16), "f4")):
+def test_patches_that_do_not_fit_are_refused_as_ever(small_artifact: Path, openers: Callable[..., Any]) -> None:
+    with IsolatedSession(small_artifact) as session:
+        for wrong in (np.zeros((1, 2, 32, 32), np.float32), np.zeros((1, 1, 32, 32)), np.zeros((0, 1, 32, 32), "f4")):
             with pytest.raises(ShapeError):
                 session.run(wrong)
         assert session.alive
@@ -275,22 +246,22 @@ def test_the_peak_of_memory_is_that_of_the_child_alone(openers: Callable[..., Is
     assert here.nbytes == 400e6
 
 
-def test_errors_of_opening_arrive_as_they_were_raised(artifact: Path, tmp_path: Path) -> None:
+def test_errors_of_opening_arrive_as_they_were_raised(small_artifact: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist") as refused:
         IsolatedSession(tmp_path / "nowhere.onnx")
     assert (refused.value.exit_code, refused.value.expected) == (4, "an artifact")
     assert "export" in refused.value.hint
     copied = tmp_path / "network.onnx"
-    copied.write_bytes(artifact.read_bytes() + b"\0")
-    manifest_path(copied).write_bytes(manifest_path(artifact).read_bytes())
+    copied.write_bytes(small_artifact.read_bytes() + b"\0")
+    manifest_path(copied).write_bytes(manifest_path(small_artifact).read_bytes())
     with pytest.raises(IntegrityError, match="SHA-256"):
         IsolatedSession(copied)
     with pytest.raises(UsageError, match="cpu or cuda:INDEX"):
-        IsolatedSession(artifact, options=Options(device="gpu"))
+        IsolatedSession(small_artifact, options=Options(device="gpu"))
     with pytest.raises(UsageError, match="tensorrt-2"):
-        IsolatedSession(artifact, backend="tensorrt-2")
+        IsolatedSession(small_artifact, backend="tensorrt-2")
     with pytest.raises(HostError, match=r"cuda:63|CUDA"):
-        IsolatedSession(artifact, options=Options(device="cuda:63"))
+        IsolatedSession(small_artifact, options=Options(device="cuda:63"))
 
 
 def test_an_error_keeps_its_type_or_becomes_the_nearest_known(openers: Callable[..., Any]) -> None:
@@ -330,11 +301,11 @@ def test_a_runtime_that_dies_while_it_runs_is_dead_from_then_on(moody: IsolatedS
         assert not moody.alive
 
 
-def test_a_child_that_is_killed_from_outside_is_told_with_what_it_usually_means(artifact: Path) -> None:
-    with IsolatedSession(artifact) as session:
+def test_a_child_that_is_killed_from_outside_is_told_with_what_it_usually_means(small_artifact: Path) -> None:
+    with IsolatedSession(small_artifact) as session:
         os.kill(session.facts["pid"], signal.SIGKILL)
         with pytest.raises(BackendError, match=r"crashed: SIGKILL(.|\n)*memory runs out"):
-            session.run(random_patches(SPEC, 1))
+            session.run(random_patches(SMALL, 1))
         assert not session.alive
 
 
@@ -440,11 +411,11 @@ def script(*lines: str) -> list[str]:
     return [sys.executable, "-c", "\n".join((start, *lines))]
 
 
-def test_what_the_child_says_does_not_reach_stdout(artifact: Path, openers: Callable[..., Any]) -> None:
+def test_what_the_child_says_does_not_reach_stdout(small_artifact: Path, openers: Callable[..., Any]) -> None:
     done = subprocess.run(
         script(
             "from medattn_edge.backends.isolated import IsolatedSession",
-            f"with IsolatedSession({str(artifact)!r}, opener='odd_openers:noisy') as session:",
+            f"with IsolatedSession({str(small_artifact)!r}, opener='odd_openers:noisy') as session:",
             "    print(session.facts['backend'])",
         ),
         capture_output=True,

@@ -25,45 +25,28 @@ from medattn_edge.backends.openvino.library import imported
 from medattn_edge.backends.openvino.model import precision_of, translated
 from medattn_edge.compile.compilation import compile_artifact
 from medattn_edge.errors import BackendError, HostError, IntegrityError, UsageError
-from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
-from medattn_edge.host.diagnosis import installed
-from medattn_edge.models import build
-from medattn_edge.models.checkpoint import Checkpoint
+from medattn_edge.exporters import export_fp32, random_patches
+from medattn_edge.host.distributions import installed
 from medattn_edge.rewrites import rewrite
-from medattn_edge.spec import ModelSpec
+from tests.support.networks import SMALL
 
 # Not importorskip: that would import them, telemetry and all.
 needs_nncf = pytest.mark.skipif(find_spec("nncf") is None, reason="nncf is not installed")
 if find_spec("openvino") is None:
     pytest.skip("openvino is not installed", allow_module_level=True)
 
-SPEC = ModelSpec(
-    "attention-unet-monai", 1, ("background", "organ"), (32, 32), (4, 4), config={"dims": 2, "channels": [8, 16, 32]}
-)
-PATCHES = random_patches(SPEC, 2, seed=5)
+PATCHES = random_patches(SMALL, 2, seed=5)
 
 
 @pytest.fixture(scope="module")
-def onnx(randomised: Callable[[Any], Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small gated network as ONNX, for any batch, with maps."""
-    import torch
-
-    torch.manual_seed(1)
-    path = tmp_path_factory.mktemp("exported") / "network.onnx"
-    checkpoint = Checkpoint(randomised(build(SPEC)), SPEC, "c" * 64, "medattn_edge", foreign=False, notes={})
-    export_fp32(rewrite(checkpoint, ()), path, {"random": PATCHES}, settings=ExportSettings(batch=None, attention=True))
-    return path
-
-
-@pytest.fixture(scope="module")
-def made(onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def made(small_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Compiles it to a file with this suffix, once."""
     folder = tmp_path_factory.mktemp("compiled")
 
     def make(suffix: str) -> Path:
         path = folder / f"network{suffix}"
         if not path.is_file():
-            compile_artifact(onnx, path, None, CompileSettings(threads=1), {"other": PATCHES})
+            compile_artifact(small_artifact, path, None, CompileSettings(threads=1), {"other": PATCHES})
         return path
 
     return make
@@ -192,17 +175,17 @@ def test_nncf_with_live_telemetry_is_refused() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_an_onnx_file_is_opened_on_request_and_not_by_default(onnx: Path) -> None:
-    assert backend_of(onnx).name == "onnxruntime"
-    assert backend_of(onnx, "openvino").name == "openvino"
-    with open_session(onnx, backend="openvino", threads=1) as session:
+def test_an_onnx_file_is_opened_on_request_and_not_by_default(small_artifact: Path) -> None:
+    assert backend_of(small_artifact).name == "onnxruntime"
+    assert backend_of(small_artifact, "openvino").name == "openvino"
+    with open_session(small_artifact, backend="openvino", threads=1) as session:
         assert session.facts["backend"] == "openvino"
         assert session.facts["computed"].keys() == {"f32"}
-    assert sqnr(logits(onnx), logits(onnx, backend="openvino")) >= 110
+    assert sqnr(logits(small_artifact), logits(small_artifact, backend="openvino")) >= 110
 
 
-def test_fp32_is_computed_in_fp32_from_every_file(compiled: Callable[[str], Path], onnx: Path) -> None:
-    expected = logits(onnx)
+def test_fp32_is_computed_in_fp32_from_every_file(compiled: Callable[[str], Path], small_artifact: Path) -> None:
+    expected = logits(small_artifact)
     for suffix in (".xml", ".blob"):
         path = compiled(suffix)
         target = Artifact.read(path).manifest.target
@@ -255,12 +238,12 @@ def test_an_ir_compiled_in_bf16_compiles_back_to_fp32(lungs: tuple[Path, dict[st
     assert blob.manifest.target["computed"].keys() == {"f32"}
 
 
-def test_bf16_is_refused_where_the_cpu_has_none(onnx: Path, tmp_path: Path) -> None:
+def test_bf16_is_refused_where_the_cpu_has_none(small_artifact: Path, tmp_path: Path) -> None:
     done = run_apart(
         f"""
         from medattn_edge.cli import main
         import sys
-        sys.argv = ["medattn-edge", "compile", {str(onnx)!r}, "-o", {str(tmp_path / "network.xml")!r},
+        sys.argv = ["medattn-edge", "compile", {str(small_artifact)!r}, "-o", {str(tmp_path / "network.xml")!r},
                     "--inference-precision", "bf16"]
         main()
         """,
@@ -334,16 +317,16 @@ def change(path: Path, **changes: Any) -> None:
     sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), **changes}))
 
 
-def test_a_closed_session_says_so(onnx: Path) -> None:
-    session = open_session(onnx, backend="openvino", threads=1)
+def test_a_closed_session_says_so(small_artifact: Path) -> None:
+    session = open_session(small_artifact, backend="openvino", threads=1)
     session.close()
     with pytest.raises(BackendError, match="closed"):
         session.run(PATCHES)
 
 
-def test_providers_and_switched_off_optimisations_are_not_its_own(onnx: Path) -> None:
+def test_providers_and_switched_off_optimisations_are_not_its_own(small_artifact: Path) -> None:
     with pytest.raises(UsageError, match="only for onnxruntime"):
-        open_session(onnx, backend="openvino", optimise=False)
+        open_session(small_artifact, backend="openvino", optimise=False)
 
 
 @pytest.mark.parametrize("settings", [{"inference_precision": "f16"}, {"inference_precision": 5}])

@@ -24,18 +24,14 @@ from medattn_edge.backends import Session, open_session
 from medattn_edge.backends.compiler import CompileSettings, Source, compilers
 from medattn_edge.backends.tensorrt.library import has_gpu
 from medattn_edge.errors import BackendError, HostError, MedattnError, UsageError
-from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
+from medattn_edge.exporters import random_patches
 from medattn_edge.host import gpu_clocks
-from medattn_edge.models import build, checkpoint
-from medattn_edge.rewrites import rewrite
-from medattn_edge.spec import ModelSpec
 from medattn_edge.timing import interleaved
+from tests.support.networks import export_checkpoint, gated_spec, save_checkpoint
 
 pytestmark = pytest.mark.gpu
 
-SPEC = ModelSpec(
-    "attention-unet-monai", 1, ("background", "organ"), (64, 64), (4, 4), config={"dims": 2, "channels": [16, 32, 64]}
-)
+SPEC = gated_spec((64, 64), (16, 32, 64))
 # FP16 rounds at 2^-11: 40 dB is what the conversion itself is held to. INT8 of a network that learnt nothing, on noise.
 LEAST_DB = {"fp32": 90.0, "fp16": 40.0, "int8": 20.0}
 FIXED = 2
@@ -56,14 +52,9 @@ def need(*packages: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(randomised, tmp_path_factory) -> Path:
+def trained(tmp_path_factory) -> Path:
     """A checkpoint."""
-    import torch
-
-    torch.manual_seed(1)
-    path = tmp_path_factory.mktemp("checkpoint") / "network.safetensors"
-    checkpoint.save(path, randomised(build(SPEC)), SPEC)
-    return path
+    return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "network.safetensors", SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +62,12 @@ def graphs(trained, tmp_path_factory) -> dict[str, Artifact]:
     """Precision -> ONNX artifact of any batch with maps; fixed -> one in FP32 that takes FIXED patches."""
     from medattn_edge.precision import fp16
 
-    folder, loaded = tmp_path_factory.mktemp("graphs"), checkpoint.load(trained)
+    folder = tmp_path_factory.mktemp("graphs")
     samples = {"random": random_patches(SPEC, 4)}
-    settings = ExportSettings(batch=None, attention=True)
-    rewritten = rewrite(loaded, ("batch-norm",))
-    full = export_fp32(rewritten, folder / "fp32.onnx", samples, settings=settings)
+    same: dict[str, Any] = {"rewrites": ("batch-norm",), "samples": samples, "attention": True}
+    full = export_checkpoint(trained, folder / "fp32.onnx", **same)
     half = fp16.convert(full, folder / "fp16.onnx", samples, random_patches(SPEC, 2, seed=5))
-    settings = ExportSettings(batch=FIXED, attention=True)
-    fixed = export_fp32(rewritten, folder / "fixed.onnx", samples, settings=settings)
+    fixed = export_checkpoint(trained, folder / "fixed.onnx", batch=FIXED, **same)
     return {"fp32": full, "fp16": half, "int8": eight_bits(full, folder / "int8.onnx"), "fixed": fixed}
 
 

@@ -26,41 +26,31 @@ from medattn_edge.backends.tensorrt.progress import Phases
 from medattn_edge.backends.tensorrt.rtx import cache_files, capabilities_of, stored_kernels
 from medattn_edge.backends.tensorrt.session import check_target, host_platform
 from medattn_edge.errors import BackendError, HostError, IntegrityError, UsageError
-from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
 from medattn_edge.host.hardware import Gpu
-from medattn_edge.models.checkpoint import Checkpoint
-from medattn_edge.rewrites import rewrite
 from medattn_edge.spec import ModelSpec
+from tests.support.networks import checkpoint_with, export_checkpoint, gated_spec, random_network
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
 
 CAPABILITIES = ("sm86", "sm89")
 SETTINGS = CompileSettings(compute_capabilities=CAPABILITIES)
-SPEC = ModelSpec(
-    "attention-unet-monai", 1, ("background", "organ"), (32, 32), (4, 4), config={"dims": 2, "channels": [8, 16, 32]}
-)
+SPEC = gated_spec(widths=(8, 16, 32))
 # RTX does nothing with one, and says so; that it is read and written is the same for TensorRT.
 no_timings = pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
 without_gpu = pytest.mark.skipif(has_gpu(), reason="this host has a GPU")
 
 
-def exported(network: Any, spec: ModelSpec, path: Path, settings: ExportSettings) -> Source:
-    checkpoint = Checkpoint(network, spec, "c" * 64, "medattn_edge", foreign=False, notes={})
-    samples = {"random": random_patches(spec, 2)}
-    artifact = export_fp32(rewrite(checkpoint, ("batch-norm",)), path, samples, settings=settings)
+def exported(network: Any, spec: ModelSpec, path: Path, batch: int | None = None, attention: bool = True) -> Source:
+    artifact = export_checkpoint(
+        checkpoint_with(network, spec), path, rewrites=("batch-norm",), batch=batch, attention=attention
+    )
     return Source(artifact.path, artifact.manifest)
 
 
 @pytest.fixture(scope="module")
-def source(randomised, tmp_path_factory) -> Source:
+def source(tmp_path_factory) -> Source:
     """A small gated network with maps, whose batch is free."""
-    import torch
-
-    from medattn_edge.models import build as build_network
-
-    torch.manual_seed(1)
-    path = tmp_path_factory.mktemp("exported") / "network.onnx"
-    return exported(randomised(build_network(SPEC)), SPEC, path, ExportSettings(batch=None, attention=True))
+    return exported(random_network(SPEC), SPEC, tmp_path_factory.mktemp("exported") / "network.onnx")
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,8 @@ from medattn_edge.cli import main
 from medattn_edge.io import write_labels
 from medattn_edge.spec import Intensity, ModelSpec
 from medattn_edge.volume import Volume
+from tests.support.networks import random_network
+from tests.support.scans import write_nifti
 
 
 class Done(NamedTuple):
@@ -46,11 +48,8 @@ def medattn() -> Run:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory, randomised: Callable[[Any], Any]) -> Path:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small 2-D Attention U-Net with statistics away from their start; two organs by chance."""
-    import torch
-
-    from medattn_edge.models import build
     from medattn_edge.models.checkpoint import save
 
     spec = ModelSpec(
@@ -63,12 +62,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, randomised: Callable[[A
         intensity=Intensity.window(-1000.0, 400.0),
         config={"width": 4},
     )
-    torch.manual_seed(3)
     path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
-    network = randomised(build(spec))
-    with torch.no_grad():  # no class wins everywhere: a comparison of empty labels would prove nothing
-        network.head.bias -= network(torch.rand(8, 1, 32, 32)).mean((0, 2, 3))
-    save(path, network, spec, {"command": "made for a test"})
+    save(path, random_network(spec, 3, balanced=True), spec, {"command": "made for a test"})
     return path
 
 
@@ -89,13 +84,4 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     affine = np.array([[0, 0, -2.5, 60], [0, 2.5, 0, -40], [8.0, 0, 0, 5], [0, 0, 0, 1]])
     path = tmp_path_factory.mktemp("scan") / "scan.nii.gz"
     write_labels(path.with_name("truth.nii.gz"), Volume((voxels > 0).astype(np.uint8), affine), ("background", "x"))
-    _write_scan(path, voxels, affine)
-    return path
-
-
-def _write_scan(path: Path, voxels: np.ndarray[Any, Any], affine: np.ndarray[Any, Any]) -> None:
-    import nibabel
-
-    ras = np.diag([-1.0, -1, 1, 1]) @ affine[:, [2, 1, 0, 3]]
-    image = nibabel.Nifti1Image(voxels.transpose(2, 1, 0), ras)
-    nibabel.save(image, path)
+    return write_nifti(path, Volume(voxels, affine))

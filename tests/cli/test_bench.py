@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 
@@ -23,6 +22,7 @@ from medattn_edge.host import hardware
 from medattn_edge.precision.observe import floating_tensors
 from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, quantizers
 from medattn_edge.precision.statistics import activation_ranges
+from tests.support.networks import with_other_weights
 
 Run = Callable[..., Any]
 QUICK = ("--duration", "0.1", "--warm-up", "0", "--threads", "1", "--samples", "2")
@@ -38,14 +38,7 @@ FIELDS |= {"agreement", "verdict"}
 @pytest.fixture(scope="module")
 def lie(artifact: Path) -> Path:
     """Other weights under a manifest that was made to fit."""
-    path, model = artifact.with_name("lie.onnx"), onnx.load(str(artifact))
-    weights = max(model.graph.initializer, key=lambda one: len(one.raw_data))
-    values = onnx.numpy_helper.to_array(weights) * np.float32(1.01)
-    weights.CopyFrom(onnx.numpy_helper.from_array(values, weights.name))
-    onnx.save(model, str(path))
-    facts = json.loads(manifest_path(artifact).read_text(encoding="utf-8"))
-    manifest_path(path).write_text(json.dumps({**facts, "sha256": sha256(path)}), encoding="utf-8")
-    return path
+    return with_other_weights(artifact, artifact.with_name("lie.onnx"))
 
 
 @pytest.fixture(scope="module")

@@ -15,19 +15,18 @@ import nibabel
 import numpy as np
 import onnx
 import pytest
-import torch
 
 from medattn_edge.artifact import Artifact, manifest_path, sha256
 from medattn_edge.backends.openvino.library import imported
-from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
+from medattn_edge.exporters import random_patches
 from medattn_edge.host import hardware
-from medattn_edge.models import build
-from medattn_edge.models import checkpoint as checkpoints
 from medattn_edge.precision.observe import floating_tensors
 from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, quantizers
 from medattn_edge.precision.statistics import activation_ranges
-from medattn_edge.rewrites import rewrite
 from medattn_edge.spec import Intensity, ModelSpec
+from tests.support.networks import export_checkpoint, save_checkpoint
+from tests.support.scans import write_nifti
+from tests.support.sessions import make_volume
 
 Run = Callable[..., Any]
 Make = Callable[..., Any]
@@ -38,7 +37,7 @@ WITHOUT_AMX = "openvino-without-amx" if "amx_int8" in hardware.cpu().instruction
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, randomised: Callable[[Any], Any]) -> Make:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Make:
     """A small network of a name as a checkpoint and an FP32 artifact beside it."""
 
     def make(name: str, patch: tuple[int, ...], stride: tuple[int, ...], batch: int | None = 1, **config: Any) -> Path:
@@ -51,14 +50,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, randomised: Callable[[Any], A
             intensity=Intensity.window(-1000.0, 400.0),
             config=config,
         )
-        torch.manual_seed(3)
-        network = randomised(build(spec))
-        folder = tmp_path_factory.mktemp(name)
-        checkpoints.save(folder / "net.safetensors", network, spec)
-        loaded, path = checkpoints.load(folder / "net.safetensors"), folder / "net.onnx"
-        export_fp32(
-            rewrite(loaded, ()), path, {"random": random_patches(spec, 1)}, settings=ExportSettings(batch=batch)
-        )
+        path = tmp_path_factory.mktemp(name) / "net.onnx"
+        export_checkpoint(save_checkpoint(path.with_suffix(".safetensors"), spec, 3), path, batch=batch)
         return path
 
     return make
@@ -78,10 +71,8 @@ def in_3d(made: Make) -> Path:
 @pytest.fixture(scope="module")
 def ct(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """HU-like values, 16 x 24 x 20."""
-    voxels = (np.random.default_rng(11).random((20, 24, 16)) * 1400 - 1000).astype(np.float32)
-    path = tmp_path_factory.mktemp("scan") / "ct.nii.gz"
-    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-2.5, -2.5, 2.5, 1])), path)
-    return path
+    voxels = (np.random.default_rng(11).random((16, 24, 20)) * 1400 - 1000).astype(np.float32)
+    return write_nifti(tmp_path_factory.mktemp("scan") / "ct.nii.gz", make_volume(voxels, (2.5, 2.5, 2.5)))
 
 
 def written(parent: Path, path: Path, **facts: Any) -> Path:

@@ -15,6 +15,8 @@ import pytest
 
 from medattn_edge.host.cores import usable_cores
 from medattn_edge.io import read_labels
+from tests.support.scans import write_nifti
+from tests.support.sessions import make_volume
 
 Run = Callable[..., Any]
 
@@ -23,11 +25,10 @@ Run = Callable[..., Any]
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scan in HU with much air around a small body: 4 x 200 x 200 at 3 mm."""
     rng = np.random.default_rng(5)
-    voxels = rng.normal(-1000, 5, (200, 200, 4))
-    voxels[80:110, 90:120] = rng.normal(0, 100, (30, 30, 4))
-    path = tmp_path_factory.mktemp("wide") / "wide.nii.gz"
-    nibabel.save(nibabel.Nifti1Image(voxels.astype(np.int16), np.diag([-3.0, -3.0, 5.0, 1.0])), path)
-    return path
+    voxels = rng.normal(-1000, 5, (4, 200, 200))
+    voxels[:, 90:120, 80:110] = rng.normal(0, 100, (4, 30, 30))
+    volume = make_volume(voxels.astype(np.int16), (5.0, 3.0, 3.0))
+    return write_nifti(tmp_path_factory.mktemp("wide") / "wide.nii.gz", volume)
 
 
 def document(done: Any) -> Any:

@@ -28,16 +28,11 @@ from medattn_edge.errors import (
     OutputError,
     UsageError,
 )
-from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
+from medattn_edge.exporters import random_patches
 from medattn_edge.host.hardware import Cpu
-from medattn_edge.models import build as build_network
-from medattn_edge.models.checkpoint import Checkpoint, load, save
-from medattn_edge.rewrites import rewrite
-from medattn_edge.spec import ModelSpec
+from tests.support.networks import export_checkpoint, gated_spec, random_checkpoint, save_checkpoint
 
-SPEC = ModelSpec(
-    "attention-unet-monai", 1, ("background", "organ"), (32, 32), (4, 4), config={"dims": 2, "channels": [8, 16, 32]}
-)
+SPEC = gated_spec(widths=(8, 16, 32))
 SAMPLES = {"a scan": random_patches(SPEC, 2, seed=5)}
 SETTINGS = CompileSettings(threads=1)
 CPU_SUFFIXES = tuple(
@@ -49,18 +44,12 @@ CPU_SUFFIXES = tuple(
 
 
 @pytest.fixture(scope="module")
-def sources(randomised: Callable[[Any], Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two networks of one kind as ONNX, for any batch, with maps."""
-    import torch
-
     made = {}
     for seed, name in enumerate(("one", "other")):
-        torch.manual_seed(seed)
-        path = tmp_path_factory.mktemp(name) / "network.onnx"
-        network = randomised(build_network(SPEC)) if name == "one" else build_network(SPEC).eval()
-        checkpoint = Checkpoint(network, SPEC, "c" * 64, "medattn_edge", foreign=False, notes={})
-        export_fp32(rewrite(checkpoint, ()), path, SAMPLES, settings=ExportSettings(batch=None, attention=True))
-        made[name] = path
+        path, checkpoint = tmp_path_factory.mktemp(name) / "network.onnx", random_checkpoint(SPEC, seed)
+        made[name] = export_checkpoint(checkpoint, path, samples=SAMPLES, attention=True).path
     return made
 
 
@@ -281,16 +270,10 @@ def test_a_runtime_that_crashes_on_what_was_made_is_a_verdict_too(
     assert [one.name for one in tmp_path.iterdir()] == ["onnxruntime"]
 
 
-def test_what_is_made_of_a_checkpoint_is_its_child_and_compared_with_eager(
-    randomised: Callable[[Any], Any], tmp_path: Path
-) -> None:
-    import torch
-
-    torch.manual_seed(3)
-    network = randomised(build_network(SPEC))
+def test_what_is_made_of_a_checkpoint_is_its_child_and_compared_with_eager(tmp_path: Path) -> None:
     path, exported, made = (tmp_path / name for name in ("a.safetensors", "a.torchscript", "made.torchscript"))
-    save(path, network, SPEC)
-    export_fp32(rewrite(load(path), ()), exported, SAMPLES)
+    save_checkpoint(path, SPEC, 3)
+    export_checkpoint(path, exported, samples=SAMPLES, batch=1)
     compiler = writes(exported.read_bytes, ".torchscript", sources=(".safetensors",))
     source = source_of(path, compiler)
     manifest = build(Plan(source, made, compiler, SETTINGS), SAMPLES).manifest

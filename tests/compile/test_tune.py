@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,27 +18,23 @@ from medattn_edge.backends.compiler import CompileSettings, compiler_of
 from medattn_edge.compile import BETTER, tune
 from medattn_edge.compile.graphs import PLAIN, GivenGraph, RewrittenGraphs
 from medattn_edge.errors import AgreementError, OutputError
-from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
+from medattn_edge.exporters import ExportSettings, random_patches
 from medattn_edge.host import hardware
-from medattn_edge.models import build
 from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.rewrites import ALWAYS_GOOD, Rewritten, defaults, rewrite
-from medattn_edge.spec import ModelSpec
+from tests.support.networks import export_checkpoint, gated_spec, random_checkpoint
 
-SPEC = ModelSpec(
-    "attention-unet-monai", 1, ("background", "organ"), (64, 64), (4, 4), config={"dims": 2, "channels": [8, 16, 32]}
-)
+SPEC = gated_spec((64, 64), (8, 16, 32))
 SAMPLES = {"a scan": random_patches(SPEC, 2, seed=5)}
 ONE_THREAD = CompileSettings(threads=1)
 NO_TIME, SHORT = 0.0, 20.0
 
 
 @pytest.fixture(scope="module")
-def checkpoint(randomised: Callable[[Any], Any]) -> Checkpoint:
+def checkpoint() -> Checkpoint:
     """A small network as if it had been read from a file."""
-    torch.manual_seed(2)
-    return Checkpoint(randomised(build(SPEC)), SPEC, "c" * 64, "medattn_edge", foreign=False, notes={})
+    return random_checkpoint(SPEC, 2)
 
 
 @pytest.fixture(autouse=True)
@@ -168,7 +163,7 @@ def test_when_the_time_is_up_the_default_is_what_there_is_and_its_graph_can_be_m
     assert record["chosen"] == ["default"]
     assert record["command"] == "medattn-edge export CHECKPOINT -o NAME.onnx --patch 64x64 --batch 1"
     samples = {"random": random_patches(SPEC, 1)}
-    export_fp32(rewrite(checkpoint, record["rewrites"]), tmp_path / "again.onnx", samples)
+    export_checkpoint(checkpoint, tmp_path / "again.onnx", rewrites=record["rewrites"], samples=samples, batch=1)
     assert made.manifest.parent_sha256 == sha256(tmp_path / "again.onnx")
     assert made.manifest.lineage == (checkpoint.sha256, made.manifest.parent_sha256)
 
@@ -195,7 +190,7 @@ def test_an_interrupted_tuning_leaves_nothing(checkpoint: Checkpoint, scratch: P
 @pytest.mark.slow
 def test_of_a_given_graph_only_the_threads_are_tried(checkpoint: Checkpoint, tmp_path: Path) -> None:
     source = tmp_path / "network.onnx"
-    export_fp32(rewrite(checkpoint, ()), source, SAMPLES)
+    export_checkpoint(checkpoint, source, samples=SAMPLES, batch=1)
     made = tuned(GivenGraph(source), tmp_path / "network.ort", SHORT, CompileSettings(), cores=4)
     record = made.manifest.target["tuning"]
     assert list(rows(made)) == ["default", "threads 1", "threads 2"]
@@ -207,7 +202,7 @@ def test_of_a_given_graph_only_the_threads_are_tried(checkpoint: Checkpoint, tmp
 
 def test_the_threads_that_were_asked_for_stay(checkpoint: Checkpoint, tmp_path: Path) -> None:
     source = tmp_path / "network.onnx"
-    export_fp32(rewrite(checkpoint, ()), source, SAMPLES)
+    export_checkpoint(checkpoint, source, samples=SAMPLES, batch=1)
     made = tuned(GivenGraph(source), tmp_path / "network.ort", SHORT, ONE_THREAD)
     assert list(rows(made)) == ["default"]
     assert made.manifest.target["tuning"]["threads"] == 1

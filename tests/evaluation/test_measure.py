@@ -32,11 +32,9 @@ from medattn_edge.evaluation import (
 )
 from medattn_edge.evaluation.report import SPEED_FIELDS, row_of
 from medattn_edge.evaluation.trial import BenchTrial, worst
-from medattn_edge.exporters import export_fp32, random_patches
-from medattn_edge.models import checkpoint as checkpoints
-from medattn_edge.rewrites import rewrite
+from medattn_edge.exporters import random_patches
 from medattn_edge.timing import Latency
-from tests.evaluation.conftest import SPEC
+from tests.support.networks import SMALL, export_checkpoint, with_other_weights
 
 OPENERS = """
 import ctypes, os, time
@@ -76,14 +74,7 @@ OF_ORT = Runtime("onnxruntime", "onnxruntime")
 @pytest.fixture(scope="module")
 def lie(artifact: Path) -> Path:
     """Other weights under a manifest that was made to fit."""
-    path, model = artifact.with_name("lie.onnx"), onnx.load(str(artifact))
-    weights = max(model.graph.initializer, key=lambda one: len(one.raw_data))
-    values = onnx.numpy_helper.to_array(weights) * np.float32(1.01)
-    weights.CopyFrom(onnx.numpy_helper.from_array(values, weights.name))
-    onnx.save(model, str(path))
-    facts = json.loads(manifest_path(artifact).read_text(encoding="utf-8"))
-    manifest_path(path).write_text(json.dumps({**facts, "sha256": sha256(path)}), encoding="utf-8")
-    return path
+    return with_other_weights(artifact, artifact.with_name("lie.onnx"))
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +88,14 @@ def openers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def candidate(path: Path, opener: str = "", **changes: Any) -> BenchCandidate:
-    one = BenchCandidate(path.name, path, OF_ORT, SPEC.network, "fp32", gate_of("fp32", "cpu"), 0.5)
+    one = BenchCandidate(path.name, path, OF_ORT, SMALL.network, "fp32", gate_of("fp32", "cpu"), 0.5)
     if opener:
         one = replace(one, name=opener, opener=f"strange_openers:{opener}")
     return replace(one, **changes)
 
 
 def reference_of(checkpoint: Path) -> BenchCandidate:
-    return candidate(checkpoint, runtime=Runtime("eager", "eager"), spec=SPEC)
+    return candidate(checkpoint, runtime=Runtime("eager", "eager"), spec=SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +112,7 @@ def report(checkpoint: Path, artifact: Path, lie: Path, openers: None) -> BenchR
             candidate(artifact, "absent", name="optional", optional=True),
             candidate(artifact),
         ],
-        {"real": random_patches(SPEC, 3, seed=5)},
+        {"real": random_patches(SMALL, 3, seed=5)},
         BenchSettings(duration_s=0.2, warm_up_s=0, threads=1, deadline_ms=1e6),
     )
 
@@ -209,23 +200,23 @@ def test_the_report_says_where_it_was_measured_and_is_json(report: BenchReport) 
 def test_a_run_that_does_not_end_is_a_verdict_of_its_own(artifact: Path, openers: None) -> None:
     trial = BenchTrial(candidate(artifact, "hangs"))
     start = time.monotonic()
-    trial.start(random_patches(SPEC, 1), BenchSettings(threads=1, timeout_s=4))
+    trial.start(random_patches(SMALL, 1), BenchSettings(threads=1, timeout_s=4))
     assert trial.failures == ["the runtime gave no answer within 4 s"]
     assert time.monotonic() - start < 30
 
 
 def test_another_batch_than_the_file_has_is_a_verdict(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "one.onnx"
-    export_fp32(rewrite(checkpoints.load(checkpoint), ()), path, {"random": random_patches(SPEC, 1)})
+    export_checkpoint(checkpoint, path, batch=1)
     trial = BenchTrial(candidate(path))
-    trial.start(random_patches(SPEC, 2), BenchSettings(threads=1, batch=2))
+    trial.start(random_patches(SMALL, 2), BenchSettings(threads=1, batch=2))
     assert trial.session is not None
     trial.session.close()
     assert trial.failures == ["it runs 1 patches at once, and 2 are requested"]
 
 
 def test_a_reference_that_cannot_be_run_is_an_error_and_no_row(artifact: Path, tmp_path: Path, openers: None) -> None:
-    real = {"real": random_patches(SPEC, 1)}
+    real = {"real": random_patches(SMALL, 1)}
     with pytest.raises(CheckpointError, match="does not exist"):
         measure_candidates(
             reference_of(tmp_path / "nowhere.safetensors"), [candidate(artifact)], real, BenchSettings(threads=1)
@@ -247,12 +238,12 @@ def test_a_reference_whose_logits_are_not_finite_is_none(artifact: Path, tmp_pat
     facts = json.loads(manifest_path(path).read_text(encoding="utf-8"))
     manifest_path(path).write_text(json.dumps({**facts, "sha256": sha256(path)}), encoding="utf-8")
     with pytest.raises(AgreementError, match=r"nan\.onnx cannot be one: .*not finite"):
-        measure_candidates(candidate(path), [], {"real": random_patches(SPEC, 1)}, BenchSettings(threads=1))
+        measure_candidates(candidate(path), [], {"real": random_patches(SMALL, 1)}, BenchSettings(threads=1))
 
 
 def of_latency(candidate: BenchCandidate, p50_ms: float, peaks: Peak, **settings: Any) -> BenchRow:
     latency = Latency(np.full(5, p50_ms))
-    return row_of(BenchTrial(candidate, latency=latency), SPEC.patch, latency, BenchSettings(**settings), peaks)
+    return row_of(BenchTrial(candidate, latency=latency), SMALL.patch, latency, BenchSettings(**settings), peaks)
 
 
 def test_the_share_of_the_peak_is_that_of_the_precision_it_is_computed_in(artifact: Path) -> None:

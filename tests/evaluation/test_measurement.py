@@ -11,7 +11,7 @@ import pytest
 from medattn_edge.errors import InputError, UsageError
 from medattn_edge.evaluation import BenchSettings, PlanSettings, measure, plan_measurement
 from medattn_edge.io import write_labels
-from tests.evaluation.conftest import SPEC
+from tests.support.networks import SMALL
 from tests.support.sessions import make_volume
 
 
@@ -51,7 +51,7 @@ def test_a_folder_of_dicom_is_real_input(checkpoint: Path, artifact: Path, tmp_p
     ct = real_ct(4, 40, 36)
     write_series(tmp_path / "series", ct.voxels, ct.affine)
     plan = plan_measurement([artifact], checkpoint, [tmp_path / "series"], chosen=PlanSettings(patches=3))
-    assert plan.samples["series"].shape == (3, 1, *SPEC.patch)
+    assert plan.samples["series"].shape == (3, 1, *SMALL.patch)
     assert plan.settings.threads > 0
     assert [one.path for one in (plan.reference, *plan.candidates)] == [checkpoint, artifact]
 

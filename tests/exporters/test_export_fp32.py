@@ -24,13 +24,15 @@ from medattn_edge.models.flops import gflop
 from medattn_edge.rewrites import rewrite
 from medattn_edge.rewrites.norms_and_activations import fold_batch_norms
 from medattn_edge.spec import ModelSpec
+from tests.support.forms import FORMS, form_checkpoint
+from tests.support.networks import export_checkpoint
 
 SUFFIXES = (".onnx", ".torchscript")
 
 
 @pytest.fixture
-def checkpoint(small):
-    return checkpoints.load(small)
+def checkpoint(small_checkpoint):
+    return checkpoints.load(small_checkpoint)
 
 
 @pytest.fixture
@@ -122,19 +124,10 @@ def test_without_a_sample_nothing_is_exported(checkpoint, tmp_path, none):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_attention_of_a_network_without_gates_is_refused(build_form, tmp_path):
-    from medattn_edge.models import build
-
-    config = {"width": 4, "gates": "none"}
-    spec = ModelSpec("attention-unet-3d", 1, ("background", "organ"), (16, 16, 16), (16, 16, 16), config=config)
-    checkpoint = checkpoints.Checkpoint(build(spec), spec, "c" * 64, "medattn_edge", foreign=False, notes={})
+def test_attention_of_a_network_without_gates_is_refused(tmp_path):
+    checkpoint = form_checkpoint(FORMS["attention-unet-3d-none"])
     with pytest.raises(UsageError, match=r"no attention maps(.|\n)*without --attention"):
-        export_fp32(
-            rewrite(checkpoint, ()),
-            tmp_path / "a.onnx",
-            {"r": random_patches(spec, 1)},
-            settings=ExportSettings(attention=True),
-        )
+        export_checkpoint(checkpoint, tmp_path / "a.onnx", batch=1, attention=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -157,8 +150,8 @@ def test_a_missing_folder_is_said_before_the_work(checkpoint, samples, tmp_path)
         export_fp32(rewrite(checkpoint, ()), tmp_path / "nowhere" / "a.onnx", samples)
 
 
-def test_a_patch_that_the_network_cannot_take_is_refused(small, samples, tmp_path):
-    loaded = checkpoints.load(small)
+def test_a_patch_that_the_network_cannot_take_is_refused(small_checkpoint, samples, tmp_path):
+    loaded = checkpoints.load(small_checkpoint)
     loaded = loaded.with_spec(replace(loaded.spec, patch=(33, 32), stride=(1, 1)))
     with pytest.raises(ShapeError, match="32x32"):
         export_fp32(rewrite(loaded, ()), tmp_path / "a.onnx", samples)
@@ -225,7 +218,7 @@ for suffix in (".onnx", ".torchscript"):
     old.write_bytes(b"old model")
     old.with_name(old.name + ".json").write_bytes(b"old manifest")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16384, hard))
     try:
         export_fp32(rewrite(loaded, ()), old, samples, settings=ExportSettings(None, 18, True))
         message = "written"
@@ -238,10 +231,10 @@ print(json.dumps(said))
 """
 
 
-def export_elsewhere(small: Path, folder: Path, hash_seed: str) -> dict[str, dict[str, str]]:
+def export_elsewhere(checkpoint: Path, folder: Path, hash_seed: str) -> dict[str, dict[str, str]]:
     """Export in a fresh process, and once more as if the disk were full."""
     done = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, str(small), str(folder)],
+        [sys.executable, "-c", ELSEWHERE, str(checkpoint), str(folder)],
         env={**os.environ, "PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -252,9 +245,9 @@ def export_elsewhere(small: Path, folder: Path, hash_seed: str) -> dict[str, dic
 
 
 @pytest.fixture(scope="module")
-def elsewhere(small, tmp_path_factory):
+def elsewhere(small_checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("elsewhere")
-    return folder, export_elsewhere(small, folder, "1")
+    return folder, export_elsewhere(small_checkpoint, folder, "1")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -280,7 +273,7 @@ def test_another_process_exports_the_same_onnx_bytes(elsewhere, checkpoint, samp
 
 
 @pytest.mark.slow
-def test_another_process_exports_the_same_torchscript_bytes(elsewhere, small, tmp_path):
+def test_another_process_exports_the_same_torchscript_bytes(elsewhere, small_checkpoint, tmp_path):
     _, said = elsewhere
-    again = export_elsewhere(small, tmp_path, "2")
+    again = export_elsewhere(small_checkpoint, tmp_path, "2")
     assert again[".torchscript"]["sha256"] == said[".torchscript"]["sha256"]

@@ -20,6 +20,7 @@ from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
 from medattn_edge.labels import labels_of
 from medattn_edge.models import checkpoint as checkpoints
 from medattn_edge.rewrites import rewrite
+from tests.support.forms import form_checkpoint
 
 BATCH_1 = ExportSettings(batch=1, opset=18)
 DYNAMIC = ExportSettings(batch=None, opset=20, attention=True)
@@ -176,10 +177,10 @@ def test_every_way_to_export_gives_the_network_and_nothing_else(form, export_for
 
 
 @pytest.mark.slow
-def test_every_form_exports_to_the_same_bytes_again(form, export_form, checkpoint_of, tmp_path):
+def test_every_form_exports_to_the_same_bytes_again(form, export_form, tmp_path):
 
     first, _, settings = export_form(form, ".onnx", BATCH_1)
-    fresh = checkpoint_of(form)
+    fresh = form_checkpoint(form)
     second = export_fp32(
         rewrite(fresh, ("batch-norm",)),
         tmp_path / "again.onnx",
@@ -190,8 +191,8 @@ def test_every_form_exports_to_the_same_bytes_again(form, export_form, checkpoin
 
 
 @pytest.mark.parametrize("opset", [pytest.param(11, marks=pytest.mark.slow), 99])
-def test_an_opset_that_torch_cannot_write_is_refused_and_not_replaced(small, tmp_path, opset):
-    checkpoint = checkpoints.load(small)
+def test_an_opset_that_torch_cannot_write_is_refused_and_not_replaced(small_checkpoint, tmp_path, opset):
+    checkpoint = checkpoints.load(small_checkpoint)
     with pytest.raises(UsageError, match=rf"opset {opset}(.|\n)*--opset 18"):
         export_fp32(
             rewrite(checkpoint, ()),

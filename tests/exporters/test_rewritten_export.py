@@ -11,11 +11,12 @@ from medattn_edge.exporters import ExportSettings, export_fp32, exporter_of, ran
 from medattn_edge.models.flops import gflop
 from medattn_edge.precision import fp16
 from medattn_edge.rewrites import defaults, rewrite
+from tests.support.forms import form_checkpoint
 
 
 @pytest.fixture
-def checkpoint(form, checkpoint_of):
-    return checkpoint_of(form)
+def checkpoint(form):
+    return form_checkpoint(form)
 
 
 def exported(checkpoint, path, settings):

@@ -148,5 +148,5 @@ def test_a_gpu_of_this_host_tells_its_clocks():
     assert json.loads(json.dumps(found)) == found
     for one in found:
         assert one["name"]
-        assert one["sm_mhz"] is None or 0 < one["sm_mhz"] <= one["sm_most_mhz"]
+        assert one["sm_mhz"] is None or 0 < one["sm_mhz"] <= one["sm_max_mhz"]
         assert one["temperature_c"] is None or 0 < one["temperature_c"] < 120

@@ -28,6 +28,7 @@ from medattn_edge.models import build, checkpoint, networks
 from medattn_edge.models.resnet import BACKBONES
 from medattn_edge.models.weights import recognise
 from medattn_edge.spec import Intensity, ModelSpec
+from tests.support.networks import randomised
 
 GUIDED = {"width": 8, "backbone_width": 16}
 # Every published layout in a small form: settings, C, K, size.
@@ -49,7 +50,7 @@ def layouts() -> dict[str, tuple[Any, Any]]:
 
 
 @pytest.fixture(scope="module")
-def published(randomised: Any) -> Any:
+def published() -> Any:
     """layout, further settings -> (its state_dict under the published names, an image, the network's logits)."""
 
     def make(name: str, **extra: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:

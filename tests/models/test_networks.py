@@ -13,6 +13,7 @@ from medattn_edge.models import build, construct, network_record, networks
 from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.models.resnet import BACKBONES
 from medattn_edge.spec import ModelSpec
+from tests.support.networks import randomised
 
 NEVER_EXECUTED = 955_412  # parameters of the published self-guided file that no forward pass touches
 SMALL_SELF_GUIDED = {"backbone": "resnet18", "width": 16, "backbone_width": 16}
@@ -138,7 +139,7 @@ def test_a_sample_does_not_depend_on_its_neighbours_in_the_batch(form, network):
     ],
 )
 @torch.inference_mode()
-def test_a_switch_without_weights_changes_the_function(name, one, other, randomised):
+def test_a_switch_without_weights_changes_the_function(name, one, other):
     torch.manual_seed(1)
     first = randomised(build(spec_of(name, {**SMALL[name], **one})))
     second = build(spec_of(name, {**SMALL[name], **other}))
@@ -163,7 +164,7 @@ def test_the_articles_form_has_other_weights(name, setting, article):
 
 
 @torch.inference_mode()
-def test_one_autoencoder_copied_to_every_scale_is_the_shared_one(randomised):
+def test_one_autoencoder_copied_to_every_scale_is_the_shared_one():
     shared = randomised(build(spec_of("self-guided", SMALL["self-guided"])))
     own = build(spec_of("self-guided", {**SMALL["self-guided"], "autoencoder": "per_scale"}))
     state = dict(shared.state_dict())
@@ -208,7 +209,7 @@ def test_every_parameter_takes_part_in_training(form, network):
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 80)])
 @torch.inference_mode()
-def test_the_self_guided_maps_are_at_a_quarter_of_the_size_and_their_rows_sum_to_1(size, randomised):
+def test_the_self_guided_maps_are_at_a_quarter_of_the_size_and_their_rows_sum_to_1(size):
     network = randomised(build(spec_of("self-guided", SMALL_SELF_GUIDED)))
     image = torch.rand(2, 1, *size)
     maps, quarter = network.attention(image), tuple(one // 4 for one in size)

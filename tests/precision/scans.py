@@ -6,21 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from medattn_edge.backends.session import Session
 from medattn_edge.precision.windows import ScanSource, TiledScan, Windows
 from medattn_edge.spec import ModelSpec
 from medattn_edge.volume import Volume
+from tests.support.sessions import FakeSession
 
 LPS = np.eye(4)[[2, 1, 0, 3]]  # D towards the head, H to the back, W to the left
 SPEC = ModelSpec("attention-unet-2d", 1, ("background", "organ"), (16, 16), (16, 16), config={"width": 4})
 DEEP = replace(SPEC, network="attention-unet-3d", patch=(16, 16, 16), stride=(16, 16, 16), axes="DHW")
 
 
-class Bright(Session):
-    """Foreground is what is brighter than a half."""
-
-    def _run(self, patches: np.ndarray) -> np.ndarray:
-        return np.concatenate([0.5 - patches[:, :1], patches[:, :1] - 0.5], axis=1)
+def brighter_than(level: float, spec: ModelSpec = SPEC, batch: int | None = None) -> FakeSession:
+    """Foreground is what is brighter than a level."""
+    at = np.float32(level)
+    return FakeSession(spec, lambda patches: np.concatenate([at - patches[:, :1], patches[:, :1] - at], axis=1), batch)
 
 
 def scan(shape: tuple[int, ...] = (12, 32, 24), seed: int = 0, name: str = "scan") -> ScanSource:

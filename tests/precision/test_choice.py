@@ -14,7 +14,7 @@ from medattn_edge.precision.choice import BalancedChoice, choose_windows
 from medattn_edge.precision.windows import ScanSource, TiledScan, Windows, random_scan
 from medattn_edge.spec import Intensity, ModelSpec
 from medattn_edge.volume import Volume
-from tests.precision.scans import DEEP, LPS, SPEC, Bright, scan
+from tests.precision.scans import DEEP, LPS, SPEC, brighter_than, scan
 
 ALL = (10_000, 10_000)
 
@@ -25,7 +25,7 @@ def of(voxels: np.ndarray, name: str = "a") -> ScanSource:
 
 def balanced(source: ScanSource, count: int, session: Any = None, seed: int = 0) -> Windows:
     tiled = TiledScan(source, SPEC)
-    choice = BalancedChoice(session or Bright(SPEC), count, seed=seed)
+    choice = BalancedChoice(session or brighter_than(0.5, SPEC), count, seed=seed)
     choice.add(tiled, tiled.tiling.windows)
     return choice.chosen()
 
@@ -35,7 +35,7 @@ def balanced(source: ScanSource, count: int, session: Any = None, seed: int = 0)
 )
 def test_a_single_scan_is_divided_without_a_voxel_in_both(spec: ModelSpec, shape: tuple[int, ...]) -> None:
     voxels = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    some, others = choose_windows([of(voxels)], [], Bright(spec), ALL)
+    some, others = choose_windows([of(voxels)], [], brighter_than(0.5, spec), ALL)
     seen, held = (set(np.concatenate([patch.ravel() for patch in windows]).tolist()) for windows in (some, others))
     assert seen
     assert held
@@ -47,19 +47,19 @@ def test_the_third_that_is_held_out_has_something_to_judge(place: int) -> None:
     voxels = np.full((90, 16, 16), 0.1, np.float32)
     voxels[(place + 1) % 3 * 30 + 5 : (place + 1) % 3 * 30 + 15] = 0.9  # two thirds have foreground, one has none
     voxels[(place + 2) % 3 * 30 + 5 : (place + 2) % 3 * 30 + 15] = 0.9
-    some, others = choose_windows([of(voxels)], [], Bright(SPEC), ALL)
+    some, others = choose_windows([of(voxels)], [], brighter_than(0.5, SPEC), ALL)
     assert max(patch.max() for patch in others) > 0.5
     assert max(patch.max() for patch in some) > 0.5
 
 
 def test_a_scan_too_small_to_be_divided_is_refused() -> None:
     with pytest.raises(UsageError, match=r"too small(.|\n)*--held-out"):
-        choose_windows([scan((16, 16, 16))], [], Bright(DEEP))
+        choose_windows([scan((16, 16, 16))], [], brighter_than(0.5, DEEP))
 
 
 def test_of_several_scans_the_last_is_held_out() -> None:
     three = [scan(seed=1, name="a"), scan(seed=2, name="b"), scan(seed=3, name="c")]
-    some, others = choose_windows(three, [], Bright(SPEC), (12, 6))
+    some, others = choose_windows(three, [], brighter_than(0.5, SPEC), (12, 6))
     assert set(some.report()) == {"a", "b"}
     assert len(some) == 12
     assert others.report() == {"c": 6}
@@ -67,7 +67,7 @@ def test_of_several_scans_the_last_is_held_out() -> None:
 
 def test_a_scan_of_few_windows_leaves_its_share_to_the_next() -> None:
     pair = [scan((1, 16, 16), seed=1, name="small"), scan((20, 32, 24), seed=2, name="large")]
-    some, _ = choose_windows(pair, [scan(seed=3)], Bright(SPEC), (12, 6))
+    some, _ = choose_windows(pair, [scan(seed=3)], brighter_than(0.5, SPEC), (12, 6))
     assert len(some) == 12
     assert some.report()["large"] >= 11
 
@@ -79,19 +79,19 @@ def test_every_scan_is_looked_at_even_when_there_are_more_than_patches() -> None
     def counted(source: ScanSource) -> ScanSource:
         return replace(source, read=lambda: (read.append(source.name), source.read())[1])
 
-    some, _ = choose_windows([counted(one) for one in many], [scan(seed=99)], Bright(SPEC), (2, 2))
+    some, _ = choose_windows([counted(one) for one in many], [scan(seed=99)], brighter_than(0.5, SPEC), (2, 2))
     assert read == [one.name for one in many]
     assert len(some) == 2
 
 
 def test_a_scan_is_never_calibrated_and_judged_on() -> None:
     with pytest.raises(UsageError, match=r"again would be both(.|\n)*--held-out"):
-        choose_windows([scan(name="a"), scan(seed=1)], [scan(name="again")], Bright(SPEC))
+        choose_windows([scan(name="a"), scan(seed=1)], [scan(name="again")], brighter_than(0.5, SPEC))
 
 
 def test_no_scan_is_refused() -> None:
     with pytest.raises(UsageError, match="no scan"):
-        choose_windows([], [], Bright(SPEC))
+        choose_windows([], [], brighter_than(0.5, SPEC))
 
 
 def test_each_scan_is_read_once_and_forgotten_before_the_next_one_is_read() -> None:
@@ -108,7 +108,7 @@ def test_each_scan_is_read_once_and_forgotten_before_the_next_one_is_read() -> N
 
         return ScanSource(name, load)
 
-    some, others = choose_windows([one("a", 1), one("b", 2)], [one("c", 3)], Bright(SPEC), (8, 4))
+    some, others = choose_windows([one("a", 1), one("b", 2)], [one("c", 3)], brighter_than(0.5, SPEC), (8, 4))
     for _ in range(3):
         assert len(list(some)) == 8
         assert len(list(others)) == 4
@@ -130,17 +130,17 @@ def test_without_background_the_foreground_fills_its_half() -> None:
 
 
 def test_a_session_of_a_fixed_batch_chooses_the_same_patches() -> None:
-    assert balanced(scan(), 8, Bright(SPEC, batch=3)).digest == balanced(scan(), 8).digest
+    assert balanced(scan(), 8, brighter_than(0.5, SPEC, batch=3)).digest == balanced(scan(), 8).digest
 
 
 def test_a_count_below_one_is_refused() -> None:
     with pytest.raises(UsageError, match="--samples"):
-        BalancedChoice(Bright(SPEC), 0)
+        BalancedChoice(brighter_than(0.5, SPEC), 0)
 
 
 @pytest.mark.parametrize("spec", [SPEC, replace(SPEC, in_channels=2), replace(DEEP, axes="HWD", spacing=(3, 1, 2))])
 def test_noise_goes_the_way_of_a_scan(spec: ModelSpec) -> None:
     spec = replace(spec, intensity=Intensity.window(-100.0, 300.0))
-    some, others = choose_windows([random_scan(spec, 3)], [], Bright(spec), ALL)
+    some, others = choose_windows([random_scan(spec, 3)], [], brighter_than(0.5, spec), ALL)
     assert some[0].shape == others[0].shape == (1, spec.in_channels, *spec.patch)
     assert 0.4 < some[0].mean() < 0.6

@@ -17,7 +17,6 @@ from medattn_edge.backends.compiler import CompileSettings, Source, compiler_of
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options
 from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
-from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.precision.fp16 import islands
 from medattn_edge.precision.fp16_graph import Island, rounded, to_fp16
 from medattn_edge.precision.lint.rules import ISAS, PROFILES, lint
@@ -26,7 +25,7 @@ from medattn_edge.precision.onnx_graph import MODULE, Graph, module_of, read
 from medattn_edge.precision.quantizers.ort import qdq
 from medattn_edge.precision.quantizers.quantizer import QuantizationRecipe
 from medattn_edge.rewrites import rewrite
-from medattn_edge.spec import ModelSpec
+from tests.support.forms import form_checkpoint
 
 CAPABILITIES = ("sm86", "sm89")
 BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # of a parameter, at the least
@@ -49,28 +48,17 @@ class Made(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def make(build_form: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Made]:
+def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Made]:
     """Exports a form, and makes the other precisions; asked again, gives the same: exporting is slow."""
     done: dict[Any, Made] = {}
 
     def make_one(form: Any, settings: ExportSettings = ExportSettings()) -> Made:  # noqa: B008
         key = (repr(form), settings)
         if key not in done:
-            network = build_form(form)
-            spec = ModelSpec(
-                network=form.name,
-                in_channels=form.channels,
-                labels=("background", *(f"organ_{index}" for index in range(1, max(2, form.classes)))),
-                patch=form.size,
-                stride=network.stride,
-                outputs=form.classes,
-                config=form.settings,
-            )
-            checkpoint = Checkpoint(network, spec, "c" * 64, "medattn_edge", foreign=False, notes={})
-            noise = random_patches(spec, 1)
+            checkpoint = form_checkpoint(form)
+            noise = random_patches(checkpoint.spec, 1)
             path = tmp_path_factory.mktemp("made") / "network.onnx"
-            rewritten = rewrite(checkpoint, ("batch-norm",))
-            artifact = export_fp32(rewritten, path, {"random": noise}, settings=settings)
+            artifact = export_fp32(rewrite(checkpoint, ("batch-norm",)), path, {"random": noise}, settings=settings)
             full = read(path)
             found = ranges(full, floating_tensors(full), [noise])
             kept = islands(full, found)

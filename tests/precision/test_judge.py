@@ -7,32 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from medattn_edge.backends.session import Session
 from medattn_edge.errors import UsageError
 from medattn_edge.precision.judge import Judge
-from medattn_edge.precision.windows import ScanSource, TiledScan, Windows
-from medattn_edge.spec import ModelSpec
+from medattn_edge.precision.windows import ScanSource, Windows
 from medattn_edge.volume import Volume
+from tests.precision.scans import LPS, brighter_than, every_window
 
-SPEC = ModelSpec("attention-unet-2d", 1, ("background", "organ"), (16, 16), (16, 16), config={"width": 4})
-LPS = np.eye(4)[[2, 1, 0, 3]]
 RAMP = np.tile(np.linspace(0, 1, 1600, dtype=np.float32).reshape(1, 40, 40), (3, 1, 1))
-
-
-class Threshold(Session):
-    """Foreground is what is brighter than a level."""
-
-    def __init__(self, level: float, batch: int | None = None) -> None:
-        super().__init__(SPEC, batch=batch)
-        self.level = np.float32(level)
-
-    def _run(self, patches: np.ndarray) -> np.ndarray:
-        return np.concatenate([self.level - patches, patches - self.level], axis=1)
-
-
-def every_window(source: ScanSource) -> Windows:
-    scan = TiledScan(source, SPEC)
-    return Windows(scan.cut(scan.tiling.windows))
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +27,14 @@ def with_truth(level: float) -> Windows:
 
 
 def test_the_same_answer_holds_any_gate(windows: Windows) -> None:
-    verdict = Judge(Threshold(0.5), windows, 1.0).judge(Threshold(0.5))
+    verdict = Judge(brighter_than(0.5), windows, 1.0).judge(brighter_than(0.5))
     assert verdict.holds
     assert verdict.dice == 1
     assert verdict.agreement.sqnr_db == 300
 
 
 def test_another_answer_fails_with_its_figures(windows: Windows) -> None:
-    verdict = Judge(Threshold(0.5), windows, 0.999).judge(Threshold(0.6))
+    verdict = Judge(brighter_than(0.5), windows, 0.999).judge(brighter_than(0.6))
     assert not verdict.holds
     assert 0.85 < verdict.dice < 0.92
     assert "Dice of organ" in verdict.failures[0]
@@ -61,8 +42,8 @@ def test_another_answer_fails_with_its_figures(windows: Windows) -> None:
 
 
 def test_true_labels_make_the_gate_a_share_of_the_references_own_dice(windows: Windows) -> None:
-    judge = Judge(Threshold(0.5), with_truth(0.6), 0.999)
-    better, worse = judge.judge(Threshold(0.55)), judge.judge(Threshold(0.45))
+    judge = Judge(brighter_than(0.5), with_truth(0.6), 0.999)
+    better, worse = judge.judge(brighter_than(0.55)), judge.judge(brighter_than(0.45))
     assert better.holds
     assert better.dice > 1
     assert better.agreement.dice["organ"] < 0.96
@@ -73,23 +54,25 @@ def test_true_labels_make_the_gate_a_share_of_the_references_own_dice(windows: W
 
 @pytest.mark.parametrize("truth", [False, True])
 def test_logits_that_are_not_finite_fail(windows: Windows, truth: bool) -> None:
-    judge = Judge(Threshold(0.5), with_truth(0.5) if truth else windows, 0.0)
-    verdict = judge.judge(Threshold(float("nan")))
+    judge = Judge(brighter_than(0.5), with_truth(0.5) if truth else windows, 0.0)
+    verdict = judge.judge(brighter_than(float("nan")))
     assert not verdict.holds
     assert verdict.to_json()["sqnr_db"] is None
 
 
 def test_windows_with_nothing_to_find_are_refused_and_a_missing_label_is_told(windows: Windows) -> None:
     with pytest.raises(UsageError, match=r"finds none of organ in the 48 held-out windows(.|\n)*--held-out"):
-        Judge(Threshold(2.0), windows, 0.999)
-    assert Judge(Threshold(0.5), windows, 0.999).unseen == ()
+        Judge(brighter_than(2.0), windows, 0.999)
+    assert Judge(brighter_than(0.5), windows, 0.999).unseen == ()
 
 
 def test_some_windows_are_enough_for_a_quick_look(windows: Windows) -> None:
-    judge = Judge(Threshold(0.5), windows, 0.999)
-    assert judge.judge(Threshold(0.6), (0,)).agreement.flips < judge.judge(Threshold(0.6)).agreement.flips
+    judge = Judge(brighter_than(0.5), windows, 0.999)
+    assert judge.judge(brighter_than(0.6), (0,)).agreement.flips < judge.judge(brighter_than(0.6)).agreement.flips
 
 
 def test_a_fixed_batch_is_judged_alike(windows: Windows) -> None:
-    judge = Judge(Threshold(0.5, batch=2), windows, 0.999)
-    assert judge.judge(Threshold(0.6, batch=3)) == Judge(Threshold(0.5), windows, 0.999).judge(Threshold(0.6))
+    judge = Judge(brighter_than(0.5, batch=2), windows, 0.999)
+    assert judge.judge(brighter_than(0.6, batch=3)) == Judge(brighter_than(0.5), windows, 0.999).judge(
+        brighter_than(0.6)
+    )

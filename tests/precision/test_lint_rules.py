@@ -361,11 +361,8 @@ def test_a_profile_or_an_instruction_set_that_is_not_known_is_refused() -> None:
 def test_our_own_fp32_exports_are_clean(form: Any, network: Any, tmp_path: Path) -> None:
     from medattn_edge.exporters.exporter import ExportSettings
     from medattn_edge.exporters.onnx import write
-    from medattn_edge.spec import ModelSpec
 
-    labels = ("background", *(f"organ_{index}" for index in range(1, form.classes)))
-    spec = ModelSpec(form.name, form.channels, labels, form.size, network.stride, config=form.settings)
-    write(network, spec, ExportSettings(), tmp_path / "n.onnx")
+    write(network, form.spec(network), ExportSettings(), tmp_path / "n.onnx")
     model = onnx.load(str(tmp_path / "n.onnx"))
     for profile in PROFILES:
         for isa in ISAS:

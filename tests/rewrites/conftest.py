@@ -29,17 +29,3 @@ def distance() -> Callable[..., float]:
         return float((found - wanted).abs().max() / wanted.abs().max()) if wanted.numel() else 0.0
 
     return between
-
-
-@pytest.fixture(scope="session")
-def spec_of() -> Callable[..., Any]:
-    """A form and its network -> what the network expects."""
-    from medattn_edge.spec import ModelSpec
-
-    def make(form: Any, network: Any) -> ModelSpec:
-        labels = ("background", *(f"organ_{index}" for index in range(1, max(2, form.classes))))
-        return ModelSpec(
-            form.name, form.channels, labels, form.size, network.stride, outputs=form.classes, config=form.settings
-        )
-
-    return make

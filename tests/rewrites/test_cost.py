@@ -38,8 +38,8 @@ def test_every_operator_reads_and_writes_and_a_view_does_not():
 
 
 @pytest.mark.parametrize("form", ["self-guided", "attention-unet-monai-3d", "attention-unet-grid"], indirect=True)
-def test_the_arithmetic_is_what_an_export_reports(form, network, spec_of):
-    spec = spec_of(form, network)
+def test_the_arithmetic_is_what_an_export_reports(form, network):
+    spec = form.spec(network)
     assert cost(network, spec).gflop == gflop(network, spec)
 
 

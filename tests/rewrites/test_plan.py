@@ -11,7 +11,6 @@ from medattn_edge.errors import UsageError
 from medattn_edge.exporters import exporters
 from medattn_edge.rewrites import ALWAYS_GOOD, changed, defaults, rewrite_network, rewrites
 from medattn_edge.rewrites.cost import cost
-from medattn_edge.spec import ModelSpec
 
 
 def test_every_exporter_and_every_compiler_has_its_defaults():
@@ -56,8 +55,7 @@ def test_a_change_that_contradicts_itself_is_refused():
 
 @pytest.mark.parametrize("form", ["attention-unet-2d"], indirect=True)
 def test_what_was_done_is_plain_json_with_what_it_cost_before_and_after(form, network):
-    labels = ("background", "organ")
-    spec = ModelSpec(form.name, form.channels, labels, form.size, network.stride, outputs=1, config=form.settings)
+    spec = form.spec(network)
     rewritten = rewrite_network(network, None, spec)
     assert (rewritten.before, rewritten.after) == (cost(network, spec), cost(rewritten.network, spec))
     told = json.loads(json.dumps(rewritten.rewrites))

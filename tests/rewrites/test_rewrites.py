@@ -12,6 +12,7 @@ import torch
 from medattn_edge.errors import UsageError
 from medattn_edge.rewrites import ALWAYS_GOOD, rewrite_network, rewrites
 from medattn_edge.rewrites.cost import cost
+from tests.support.forms import build_form
 
 SAME = 1e-10
 GATED_3D = {"attention-unet-3d-multi", "attention-unet-3d-single", "attention-unet-3d-article"}
@@ -60,7 +61,7 @@ def known_answers():
 
 
 @pytest.fixture
-def answers(key, form, known_answers, build_form, image):
+def answers(key, form, known_answers, image):
     """The form's network in FP64 and, at each of its sizes, (image, logits, maps)."""
     if key not in known_answers:
         network = build_form(form).double()
@@ -153,8 +154,8 @@ def test_a_second_time_there_is_nothing_to_do(form, network):
 
 
 @pytest.mark.parametrize("form", ["self-guided", "attention-unet-2d", "attention-unet-3d-multi"], indirect=True)
-def test_the_plan_adds_up_to_what_the_network_lost(form, network, spec_of):
-    spec = spec_of(form, network)
+def test_the_plan_adds_up_to_what_the_network_lost(form, network):
+    spec = form.spec(network)
     before = cost(network, spec)
     rewritten = rewrite_network(network, ALL_BLOCKED, spec)
     after = cost(rewritten.network, spec)

@@ -13,7 +13,6 @@ from medattn_edge.exporters import ExportSettings
 from medattn_edge.exporters.onnx import write
 from medattn_edge.models.network import WithAttention
 from medattn_edge.rewrites import rewrite_network, rewrites
-from medattn_edge.spec import ModelSpec
 
 SAME = 1e-5
 CHOICES = {
@@ -63,13 +62,9 @@ def check_export(form, network, choice, settings, folder, image, distance):
     """The ONNX file of a choice of rewrites answers as the network does; returns its operators."""
     import onnxruntime
 
-    labels = ("background", *(f"organ_{index}" for index in range(1, max(2, form.classes))))
-    spec = ModelSpec(
-        form.name, form.channels, labels, form.size, network.stride, outputs=form.classes, config=form.settings
-    )
     rewritten = rewrite_network(network, CHOICES[choice]).network
     module = WithAttention(rewritten).eval() if settings.attention else rewritten
-    written = write(module, spec, settings, folder / "network.onnx")
+    written = write(module, form.spec(network), settings, folder / "network.onnx")
     session = onnxruntime.InferenceSession(folder / "network.onnx", providers=["CPUExecutionProvider"])
     one = image(form, form.size, torch.float32, batch=settings.batch or 3)
     found = [torch.from_numpy(np.array(answer)) for answer in session.run(None, {"image": one.numpy()})]

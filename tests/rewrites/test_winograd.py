@@ -13,6 +13,7 @@ from medattn_edge.exporters import ExportSettings
 from medattn_edge.exporters.onnx import write
 from medattn_edge.rewrites import defaults, rewrite_network
 from medattn_edge.rewrites.winograd import WINOGRAD, WinogradConvolution, apply_at, apply_winograd, is_cheaper
+from tests.support.forms import build_form
 
 SAME = 1e-10
 
@@ -81,7 +82,7 @@ def test_it_is_taken_where_it_is_less_work_and_the_arithmetic_is_less(channels, 
     indirect=True,
 )
 @torch.inference_mode()
-def test_every_2d_network_is_the_same_function(form, build_form, image, distance):
+def test_every_2d_network_is_the_same_function(form, image, distance):
     network = build_form(form).double()
     rewritten, count = rewritten_everywhere(network, form.size)
     assert count > 10
@@ -95,12 +96,10 @@ def test_every_2d_network_is_the_same_function(form, build_form, image, distance
 
 @pytest.mark.parametrize("form", ["attention-unet-2d"], indirect=True)
 @pytest.mark.parametrize("batch", [1, pytest.param(None, marks=pytest.mark.slow)])
-def test_the_exported_graph_has_matrix_products_for_convolutions(
-    form, network, batch, tmp_path, image, distance, spec_of
-):
+def test_the_exported_graph_has_matrix_products_for_convolutions(form, network, batch, tmp_path, image, distance):
     import onnxruntime
 
-    spec = spec_of(form, network)
+    spec = form.spec(network)
     rewritten, count = rewritten_everywhere(network, form.size)
     written = write(rewritten, spec, ExportSettings(batch=batch), tmp_path / "network.onnx")
     assert written.operators["MatMul"] == 4 * count  # and no transform is computed when it runs
@@ -140,8 +139,8 @@ def test_narrow_convolutions_stay_as_they_are():
 
 
 @pytest.mark.parametrize("form", ["attention-unet-2d"], indirect=True)
-def test_where_the_patch_is_known_what_does_not_pay_stays_direct(form, network, spec_of):
-    spec = spec_of(form, network)
+def test_where_the_patch_is_known_what_does_not_pay_stays_direct(form, network):
+    spec = form.spec(network)
     rewritten = rewrite_network(network, (WINOGRAD.name,), spec)
     assert rewritten.plan == ()
     assert not [one for one in rewritten.network.modules() if isinstance(one, WinogradConvolution)]

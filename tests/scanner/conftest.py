@@ -20,11 +20,11 @@ def node(tmp_path: Path) -> Iterator[Node]:
 
 
 @pytest.fixture(scope="module")
-def model(randomised: Any) -> Path:
+def model() -> Path:
     """The tiny network that the tests of whole nodes segment with."""
     from tests.support.running_node import tiny_model
 
-    return tiny_model(randomised)
+    return tiny_model()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,8 +25,8 @@ PATIENT = ("Phantom", "PHANTOM-1", "Synthetic")
 
 
 @pytest.fixture(scope="module")
-def artifact(randomised: Any) -> Path:
-    return tiny_model(randomised)
+def artifact() -> Path:
+    return tiny_model()
 
 
 @pytest.fixture(scope="module")

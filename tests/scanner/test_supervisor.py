@@ -35,8 +35,8 @@ PATIENT = ("Phantom", "PHANTOM-1", "Synthetic")
 
 
 @pytest.fixture(scope="module")
-def artifact(randomised: Any) -> Path:
-    return tiny_model(randomised)
+def artifact() -> Path:
+    return tiny_model()
 
 
 @pytest.fixture(scope="module")

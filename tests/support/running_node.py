@@ -24,6 +24,7 @@ from pydicom.uid import generate_uid
 
 from tests.support.dicom_peers import AE_TITLE, free_port
 from tests.support.dicom_phantoms import real_ct, write_series
+from tests.support.networks import export_checkpoint, gated_spec, random_checkpoint
 
 COMMAND = (sys.executable, "-c", "import sys; sys.argv[0] = 'medattn-edge'; from medattn_edge.cli import main; main()")
 # A test waits for a second where a hospital waits for a minute.
@@ -46,35 +47,14 @@ def command(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 @cache
-def tiny_model(randomised: Callable[[Any], Any]) -> Path:
+def tiny_model() -> Path:
     """A 2-D network of 32 x 32 windows, exported once for the whole session; about half of a real CT becomes organ."""
-    import torch
+    from medattn_edge.spec import Intensity
 
-    from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
-    from medattn_edge.models import build
-    from medattn_edge.models.checkpoint import Checkpoint
-    from medattn_edge.rewrites import rewrite
-    from medattn_edge.spec import Intensity, ModelSpec
-
-    spec = ModelSpec(
-        "attention-unet-monai",
-        1,
-        ("background", "right_lung"),
-        (32, 32),
-        (4, 4),
-        intensity=Intensity.window(-1000, 400),
-        config={"dims": 2, "channels": [4, 8, 16]},
-    )
-    torch.manual_seed(4)
-    network = randomised(build(spec))
-    with torch.no_grad():
-        list(network.parameters())[-1].sub_(network(torch.rand(4, 1, 32, 32)).mean((0, 2, 3)))
+    spec = gated_spec(labels=("background", "right_lung"), intensity=Intensity.window(-1000, 400))
     folder = Path(mkdtemp(prefix="medattn-node-"))
     atexit.register(shutil.rmtree, folder)
-    path = folder / "network.onnx"
-    checkpoint = Checkpoint(network, spec, "c" * 64, "medattn_edge", foreign=False, notes={})
-    export_fp32(rewrite(checkpoint, ()), path, {"random": random_patches(spec, 1)}, settings=ExportSettings(batch=None))
-    return path
+    return export_checkpoint(random_checkpoint(spec, 4, balanced=True), folder / "network.onnx").path
 
 
 def toml(sections: Mapping[str, Any]) -> str:

@@ -69,8 +69,9 @@ def _is_joined(concat: Any) -> bool:
 
 
 def _whole_query(blocks: list[_Attention]) -> Any:
-    """The tensor (N, L, E) whose slices, in order and complete, are the queries of blocks with one key and one value;
-    None when there is none.
+    """The tensor (N, L, E) that blocks with one key and one value share out among them; None when there is none.
+
+    Its slices, in order and complete, are the queries of the blocks.
     """
     shared = {(_port(one.energy.input_value(1)), _port(one.product.input_value(1)), one.turned) for one in blocks}
     turns = {str([one.energy.get_attributes(), one.product.get_attributes()]) for one in blocks}
@@ -144,8 +145,8 @@ def _is_transposed(output: Any) -> bool:
 
 def _constant(output: Any) -> list[int]:
     """The integers of a constant; none of what is computed."""
-    found = output.get_node()
-    return [int(value) for value in found.get_data().ravel()] if found.get_type_name() == "Constant" else []
+    node = output.get_node()
+    return [int(value) for value in node.get_data().ravel()] if node.get_type_name() == "Constant" else []
 
 
 def _port(output: Any) -> tuple[str, int]:

@@ -30,11 +30,11 @@ from medattn_edge.backends.openvino.model import (
     read,
     translated,
 )
-from medattn_edge.backends.session import Backend, Options, Patches, Session
-from medattn_edge.errors import BackendError, HostError
+from medattn_edge.backends.session import Backend, GraphSession, Options, Patches, Session, closed
+from medattn_edge.errors import HostError
 
 
-class OpenVinoSession(Session):
+class OpenVinoSession(GraphSession):
     """`image` in, `logits` (and `attention`) out; one run at a time, with all threads.
 
     Attributes:
@@ -66,20 +66,13 @@ class OpenVinoSession(Session):
             },
         )
 
-    def _run(self, patches: Patches) -> Patches:
-        return self._answers(["logits"], patches)[0]
-
-    def _run_with_attention(self, patches: Patches) -> tuple[Patches, Patches]:
-        logits, maps = self._answers(["logits", "attention"], patches)
-        return logits, maps
-
     def _answers(self, names: list[str], patches: Patches) -> list[Patches]:
         with self._lock:
             if self._request is None:
-                raise BackendError("this session is closed", expected="an open one", hint="open the artifact again")
+                raise closed()
             try:
-                found = self._request.infer({"image": patches}, share_inputs=False, share_outputs=False)
-                return [np.asarray(found[name]) for name in names]
+                outputs = self._request.infer({"image": patches}, share_inputs=False, share_outputs=False)
+                return [np.asarray(outputs[name]) for name in names]
             except Exception as error:
                 raise translated(error, "failed while running") from error
 
@@ -109,10 +102,10 @@ def _compile(
     fused = fuse_attention(model) if source.path.suffix.lower() == ".onnx" else []
     try:
         # An IR is compiled too: what this CPU makes of it is part of the record.
-        made = ov.Core().compile_model(model, "CPU", chosen)
+        compiled_model = ov.Core().compile_model(model, "CPU", chosen)
         report(1, 2)
         if BLOB in paths:
-            paths[BLOB].write_bytes(made.export_model().getvalue())
+            paths[BLOB].write_bytes(compiled_model.export_model().getvalue())
             needs = runs_on(NAME, ov.__version__)
         else:
             ov.serialize(model, str(paths[IR]), str(paths[WEIGHTS]))  # weights as they are, never compressed to FP16
@@ -121,7 +114,7 @@ def _compile(
         raise
     except Exception as error:
         raise translated(error, f"cannot compile {source.path.name}") from error
-    layers = computed_layers(made)
+    layers = computed_layers(compiled_model)
     report(2, 2)
     # BF16 is never called FP32; an INT8 or FP16 graph stays one, whatever the rest of it is computed in.
     plain = source.manifest.precision in ("fp32", "bf16")

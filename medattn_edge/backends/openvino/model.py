@@ -48,14 +48,14 @@ def configuration(ov: Any, precision: str, threads: int) -> dict[str, Any]:
 def precision_of(target: Mapping[str, Any]) -> str:
     """In which precision a compiled artifact asked to be computed; f32 for one that OpenVINO did not compile."""
     settings = target.get("settings") if target.get("compiler") == NAME else None
-    found = settings.get("inference_precision", "f32") if isinstance(settings, Mapping) else "f32"
-    if found not in _PRECISIONS:
+    precision = settings.get("inference_precision", "f32") if isinstance(settings, Mapping) else "f32"
+    if precision not in _PRECISIONS:
         raise IntegrityError(
-            f"the manifest asks for the inference precision {found!r}",
+            f"the manifest asks for the inference precision {precision!r}",
             expected=f"one of {', '.join(_PRECISIONS)}",
             hint=f"medattn-edge compile NET.onnx -o NAME{IR}",
         )
-    return str(found)
+    return str(precision)
 
 
 def read(ov: Any, path: Path, manifest: Manifest) -> Any:
@@ -101,9 +101,9 @@ def compiled(ov: Any, path: Path, manifest: Manifest, settings: Mapping[str, Any
         raise translated(error, f"cannot compile {path.name}") from error
 
 
-def loaded_from_cache(made: Any) -> bool | None:
+def loaded_from_cache(compiled_model: Any) -> bool | None:
     """Whether a compiled model was taken from the cache; None when there is none."""
-    return bool(made.get_property("LOADED_FROM_CACHE")) if os.environ.get(CACHE) else None
+    return bool(compiled_model.get_property("LOADED_FROM_CACHE")) if os.environ.get(CACHE) else None
 
 
 def _cache(manifest: Manifest) -> Path | None:

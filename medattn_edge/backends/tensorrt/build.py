@@ -78,10 +78,10 @@ def build(
 
 def _check_parser(parser: Any, parsed: bool, warned: list[str], source: Source) -> None:
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    found = [f"{_where(source.path, one.node_name(), one.node_operator())}{_desc(one.desc())}" for one in errors]
-    if not parsed or found:
+    messages = [f"{_where(source.path, one.node_name(), one.node_operator())}{_desc(one.desc())}" for one in errors]
+    if not parsed or messages:
         raise BackendError(
-            f"the parser refuses {source.path.name}: {'; '.join(found) or 'it does not say why'}",
+            f"the parser refuses {source.path.name}: {'; '.join(messages) or 'it does not say why'}",
             expected="operators and types that it takes",
             hint="check the graph for this target: medattn-edge lint",
         )
@@ -113,8 +113,8 @@ def _where(path: Path, name: str, operator: str) -> str:
     if not name:
         return f"{operator}: " if operator else ""
     graph = _graph(path)
-    found = [node for node in graph.node if node.name == name] if graph is not None else []
-    return _named(found[0]) if found else f"{operator} {name!r}: "
+    nodes = [node for node in graph.node if node.name == name] if graph is not None else []
+    return _named(nodes[0]) if nodes else f"{operator} {name!r}: "
 
 
 def _named(node: Any) -> str:

@@ -55,10 +55,10 @@ class Execution:
         if ask is not None and not ask(stream.handle):
             return "TensorRT-RTX says that this engine's work cannot be recorded"
         with self._listeners.collecting() as heard:
-            made = recorded(stream, lambda: bool(context.execute_async_v3(stream.handle)))
-        if isinstance(made, str):
-            return "; ".join([made, *reasons(heard)[:2]])
-        self._graph = made
+            graph = recorded(stream, lambda: bool(context.execute_async_v3(stream.handle)))
+        if isinstance(graph, str):
+            return "; ".join([graph, *reasons(heard)[:2]])
+        self._graph = graph
         return ""
 
     def run(self, patches: Patches, answers: Mapping[str, Patches]) -> float:

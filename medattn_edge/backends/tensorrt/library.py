@@ -36,7 +36,7 @@ class Message:
 
 
 class Listeners:
-    """Who is told what the library logs; it logs from threads of its own."""
+    """Who gets what the library logs; it logs from threads of its own."""
 
     def __init__(self) -> None:
         self._lock, self._all = threading.Lock(), list[list[Message]]()
@@ -67,17 +67,17 @@ def has_gpu() -> bool:
 
 def gpu_at(index: int) -> Gpu:
     """The GPU with this index; raises HostError when the driver is missing or sees no such GPU."""
-    found = gpus()
-    if not found:
+    present = gpus()
+    if not present:
         raise HostError(
             "this host has no NVIDIA GPU with a driver that answers (CUDA)",
             expected=f"the GPU cuda:{index}",
             hint="check nvidia-smi; without a GPU, run the ONNX file it was made from: --device cpu",
         )
-    here = [gpu for gpu in found if gpu.index == index]
+    here = [gpu for gpu in present if gpu.index == index]
     if not here:
         raise HostError(
-            f"the NVIDIA driver sees {', '.join(f'cuda:{gpu.index}' for gpu in found)}, not cuda:{index}",
+            f"the NVIDIA driver sees {', '.join(f'cuda:{gpu.index}' for gpu in present)}, not cuda:{index}",
             expected="the device that was asked for",
             hint="--device cuda:0",
         )

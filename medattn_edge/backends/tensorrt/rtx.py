@@ -36,17 +36,17 @@ class RtxSession(EngineSession):
         super().__init__(artifact, options, TENSORRT_RTX)
 
     def _check_validity(self, trt: Any, data: bytes) -> None:
-        validity, found = self._runtime.get_engine_validity(data)
+        validity, diagnostics = self._runtime.get_engine_validity(data)
         flags = trt.EngineInvalidityDiagnostics.__members__.items()
-        said = [name.lower().replace("_", " ") for name, flag in flags if int(found) & int(flag)]
-        if validity == trt.EngineValidity.INVALID and "malformed engine" not in said:  # that, opening it tells
+        faults = [name.lower().replace("_", " ") for name, flag in flags if int(diagnostics) & int(flag)]
+        if validity == trt.EngineValidity.INVALID and "malformed engine" not in faults:  # that, opening it tells
             raise HostError(
-                f"{self._file} does not run on this host: {', '.join(said) or 'the library does not say why'}",
+                f"{self._file} does not run on this host: {', '.join(faults) or 'the library does not say why'}",
                 expected="the GPU, driver and release that it was built for",
                 hint="check nvidia-smi, then compile the ONNX file again: medattn-edge compile",
             )
         if validity == trt.EngineValidity.SUBOPTIMAL:
-            self.facts["remarks"].append(f"the engine is slower here than it could be: {', '.join(said)}")
+            self.facts["remarks"].append(f"the engine is slower here than it could be: {', '.join(faults)}")
 
     def _new_context(self, engine: Any) -> Any:
         config = engine.create_runtime_config()
@@ -106,14 +106,14 @@ def stored_kernels(files: list[Path], remarks: list[str]) -> bytes:
     return b""
 
 
-def capabilities_of(asked: tuple[str, ...]) -> tuple[str, ...]:
+def capabilities_of(requested: tuple[str, ...]) -> tuple[str, ...]:
     """The compute capabilities to build for, without repeats; when none is asked for, that of this host's GPUs.
 
     Raises UsageError for one that the library does not know, and for none on a host without a GPU.
     """
     trt = imported(TENSORRT_RTX)
     known = [name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
-    wanted = tuple(dict.fromkeys(asked or (gpu.compute_capability for gpu in gpus())))
+    wanted = tuple(dict.fromkeys(requested or (gpu.compute_capability for gpu in gpus())))
     if not wanted:
         raise UsageError(
             "no compute capability, on a host without an NVIDIA GPU to take it from",

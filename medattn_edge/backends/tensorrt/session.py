@@ -11,13 +11,13 @@ import numpy as np
 
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.cuda.memory import CudaStream
-from medattn_edge.backends.session import Options, Patches, Session
+from medattn_edge.backends.session import GraphSession, Options, Patches, closed
 from medattn_edge.backends.tensorrt.execution import IMAGE, Execution
 from medattn_edge.backends.tensorrt.library import Library, Message, gpu_at, imported, log_of, reasons, warnings
 from medattn_edge.errors import BackendError, HostError, IntegrityError, UsageError
 
 
-class EngineSession(Session):
+class EngineSession(GraphSession):
     """`image` in, `logits` (and `attention`) out; an engine whose batch is free is run in parts that fit it.
 
     Deserialising an engine is running native code: the artifact's hash has been checked, the manifest's `target` fits
@@ -107,19 +107,12 @@ class EngineSession(Session):
         why = execution.record() if self.batch else "the engine takes any batch, and a graph is good for one shape"
         self.facts |= {"cuda_graph": not why} | ({"cuda_graph_refused": why} if why else {})
 
-    def _run(self, patches: Patches) -> Patches:
-        return self._answers(["logits"], patches)[0]
-
-    def _run_with_attention(self, patches: Patches) -> tuple[Patches, Patches]:
-        logits, maps = self._answers(["logits", "attention"], patches)
-        return logits, maps
-
     def _answers(self, names: list[str], patches: Patches) -> list[Patches]:
         count, patch = len(patches), patches.shape[2:]
         answers = {name: np.empty((count, self._channels[name], *patch), np.float32) for name in names}
         with self._lock:
             if self._execution is None:
-                raise BackendError("this session is closed", expected="an open one", hint="open the artifact again")
+                raise closed()
             self.device_ms = None  # of a run that fails
             self.device_ms = self._execution.run(patches, answers)
         return list(answers.values())

@@ -30,8 +30,10 @@ class TorchSession(Session):
         self.device_ms: float | None = None
 
     def run(self, patches: Patches) -> Patches:
-        """As `Session.run`. device_ms: of the last run on a GPU, from before the copy of the patches to it until after
-        the copy of the answers back, by CUDA events on torch's stream; of all parts, when it is run in several.
+        """As `Session.run`, with the time on a GPU in `device_ms`.
+
+        It is that of the last run, from before the copy of the patches to the GPU until after the copy of the answers
+        back, by CUDA events on torch's stream; of all parts, when it is run in several.
         """
         self.device_ms = None
         return super().run(patches)

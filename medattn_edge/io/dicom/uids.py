@@ -66,8 +66,11 @@ class Identity:
     kind: str
 
     def uid(self, *parts: object) -> str:
-        """A UID below 2.25: the same for the same identity, parts and major version of medattn-edge, in any order of
-        the instances, and another one for everything else."""
+        """A UID below 2.25 for some parts of this identity.
+
+        The same for the same identity, parts and major version of medattn-edge, in any order of the instances, and
+        another one for everything else.
+        """
         made_by = [
             self.algorithm.model_sha256,
             self.algorithm.settings,

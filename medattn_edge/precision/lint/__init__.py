@@ -1,1 +1,1 @@
-"""What a runtime will make of a quantised graph, told before it is built."""
+"""What a runtime will make of a quantised graph, known before it is built."""

@@ -57,7 +57,7 @@ class QdqGraph(Graph):
 
     @cached_property
     def quantisers(self) -> list[Any]:
-        """Every Q and DQ node, but no DQ that only repeats the parameters of the Q before it: one fault, told once."""
+        """Every Q and DQ node, but no DQ that only repeats the parameters of the Q before it: one fault, once."""
         nodes = []
         for node in self.select(QUANTIZE, DEQUANTIZE):
             before = self.producer.get(node.input[0])
@@ -105,7 +105,7 @@ class QdqGraph(Graph):
         shape = [1] * values.ndim
         if scale.size > 1:
             shape[attribute(before, "axis", 1)] = scale.size
-        with np.errstate(all="ignore"):  # a broken scale is told by its own rule
+        with np.errstate(all="ignore"):  # a broken scale is reported by its own rule
             integers: np.ndarray[Any, Any] = np.nan_to_num(
                 np.rint(values / scale.reshape(shape)), posinf=127, neginf=-128
             )
@@ -149,8 +149,10 @@ class QdqGraph(Graph):
         return [node for node in met if node.op_type in ("MatMul", "Gemm", "Einsum")]
 
     def module_of(self, node: Any) -> str:
-        """The path of the PyTorch module that a node belongs to, or that the nearest node with one belongs to: for a
-        Q or a DQ the one that it feeds, else the one that feeds it. Empty for the network itself, or when none says.
+        """The path of the PyTorch module that a node belongs to, or that the nearest node with one belongs to.
+
+        For a Q or a DQ that is the one that it feeds, else the one that feeds it. Empty for the network itself, or when
+        none says.
         """
         for up in (False, True):
             seen, todo = set(), [node]
@@ -170,14 +172,14 @@ class QdqGraph(Graph):
         return self.inputs(node)
 
     def type_of(self, name: str) -> str:
-        """The element type of a tensor, such as FLOAT16; empty where it cannot be told."""
+        """The element type of a tensor, such as FLOAT16; empty where it is not known."""
         if name in self.weights:
             return _type_name(self.weights[name].data_type)
         value = self._values.get(name)
         return _type_name(value.type.tensor_type.elem_type) if value is not None else ""
 
     def shape_of(self, name: str) -> list[int]:
-        """The sizes of a tensor, -1 where one is free; empty where they cannot be told."""
+        """The sizes of a tensor, -1 where one is free; empty where they are not known."""
         if name in self.weights:
             return list(self.weights[name].dims)
         value = self._values.get(name)

@@ -26,8 +26,11 @@ _MOST_GB: Final = 1e9
 
 
 def check(config: NodeConfig, reader: Reader) -> None:
-    """Raises UsageError, naming the file and the place, for what could not work; IntegrityError for an artifact that is
-    not what its manifest says.
+    """Refuse a configuration that could not work.
+
+    Raises:
+        UsageError: naming the file and the place.
+        IntegrityError: an artifact is not what its manifest says.
     """
     if not config.name.isprintable() or not 0 < len(config.name) <= 64:
         raise reader.wrong("[node] name", f"is {config.name!r}", 'name = "ct-room-2"', "1 to 64 characters")

@@ -45,10 +45,10 @@ def load_config(path: Path) -> NodeConfig:
 
 
 def _several(reader: Reader, kind: type[Any], tables: dict[str, Any], name: str) -> Iterator[Any]:
-    found = tables.get(name, [])
-    if not isinstance(found, list) or not found:
-        raise reader.wrong(f"[[{name}]]", "is missing" if not found else "is written as one section", f"[[{name}]]")
-    for number, table in enumerate(found, start=1):
+    entries = tables.get(name, [])
+    if not isinstance(entries, list) or not entries:
+        raise reader.wrong(f"[[{name}]]", "is missing" if not entries else "is written as one section", f"[[{name}]]")
+    for number, table in enumerate(entries, start=1):
         yield reader.section(kind, table, f"[[{name}]] {number}:")
 
 
@@ -57,5 +57,5 @@ def _optional(reader: Reader, kind: type[Any], tables: dict[str, Any], name: str
 
 
 def _status(reader: Reader, tables: dict[str, Any]) -> Status | None:
-    found = reader.section(Status, tables.get("status", {}), "[status]")
-    return found if found.enabled else None
+    status = reader.section(Status, tables.get("status", {}), "[status]")
+    return status if status.enabled else None

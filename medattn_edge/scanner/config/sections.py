@@ -1,4 +1,4 @@
-"""What a node can be told: one dataclass for each section of its TOML file, every default here and nowhere else."""
+"""What can be set of a node: one dataclass for each section of its TOML file, every default here and nowhere else."""
 
 from __future__ import annotations
 

@@ -112,12 +112,12 @@ class Reader:
     def _path(self, text: str, where: str) -> Path:
         """Absolute, but not resolved: a link that is changed later keeps its meaning."""
         try:
-            found = Path(text).expanduser()
+            path = Path(text).expanduser()
         except RuntimeError as error:  # nobody has that name
             raise self.wrong(where, f"is {text!r}: {error}", "write the whole path", "a path") from error
         if "\0" in text:
             raise self.wrong(where, f"is {text!r}", "write the path without NUL", "a path")
-        return self.path.parent.absolute() / found
+        return self.path.parent.absolute() / path
 
 
 def _is_required(one: Field[Any]) -> bool:

@@ -190,8 +190,10 @@ def _associate(destination: Destination, calling_ae: str, contexts: Sequence[Any
 def _tls(
     destination: Destination,
 ) -> tuple[tuple[ssl.SSLContext, str] | None, list[ssl.SSLError], list[ssl.SSLSocket]]:
-    """What the library needs for TLS, and two lists that are filled: what TLS refuses, which the library only logs, and
-    the sockets that were made."""
+    """What the library needs for TLS, and two lists that are filled later.
+
+    They are what TLS refuses, which the library only logs, and the sockets that were opened.
+    """
     refusals: list[ssl.SSLError] = []
     sockets: list[ssl.SSLSocket] = []
     if not destination.tls:

@@ -50,15 +50,15 @@ class Alert:
 
 def alerts_of(snapshot: Snapshot, health: Health) -> list[Alert]:
     """The worst first: nothing works, results are given up, series are in quarantine, a destination is down."""
-    found = [_not_ready(why, health) for why in _whys(health)]
-    found += _deliveries(snapshot, DeliveryState.DEAD)
+    alerts = [_not_ready(why, health) for why in _whys(health)]
+    alerts += _deliveries(snapshot, DeliveryState.DEAD)
     by_reason: dict[str, list[VersionSeen]] = {}
     for one in snapshot.quarantined:
         by_reason.setdefault(one.reason, []).append(one)
     for reason, held in by_reason.items():
         title = f"{counted(len(held), 'series', 'series')} in quarantine"
-        found.append(Alert(title, of_quarantine(reason), tuple(held)))
-    return found + _deliveries(snapshot, DeliveryState.WAITING)
+        alerts.append(Alert(title, of_quarantine(reason), tuple(held)))
+    return alerts + _deliveries(snapshot, DeliveryState.WAITING)
 
 
 def count_actions(alerts: Sequence[Alert]) -> int:
@@ -68,10 +68,10 @@ def count_actions(alerts: Sequence[Alert]) -> int:
 
 def _whys(health: Health) -> list[str]:
     """The reason that the node gives, and those that stand behind it: it gives only one."""
-    found = [health.why] if health.why else []
+    reasons = [health.why] if health.why else []
     if health.why not in (*_PASSING, _WORKER) and not all(one.ready for one in health.workers):
-        found.append(_WORKER)
-    return [*found, _DISK] if health.disk.refuses and health.why != _DISK else found
+        reasons.append(_WORKER)
+    return [*reasons, _DISK] if health.disk.refuses and health.why != _DISK else reasons
 
 
 def _not_ready(why: str, health: Health) -> Alert:
@@ -91,16 +91,16 @@ def _deliveries(snapshot: Snapshot, state: DeliveryState) -> list[Alert]:
         for delivery in one.deliveries:
             if delivery.state is state and (delivery.attempts or state is DeliveryState.DEAD):
                 groups.setdefault((delivery.destination, delivery.reason), []).append((one, delivery))
-    found = []
+    alerts = []
     for (destination, code), held in groups.items():
         reason, count = of_delivery(code), counted(len(held), "result", "results")
         if state is DeliveryState.DEAD:
             title, note = f"{count} for {destination} given up", "Copies lie in the folder dead of the node."
             reason = replace(reason, action=f"{reason.action}; then requeue what was given up")
-            found.append(Alert(title, reason, tuple(one for one, _ in held), note))
+            alerts.append(Alert(title, reason, tuple(one for one, _ in held), note))
         else:
             again = min(delivery.next_try for _, delivery in held)
             title, reason = f"{count} waiting for {destination}", replace(reason, requeue=False)
             note = f"Tried again by itself, next {until(again, snapshot.now)}; nothing is lost."
-            found.append(Alert(title, reason, tuple(one for one, _ in held), note, "waiting"))
-    return found
+            alerts.append(Alert(title, reason, tuple(one for one, _ in held), note, "waiting"))
+    return alerts

@@ -72,7 +72,8 @@ def page_without_records(code: str) -> str:
 def _rendered(template: str, **values: Any) -> str:
     from markupsafe import Markup
 
-    style = Markup(STYLE)  # ours, and not to be escaped: the policy that the server sends has its hash
+    # Ours, and not to be escaped: the policy that the server sends has its hash.
+    style = Markup(STYLE)  # noqa: S704
     return _environment().get_template(template).render(style=style, refresh_s=_REFRESH_S, **values) + "\n"
 
 

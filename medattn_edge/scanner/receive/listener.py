@@ -49,13 +49,13 @@ class Listener:
                 if nr_bytes > _MOST_BYTES:
                     log.event("refused", level=Level.WARNING, listener=name, reason="too_large")
                     raise OSError(errno.EMSGSIZE, "a protocol unit is too long")
-                found = bytearray()
-                while len(found) < nr_bytes:
-                    piece = self.socket.recv(min(_CHUNK, nr_bytes - len(found)))  # type: ignore[union-attr]
+                received = bytearray()
+                while len(received) < nr_bytes:
+                    piece = self.socket.recv(min(_CHUNK, nr_bytes - len(received)))  # type: ignore[union-attr]
                     if not piece:
                         break
-                    found += piece
-                return found
+                    received += piece
+                return received
 
         class Handler(RequestHandler):
             """Gives each association our socket."""
@@ -74,10 +74,10 @@ class Listener:
 
             def get_request(self) -> tuple[socket.socket, Any]:
                 """Accept, and leave the handshake for later: whoever connects and keeps silent would block the port."""
-                found: socket.socket
-                found, peer = self.socket.accept()  # type: ignore[union-attr]
-                found.settimeout(_HANDSHAKE_S)
-                return found, peer
+                connection: socket.socket
+                connection, peer = self.socket.accept()  # type: ignore[union-attr]
+                connection.settimeout(_HANDSHAKE_S)
+                return connection, peer
 
             def verify_request(self, request: Any, client_address: Any) -> bool:
                 """Whether the address may connect."""

@@ -34,7 +34,7 @@ class Watcher:
         """Nothing is looked at yet. clock: seconds that only grow, by which a file has settled."""
         self._watch, self._custody, self._log, self._clock = watch, custody, log, clock
         self._memory = custody.layout.watched
-        self._taken = _remembered(self._memory)
+        self._taken = _names_taken(self._memory)
         self._seen: dict[Path, tuple[_Facts, float]] = {}  # and since when it is like that
         self._unreadable: set[str] = set()
         self._missing = False
@@ -155,13 +155,13 @@ class Watcher:
         write_durably(self._memory, json.dumps(sorted(self._taken)).encode())
 
 
-def _remembered(path: Path) -> set[str]:
+def _names_taken(path: Path) -> set[str]:
     """What was taken before; nothing when the memory is lost: what is taken again is a duplicate."""
     try:
-        found = json.loads(path.read_text())
+        names = json.loads(path.read_text())
     except (OSError, ValueError):
         return set()
-    return {one for one in found if isinstance(one, str)} if isinstance(found, list) else set()
+    return {one for one in names if isinstance(one, str)} if isinstance(names, list) else set()
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, _Facts]]:
@@ -171,12 +171,12 @@ def _files(folder: Path) -> Iterator[tuple[Path, _Facts]]:
         for name in sorted(names):
             path = Path(parent, name)
             try:
-                found = path.stat()
+                status = path.stat()
             except OSError:
                 continue  # removed while we looked
-            if stat.S_ISREG(found.st_mode) and not name.startswith("."):
-                yield path, _facts(found)
+            if stat.S_ISREG(status.st_mode) and not name.startswith("."):
+                yield path, _facts(status)
 
 
-def _facts(found: os.stat_result) -> _Facts:
-    return found.st_size, found.st_mtime_ns
+def _facts(status: os.stat_result) -> _Facts:
+    return status.st_size, status.st_mtime_ns

@@ -54,12 +54,13 @@ class Deliveries:
         if attempts >= self._context.policy.delivery_attempts:
             self.give_up(delivery, reason)
             return None
-        chance = random.Random(f"{self._context.policy.seed}:{delivery.id}:{attempts}").uniform(0.5, 1.0)
+        # To spread the attempts, and the same each time; nothing secret hangs on it.
+        spread = random.Random(f"{self._context.policy.seed}:{delivery.id}:{attempts}").uniform(0.5, 1.0)  # noqa: S311
         # Above 2 ** 60 every pause is the longest one.
         pause = min(
             self._context.policy.retry_max_s, self._context.policy.retry_initial_s * 2.0 ** min(attempts - 1, 60)
         )
-        next_try = self._context.clock() + chance * pause
+        next_try = self._context.clock() + spread * pause
         with self._context.database.writing() as database:
             changed = database.execute(
                 "UPDATE deliveries SET attempts = ?, next_try = ?, reason = ? WHERE id = ? AND state = ?",

@@ -148,6 +148,7 @@ class Disk:
 
     @property
     def used_fraction(self) -> float:
+        """Of the whole disk, 0 to 1; a disk without a size is full."""
         return 1 - self.free / self.total if self.total else 1.0
 
 

@@ -71,12 +71,12 @@ def is_held(root: Path) -> bool:
     Looked up in /proc, because to try the lock would be to take it from a node that starts.
     """
     try:
-        found = Layout(root).lock.stat()
+        lock = Layout(root).lock.stat()
         locks = Path("/proc/locks").read_text(encoding="ascii").splitlines()
     except OSError:
         return False
     # By inode only: what /proc calls the device is not what stat calls it on every file system.
-    return any(re.search(rf"FLOCK .*:{found.st_ino} ", line) for line in locks)
+    return any(re.search(rf"FLOCK .*:{lock.st_ino} ", line) for line in locks)
 
 
 @contextmanager

@@ -159,8 +159,9 @@ class Output:
 
 @dataclass(frozen=True)
 class Delivery:
-    """The outputs of one version for one destination. Failing once fails all of it: what arrived already is sent again,
-    under the same identity.
+    """The outputs of one version for one destination.
+
+    Failing once fails all of it: what arrived already is sent again, under the same identity.
 
     Attributes:
         id: of the delivery.

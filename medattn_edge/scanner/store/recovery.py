@@ -83,7 +83,7 @@ def _series_folders(spool: Spool) -> list[Path]:
 
 
 def _adopt(spool: Spool, store: Store, read_header: Callable[[Path], Header]) -> tuple[int, int]:
-    """Objects that were durable, but not on record, when the node ended: nobody was told, but they are here."""
+    """Objects that were durable, but not on record, when the node ended: nobody was notified, but they are here."""
     adopted = unreadable = 0
     inventory = store.repairs.inventory()
     for folder in _series_folders(spool):

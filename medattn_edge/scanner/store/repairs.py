@@ -127,8 +127,9 @@ class Repairs:
             _forget(database, key, names, CLEANED_UP)
 
     def cleanable(self, key: str | None = None) -> tuple[tuple[str, float], ...]:
-        """Series (or the one) whose files may go, and when they were finished, oldest first: a version is delivered, no
-        version waits for anything, and no delivery of any is waiting or dead.
+        """Series (or the one) whose files may go, and when they were finished, oldest first.
+
+        Of such a series a version is delivered, no version waits for anything, and no delivery is waiting or dead.
         """
         with self._context.database.reading() as database:
             rows = database.execute(
@@ -145,13 +146,13 @@ class Repairs:
     def results(self) -> dict[tuple[str, int], tuple[State, tuple[str, ...]]]:
         """The state, and the names of the outputs, of every version of every series, by key and version."""
         with self._context.database.reading() as database:
-            found: dict[tuple[str, int], tuple[State, tuple[str, ...]]] = {}
+            by_version: dict[tuple[str, int], tuple[State, tuple[str, ...]]] = {}
             for row in database.execute(
                 "SELECT v.key, v.version, v.state, o.name FROM versions v LEFT JOIN outputs o ON o.version_id = v.id"
             ):
-                state, names = found.get((row["key"], row["version"]), (State(row["state"]), ()))
-                found[row["key"], row["version"]] = state, names if row["name"] is None else (*names, row["name"])
-        return found
+                state, names = by_version.get((row["key"], row["version"]), (State(row["state"]), ()))
+                by_version[row["key"], row["version"]] = state, names if row["name"] is None else (*names, row["name"])
+        return by_version
 
     def requeue_lost_result(self, key: str, version: int) -> None:
         """Have a result made again that vanished; to who has accepted it already it is not sent again."""

@@ -50,10 +50,10 @@ def clean(spool: Spool, store: Store, watermark: Watermark, keep_days: float, qu
             series, freed = series + 1, freed + removed
     objects = 0
     for path in sorted(spool.objects.iterdir()):
-        found = path.stat()
-        if now - found.st_mtime > quarantine_keep_days * DAY_S and not path.name.startswith("."):
+        status = path.stat()
+        if now - status.st_mtime > quarantine_keep_days * DAY_S and not path.name.startswith("."):
             path.unlink()
-            objects, freed = objects + 1, freed + found.st_size
+            objects, freed = objects + 1, freed + status.st_size
     watermark.count_again()
     return Cleaned(series, objects, freed)
 

@@ -98,7 +98,7 @@ def move(database: sqlite3.Connection, row: sqlite3.Row, after: State, notes: No
     check(State(row["state"]), after)
     columns = {"state": after, **(notes or {})}
     database.execute(
-        f"UPDATE versions SET {', '.join(f'{name} = ?' for name in columns)} WHERE id = ?",
+        f"UPDATE versions SET {', '.join(f'{name} = ?' for name in columns)} WHERE id = ?",  # noqa: S608 (names of ours; values are bound)
         (*columns.values(), row["id"]),
     )
     return after
@@ -112,7 +112,7 @@ def move_delivery(
     check_delivery(DeliveryState(row["state"]), after)
     columns = {"state": after, **(notes or {})}
     database.execute(
-        f"UPDATE deliveries SET {', '.join(f'{name} = ?' for name in columns)} WHERE id = ?",
+        f"UPDATE deliveries SET {', '.join(f'{name} = ?' for name in columns)} WHERE id = ?",  # noqa: S608 (names of ours; values are bound)
         (*columns.values(), delivery.id),
     )
     return int(row["version_id"])

@@ -194,7 +194,7 @@ def spread_of(seconds: Sequence[float]) -> Spread:
 def _versions(database: sqlite3.Connection, states: Sequence[State], limit: int) -> tuple[VersionSeen, ...]:
     marks = ", ".join("?" * len(states))
     rows = database.execute(
-        "SELECT v.*, s.modality, (SELECT COUNT(*) FROM instances i WHERE i.key = v.key AND i.version <= v.version)"
+        "SELECT v.*, s.modality, (SELECT COUNT(*) FROM instances i WHERE i.key = v.key AND i.version <= v.version)"  # noqa: S608
         " AS instances FROM versions v JOIN series s USING (key)"
         f" WHERE v.state IN ({marks}) ORDER BY v.id DESC LIMIT ?",
         (*states, limit),

@@ -84,11 +84,11 @@ def _key(session: Session, artifact_sha256: str) -> str:
 def _known_answers(path: Path) -> dict[str, str]:
     damaged = CanaryError("canary_damaged", f"{path} is damaged", expected="what a node wrote", hint=f"rm '{path}'")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        answers = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise damaged from error
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+    if not isinstance(answers, dict) or not all(isinstance(value, str) for value in answers.values()):
         raise damaged
-    return found
+    return answers

@@ -156,7 +156,7 @@ class Dispatcher(threading.Thread):
         with self._lock:
             self._job = job
         try:
-            found = self.supervisor.run(task)
+            outcome = self.supervisor.run(task)
         except WorkerLost as lost:
             if self._stopping.is_set() and self._leave:
                 return
@@ -173,14 +173,14 @@ class Dispatcher(threading.Thread):
             with self._lock:
                 self._job = None
         seconds = time.monotonic() - started
-        if isinstance(found, Refused):
-            self._custody.quarantine(job, found.reason, found.detail)
-            self._log.event("quarantined", key=job.key, level=Level.WARNING, version=job.version, reason=found.reason)
+        if isinstance(outcome, Refused):
+            self._custody.quarantine(job, outcome.reason, outcome.detail)
+            self._log.event("quarantined", key=job.key, level=Level.WARNING, version=job.version, reason=outcome.reason)
         else:
-            self._keep(job, model, task.folder, found, seconds)
+            self._keep(job, model, task.folder, outcome, seconds)
 
-    def _keep(self, job: Job, model: Model, folder: Path, found: Done, seconds: float) -> None:
-        if self._custody.record_result(job, folder, found.outputs, self.routes.destinations_of(model)):
+    def _keep(self, job: Job, model: Model, folder: Path, outcome: Done, seconds: float) -> None:
+        if self._custody.record_result(job, folder, outcome.outputs, self.routes.destinations_of(model)):
             self._log.event("segmented", key=job.key, version=job.version, model=model.name, seconds=seconds)
             self._on_result()
         else:

@@ -105,14 +105,14 @@ def _segmented(opened: _Open, task: Task) -> Done:
     return Done(tuple(results), seconds, outcome.notes)
 
 
-def _only(found: Sequence[Series]) -> Series:
+def _only(groups: Sequence[Series]) -> Series:
     """The one series of the files; a damaged file among them is a reason of its own."""
-    for series in found:
+    for series in groups:
         if series.reason is not None:
             raise RefusedSeries(series.reason, series.detail, hint=series.hint)
-    if len(found) != 1:
-        raise RefusedSeries("mixed_series", f"{len(found)} series in one")
-    return found[0]
+    if len(groups) != 1:
+        raise RefusedSeries("mixed_series", f"{len(groups)} series in one")
+    return groups[0]
 
 
 def _sop_uid(path: Path) -> str:

@@ -74,7 +74,7 @@ class _Served:
 
 
 def _guarded(handler: Callable[[Mapping[str, Any]], dict[str, Any]], log: Log) -> Handler:
-    """A handler whose errors are logged here, and told by their codes: their texts may quote a data set."""
+    """A handler whose errors are logged here, and reported by their codes: their texts may quote a data set."""
 
     def handle(request: dict[str, Any], arrays: list[Array]) -> Reply:
         try:
