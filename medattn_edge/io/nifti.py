@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import numpy as np
 
 from medattn_edge.atomic import replacing
 from medattn_edge.errors import GeometryError, ScanError
-from medattn_edge.io.format import Format, check_calibrated, unreadable
+from medattn_edge.io.format import Format, Regions, check_calibrated, unreadable
 from medattn_edge.volume import Array, Volume
 
 _MM = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _RAS_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
 _IJK_DHW = np.eye(4)[[2, 1, 0, 3]]
+_COMMENT = 6  # the code of plain text among the extensions of a header
+_NAMES = "medattn-edge regions"  # the key of the names in a comment of the header
 
 
 def read(path: Path) -> Volume:
@@ -27,6 +30,21 @@ def read(path: Path) -> Volume:
         ScanError: for a series of volumes, for colour and for complex voxels.
         GeometryError: when neither sform nor qform is set, because the file then does not say which side is left.
     """
+    stored, affine, _ = _read(path, _check)
+    return Volume(stored.reshape((*stored.shape, 1)[:3]).T, affine)
+
+
+def read_regions(path: Path) -> Regions | None:
+    """The maps of a 4-D file (i, j, k, K); their names where it is one of ours."""
+    stored, affine, names = _read(path, lambda _, image: _check_meaning(path, image))
+    if stored.ndim != 4:
+        return None
+    named = len(names) == stored.shape[3]
+    return Volume(stored.T, affine), names if named else ("",) * stored.shape[3]
+
+
+def _read(path: Path, check: Callable[[Path, Any], None]) -> tuple[Array, Array, tuple[str, ...]]:
+    """The array (i, j, k, ...) in the machine's byte order, the affine to LPS mm, and the names of regions in it."""
     import nibabel
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
@@ -38,14 +56,14 @@ def read(path: Path) -> Volume:
         image: Any = nibabel.load(path, mmap=False)
         if type(image) not in (nibabel.Nifti1Image, nibabel.Nifti2Image):
             raise ImageFileError(f"nibabel takes it for {type(image).__name__}")
-        _check(path, image)
+        check(path, image)
         stored: Array = np.asarray(image.dataobj, dtype=np.float32 if _scales(image) else None)
         millimetres = _MM[image.header.get_xyzt_units()[0]]
+        names = _region_names(image)
     except (*failures, ValueError, KeyError, IndexError, TypeError, ArithmeticError) as error:
         raise unreadable(path, "NIfTI", error) from error
-    voxels = stored.reshape((*stored.shape, 1)[:3]).T
     affine = _RAS_LPS @ np.diag((millimetres, millimetres, millimetres, 1.0)) @ image.affine @ _IJK_DHW
-    return Volume(voxels.astype(voxels.dtype.newbyteorder("="), copy=False), affine)
+    return stored.astype(stored.dtype.newbyteorder("="), copy=False), affine, names
 
 
 def write_labels(path: Path, volume: Volume, names: Sequence[str]) -> None:
@@ -58,6 +76,25 @@ def write_maps(path: Path, volume: Volume, names: Sequence[str]) -> None:
     _write(path, volume)
 
 
+def write_regions(path: Path, volume: Volume, names: Sequence[str]) -> None:
+    """A 4-D uint8 file (i, j, k, K); the names are JSON in a comment of the header, which other readers skip."""
+    _write(path, volume, json.dumps({_NAMES: list(names)}))
+
+
+def _region_names(image: Any) -> tuple[str, ...]:
+    for extension in image.header.extensions:
+        if extension.get_code() == _COMMENT:
+            content = extension.get_content()
+            text = content if isinstance(content, str) else bytes(content).decode("utf-8", "replace")
+            try:
+                names = json.loads(text.rstrip("\0 "))[_NAMES]
+            except (ValueError, LookupError, TypeError):
+                continue  # somebody else's comment
+            if isinstance(names, list) and all(isinstance(name, str) for name in names):
+                return tuple(names)
+    return ()
+
+
 def _check(path: Path, image: Any) -> None:
     """Refuse what is not one real 3-D scan with a known orientation."""
     if len(image.shape) < 2 or any(size != 1 for size in image.shape[3:]):
@@ -67,6 +104,11 @@ def _check(path: Path, image: Any) -> None:
             hint="take one volume: python -c \"import nibabel; nibabel.load('in.nii.gz').slicer[..., 0]"
             ".to_filename('out.nii.gz')\"",
         )
+    _check_meaning(path, image)
+
+
+def _check_meaning(path: Path, image: Any) -> None:
+    """Refuse voxels that are no real numbers, and an unknown orientation."""
     if image.get_data_dtype().kind not in "biuf":
         raise ScanError(
             f"{path} has voxels of the type {image.header['datatype']} (colour or complex)",
@@ -86,8 +128,8 @@ def _scales(image: Any) -> bool:
     return (image.dataobj.slope, image.dataobj.inter) != (1, 0)
 
 
-def _write(path: Path, volume: Volume) -> None:
-    """(D, H, W) as (i, j, k), (C, D, H, W) as (i, j, k, C), without scaling, and the grid in sform."""
+def _write(path: Path, volume: Volume, comment: str = "") -> None:
+    """(D, H, W) as (i, j, k), (C, D, H, W) as (i, j, k, C), without scaling, the grid in sform, and a comment."""
     import nibabel
 
     check_calibrated(path, volume)
@@ -95,6 +137,8 @@ def _write(path: Path, volume: Volume) -> None:
     nifti: Any = nibabel.Nifti1Image
     image = nifti(volume.voxels.T, affine)
     image.header.set_xyzt_units("mm")
+    if comment:
+        image.header.extensions.append(nibabel.nifti1.Nifti1Extension(_COMMENT, comment.encode()))
     image.header.set_slope_inter(1, 0)
     image.set_sform(affine, 1)
     # A quaternion cannot hold shear; code 0 sends every reader to sform.
@@ -113,4 +157,14 @@ def _sheared(affine: Array) -> bool:
     return not np.allclose(unit.T @ unit, np.eye(3), rtol=0, atol=1e-4)
 
 
-FORMAT = Format("nifti", (".nii", ".nii.gz"), "nifti", ("nibabel",), read, write_labels, write_maps)
+FORMAT = Format(
+    "nifti",
+    (".nii", ".nii.gz"),
+    "nifti",
+    ("nibabel",),
+    read,
+    write_labels,
+    write_maps,
+    write_regions=write_regions,
+    read_regions=read_regions,
+)
