@@ -110,3 +110,18 @@ def test_a_candidate_that_sees_something_else_is_refused(fake: Make, spec_of: Ma
     candidates = {"a": fake(spec_of((8, 8)), function), "b": fake(spec_of((16, 8)), function)}
     with pytest.raises(UsageError, match="--patch 8x8"):
         side_by_side(fake(spec_of((8, 8)), function), candidates, volume)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"activation": "sigmoid"}, "activation is sigmoid; expected the reference's softmax"),
+        ({"orientation": "RAS"}, "orientation is RAS; expected the reference's LPS"),
+    ],
+)
+def test_sides_that_do_not_mean_the_same_are_not_compared(
+    fake: Make, spec_of: Make, network: Make, volume: Any, changes: dict[str, Any], message: str
+) -> None:
+    reference, candidate = (fake(spec_of((8, 8), **one), network(3)) for one in ({}, changes))
+    with pytest.raises(UsageError, match=message):
+        side_by_side(reference, {"other": candidate}, volume, SETTINGS)

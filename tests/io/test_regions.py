@@ -24,7 +24,7 @@ def regions(count: int = 3, affine: np.ndarray = OBLIQUE) -> Volume:
 
 
 def test_every_format_with_room_for_maps_has_room_for_regions() -> None:
-    assert SUFFIXES == [suffix for form in formats() if form.write_maps for suffix in form.suffixes]
+    assert [suffix for form in formats() if form.write_maps for suffix in form.suffixes] == SUFFIXES
 
 
 @pytest.mark.parametrize("count", [1, 3])

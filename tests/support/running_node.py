@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -46,8 +46,11 @@ def command(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 @cache
-def tiny_model(randomised: Callable[[Any], Any]) -> Path:
-    """A 2-D network of 32 x 32 windows, exported once for the whole session; about half of a real CT becomes organ."""
+def tiny_model(randomised: Callable[[Any], Any], **changes: Any) -> Path:
+    """A 2-D network of 32 x 32 windows, exported once for the whole session; about half of a real CT becomes organ.
+
+    changes: of its spec.
+    """
     import torch
 
     from medattn_edge.exporters import ExportSettings, export_fp32, random_patches
@@ -65,6 +68,7 @@ def tiny_model(randomised: Callable[[Any], Any]) -> Path:
         intensity=Intensity.window(-1000, 400),
         config={"dims": 2, "channels": [4, 8, 16]},
     )
+    spec = replace(spec, outputs=0, **changes)
     torch.manual_seed(4)
     network = randomised(build(spec))
     with torch.no_grad():
