@@ -20,6 +20,7 @@ from medattn_edge.evaluation.true_labels import TrueLabels
 from medattn_edge.gates import COMPARED
 from medattn_edge.host import hardware
 from medattn_edge.host.cores import usable_cores
+from medattn_edge.inference.cleanup import describe_after
 from medattn_edge.inference.segment import SegmentSettings
 from medattn_edge.io import Scan
 from medattn_edge.labels import Meaning
@@ -211,6 +212,7 @@ class _Graph:
             spec = self._spec()
             reference = stack.enter_context(open_session(self._reference, threads=self._threads, spec=spec))
             meaning = Meaning.of(reference.spec)
+            self._notes += [note for note in describe_after(reference.spec) if note not in self._notes]
             for index, scan in enumerate(scans):
                 volume, name = scan.read(), scan.path.name
                 seen = side_by_side(

@@ -11,6 +11,8 @@ from medattn_edge.agreement import Agreement, LogitsDistance, of_labels
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import BackendError, UsageError
 from medattn_edge.inference.batch import batch_for
+from medattn_edge.inference.cleanup import check_cleanup, check_scan, clean
+from medattn_edge.inference.mirrored import mirrored
 from medattn_edge.inference.preprocess import Prepared, prepare
 from medattn_edge.inference.restore import restore
 from medattn_edge.inference.segment import STANDARD, SegmentSettings
@@ -46,7 +48,8 @@ def side_by_side(
 ) -> SideBySide:
     """The agreement of every candidate with the reference, which is run once for all of them.
 
-    The logits are those on the scan's own grid, from which the labels are taken. Logits of a candidate that are not
+    The logits are those on the scan's own grid, from which the labels are taken; mirroring and cleanup are the spec's,
+    as when a scan is segmented. Logits of a candidate that are not
     finite make Agreement.finite False. A candidate that raises BackendError is left out from there and the others go
     on. Memory: a slab of logits and a label map for each.
 
@@ -60,10 +63,12 @@ def side_by_side(
 
     Raises:
         UsageError: when the specs differ in what they see (patch, spacing, intensity, ...) or in their labels.
-        ScanError, BackendError: as `segment` does, for the reference.
+        ScanError, MissingDependency, BackendError: as `segment` does, for the reference.
     """
     for candidate in candidates.values():
         _check_alike(reference.spec, candidate.spec)
+    check_cleanup(reference.spec)
+    check_scan(volume, reference.spec)
     prepared = prepare(volume, reference.spec)
     count = _Count(1 + len(candidates), progress)
     expected = _Side(reference, prepared, settings, count)
@@ -84,6 +89,8 @@ def side_by_side(
             sides[name].take(answer)
     meaning = Meaning.of(reference.spec)
     done = {name: side for name, side in sides.items() if name not in failed}
+    for side in (expected, *done.values()):
+        clean(side.labels, reference.spec, prepared.lps.voxel_ml)
     return SideBySide(
         meaning,
         prepared.on_scan(expected.labels),
@@ -99,6 +106,7 @@ class _Side:
     """One session on its way through the scan, and its labels so far on the scan's LPS grid."""
 
     def __init__(self, session: Session, prepared: Prepared, settings: SegmentSettings, count: _Count) -> None:
+        session = mirrored(session)
         self.distance, self._meaning = LogitsDistance(), Meaning.of(session.spec)
         self.labels: Array = np.zeros(prepared.lps.shape, self._meaning.label_type)
         self._view = prepared.in_network_order(self.labels)
@@ -136,7 +144,10 @@ class _Count:
 
 
 # What decides the labels of a scan beside the network.
-_ALIKE = (*("in_channels", "labels", "outputs", "activation", "patch", "spacing", "orientation", "intensity", "axes"),)
+_ALIKE = (
+    *("in_channels", "labels", "outputs", "activation", "patch", "spacing", "orientation", "intensity", "axes"),
+    *("mirror", "cleanup"),
+)
 
 
 def _check_alike(reference: ModelSpec, candidate: ModelSpec) -> None:

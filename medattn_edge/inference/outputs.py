@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from medattn_edge.atomic import check_folder
 from medattn_edge.errors import MissingDependency, UsageError
+from medattn_edge.inference.cleanup import describe_after
 from medattn_edge.inference.dicom_results import SegKind, write_key_slices, write_segmentation
 from medattn_edge.inference.segment import Segmentation
 from medattn_edge.io import Scan, check_regions, format_of, write_labels, write_maps, write_regions
@@ -159,7 +160,7 @@ class Outputs:
         Raises:
             UsageError, ScanError, GeometryError, OutputError, MissingDependency: as the writers of the formats do.
         """
-        written, notes = {"labels": self.labels}, list[str]()
+        written, notes = {"labels": self.labels}, describe_after(spec)
         regions = self.regions_as(spec)
         labels, names = _to_write(segmentation, spec, regions)
         if regions is not None:

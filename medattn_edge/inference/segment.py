@@ -18,7 +18,9 @@ from medattn_edge.backends.session import Session
 from medattn_edge.errors import BackendError, OutputError, UsageError
 from medattn_edge.inference.batch import Batch, batch_for
 from medattn_edge.inference.body import windows_of_air
+from medattn_edge.inference.cleanup import check_cleanup, check_scan, clean
 from medattn_edge.inference.handover import consume_in_thread, prefetch
+from medattn_edge.inference.mirrored import mirrored
 from medattn_edge.inference.preprocess import Prepared, prepare
 from medattn_edge.inference.resample import Floats
 from medattn_edge.inference.restore import labelled, restore
@@ -97,10 +99,10 @@ class Segmentation:
     """What a network saw in a scan, on the scan's own grid and orientation.
 
     Attributes:
-        labels: (D, H, W), of the smallest unsigned type that holds a voxel.
+        labels: (D, H, W), of the smallest unsigned type that holds a voxel; cleaned as the spec says.
         meaning: of their values: an index into the names, 0 the background, or a bit for each region.
         windows: how the scan was covered.
-        probabilities: float32 (len(names), D, H, W), None unless they were asked for.
+        probabilities: float32 (len(names), D, H, W), as the network gave them, None unless they were asked for.
         attention: float32 (A, D, H, W), in the order of attention_names, None unless it was asked for.
         attention_names: of the attention maps.
     """
@@ -146,8 +148,12 @@ def segment(
         UsageError: for settings that the session cannot follow.
         BackendError: when the runtime fails or answers with logits that are not finite.
         OutputError: without scratch space.
+        MissingDependency: without scipy, where the spec has a cleanup.
     """
     settings.check()
+    check_cleanup(session.spec)
+    check_scan(volume, session.spec)
+    session = mirrored(session)
     prepared = prepare(volume, session.spec)
     segmentation = _segmented(session, prepared, settings, progress)
     if not settings.check_skipped:
@@ -193,6 +199,7 @@ def _segmented(
     else:
         with closing(windows.answers(windows.batches())) as answers:
             take(answers)
+    clean(labels, session.spec, prepared.lps.voxel_ml)
     return Segmentation(
         prepared.on_scan(labels),
         meaning,

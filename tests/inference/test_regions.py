@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medattn_edge.errors import ScanError, UsageError
+from medattn_edge.errors import MissingDependency, ScanError, UsageError
 from medattn_edge.inference import Outputs, SegmentSettings, prepare, segment, segment_to
 from medattn_edge.inference.dicom_results import label_settings
 from medattn_edge.inference.resample import resample
@@ -152,6 +152,22 @@ def test_what_is_done_after_the_network_is_another_object_in_dicom() -> None:
     known = [label_settings(0.5, False, "x", spec, Outputs(Path("seg.dcm")).regions_as(spec)) for spec in specs]
     assert all(first != second for first, second in itertools.combinations(known, 2))
     assert label_settings(0.5, False, "x", specs[-1]) == {"backend": "x", "overlap": "0.5", "skip_air": False}
+
+
+def test_mirroring_and_cleanup_are_told(fake: Make, network: Make, path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("scipy", reason="the extra cleanup is not installed")
+    spec = sigmoid(mirror="HW", cleanup=(Cleanup("largest", "*"), Cleanup("drop-below", "core", 0.5)))
+    notes = segment_to(fake(spec, network(3)), path, tmp_path / "out.npz").notes
+    assert any("mirrored along H, W: every window is run 4 times" in note for note in notes)
+    assert any("largest:*, drop-below:core:0.5" in note for note in notes)
+
+
+def test_a_host_without_scipy_says_so_before_the_work(
+    fake: Make, network: Make, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medattn_edge.inference.cleanup.find_spec", lambda name: None)
+    with pytest.raises(MissingDependency, match=r"'medattn-edge\[cleanup\]'"):
+        segment_to(fake(sigmoid(cleanup=(Cleanup("largest", "*"),)), network(3)), path, tmp_path / "out.npz")
 
 
 def truth_of(tmp_path: Path, name: str = "truth.npz", names: tuple[str, ...] = NAMES) -> tuple[Any, Path]:

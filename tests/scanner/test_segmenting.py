@@ -16,12 +16,13 @@ pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
 from PIL import Image  # noqa: E402
 
-from medattn_edge.errors import MedattnError, OutputError, UsageError  # noqa: E402
+from medattn_edge.errors import MedattnError, MissingDependency, OutputError, UsageError  # noqa: E402
 from medattn_edge.io import read_regions  # noqa: E402
 from medattn_edge.io.dicom.volume import find_series, read_series  # noqa: E402
 from medattn_edge.scanner.config.sections import Model  # noqa: E402
 from medattn_edge.scanner.work.segmenting import Segmenter  # noqa: E402
 from medattn_edge.scanner.work.tasks import Done, Refused, Task  # noqa: E402
+from medattn_edge.spec import Cleanup  # noqa: E402
 from tests.support.dicom_phantoms import real_ct, write_series  # noqa: E402
 from tests.support.running_node import COMMAND, tiny_model  # noqa: E402
 
@@ -203,11 +204,14 @@ def test_a_model_that_does_not_open_leaves_none_open(artifact, tmp_path):
 
 @pytest.fixture(scope="module")
 def sigmoid_artifact(randomised: Any) -> Path:
+    pytest.importorskip("scipy", reason="the extra cleanup is not installed")
     return tiny_model(
         randomised,
         labels=("body", "bone"),
         activation="sigmoid",
         region_order=("body", "bone"),
+        cleanup=(Cleanup("largest", "body"),),
+        mirror="W",
         orientation="RAS",
     )
 
@@ -217,6 +221,8 @@ def test_regions_that_overlap_are_segments_as_infer_writes_them(sigmoid_artifact
     with Segmenter([plain, replace(plain, name="pictures", kind="labelmap", key_slices=1)]) as opened:
         assert set(opened.canaries(tmp_path)) == {"plain", "pictures"}
         found = done(opened, "plain", files, tmp_path / "plain")
+        assert any("mirrored along W" in note for note in found.notes)
+        assert any("largest:body" in note for note in found.notes)
         assert any("may overlap: one map for each" in note for note in found.notes)
         done(opened, "pictures", files, tmp_path / "pictures")
     (tmp_path / "infer").mkdir()
@@ -244,3 +250,9 @@ def test_a_model_whose_regions_a_labelmap_cannot_hold_is_refused_when_it_is_open
     unordered = tiny_model(randomised, labels=("body", "bone"), activation="sigmoid")
     with pytest.raises(UsageError, match=r"may overlap(.|\n)*--seg-kind binary"):
         Segmenter([Model("plain", unordered, threads=1, kind="labelmap")])
+
+
+def test_a_model_whose_cleanup_this_host_cannot_do_is_refused_when_it_is_opened(sigmoid_artifact, monkeypatch):
+    monkeypatch.setattr("medattn_edge.inference.cleanup.find_spec", lambda name: None)
+    with pytest.raises(MissingDependency, match="cleanup"):
+        Segmenter([Model("plain", sigmoid_artifact, threads=1)])

@@ -14,6 +14,7 @@ from medattn_edge.backends.session import Session
 from medattn_edge.errors import InputError
 from medattn_edge.host.cores import usable_cores
 from medattn_edge.inference import OpenArtifact, Outputs, SegmentSettings, segment_to
+from medattn_edge.inference.cleanup import check_cleanup
 from medattn_edge.inference.dicom_results import algorithm_of, label_settings
 from medattn_edge.io.dicom.seg import Algorithm
 from medattn_edge.io.dicom.volume import RefusedSeries, Series, series_of
@@ -49,6 +50,7 @@ class Segmenter:
                 )
                 outputs = _outputs(model, Path())
                 outputs.check_spec(session.spec)
+                check_cleanup(session.spec)
                 settings = label_settings(
                     model.overlap,
                     model.skip_air,
