@@ -180,7 +180,7 @@ class Outputs:
         else:
             write_labels(self.labels, labels, names)
         if self.probabilities is not None and segmentation.probabilities is not None:
-            write_maps(self.probabilities, segmentation.probabilities, segmentation.names)
+            write_maps(self.probabilities, segmentation.probabilities, segmentation.meaning.names)
             written["probabilities"] = self.probabilities
         if self.attention is not None and segmentation.attention is not None:
             write_maps(self.attention, segmentation.attention, segmentation.attention_names)
@@ -193,8 +193,8 @@ class Outputs:
 
 def shown_labels(segmentation: Segmentation) -> tuple[Volume, tuple[str, ...]]:
     """What pictures show: labels (D, H, W) and a name per value, or a map (K, D, H, W) and a name for each region."""
-    labels, meaning = segmentation.labels, segmentation.meaning
-    return (labels.with_voxels(meaning.maps(labels.voxels)) if meaning.overlapping else labels), meaning.names
+    meaning = segmentation.meaning
+    return (segmentation.regions if meaning.overlapping else segmentation.labels), meaning.names
 
 
 def _to_write(segmentation: Segmentation, spec: ModelSpec, regions: RegionsAs | None) -> tuple[Volume, tuple[str, ...]]:

@@ -116,8 +116,23 @@ class Segmentation:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the labels, the background first; or of the regions."""
+        """names[value] of the labels, the background first, as `write_labels` takes them.
+
+        Raises:
+            UsageError: for regions that may overlap, whose voxels are bits and no label values.
+        """
+        if self.meaning.overlapping:
+            raise UsageError(
+                f"a label map of the regions {', '.join(self.meaning.names)}, which may overlap",
+                expected="a map for each of them",
+                hint="write_regions(path, segmentation.regions, segmentation.meaning.names)",
+            )
         return self.meaning.names
+
+    @property
+    def regions(self) -> Volume:
+        """A map (structures, D, H, W) of 0 and 1 for every label but the background, or for every region."""
+        return self.labels.with_voxels(self.meaning.maps(self.labels.voxels))
 
     @property
     def voxel_counts(self) -> dict[str, int]:

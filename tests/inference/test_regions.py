@@ -74,6 +74,16 @@ def test_windows_of_air_are_in_no_region_and_what_they_cost_is_told_per_region(f
     assert min(found.windows.agreement["dice"].values()) < 1
 
 
+def test_regions_cannot_be_taken_for_label_values(fake: Make, network: Make, tmp_path: Path) -> None:
+    found = segment(fake(sigmoid(), network(3)), make_volume(VOXELS))
+    with pytest.raises(UsageError, match=r"may overlap(.|\n)*write_regions\(path, segmentation.regions"):
+        write_labels(tmp_path / "out.npz", found.labels, found.names)
+    write_regions(tmp_path / "out.npz", found.regions, found.meaning.names)
+    written = read_regions(tmp_path / "out.npz")
+    assert written is not None
+    np.testing.assert_array_equal(written[0].voxels[1], found.labels.voxels >> 1 & 1)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     write_maps(tmp_path / "scan.nrrd", make_volume(VOXELS[None]), ["ct"])
