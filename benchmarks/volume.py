@@ -168,8 +168,9 @@ def dice(first: Path, second: Path, names: tuple[str, ...]) -> dict[str, float]:
     """Of two files of labels."""
     from medattn_edge.agreement import dice_per_label
     from medattn_edge.io import read_labels
+    from medattn_edge.labels import Meaning
 
-    return dice_per_label(read_labels(first).voxels, read_labels(second).voxels, names)
+    return dice_per_label(read_labels(first).voxels, read_labels(second).voxels, Meaning(tuple(names)))
 
 
 def grid(path: Path) -> dict[str, Any]:

@@ -68,6 +68,12 @@ def command(  # noqa: PLR0913
     key_slices: Annotated[
         int, Option("--key-slices", min=0, help="Beside -o seg.dcm, as many slices with outlines: key_1.dcm, ...")
     ] = 0,
+    regions: Annotated[
+        Literal["maps", "label-map"] | None,
+        Option(
+            "--regions", help="Of a sigmoid network: one map each, or one label map in its order, where it has one."
+        ),
+    ] = None,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Segment a scan; print the volume of every label in ml."""
@@ -78,7 +84,7 @@ def command(  # noqa: PLR0913
     settings = SegmentSettings(
         overlap, _windows(batch), scratch=scratch, skip_air=skip_air, check_skipped=check_skipped
     )
-    outputs = Outputs(output, probabilities, attention, overlay, key_slices, seg_kind)
+    outputs = Outputs(output, probabilities, attention, overlay, key_slices, seg_kind, regions=regions)
     opening = Opening(backend, device, threads, provider or "", cache)
     with console.timed("inference"), console.progress("segmenting") as progress:
         outcome = segment_to(
@@ -93,7 +99,7 @@ def command(  # noqa: PLR0913
     if json:
         console.print_json(document)
     else:
-        _tell(outcome.segmentation.names[1:], document, skip_air)
+        _tell(outcome.segmentation.meaning.structures, document, skip_air)
 
 
 def _windows(batch: str) -> int | Literal["auto"] | None:

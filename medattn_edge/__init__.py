@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from medattn_edge.inference.samples import sample_patches
     from medattn_edge.inference.segment import segment
     from medattn_edge.inference.workflow import segment_to
-    from medattn_edge.io import read_labels, read_volume, write_labels, write_maps
+    from medattn_edge.io import read_labels, read_regions, read_volume, write_labels, write_maps, write_regions
     from medattn_edge.models.checkpoint import load as load_checkpoint
     from medattn_edge.precision import CalibrationSettings, calibrate
     from medattn_edge.precision.export import export
@@ -45,6 +45,7 @@ _HOME = {
     "load_checkpoint": ("models.checkpoint", "load"),
     "open_session": ("backends", "open_session"),
     "read_labels": ("io", "read_labels"),
+    "read_regions": ("io", "read_regions"),
     "read_volume": ("io", "read_volume"),
     "rewrite": ("rewrites", "rewrite"),
     "sample_patches": ("inference", "sample_patches"),
@@ -52,6 +53,7 @@ _HOME = {
     "segment_to": ("inference", "segment_to"),
     "write_labels": ("io", "write_labels"),
     "write_maps": ("io", "write_maps"),
+    "write_regions": ("io", "write_regions"),
 }
 
 __all__ = [  # noqa: RUF022 - the order of the work
@@ -70,7 +72,9 @@ __all__ = [  # noqa: RUF022 - the order of the work
     "compare",
     "write_labels",
     "write_maps",
+    "write_regions",
     "read_labels",
+    "read_regions",
     "ModelSpec",
     "Volume",
     "MedattnError",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medattn_edge.errors import ShapeError
+from medattn_edge.labels import Meaning
 
 Array = npt.NDArray[Any]
 IDENTICAL_DB = 300.0  # what SQNR says of identical logits: finite, so that scripts can compare it
@@ -23,12 +24,13 @@ class Agreement:
     Attributes:
         max_abs: largest difference of two logits.
         sqnr_db: 10 log10 of the logits' energy over their difference's, IDENTICAL_DB when there is none.
-        label_match: fraction of voxels with the same label.
-        dice: per label of either, 2|A & B| / (|A| + |B|).
-        volume_change_percent: per label of the reference.
-        boundary_flips: voxels whose label differs and that touch (6 neighbours) another label in the reference; the
-            other flips are inside an organ and worse.
-        flips: voxels whose label differs.
+        label_match: fraction of voxels with the same label, or in the same regions.
+        dice: per label or region of either, 2|A & B| / (|A| + |B|).
+        volume_change_percent: per label or region of the reference.
+        boundary_flips: voxels whose label differs and that touch (6 neighbours) another label in the reference, or, of
+            overlapping regions, that lie at the boundary of every region that differs; the other flips are inside an
+            organ and worse.
+        flips: voxels whose label differs, or any of whose regions does.
         finite: False when the candidate has a logit that is not a number or infinite.
     """
 
@@ -145,13 +147,13 @@ class LogitsDistance:
         return min(IDENTICAL_DB, 10.0 * (math.log10(max(self.signal, 1e-300)) - math.log10(self.noise)))
 
 
-def of_labels(reference: Array, candidate: Array, names: Sequence[str], distance: LogitsDistance) -> Agreement:
-    """The agreement of two label maps (D, H, W) whose logits' distance is known.
+def of_labels(reference: Array, candidate: Array, meaning: Meaning, distance: LogitsDistance) -> Agreement:
+    """The agreement of two arrays of labels (D, H, W) whose logits' distance is known.
 
     Args:
         reference: the labels that count as right.
         candidate: the labels that are judged.
-        names: one per label value, the background (left out of Dice and volume) first.
+        meaning: of their values.
         distance: of the logits of all voxels.
 
     Raises:
@@ -163,29 +165,27 @@ def of_labels(reference: Array, candidate: Array, names: Sequence[str], distance
             expected=f"the reference's {reference.shape}",
             hint="compare on one scan",
         )
-    flipped = reference != candidate
-    flips = int(flipped.sum())
-    change = {}
-    for value, name in enumerate(names[1:], start=1):
-        before, after = int((reference == value).sum()), int((candidate == value).sum())
+    flips = int(np.count_nonzero(reference != candidate))
+    change, counts = {}, meaning.counts(candidate)
+    for name, before in meaning.counts(reference).items():
+        after = counts[name]
         change[name] = 100.0 * (after - before) / before if before else (0.0 if after == 0 else math.inf)
     return Agreement(
         max_abs=distance.max_abs,
         sqnr_db=distance.sqnr_db,
         label_match=1.0 - flips / reference.size,
-        dice=dice_per_label(reference, candidate, names),
+        dice=dice_per_label(reference, candidate, meaning),
         volume_change_percent=change,
-        boundary_flips=int((flipped & boundary(reference)).sum()) if flips else 0,
+        boundary_flips=_boundary_flips(reference, candidate, meaning) if flips else 0,
         flips=flips,
         finite=distance.finite,
     )
 
 
-def dice_per_label(first: Array, second: Array, names: Sequence[str]) -> dict[str, float]:
-    """Dice of every label but the background that is in either map; a label in neither counts as 1."""
+def dice_per_label(first: Array, second: Array, meaning: Meaning) -> dict[str, float]:
+    """Dice of every label but the background, or of every region; one that is in neither array counts as 1."""
     scores = {}
-    for value, name in enumerate(names[1:], start=1):
-        a, b = first == value, second == value
+    for (name, a), (_, b) in zip(meaning.masks(first), meaning.masks(second), strict=True):
         total = int(a.sum()) + int(b.sum())
         scores[name] = 2.0 * int((a & b).sum()) / total if total else 1.0
     return scores
@@ -197,6 +197,15 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _boundary_flips(reference: Array, candidate: Array, meaning: Meaning) -> int:
+    if not meaning.overlapping:
+        return int(((reference != candidate) & boundary(reference)).sum())
+    # Bit by bit at once: which regions differ, and which of them have no boundary at the voxel.
+    flipped = reference ^ candidate
+    inside = flipped & ~_boundary_bits(reference)
+    return int(((flipped != 0) & (inside == 0)).sum())
+
+
 def boundary(labels: Array) -> npt.NDArray[np.bool_]:
     """Voxels that differ from one of their neighbours along an axis."""
     edge = np.zeros(labels.shape, dtype=bool)
@@ -204,6 +213,17 @@ def boundary(labels: Array) -> npt.NDArray[np.bool_]:
         ahead = np.moveaxis(labels, axis, 0)
         view = np.moveaxis(edge, axis, 0)
         step = ahead[1:] != ahead[:-1]
+        view[1:] |= step
+        view[:-1] |= step
+    return edge
+
+
+def _boundary_bits(regions: Array) -> Array:
+    """Per voxel the bits that differ from one of its neighbours along an axis."""
+    edge = np.zeros_like(regions)
+    for axis in range(regions.ndim):
+        ahead, view = np.moveaxis(regions, axis, 0), np.moveaxis(edge, axis, 0)
+        step = ahead[1:] ^ ahead[:-1]
         view[1:] |= step
         view[:-1] |= step
     return edge

@@ -18,8 +18,9 @@ from medattn_edge.agreement import (
     of_labels,
 )
 from medattn_edge.errors import ShapeError
+from medattn_edge.labels import Meaning
 
-NAMES = ("background", "kidney", "tumour")
+MEANING = Meaning(("background", "kidney", "tumour"))
 
 
 def distance(reference: object, candidate: object) -> LogitsDistance:
@@ -72,7 +73,7 @@ def test_logits_that_are_not_finite_fail_every_gate(reference: object, candidate
     assert found.sqnr_db == -math.inf
     assert found.max_abs == math.inf
     same = np.zeros((1, 2, 2), np.uint8)
-    agreement = of_labels(same, same, NAMES, found)
+    agreement = of_labels(same, same, MEANING, found)
     assert Thresholds().failures(agreement) == ["the candidate's logits are not finite"]
     assert len(Thresholds(min_sqnr_db=20, max_abs=1).failures(agreement)) == 3
 
@@ -81,13 +82,13 @@ def test_logits_and_labels_of_other_shapes_are_refused() -> None:
     with pytest.raises(ShapeError, match="one checkpoint"):
         distance([1.0], [1.0, 2.0])
     with pytest.raises(ShapeError, match="one scan"):
-        of_labels(np.zeros((1, 2, 2)), np.zeros((1, 2, 3)), NAMES, LogitsDistance())
+        of_labels(np.zeros((1, 2, 2)), np.zeros((1, 2, 3)), MEANING, LogitsDistance())
 
 
 def test_dice_is_twice_the_overlap_over_the_sum() -> None:
     first, second = np.array([0, 1, 1, 1, 2]), np.array([1, 1, 1, 0, 0])
-    assert dice_per_label(first, second, NAMES) == {"kidney": pytest.approx(4 / 6), "tumour": 0.0}
-    assert dice_per_label(first * 0, first * 0, NAMES) == {"kidney": 1.0, "tumour": 1.0}
+    assert dice_per_label(first, second, MEANING) == {"kidney": pytest.approx(4 / 6), "tumour": 0.0}
+    assert dice_per_label(first * 0, first * 0, MEANING) == {"kidney": 1.0, "tumour": 1.0}
 
 
 def test_flips_at_a_boundary_are_told_from_those_inside() -> None:
@@ -97,7 +98,7 @@ def test_flips_at_a_boundary_are_told_from_those_inside() -> None:
     candidate[0, 1, 3] = 0  # on the organ's edge
     candidate[0, 0, 3] = 1  # just outside
     candidate[0, 3, 3] = 2  # a hole in the middle
-    found = of_labels(reference, candidate, NAMES, LogitsDistance())
+    found = of_labels(reference, candidate, MEANING, LogitsDistance())
     assert (found.flips, found.boundary_flips) == (3, 2)
     assert found.label_match == pytest.approx(46 / 49)
     assert found.volume_change_percent == {"kidney": pytest.approx(-4.0), "tumour": math.inf}

@@ -11,7 +11,7 @@ import numpy as np
 from medattn_edge.agreement import Agreement, LogitsDistance, Thresholds, of_labels
 from medattn_edge.backends.session import Patches, Session
 from medattn_edge.errors import AgreementError, UsageError
-from medattn_edge.labels import labels_of
+from medattn_edge.labels import Meaning
 
 TOGETHER = 2  # patches of one run where the batch is free: enough to see that they do not mix, in little memory
 
@@ -33,14 +33,15 @@ class CachedReference(Session):
 def on_patches(reference: Session, candidate: Session, patches: Patches) -> Agreement:
     """The agreement of two sessions on patches float32 (n, C, *patch), whatever their batches."""
     distance, expected_labels, found_labels = LogitsDistance(), [], []
+    meaning = Meaning.of(reference.spec)
     step = candidate.batch or reference.batch or TOGETHER
     for start in range(0, len(patches), step):
         part = patches[start : start + step]
         expected, found = reference.run_any(part), candidate.run_any(part)
         distance.add(expected, found)
-        expected_labels += [labels_of(one) for one in expected]
-        found_labels += [labels_of(one) for one in found]
-    return of_labels(np.stack(expected_labels), np.stack(found_labels), reference.spec.labels, distance)
+        expected_labels += [meaning.labels_of(one) for one in expected]
+        found_labels += [meaning.labels_of(one) for one in found]
+    return of_labels(np.stack(expected_labels), np.stack(found_labels), meaning, distance)
 
 
 def check(

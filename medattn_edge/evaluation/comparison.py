@@ -20,8 +20,10 @@ from medattn_edge.evaluation.true_labels import TrueLabels
 from medattn_edge.gates import COMPARED
 from medattn_edge.host import hardware
 from medattn_edge.host.cores import usable_cores
+from medattn_edge.inference.cleanup import describe_after
 from medattn_edge.inference.segment import SegmentSettings
 from medattn_edge.io import Scan
+from medattn_edge.labels import Meaning
 from medattn_edge.spec import ModelSpec
 from medattn_edge.volume import Volume
 
@@ -209,7 +211,8 @@ class _Graph:
                 return
             spec = self._spec()
             reference = stack.enter_context(open_session(self._reference, threads=self._threads, spec=spec))
-            names = reference.spec.labels
+            meaning = Meaning.of(reference.spec)
+            self._notes += [note for note in describe_after(reference.spec) if note not in self._notes]
             for index, scan in enumerate(scans):
                 volume, name = scan.read(), scan.path.name
                 seen = side_by_side(
@@ -222,7 +225,7 @@ class _Graph:
                 for failed, error in seen.failed.items():
                     next(one for one in self.runs if one.name == failed).failure = f"{error.found}, on {name}"
                     sessions.pop(failed).close()
-                true_labels = truth.read(index, volume, names)
+                true_labels = truth.read(index, volume, meaning)
                 self._keep(seen, scan, truth, true_labels, thresholds)
                 if not sessions:
                     return
@@ -230,11 +233,10 @@ class _Graph:
     def _keep(
         self, seen: SideBySide, scan: Scan, truth: TrueLabels, true_labels: Volume | None, thresholds: Thresholds
     ) -> None:
-        names = seen.names
         for one in self.runs:
             if one.name in seen.agreed:
                 agreement, labels = seen.agreed[one.name]
-                true_dice, lost = truth.judge(true_labels, seen.labels, labels, names)
+                true_dice, lost = truth.judge(true_labels, seen.labels, labels, seen.meaning)
                 one.add(scan.path, agreement, dict(true_dice), thresholds.failures(agreement) + lost)
 
     def _opened(self, stack: ExitStack) -> dict[str, IsolatedSession]:

@@ -11,12 +11,14 @@ from medattn_edge.agreement import Agreement, LogitsDistance, of_labels
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import BackendError, UsageError
 from medattn_edge.inference.batch import batch_for
+from medattn_edge.inference.cleanup import check_cleanup, check_scan, clean
+from medattn_edge.inference.mirrored import mirrored
 from medattn_edge.inference.preprocess import Prepared, prepare
 from medattn_edge.inference.restore import restore
 from medattn_edge.inference.segment import STANDARD, SegmentSettings
 from medattn_edge.inference.sliding_window import Progress, Slab, slabs
-from medattn_edge.labels import label_type, labels_of
-from medattn_edge.spec import ModelSpec
+from medattn_edge.labels import Meaning
+from medattn_edge.spec import Cleanup, ModelSpec
 from medattn_edge.volume import Array, Volume
 
 
@@ -25,13 +27,13 @@ class SideBySide:
     """What was seen on one scan.
 
     Attributes:
-        names: of the labels, the background first.
+        meaning: of the labels.
         labels: the reference's (D, H, W).
         agreed: name -> agreement and labels of every candidate that reached the end.
         failed: name -> error of every one whose runtime failed on the way.
     """
 
-    names: tuple[str, ...]
+    meaning: Meaning
     labels: Volume
     agreed: Mapping[str, tuple[Agreement, Volume]]
     failed: Mapping[str, BackendError]
@@ -46,7 +48,8 @@ def side_by_side(
 ) -> SideBySide:
     """The agreement of every candidate with the reference, which is run once for all of them.
 
-    The logits are those on the scan's own grid, from which the labels are taken. Logits of a candidate that are not
+    The logits are those on the scan's own grid, from which the labels are taken; mirroring and cleanup are the spec's,
+    as when a scan is segmented. Logits of a candidate that are not
     finite make Agreement.finite False. A candidate that raises BackendError is left out from there and the others go
     on. Memory: a slab of logits and a label map for each.
 
@@ -60,10 +63,12 @@ def side_by_side(
 
     Raises:
         UsageError: when the specs differ in what they see (patch, spacing, intensity, ...) or in their labels.
-        ScanError, BackendError: as `segment` does, for the reference.
+        ScanError, MissingDependency, BackendError: as `segment` does, for the reference.
     """
     for candidate in candidates.values():
         _check_alike(reference.spec, candidate.spec)
+    check_cleanup(reference.spec)
+    check_scan(volume, reference.spec)
     prepared = prepare(volume, reference.spec)
     count = _Count(1 + len(candidates), progress)
     expected = _Side(reference, prepared, settings, count)
@@ -82,13 +87,15 @@ def side_by_side(
             for row in range(slab.logits.shape[1]):  # one at a time: the distance works in double precision
                 sides[name].distance.add(slab.logits[:, row], answer.logits[:, row])
             sides[name].take(answer)
-    names = reference.spec.labels
+    meaning = Meaning.of(reference.spec)
     done = {name: side for name, side in sides.items() if name not in failed}
+    for side in (expected, *done.values()):
+        clean(side.labels, reference.spec, prepared.lps.voxel_ml)
     return SideBySide(
-        names,
+        meaning,
         prepared.on_scan(expected.labels),
         {
-            name: (of_labels(expected.labels, side.labels, names, side.distance), prepared.on_scan(side.labels))
+            name: (of_labels(expected.labels, side.labels, meaning, side.distance), prepared.on_scan(side.labels))
             for name, side in done.items()
         },
         failed,
@@ -99,8 +106,9 @@ class _Side:
     """One session on its way through the scan, and its labels so far on the scan's LPS grid."""
 
     def __init__(self, session: Session, prepared: Prepared, settings: SegmentSettings, count: _Count) -> None:
-        self.distance = LogitsDistance()
-        self.labels: Array = np.zeros(prepared.lps.shape, label_type(len(session.spec.labels)))
+        session = mirrored(session)
+        self.distance, self._meaning = LogitsDistance(), Meaning.of(session.spec)
+        self.labels: Array = np.zeros(prepared.lps.shape, self._meaning.label_type)
         self._view = prepared.in_network_order(self.labels)
         report = count.of(self)
         batch = batch_for(session, prepared.image, settings.overlap, settings.batch)
@@ -109,7 +117,7 @@ class _Side:
 
     def take(self, slab: Slab) -> None:
         """Keep the labels of a slab."""
-        self._view[slab.start : slab.start + slab.logits.shape[1]] = labels_of(slab.logits)
+        self._view[slab.start : slab.start + slab.logits.shape[1]] = self._meaning.labels_of(slab.logits)
 
 
 class _Count:
@@ -135,13 +143,27 @@ class _Count:
         self.of(side)(self._total, self._total)
 
 
+# What decides the labels of a scan beside the network.
+_ALIKE = (
+    *("in_channels", "labels", "outputs", "activation", "patch", "spacing", "orientation", "intensity", "axes"),
+    *("mirror", "cleanup"),
+)
+
+
 def _check_alike(reference: ModelSpec, candidate: ModelSpec) -> None:
     patch = "x".join(map(str, reference.patch))
-    for name in ("in_channels", "labels", "outputs", "patch", "spacing", "intensity", "axes"):
+    for name in _ALIKE:
         expected, found = getattr(reference, name), getattr(candidate, name)
         if expected != found:
             raise UsageError(
-                f"the candidate's {name} is {found}",
-                expected=f"the reference's {expected}",
+                f"the candidate's {name} is {_shown(found)}",
+                expected=f"the reference's {_shown(expected)}",
                 hint=f"--patch {patch}" if name == "patch" else "compare two artifacts of one checkpoint",
             )
+
+
+def _shown(value: object) -> str:
+    """Steps of a cleanup as they are given; what is empty by name."""
+    if isinstance(value, tuple) and value and isinstance(value[0], Cleanup):
+        return ", ".join(map(str, value))
+    return "none" if value in ((), "") else str(value)

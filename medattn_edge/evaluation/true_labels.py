@@ -10,6 +10,7 @@ from typing import Any
 from medattn_edge.agreement import dice_per_label
 from medattn_edge.errors import UsageError
 from medattn_edge.inference.truth import LabelValues, read_true_labels
+from medattn_edge.labels import Meaning
 from medattn_edge.volume import Volume
 
 
@@ -40,12 +41,12 @@ class TrueLabels:
                 "--min-dice-ratio without --labels", expected="true labels to compare with", hint="--labels FILE"
             )
 
-    def read(self, index: int, volume: Volume, names: Sequence[str]) -> Volume | None:
+    def read(self, index: int, volume: Volume, meaning: Meaning) -> Volume | None:
         """The true labels of a scan on its own grid, None without any; raises as `read_true_labels` does."""
-        return read_true_labels(self.files[index], volume, names, self.values) if self.files else None
+        return read_true_labels(self.files[index], volume, meaning, self.values) if self.files else None
 
     def judge(
-        self, truth: Volume | None, reference: Volume, candidate: Volume, names: Sequence[str]
+        self, truth: Volume | None, reference: Volume, candidate: Volume, meaning: Meaning
     ) -> tuple[Mapping[str, Any], list[str]]:
         """The true Dice of both as JSON values, and a sentence for every label of which the candidate lost too much.
 
@@ -53,11 +54,11 @@ class TrueLabels:
             truth: true labels (D, H, W), None for none.
             reference: the reference's labels on the same grid.
             candidate: the candidate's.
-            names: of the labels, the background first.
+            meaning: of the labels.
         """
         if truth is None:
             return {}, []
-        before, after = (dice_per_label(truth.voxels, labels.voxels, names) for labels in (reference, candidate))
+        before, after = (dice_per_label(truth.voxels, labels.voxels, meaning) for labels in (reference, candidate))
         lost = [
             f"true Dice of {name} is {after[name]:.6f}, below {self.min_dice_ratio:g} of the reference's "
             f"{before[name]:.6f}"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from medattn_edge.inference.segment import Segmentation
     from medattn_edge.io.dicom.seg import SegFile
     from medattn_edge.io.dicom.uids import Algorithm
     from medattn_edge.io.dicom.volume import Series
@@ -37,16 +36,30 @@ def algorithm_of(artifact: Path, spec: ModelSpec, settings: Mapping[str, object]
     return Algorithm(spec.network, version("medattn-edge"), sha256(artifact), identity)
 
 
-def label_settings(overlap: float, skip_air: bool, backend: str) -> dict[str, object]:
-    """The settings that go into an identity: infer and the node give the same object for the same work."""
-    return {"backend": backend, "overlap": f"{overlap:g}", "skip_air": skip_air}
+def label_settings(
+    overlap: float, skip_air: bool, backend: str, spec: ModelSpec, regions: str | None = None
+) -> dict[str, object]:
+    """The settings that go into an identity: infer and the node give the same object for the same work.
+
+    Args:
+        overlap: of neighbouring windows.
+        skip_air: windows outside the body were left out.
+        backend: that ran the model.
+        spec: the network's, of which what is done after the network counts: it is not in the model's file.
+        regions: how regions that may overlap are written, None for labels that exclude each other.
+    """
+    settings: dict[str, object] = {"backend": backend, "overlap": f"{overlap:g}", "skip_air": skip_air}
+    after = {"mirror": spec.mirror, "cleanup": ",".join(map(str, spec.cleanup)), "regions": regions}
+    return settings | {name: value for name, value in after.items() if value}
 
 
 def write_segmentation(
     path: Path,
-    segmentation: Segmentation,
+    labels: Volume,
+    names: Sequence[str],
     series: Series,
     algorithm: Algorithm,
+    *,
     codes: Mapping[str, Code],
     kind: SegKind = "binary",
 ) -> tuple[SegFile, list[str]]:
@@ -56,7 +69,7 @@ def write_segmentation(
     """
     from medattn_edge.io.dicom.seg import write_seg
 
-    file = write_seg(path, segmentation.labels, segmentation.names, series, algorithm, kind=kind, codes=codes)
+    file = write_seg(path, labels, names, series, algorithm, kind=kind, codes=codes)
     notes = list(file.remarks)
     if file.uncoded:
         notes.append(f"no anatomy is known for {', '.join(file.uncoded)}: written as tissue; give the spec a code")
@@ -64,12 +77,19 @@ def write_segmentation(
 
 
 def write_key_slices(
-    output: Path, count: int, volume: Volume, segmentation: Segmentation, series: Series, algorithm: Algorithm
+    output: Path,
+    count: int,
+    volume: Volume,
+    shown: tuple[Volume, Sequence[str]],
+    series: Series,
+    algorithm: Algorithm,
 ) -> tuple[Path, ...]:
     """Write key_1.dcm, ... beside the file `output`; returns them. Raises as `secondary_capture` does.
+
+    shown: labels or regions and their names, as `secondary_capture` takes them.
 
     One thread at a time, as for `write_segmentation`.
     """
     from medattn_edge.io.dicom.secondary_capture import secondary_capture
 
-    return secondary_capture(output.parent, volume, segmentation.labels, segmentation.names, series, algorithm, count)
+    return secondary_capture(output.parent, volume, *shown, series, algorithm, count)

@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from medattn_edge.atomic import check_folder
 from medattn_edge.errors import MissingDependency, UsageError
+from medattn_edge.inference.cleanup import describe_after
 from medattn_edge.inference.dicom_results import SegKind, write_key_slices, write_segmentation
 from medattn_edge.inference.segment import Segmentation
-from medattn_edge.io import Scan, format_of, write_labels, write_maps
+from medattn_edge.io import Scan, check_regions, format_of, write_labels, write_maps, write_regions
 from medattn_edge.volume import Volume
 
 if TYPE_CHECKING:
     from medattn_edge.io.dicom.uids import Algorithm
     from medattn_edge.spec import ModelSpec
 
+RegionsAs = Literal["maps", "label-map"]
 _KEY_SLICE = "key_{}.dcm"  # as `secondary_capture` names them
 
 
@@ -28,12 +30,15 @@ class Outputs:
 
     Attributes:
         labels: labels on the scan's grid: labels.nii.gz, .nrrd, .npz, .png, or seg.dcm for a DICOM series.
-        probabilities: one map per label.
+        probabilities: one map per label or region.
         attention: the attention maps.
         overlay: a .png of the scan with its labels.
         key_slices: beside a DICOM segmentation, at most so many slices with outlines: key_1.dcm, ...
         seg_kind: of a DICOM segmentation, None for binary.
         overlay_attention: the picture shows attention as well, where the artifact has it.
+        regions: of a sigmoid network: `maps`, one for each region, which may overlap (in DICOM a segment for each), or
+            `label-map`, one label per voxel in the order of the spec, later regions over earlier ones. None: a label
+            map where the spec has an order, and maps where it has none, and in a binary DICOM segmentation.
     """
 
     labels: Path
@@ -43,6 +48,7 @@ class Outputs:
     key_slices: int = 0
     seg_kind: SegKind | None = None
     overlay_attention: bool = True
+    regions: RegionsAs | None = None
 
     @property
     def dicom(self) -> bool:
@@ -96,6 +102,40 @@ class Outputs:
             option = "--seg-kind" if self.seg_kind is not None else "--key-slices"
             raise UsageError(f"{option} with {self.labels.name!r}", expected="a DICOM output", hint="-o seg.dcm")
 
+    def regions_as(self, spec: ModelSpec) -> RegionsAs | None:
+        """How the regions of a sigmoid network are written; None for labels that exclude each other."""
+        if not spec.overlapping or self.regions is not None:
+            return self.regions
+        into_maps = not spec.region_order or (self.dicom and self.seg_kind != "labelmap")
+        return "maps" if into_maps else "label-map"
+
+    def check_spec(self, spec: ModelSpec) -> None:
+        """Say before the work whether these files can hold what a network finds.
+
+        Raises:
+            UsageError: for regions of a network that has none, a label map without an order, and a file that has room
+                for one label per voxel only.
+        """
+        regions = self.regions_as(spec)
+        if regions is not None and not spec.overlapping:
+            raise UsageError(
+                f"--regions {regions} for a softmax network, whose labels exclude each other",
+                expected="a network with --activation sigmoid",
+                hint="leave --regions out: its labels are a label map",
+            )
+        if regions == "label-map" and not spec.region_order:
+            raise UsageError(
+                f"a label map of the regions {', '.join(spec.labels)}, which may overlap",
+                expected="the order in which they go over each other",
+                hint="--regions maps, or export the network with --region-order " + ",".join(spec.labels),
+            )
+        if self.dicom:
+            from medattn_edge.io.dicom.seg import check_kind
+
+            check_kind(self.seg_kind or "binary", overlapping=regions == "maps")
+        elif regions == "maps":
+            check_regions(self.labels)
+
     def check_apart_from(self, files: Sequence[Path]) -> None:
         """Raise UsageError when an output would replace a file of the scan."""
         own = {path.resolve() for path in files}
@@ -127,17 +167,27 @@ class Outputs:
         Raises:
             UsageError, ScanError, GeometryError, OutputError, MissingDependency: as the writers of the formats do.
         """
-        written, notes = {"labels": self.labels}, list[str]()
+        written, notes = {"labels": self.labels}, describe_after(spec)
+        regions = self.regions_as(spec)
+        labels, names = _to_write(segmentation, spec, regions)
+        if regions is not None:
+            notes.append(_about_regions(spec, regions))
         if scan.series is not None and algorithm is not None:
             kind = self.seg_kind or "binary"
-            notes += write_segmentation(self.labels, segmentation, scan.series, algorithm, spec.codes, kind)[1]
+            notes += write_segmentation(
+                self.labels, labels, names, scan.series, algorithm, kind=kind, codes=spec.codes
+            )[1]
             if self.key_slices:
-                slices = write_key_slices(self.labels, self.key_slices, volume, segmentation, scan.series, algorithm)
+                slices = write_key_slices(
+                    self.labels, self.key_slices, volume, shown_labels(segmentation), scan.series, algorithm
+                )
                 written |= {f"key slice {number}": path for number, path in enumerate(slices, start=1)}
+        elif regions == "maps":
+            write_regions(self.labels, labels, names)
         else:
-            write_labels(self.labels, segmentation.labels, segmentation.names)
+            write_labels(self.labels, labels, names)
         if self.probabilities is not None and segmentation.probabilities is not None:
-            write_maps(self.probabilities, segmentation.probabilities, segmentation.names)
+            write_maps(self.probabilities, segmentation.probabilities, segmentation.meaning.names)
             written["probabilities"] = self.probabilities
         if self.attention is not None and segmentation.attention is not None:
             write_maps(self.attention, segmentation.attention, segmentation.attention_names)
@@ -148,10 +198,32 @@ class Outputs:
         return written, tuple(notes)
 
 
+def shown_labels(segmentation: Segmentation) -> tuple[Volume, tuple[str, ...]]:
+    """What pictures show: labels (D, H, W) and a name per value, or a map (K, D, H, W) and a name for each region."""
+    meaning = segmentation.meaning
+    return (segmentation.regions if meaning.overlapping else segmentation.labels), meaning.names
+
+
+def _to_write(segmentation: Segmentation, spec: ModelSpec, regions: RegionsAs | None) -> tuple[Volume, tuple[str, ...]]:
+    if regions != "label-map":
+        return shown_labels(segmentation)
+    labels = segmentation.labels
+    single = labels.with_voxels(segmentation.meaning.label_map(labels.voxels, spec.region_order))
+    return single, ("background", *spec.region_order)
+
+
+def _about_regions(spec: ModelSpec, regions: RegionsAs) -> str:
+    volumes = "their volumes are each region's own, and do not add up"
+    if regions == "maps":
+        return f"the regions {', '.join(spec.labels)} may overlap: one map for each; {volumes}"
+    order = ", ".join(f"{value} {name}" for value, name in enumerate(spec.region_order, start=1))
+    return f"the regions may overlap: one label map, later ones over earlier ones ({order}); {volumes}"
+
+
 def _draw(path: Path, volume: Volume, segmentation: Segmentation, with_attention: bool) -> None:
     from medattn_edge.io.overlay import write_overlay
 
-    labels, names = segmentation.labels, segmentation.names
+    labels, names = shown_labels(segmentation)
     if segmentation.attention is None or not with_attention:
         write_overlay(path, volume, labels, names)
         return

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from medattn_edge.inference.open_rows import Slab
 from medattn_edge.inference.preprocess import Prepared
 from medattn_edge.inference.resample import Floats, Positions, between, by_ratio, resample
-from medattn_edge.labels import labels_of
+from medattn_edge.labels import Meaning
 
 Labels = npt.NDArray[Any]
 Indices = npt.NDArray[np.intp]
@@ -36,19 +36,21 @@ def restore(stream: Iterable[Slab], prepared: Prepared) -> Generator[Slab, None,
         yield Slab(start, row[:classes], row[classes:] if row.shape[0] > classes else None)
 
 
-def labelled(stream: Iterable[Slab], prepared: Prepared) -> Generator[tuple[Slab, Labels], None, None]:
+def labelled(
+    stream: Iterable[Slab], prepared: Prepared, meaning: Meaning
+) -> Generator[tuple[Slab, Labels], None, None]:
     """The labels (d, ...) of what `restore` gives, and the rows that they were made from.
 
     The rows are in the plane still on the network's grid, with their start on the scan's. Where the voxels around a
-    point have one label, so has the point: its logits are weighted means of theirs. Only at the others are logits
-    interpolated, which is a few in a hundred.
+    point have one label, or lie in the same regions, so does the point: its logits are weighted means of theirs. Only
+    at the others are logits interpolated, which is a few in a hundred.
     """
     back = prepared.way_back
     if not back:
         for slab in stream:
-            yield slab, labels_of(slab.logits)
+            yield slab, meaning.labels_of(slab.logits)
         return
-    grid = _Plane({axis - 1: where for axis, where in back.items() if axis}, prepared.image.shape[2:])
+    grid = _Plane({axis - 1: where for axis, where in back.items() if axis}, prepared.image.shape[2:], meaning)
     for start, classes, row in _planes(stream, prepared, back):
         yield Slab(start, row[:classes]), grid.labels(row[:classes, 0])[None]
 
@@ -82,7 +84,8 @@ def _rows(stream: Iterable[Slab]) -> Generator[tuple[int, Floats], None, None]:
 class _Plane:
     """A plane of the scan over a plane of the network, whose two axes lie at `back` where they were resampled."""
 
-    def __init__(self, back: dict[int, Positions], shape: tuple[int, ...]) -> None:
+    def __init__(self, back: dict[int, Positions], shape: tuple[int, ...], meaning: Meaning) -> None:
+        self._meaning = meaning
         where = {axis: back.get(axis, np.arange(shape[axis], dtype=np.float64)) for axis in (0, 1)}
         self._order = by_ratio({axis: where[axis] for axis in back}, shape)
         self._low = {axis: at.astype(np.intp) for axis, at in where.items()}
@@ -91,13 +94,13 @@ class _Plane:
 
     def labels(self, logits: Floats) -> Labels:
         """Labels (H, W) of the scan's plane from logits (K, h, w)."""
-        coarse = labels_of(logits)
+        coarse = self._meaning.labels_of(logits)
         if not self._order:
             return coarse
         labels: Labels = self._at_low(coarse)
         y, x = np.nonzero(self._at_low(_mixed(coarse)))
         if y.size:
-            labels[y, x] = labels_of(self._interpolated(logits, {0: y, 1: x}))
+            labels[y, x] = self._meaning.labels_of(self._interpolated(logits, {0: y, 1: x}))
         return labels
 
     def _at_low(self, plane: Labels) -> Labels:

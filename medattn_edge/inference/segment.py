@@ -18,13 +18,15 @@ from medattn_edge.backends.session import Session
 from medattn_edge.errors import BackendError, OutputError, UsageError
 from medattn_edge.inference.batch import Batch, batch_for
 from medattn_edge.inference.body import windows_of_air
+from medattn_edge.inference.cleanup import check_cleanup, check_scan, clean
 from medattn_edge.inference.handover import consume_in_thread, prefetch
+from medattn_edge.inference.mirrored import mirrored
 from medattn_edge.inference.preprocess import Prepared, prepare
 from medattn_edge.inference.resample import Floats
 from medattn_edge.inference.restore import labelled, restore
 from medattn_edge.inference.skipping import Skipping
 from medattn_edge.inference.sliding_window import Answer, Progress, Slab, SlidingWindow, sliding_window
-from medattn_edge.labels import label_type, labels_of, probabilities_of
+from medattn_edge.labels import Meaning
 from medattn_edge.volume import Array, Volume
 
 
@@ -35,7 +37,7 @@ class SegmentSettings:
     Attributes:
         overlap: of neighbouring windows, 0 <= overlap < 1.
         batch: windows per run, where the session leaves the choice, as `batch_for` reads it.
-        probabilities: return a map for every label as well.
+        probabilities: return a map for every label or region as well.
         attention: return the attention maps as well.
         scratch: the folder for maps above `in_memory_bytes`, None for the system's temporary folder.
         skip_air: leave out the windows that lie outside the body: their voxels become background.
@@ -97,32 +99,49 @@ class Segmentation:
     """What a network saw in a scan, on the scan's own grid and orientation.
 
     Attributes:
-        labels: (D, H, W), uint8 or, above 256 labels, uint16; an index into names, 0 the background.
-        names: of the labels.
+        labels: (D, H, W), of the smallest unsigned type that holds a voxel; cleaned as the spec says.
+        meaning: of their values: an index into the names, 0 the background, or a bit for each region.
         windows: how the scan was covered.
-        probabilities: float32 (len(names), D, H, W), None unless they were asked for.
+        probabilities: float32 (len(names), D, H, W), as the network gave them, None unless they were asked for.
         attention: float32 (A, D, H, W), in the order of attention_names, None unless it was asked for.
         attention_names: of the attention maps.
     """
 
     labels: Volume
-    names: tuple[str, ...]
+    meaning: Meaning
     windows: WindowStats
     probabilities: Volume | None = None
     attention: Volume | None = None
     attention_names: tuple[str, ...] = ()
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """names[value] of the labels, the background first, as `write_labels` takes them.
+
+        Raises:
+            UsageError: for regions that may overlap, whose voxels are bits and no label values.
+        """
+        if self.meaning.overlapping:
+            raise UsageError(
+                f"a label map of the regions {', '.join(self.meaning.names)}, which may overlap",
+                expected="a map for each of them",
+                hint="write_regions(path, segmentation.regions, segmentation.meaning.names)",
+            )
+        return self.meaning.names
+
+    @property
+    def regions(self) -> Volume:
+        """A map (structures, D, H, W) of 0 and 1 for every label but the background, or for every region."""
+        return self.labels.with_voxels(self.meaning.maps(self.labels.voxels))
+
+    @property
     def voxel_counts(self) -> dict[str, int]:
-        """Voxels of every label but the background."""
-        counts = np.zeros(len(self.names), np.int64)
-        for plane in self.labels.voxels:  # bincount widens what it counts to eight bytes a voxel
-            counts += np.bincount(plane.ravel(), minlength=len(self.names))
-        return {name: int(counts[value]) for value, name in enumerate(self.names) if value > 0}
+        """Voxels of every label but the background, or of every region."""
+        return self.meaning.counts(self.labels.voxels)
 
     @property
     def volumes_ml(self) -> dict[str, float]:
-        """Millilitres of every label but the background; empty when the scan has no spacing in millimetres."""
+        """Millilitres of every label but the background, or of every region; empty when the scan has no millimetres."""
         if not self.labels.calibrated:
             return {}
         return {name: count * self.labels.voxel_ml for name, count in self.voxel_counts.items()}
@@ -144,20 +163,24 @@ def segment(
         UsageError: for settings that the session cannot follow.
         BackendError: when the runtime fails or answers with logits that are not finite.
         OutputError: without scratch space.
+        MissingDependency: without scipy, where the spec has a cleanup.
     """
     settings.check()
+    check_cleanup(session.spec)
+    check_scan(volume, session.spec)
+    session = mirrored(session)
     prepared = prepare(volume, session.spec)
     segmentation = _segmented(session, prepared, settings, progress)
     if not settings.check_skipped:
         return segmentation
-    agreement: dict[str, Any] = {"label_match": 1.0, "dice": dict.fromkeys(segmentation.names[1:], 1.0)}
+    agreement: dict[str, Any] = {"label_match": 1.0, "dice": dict.fromkeys(segmentation.meaning.structures, 1.0)}
     if segmentation.windows.skipped:
         all_windows = SegmentSettings(settings.overlap, segmentation.windows.batch)
         whole = _segmented(session, prepared, all_windows, progress).labels.voxels
         voxels = segmentation.labels.voxels
         agreement = {
             "label_match": float((whole == voxels).mean()),
-            "dice": dice_per_label(whole, voxels, segmentation.names),
+            "dice": dice_per_label(whole, voxels, segmentation.meaning),
         }
     return replace(segmentation, windows=replace(segmentation.windows, agreement=agreement))
 
@@ -165,24 +188,24 @@ def segment(
 def _segmented(
     session: Session, prepared: Prepared, settings: SegmentSettings, progress: Progress | None
 ) -> Segmentation:
-    names = session.spec.labels
+    meaning = Meaning.of(session.spec)
     windows = _windows(session, prepared, settings, progress)
-    labels = np.zeros(prepared.lps.shape, label_type(len(names)))
-    probabilities = _maps((len(names), *labels.shape), settings) if settings.probabilities else None
+    labels = np.zeros(prepared.lps.shape, meaning.label_type)
+    probabilities = _maps((len(meaning.names), *labels.shape), settings) if settings.probabilities else None
     attention = _maps((len(session.attention_names), *labels.shape), settings) if settings.attention else None
 
     def take(answers: Iterator[Answer]) -> None:
         stitched = windows.stitched(answers)
         if probabilities is None and attention is None:
-            for slab, rows in labelled(stitched, prepared):
+            for slab, rows in labelled(stitched, prepared, meaning):
                 _check_finite(slab)
                 _put(prepared, labels, slab.start, rows)
             return
         for slab in restore(stitched, prepared):
             _check_finite(slab)
-            _put(prepared, labels, slab.start, labels_of(slab.logits))
+            _put(prepared, labels, slab.start, meaning.labels_of(slab.logits))
             if probabilities is not None:
-                _put(prepared, probabilities, slab.start, probabilities_of(slab.logits))
+                _put(prepared, probabilities, slab.start, meaning.probabilities_of(slab.logits))
             if attention is not None and slab.attention is not None:
                 _put(prepared, attention, slab.start, slab.attention)
 
@@ -191,9 +214,10 @@ def _segmented(
     else:
         with closing(windows.answers(windows.batches())) as answers:
             take(answers)
+    clean(labels, session.spec, prepared.lps.voxel_ml)
     return Segmentation(
         prepared.on_scan(labels),
-        names,
+        meaning,
         _stats(windows),
         None if probabilities is None else prepared.on_scan(probabilities),
         None if attention is None else prepared.on_scan(attention),

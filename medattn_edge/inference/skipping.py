@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from medattn_edge.inference.resample import Floats
-from medattn_edge.labels import labels_of
+from medattn_edge.labels import Meaning
 
 CERTAIN = 20.0  # the logit of a background that nobody doubts: the others have a chance of 2e-9
 ONE_IN = 16  # of the windows left out, one in so many is run all the same, to see what the network says
@@ -31,13 +31,16 @@ class Skipping:
         """Whether the network is shown this window."""
         return index not in self.skipped or index in self.checked
 
-    def check(self, logits: Floats) -> None:
+    def check(self, logits: Floats, meaning: Meaning) -> None:
         """Look at what the network says (K, ...) of a checked window."""
         self.seen += int(np.prod(logits.shape[1:]))
-        self.kept += int((labels_of(logits) == 0).sum())
+        self.kept += int((meaning.labels_of(logits) == 0).sum())
 
-    def background(self, classes: int, patch: tuple[int, ...]) -> Floats:
-        """The answer of a window that was not run, (K, *patch): a view of K numbers."""
+    def background(self, classes: int, patch: tuple[int, ...], meaning: Meaning) -> Floats:
+        """The answer of a window that was not run, (K, *patch): a view of K numbers; of regions, none is there."""
         answer = np.zeros((classes, 1, 1, 1), np.float32)
-        answer[0] = CERTAIN if classes > 1 else -CERTAIN
+        if meaning.overlapping or classes == 1:
+            answer[:] = -CERTAIN
+        else:
+            answer[0] = CERTAIN
         return np.broadcast_to(answer, (classes, *patch))

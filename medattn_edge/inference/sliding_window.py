@@ -19,6 +19,7 @@ from medattn_edge.inference.open_rows import OpenRows, Slab
 from medattn_edge.inference.resample import Floats
 from medattn_edge.inference.skipping import Skipping
 from medattn_edge.inference.tiling import Tiling, Window
+from medattn_edge.labels import Meaning
 
 Progress = Callable[[int, int], None]  # windows done, windows in total
 Answer = tuple[Floats, Floats | None]  # logits (n, K, *patch) and attention (n, A, *patch) of some windows in turn
@@ -82,14 +83,14 @@ class SlidingWindow:
         classes = self.session.spec.outputs
         maps = len(self.session.attention_names) if self.attention else 0
         rows, singles = OpenRows(classes, maps, self.tiling), self._singles(answers)
-        skipping = self.skipping
+        skipping, meaning = self.skipping, Meaning.of(self.session.spec)
         for index, window in enumerate(self.tiling.windows):
             if window[0] > rows.first:  # no later window reaches the rows before this one
                 yield rows.close(window[0])
             if index in skipping.skipped:
                 if index in skipping.checked:
-                    skipping.check(next(singles)[0][:, *self.tiling.inside])
-                rows.add(skipping.background(classes, self.tiling.patch), None, window)
+                    skipping.check(next(singles)[0][:, *self.tiling.inside], meaning)
+                rows.add(skipping.background(classes, self.tiling.patch, meaning), None, window)
             else:
                 rows.add(*next(singles), window)
         for _ in singles:  # whoever makes the answers arrives at its end

@@ -1,4 +1,4 @@
-"""True labels from a file, in the network's own numbers."""
+"""True labels from a file, in the network's own numbers or bits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from medattn_edge.errors import ScanError, UsageError
-from medattn_edge.io import read_labels
+from medattn_edge.io import read_labels, read_regions
+from medattn_edge.labels import Meaning
 from medattn_edge.volume import Volume
 
 LabelValues = Mapping[str, Sequence[int]]
@@ -45,27 +46,31 @@ def parse_label_values(texts: Sequence[str]) -> dict[str, list[int]]:
     return values
 
 
-def values_of_labels(values: LabelValues, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def values_of_labels(values: LabelValues, meaning: Meaning) -> dict[str, tuple[int, ...]]:
     """The values of every label of a network in a file.
 
     Args:
-        values: name -> values in the file; a label that is not in it has its own number there.
-        names: the network's labels, background first; a label's number is its index.
+        values: name -> values in the file; a label that is not in it has its own number there. Of regions that may
+            overlap only those count that are given, and several may have one value.
+        meaning: of the network's labels; a label's number is its index.
 
     Returns:
         Name -> values, for every label but the background.
 
     Raises:
-        UsageError: a name is not one of the labels, or two labels would have one value.
+        UsageError: a name is not one of the labels, or two labels that exclude each other would have one value.
     """
-    unknown = sorted(set(values) - set(names[1:]))
+    names = meaning.structures
+    unknown = sorted(set(values) - set(names))
     if unknown:
         raise UsageError(
             f"--label-value names {', '.join(unknown)}",
-            expected=f"some of {', '.join(names[1:])}",
-            hint=f"--label-value {names[1]}=1",
+            expected=f"some of {', '.join(names)}",
+            hint=f"--label-value {names[0]}=1",
         )
-    complete = {name: tuple(values.get(name, (number,))) for number, name in enumerate(names[1:], start=1)}
+    if meaning.overlapping:
+        return {name: tuple(numbers) for name, numbers in values.items()}
+    complete = {name: tuple(values.get(name, (number,))) for number, name in enumerate(names, start=1)}
     owners: dict[int, str] = {}
     for name, numbers in complete.items():
         for number in numbers:
@@ -78,32 +83,98 @@ def values_of_labels(values: LabelValues, names: Sequence[str]) -> dict[str, tup
     return complete
 
 
-def read_true_labels(path: Path, scan: Volume, names: Sequence[str], values: LabelValues) -> Volume:
-    """The labels of a file on a scan's grid, in the network's numbers.
+def read_true_labels(path: Path, scan: Volume, meaning: Meaning, values: LabelValues) -> Volume:
+    """The labels of a file on a scan's grid, in the network's numbers, or in its bits for regions that may overlap.
 
     Args:
-        path: the file: labels (D, H, W), on the scan's grid or on one that differs in orientation only.
+        path: the file: labels (D, H, W), on the scan's grid or on one that differs in orientation only. Regions come
+            with a map for each, which the file names or `values` numbers from 1, or from a label map whose values
+            `values` gives for each of them.
         scan: the volume that the labels are of.
-        names: the network's labels, background first; a label's number is its index.
+        meaning: of the network's labels.
         values: name -> its values in the file; a label that is not in it has its own number there.
 
     Returns:
-        uint16 labels (D, H, W) on the scan's grid; 0 for every value of the file that is no label of the network.
+        Unsigned labels (D, H, W) on the scan's grid; 0 for every value of the file that is no label of the network.
 
     Raises:
-        UsageError: see `values_of_labels`.
+        UsageError: see `values_of_labels`; also for a file that does not say which region is where.
         ScanError: the file has none of the labels, or cannot be used.
         GeometryError: the labels do not lie on the scan.
     """
-    complete = values_of_labels(values, names)
+    complete = values_of_labels(values, meaning)
+    if meaning.overlapping:
+        return _true_regions(path, scan, meaning, complete)
     labels = read_labels(path).like(scan)
     truth = np.zeros(labels.shape, np.uint16)
-    for value, name in enumerate(names[1:], start=1):
+    for value, name in enumerate(meaning.structures, start=1):
         truth[np.isin(labels.voxels, complete[name])] = value
     if not truth.any():
         raise ScanError(
             f"{path} has none of the network's labels",
-            expected=", ".join(f"{name}={value}" for value, name in enumerate(names) if value),
+            expected=", ".join(f"{name}={value}" for value, name in enumerate(meaning.structures, start=1)),
             hint="--label-value NAME=VALUE for labels with other numbers",
         )
     return labels.with_voxels(truth)
+
+
+def _true_regions(path: Path, scan: Volume, meaning: Meaning, values: dict[str, tuple[int, ...]]) -> Volume:
+    """Regions (D, H, W), a bit for each, from maps or from a label map."""
+    regions = read_regions(path)
+    if regions is None:
+        labels = read_labels(path).like(scan)
+        _check_all_given(f"{path} is a label map, which does not say where regions overlap", meaning, values)
+        masks = {name: np.isin(labels.voxels, values[name]) for name in meaning.structures}
+    else:
+        labels, names = regions[0].like(scan), regions[1]
+        masks = {
+            name: np.asarray(labels.voxels[list(of)].any(axis=0), bool)
+            for name, of in _maps(path, names, meaning, values).items()
+        }
+    truth = np.zeros(labels.shape, meaning.label_type)
+    for name, mask in masks.items():
+        meaning.put(truth, name, mask)
+    if not truth.any():
+        raise ScanError(
+            f"{path} has none of the network's regions",
+            expected=f"a voxel of {', '.join(meaning.structures)}",
+            hint="--label-value NAME=VALUE for maps or labels with other numbers",
+        )
+    return labels.with_voxels(truth)
+
+
+def _maps(
+    path: Path, names: Sequence[str], meaning: Meaning, values: dict[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """The maps, from 0, that make up each region."""
+    if values or not any(names):
+        _check_all_given(f"{path} has {len(names)} maps, {'' if any(names) else 'none with a name'}", meaning, values)
+        beyond = sorted({number for numbers in values.values() for number in numbers} - set(range(1, len(names) + 1)))
+        if beyond:
+            raise UsageError(
+                f"--label-value names map {beyond[0]} of {path}",
+                expected=f"1 to {len(names)}",
+                hint=_all_given(meaning),
+            )
+        return {name: tuple(number - 1 for number in values[name]) for name in meaning.structures}
+    missing = [name for name in meaning.structures if name not in names]
+    if missing:
+        raise ScanError(
+            f"{path} has no map of {', '.join(missing)}, but {', '.join(filter(None, names))}",
+            expected=f"a map of each of {', '.join(meaning.structures)}",
+            hint=_all_given(meaning) + " gives the maps by number",
+        )
+    return {name: (names.index(name),) for name in meaning.structures}
+
+
+def _check_all_given(found: str, meaning: Meaning, values: dict[str, tuple[int, ...]]) -> None:
+    if set(values) != set(meaning.structures):
+        raise UsageError(
+            found.rstrip(", "),
+            expected=f"the values of each of {', '.join(meaning.structures)}",
+            hint=_all_given(meaning),
+        )
+
+
+def _all_given(meaning: Meaning) -> str:
+    return " ".join(f"--label-value {name}={number}" for number, name in enumerate(meaning.structures, start=1))

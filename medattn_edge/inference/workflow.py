@@ -161,6 +161,7 @@ def segment_to(
     start = time.perf_counter()
     with _opened_and_read(artifact, scan, outputs, opening) as (session, volume):
         read = time.perf_counter()
+        outputs.check_spec(session.spec)
         # A picture shows attention where the artifact has it; the file is an order, and fails where it has not.
         drawn = outputs.overlay is not None and outputs.overlay_attention and bool(session.attention_names)
         attention = outputs.attention is not None or drawn
@@ -173,7 +174,9 @@ def segment_to(
         if isinstance(artifact, OpenArtifact):
             algorithm = artifact.algorithm
         else:
-            identity = label_settings(settings.overlap, settings.skip_air, str(facts["backend"]))
+            identity = label_settings(
+                settings.overlap, settings.skip_air, str(facts["backend"]), spec, outputs.regions_as(spec)
+            )
             algorithm = algorithm_of(Path(artifact), spec, identity)
     written, notes = outputs.write(segmentation, volume, scan, spec, algorithm)
     seconds = {"read": read - start, "infer": inferred - read, "write": time.perf_counter() - inferred}

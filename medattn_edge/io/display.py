@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -36,17 +36,36 @@ def draw_labels(pixels: Array, labels: Array, fill: float, width: int) -> None:
 
     Args:
         pixels: float (rows, columns, 3) in 0..255.
-        labels: (rows, columns) of the scan's own grid, whose voxels become blocks of the finer pixels.
+        labels: (rows, columns) of the scan's own grid, whose voxels become blocks of the finer pixels; or regions
+            (K, rows, columns) of 0 and 1, which are drawn one over the other.
         fill: how much of the colour is laid over the inside, 0..1.
         width: of the outline, in pixels.
     """
-    rows, columns = ((np.arange(n) * m) // n for n, m in zip(pixels.shape, labels.shape, strict=False))
-    blocks = labels[np.ix_(rows, columns)]
-    for value in np.unique(blocks[blocks > 0]).tolist():
-        mask, colour = blocks == value, np.array(label_colour(value))
+    rows, columns = ((np.arange(n) * m) // n for n, m in zip(pixels.shape, labels.shape[-2:], strict=False))
+    blocks = labels[..., rows[:, None], columns]
+    for value, mask in masks(blocks, 2):
+        colour = np.array(label_colour(value))
         if fill:
             pixels[mask] += fill * (colour - pixels[mask])
         pixels[_outline(mask, width)] = colour
+
+
+def masks(labels: Array, dims: int) -> Iterator[tuple[int, Array]]:
+    """The number of each label or region that is there, which is that of its colour, and where it is.
+
+    Args:
+        labels: of `dims` axes, values above 0 being labels; or with one axis more, in front, a map for each region,
+            numbered from 1.
+        dims: 2 for a slice, 3 for a scan.
+    """
+    if labels.ndim > dims:
+        return ((number, region != 0) for number, region in enumerate(labels, start=1) if region.any())
+    return ((value, labels == value) for value in np.unique(labels[labels > 0]).tolist())
+
+
+def names_of_values(labels: Array, dims: int, names: Sequence[str]) -> list[str]:
+    """The names of `masks`' numbers, number 0 being the background: regions are named from 1."""
+    return ["", *names] if labels.ndim > dims else list(names)
 
 
 def label_name(names: Sequence[str], value: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from medattn_edge.errors import MissingDependency, ScanError, UsageError
-from medattn_edge.io.format import Choice, Format
+from medattn_edge.io.format import Choice, Format, Regions
 from medattn_edge.registry import records
 from medattn_edge.volume import Volume
 
@@ -80,6 +80,34 @@ def read_labels(path: Path, geometry: str = "") -> Volume:
     return _as_labels(read_volume(path, geometry), str(path))
 
 
+def read_regions(path: Path) -> Regions | None:
+    """The maps uint8 (K, D, H, W) of 0 and 1 of a file with one for each region, and a name for each.
+
+    A name is empty where the file has none. None for a file with one label per voxel, which `read_labels` reads.
+
+    Raises:
+        ScanError: when a map has other values than 0 and 1; and whatever `read_volume` raises.
+    """
+    path = Path(path)
+    form = _claiming(path) or format_of(path)
+    if form.read_regions is None:
+        return None
+    if not path.exists():
+        raise ScanError(f"{path} does not exist", expected="labels", hint=_nearest(path))
+    _require(form)
+    regions = form.read_regions(path)
+    if regions is None:
+        return None
+    volume, names = regions
+    if not np.isin(volume.voxels, (0, 1)).all():
+        raise ScanError(
+            f"{path} has maps with other values than 0 and 1",
+            expected="a map of 0 and 1 for each region",
+            hint="give regions, not probabilities or several scans",
+        )
+    return volume.with_voxels(volume.voxels.astype(np.uint8)), names
+
+
 def write_labels(path: Path, volume: Volume, names: Sequence[str]) -> None:
     """Write labels on their own grid; the file appears whole or not at all.
 
@@ -105,6 +133,43 @@ def write_labels(path: Path, volume: Volume, names: Sequence[str]) -> None:
     labels = _as_labels(volume, "the volume")
     _require(form)
     form.write_labels(Path(path), labels, names)
+
+
+def check_regions(path: Path) -> None:
+    """Raise UsageError when the format of a file has room for one label per voxel only."""
+    if format_of(path).write_regions is None:
+        able = [suffix for other in formats() if other.write_regions for suffix in other.suffixes]
+        raise UsageError(
+            f"{Path(path).name!r} cannot hold regions that overlap",
+            expected=f"one of {', '.join(able)}",
+            hint="end the output in .nii.gz, or export the network with --region-order to make a label map",
+        )
+
+
+def write_regions(path: Path, volume: Volume, names: Sequence[str]) -> None:
+    """Write regions that may overlap on their own grid; the file appears whole or not at all.
+
+    Args:
+        path: its name decides the format.
+        volume: (K, D, H, W), 1 where a region is and 0 elsewhere.
+        names: one per region.
+
+    Raises:
+        UsageError: when the format has room for one label per voxel only, or the names do not fit.
+        OutputError: when the file cannot be written.
+        MissingDependency: when a package that writes it is not installed.
+    """
+    check_regions(path)
+    form = format_of(path)
+    if volume.voxels.ndim != 4 or len(names) != volume.channels or not np.isin(volume.voxels, (0, 1)).all():
+        raise UsageError(
+            f"{len(names)} names for regions of shape {volume.voxels.shape}",
+            expected="(K, D, H, W) of 0 and 1, and K names",
+            hint="give one name per region",
+        )
+    _require(form)
+    assert form.write_regions is not None
+    form.write_regions(Path(path), volume.with_voxels(volume.voxels.astype(np.uint8, copy=False)), names)
 
 
 def write_maps(path: Path, volume: Volume, names: Sequence[str]) -> None:

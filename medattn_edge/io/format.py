@@ -14,6 +14,7 @@ from medattn_edge.volume import Volume
 # A picture's pixels as if it were an axial slice: D steps to the head, H to the back, W to the left, one unit each.
 PICTURE_AFFINE = np.array([[0.0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
 
+Regions = tuple[Volume, tuple[str, ...]]  # maps (K, D, H, W) and their names
 Write = Callable[[Path, Volume, Sequence[str]], None]
 
 
@@ -45,6 +46,10 @@ class Format:
         write_labels: (path, labels (D, H, W) of an unsigned type, names with index = label value), or None when the
             format needs more than that.
         write_maps: (path, float32 (C, D, H, W), one name per channel), or None when the format has no place for them.
+        write_regions: (path, uint8 (K, D, H, W) of 0 and 1, one name per region), or None when the format has room for
+            one label per voxel only.
+        read_regions: what `write_regions` writes, and other files with a map for each region: the maps and a name for
+            each, empty where the file has none; None for a file with one label per voxel.
         default: whether it owns its suffixes when another format has them too.
         read_choice: `read` for a file that leaves a choice, None for a format whose files leave none.
         claims: whether it reads a folder, or a file whose name says nothing; None when only names count.
@@ -60,6 +65,8 @@ class Format:
     default: bool = True
     claims: Callable[[Path], bool] | None = None
     read_choice: Callable[[Path, Choice], Volume] | None = None
+    write_regions: Write | None = None
+    read_regions: Callable[[Path], Regions | None] | None = None
 
 
 def unreadable(path: Path, kind: str, error: BaseException) -> ScanError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import math
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 from medattn_edge.atomic import replacing
 from medattn_edge.errors import ScanError, UsageError
 from medattn_edge.io.bounds import check_size, read_to_end
-from medattn_edge.io.format import Choice, Format, check_calibrated, unreadable
+from medattn_edge.io.format import Choice, Format, Regions, check_calibrated, unreadable
 from medattn_edge.io.nifti_forms import GEOMETRIES, forms_of, kept_fields, put_fields
 from medattn_edge.volume import Array, Volume
 
@@ -23,6 +24,9 @@ _MM = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _NONE = Choice()
 _RAS_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
 _IJK_DHW = np.eye(4)[[2, 1, 0, 3]]
+_COMMENT = 6  # the code of plain text among the extensions of a header
+_NAMES = "medattn-edge regions"  # the key of the names in a comment of the header
+_MAPS = -1  # as a choice of volume: all of them, each the map of a region
 
 
 def read(path: Path, choice: Choice = _NONE) -> Volume:
@@ -38,6 +42,21 @@ def read(path: Path, choice: Choice = _NONE) -> Volume:
         GeometryError: when neither sform nor qform is set, because the file then does not say which side is left, and
             when they contradict each other.
     """
+    stored, source, _ = _read(path, choice)
+    return Volume(stored.reshape((*stored.shape, 1)[:3]).T, np.array(source["affine"]), source=source)
+
+
+def read_regions(path: Path, choice: Choice = _NONE) -> Regions | None:
+    """The maps of a 4-D file (i, j, k, K); their names where it is one of ours. None for a 3-D file."""
+    stored, source, names = _read(path, Choice(choice.geometry, _MAPS))
+    if stored.ndim != 4:
+        return None
+    named = len(names) == stored.shape[3]
+    return Volume(stored.T, np.array(source["affine"]), source=source), names if named else ("",) * stored.shape[3]
+
+
+def _read(path: Path, choice: Choice) -> tuple[Array, dict[str, Any], tuple[str, ...]]:
+    """The array (i, j, k, ...) in the machine's byte order, the facts of the header, and the names of regions in it."""
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
     from nibabel.wrapstruct import WrapStructError
@@ -52,11 +71,11 @@ def read(path: Path, choice: Choice = _NONE) -> Volume:
             read_to_end(path, stream)
         units = image.header.get_xyzt_units()[0]
         millimetres = _MM[units]
+        names = _region_names(image)
     except (*failures, ValueError, KeyError, IndexError, TypeError, ArithmeticError) as error:
         raise unreadable(path, "NIfTI", error) from error
-    if choice.volume:
+    if choice.volume > 0:
         stored = stored.reshape((*shape[:3], -1), order="F")[..., choice.volume - 1]
-    voxels = stored.reshape((*stored.shape, 1)[:3]).T
     affine = _RAS_LPS @ np.diag((millimetres, millimetres, millimetres, 1.0)) @ forms.affine @ _IJK_DHW
     source = {
         "format": "nifti",
@@ -67,7 +86,7 @@ def read(path: Path, choice: Choice = _NONE) -> Volume:
         "affine": affine.tolist(),
         "fields": kept_fields(image.header),
     }
-    return Volume(voxels.astype(voxels.dtype.newbyteorder("="), copy=False), affine, source=source)
+    return stored.astype(stored.dtype.newbyteorder("="), copy=False), source, names
 
 
 def write_labels(path: Path, volume: Volume, names: Sequence[str]) -> None:
@@ -78,6 +97,25 @@ def write_labels(path: Path, volume: Volume, names: Sequence[str]) -> None:
 def write_maps(path: Path, volume: Volume, names: Sequence[str]) -> None:
     """A 4-D float32 file (i, j, k, C); NIfTI has no place for the names."""
     _write(path, volume)
+
+
+def write_regions(path: Path, volume: Volume, names: Sequence[str]) -> None:
+    """A 4-D uint8 file (i, j, k, K); the names are JSON in a comment of the header, which other readers skip."""
+    _write(path, volume, json.dumps({_NAMES: list(names)}))
+
+
+def _region_names(image: Any) -> tuple[str, ...]:
+    for extension in image.header.extensions:
+        if extension.get_code() == _COMMENT:
+            content = extension.get_content()
+            text = content if isinstance(content, str) else bytes(content).decode("utf-8", "replace")
+            try:
+                names = json.loads(text.rstrip("\0 "))[_NAMES]
+            except (ValueError, LookupError, TypeError):
+                continue  # somebody else's comment
+            if isinstance(names, list) and all(isinstance(name, str) for name in names):
+                return tuple(names)
+    return ()
 
 
 @contextmanager
@@ -115,7 +153,7 @@ def _check(path: Path, image: Any, choice: Choice) -> tuple[int, ...]:
             hint=f"--volume N takes one of the {volumes}; as a file of its own: python -c "
             "\"import nibabel; nibabel.load('in.nii.gz').slicer[..., 0].to_filename('out.nii.gz')\"",
         )
-    if choice.volume > volumes or choice.volume < 0:
+    if choice.volume > volumes or choice.volume < _MAPS:
         raise UsageError(f"--volume {choice.volume} of {path.name!r}", expected=f"1 to {volumes}", hint="--volume 1")
     if image.get_data_dtype().kind not in "biuf":
         raise ScanError(
@@ -163,8 +201,12 @@ def _header_and_voxels(path: Path, volume: Volume) -> Any:
     return image
 
 
-def _write(path: Path, volume: Volume) -> None:
+def _write(path: Path, volume: Volume, comment: str = "") -> None:
     image = _header_and_voxels(path, volume)
+    if comment:
+        import nibabel
+
+        image.header.extensions.append(nibabel.nifti1.Nifti1Extension(_COMMENT, comment.encode()))
     with replacing(path) as temporary, temporary.open("wb") as file:
         if path.name.lower().endswith(".gz"):
             # No name and no time in the header: the same labels are the same bytes.
@@ -179,4 +221,15 @@ def _sheared(affine: Array) -> bool:
     return not np.allclose(unit.T @ unit, np.eye(3), rtol=0, atol=1e-4)
 
 
-FORMAT = Format("nifti", (".nii", ".nii.gz"), "nifti", ("nibabel",), read, write_labels, write_maps, read_choice=read)
+FORMAT = Format(
+    "nifti",
+    (".nii", ".nii.gz"),
+    "nifti",
+    ("nibabel",),
+    read,
+    write_labels,
+    write_maps,
+    read_choice=read,
+    write_regions=write_regions,
+    read_regions=read_regions,
+)

@@ -8,6 +8,7 @@ import io
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO
@@ -18,7 +19,7 @@ from medattn_edge.atomic import replacing
 from medattn_edge.errors import GeometryError, ScanError
 from medattn_edge.io.bounds import check_size, read_to_end
 from medattn_edge.io.colours import label_colour
-from medattn_edge.io.format import Format, check_calibrated, unreadable
+from medattn_edge.io.format import Format, Regions, check_calibrated, unreadable
 from medattn_edge.volume import Array, Volume
 
 _TO_LPS = {
@@ -38,6 +39,11 @@ _UNPACK: Mapping[str, Callable[[BinaryIO], Any]] = MappingProxyType(
 )
 _SKIPS = ("line skip", "lineskip", "byte skip", "byteskip")
 _SIZES = {"char": 1, "short": 2, "long": 8, "double": 8}  # float and int are 4
+_SEGMENTATION = {
+    "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
+    "Segmentation_MasterRepresentation": "Binary labelmap",
+    "Segmentation_ReferenceImageExtentOffset": "0 0 0",
+}
 _MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 0.001}
 
 
@@ -48,12 +54,40 @@ def read(path: Path) -> Volume:
         ScanError: for data in another file, overlapping segments and time series.
         GeometryError: when the header does not say where the patient's left is.
     """
+    return _read(path, _check)
+
+
+def read_regions(path: Path) -> Regions | None:
+    """The segments of a segmentation of 3D Slicer, in whatever layers, or the maps of a list axis and their `names`."""
+    volume, header = _read(path, _check_whole), _pairs(path)
+    try:
+        segments = [_segment(header, number) for number in range(_count_segments(header))]
+    except ValueError as error:
+        raise unreadable(path, "segmentation", error) from error
+    if segments:
+        layers = volume.voxels.reshape(-1, *volume.shape)
+        beyond = [name for name, layer, _ in segments if not 0 <= layer < len(layers)]
+        if beyond:
+            raise ScanError(
+                f"{path} has the segment {beyond[0]} in a layer that is not there",
+                expected=f"{len(layers)} layers at most",
+                hint="save it again from 3D Slicer",
+            )
+        maps = np.stack([layers[layer] == value for _, layer, value in segments]).astype(np.uint8)
+        return volume.with_voxels(maps), tuple(name for name, _, _ in segments)
+    if volume.voxels.ndim != 4:
+        return None
+    names = tuple(header.get("names", "").split("|"))
+    return volume, names if len(names) == volume.channels else ("",) * volume.channels
+
+
+def _read(path: Path, check: Callable[[Path, Mapping[str, Any]], None]) -> Volume:
     import nrrd
 
     try:
         with path.open("rb") as file:
             header = nrrd.read_header(file)
-            _check(path, header)
+            check(path, header)
             voxels = _voxels(path, header, file)
         directions = _directions(header)
         channel = _channel_axis(path, header, directions)
@@ -63,6 +97,24 @@ def read(path: Path) -> Volume:
     if channel is not None:
         voxels = np.moveaxis(voxels, voxels.ndim - 1 - channel, 0)
     return Volume(voxels.astype(voxels.dtype.newbyteorder("="), copy=False), affine)
+
+
+def _pairs(path: Path) -> dict[str, str]:
+    """The header's keys and values: pynrrd leaves out the letters that are not ASCII."""
+    with path.open("rb") as file:
+        header = takewhile(lambda line: line.strip(), file)
+        lines = [line.decode("utf-8", "replace").rstrip("\r\n") for line in header]
+    return dict(line.split(":=", 1) for line in lines if ":=" in line)
+
+
+def _count_segments(header: Mapping[str, str]) -> int:
+    return sum(re.fullmatch(r"Segment\d+_ID", key) is not None for key in header)
+
+
+def _segment(header: Mapping[str, str], number: int) -> tuple[str, int, int]:
+    """The name, the layer and the value in it of a segment."""
+    of = f"Segment{number}_"
+    return header.get(of + "Name", ""), int(header.get(of + "Layer", 0)), int(header.get(of + "LabelValue", 1))
 
 
 def write_labels(path: Path, volume: Volume, names: Sequence[str]) -> None:
@@ -76,8 +128,31 @@ def write_maps(path: Path, volume: Volume, names: Sequence[str]) -> None:
     _write(path, volume, {"names": "|".join(map(_one_line, names))})
 
 
+def write_regions(path: Path, volume: Volume, names: Sequence[str]) -> None:
+    """Maps along a list axis: 3D Slicer's layers, each with one segment, in .seg.nrrd; else with the key `names`."""
+    if not path.name.lower().endswith(".seg.nrrd"):
+        _write(path, volume, {"names": "|".join(map(_one_line, names))})
+        return
+    pairs = dict(_SEGMENTATION)
+    for number, (mask, name) in enumerate(zip(volume.voxels, names, strict=True)):
+        pairs |= _segment_fields(number, _one_line(name), number + 1, mask, layer=number)
+    _write(path, volume, pairs, layers_first=True)
+
+
 def _check(path: Path, header: Mapping[str, Any]) -> None:
     """Refuse what cannot be one scan before its voxels are read."""
+    _check_whole(path, header)
+    layers = {value for key, value in header.items() if re.fullmatch(r"Segment\d+_Layer", key)}
+    if len(layers) > 1 or (header["dimension"] > 3 and any(key.startswith("Segment0_") for key in header)):
+        raise ScanError(
+            f"{path} has segments that overlap, in {max(len(layers), 1)} layers",
+            expected="one label per voxel",
+            hint="in 3D Slicer: Segmentations, Export to new labelmap, and save that as .nrrd",
+        )
+
+
+def _check_whole(path: Path, header: Mapping[str, Any]) -> None:
+    """Refuse voxels that lie elsewhere, and time series."""
     if "data file" in header or "datafile" in header:
         raise ScanError(
             f"{path} keeps its voxels in another file",
@@ -97,13 +172,6 @@ def _check(path: Path, header: Mapping[str, Any]) -> None:
             f"{path} has {', '.join(f'{key}: {value}' for key, value in skips.items())} in front of its voxels",
             expected="voxels that begin behind the header",
             hint="save it from 3D Slicer as .nrrd",
-        )
-    layers = {value for key, value in header.items() if re.fullmatch(r"Segment\d+_Layer", key)}
-    if len(layers) > 1 or (header["dimension"] > 3 and any(key.startswith("Segment0_") for key in header)):
-        raise ScanError(
-            f"{path} has segments that overlap, in {max(len(layers), 1)} layers",
-            expected="one label per voxel",
-            hint="in 3D Slicer: Segmentations, Export to new labelmap, and save that as .nrrd",
         )
 
 
@@ -170,23 +238,25 @@ def _affine(path: Path, header: Mapping[str, Any], directions: Array) -> Array:
 
 def _segments(labels: Array, names: Sequence[str]) -> dict[str, str]:
     """3D Slicer's fields, for every named label and every label in use but the background."""
-    fields = {
-        "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
-        "Segmentation_MasterRepresentation": "Binary labelmap",
-        "Segmentation_ReferenceImageExtentOffset": "0 0 0",
-    }
+    fields = dict(_SEGMENTATION)
     values = sorted({*range(1, len(names)), *np.unique(labels).tolist()} - {0})
     for number, value in enumerate(values):
-        segment = {
-            "ID": f"Segment_{value}",
-            "Name": _one_line(names[value]) if value < len(names) else f"label_{value}",
-            "LabelValue": str(value),
-            "Layer": "0",
-            "Extent": _extent(labels == value),
-            "Color": " ".join(f"{channel / 255:.6g}" for channel in label_colour(value)),
-        }
-        fields |= {f"Segment{number}_{key}": text for key, text in segment.items()}
+        name = _one_line(names[value]) if value < len(names) else f"label_{value}"
+        fields |= _segment_fields(number, name, value, labels == value)
     return fields
+
+
+def _segment_fields(number: int, name: str, value: int, mask: Array, layer: int | None = None) -> dict[str, str]:
+    """Of the segment `number`, from 0, which has a label's value and colour, or a layer of its own in that colour."""
+    segment = {
+        "ID": f"Segment_{value}",
+        "Name": name,
+        "LabelValue": str(value if layer is None else 1),
+        "Layer": str(layer or 0),
+        "Extent": _extent(mask),
+        "Color": " ".join(f"{channel / 255:.6g}" for channel in label_colour(value)),
+    }
+    return {f"Segment{number}_{key}": text for key, text in segment.items()}
 
 
 def _extent(mask: Array) -> str:
@@ -203,19 +273,24 @@ def _one_line(name: str) -> str:
     return " ".join(name.split())
 
 
-def _write(path: Path, volume: Volume, pairs: Mapping[str, str]) -> None:
-    """Written here, not by pynrrd: its header holds the time of writing and only ASCII names."""
+def _write(path: Path, volume: Volume, pairs: Mapping[str, str], layers_first: bool = False) -> None:
+    """Written here, not by pynrrd: its header holds the time of writing and only ASCII names.
+
+    layers_first: channels are the fastest axis, as 3D Slicer keeps the layers of a segmentation; else the slowest.
+    """
     check_calibrated(path, volume)
-    voxels = np.ascontiguousarray(volume.voxels, dtype=volume.voxels.dtype.newbyteorder("<"))
+    ordered = np.moveaxis(volume.voxels, 0, -1) if layers_first else volume.voxels
+    voxels = np.ascontiguousarray(ordered, dtype=volume.voxels.dtype.newbyteorder("<"))
     vectors = ["(" + ",".join(f"{value:.17g}" for value in column) + ")" for column in volume.affine[:3].T]
-    channels = voxels.ndim - 3
+    space, lists = vectors[2::-1], ["none"] * (voxels.ndim - 3)
+    kinds, list_kinds = ["domain"] * 3, ["list"] * len(lists)
     fields = {
         "type": {"f": "float", "u": f"uint{8 * voxels.itemsize}"}[voxels.dtype.kind],
         "dimension": voxels.ndim,
         "space": "left-posterior-superior",
         "sizes": " ".join(map(str, voxels.shape[::-1])),
-        "space directions": " ".join(vectors[2::-1] + ["none"] * channels),
-        "kinds": " ".join(["domain"] * 3 + ["list"] * channels),
+        "space directions": " ".join(lists + space if layers_first else space + lists),
+        "kinds": " ".join(list_kinds + kinds if layers_first else kinds + list_kinds),
         "endian": "little",
         "encoding": "gzip",
         "space origin": vectors[3],
@@ -228,4 +303,14 @@ def _write(path: Path, volume: Volume, pairs: Mapping[str, str]) -> None:
             packed.write(voxels.data)
 
 
-FORMAT = Format("nrrd", (".nrrd", ".seg.nrrd"), "nrrd", ("nrrd",), read, write_labels, write_maps)
+FORMAT = Format(
+    "nrrd",
+    (".nrrd", ".seg.nrrd"),
+    "nrrd",
+    ("nrrd",),
+    read,
+    write_labels,
+    write_maps,
+    write_regions=write_regions,
+    read_regions=read_regions,
+)

@@ -13,7 +13,7 @@ import numpy as np
 from medattn_edge.atomic import replacing
 from medattn_edge.errors import ScanError
 from medattn_edge.io.bounds import check_size
-from medattn_edge.io.format import PICTURE_AFFINE, Format, unreadable
+from medattn_edge.io.format import PICTURE_AFFINE, Format, Regions, unreadable
 from medattn_edge.volume import Array, Volume
 
 _FAILURES = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
@@ -22,7 +22,7 @@ _HINT = "numpy.savez('scan.npz', voxels=voxels, affine=affine)"
 
 def read(path: Path) -> Volume:
     """The volume of an archive; without `affine` it is uncalibrated. Nothing in the file is ever executed."""
-    voxels, affine = _arrays(path)
+    voxels, affine, _ = _arrays(path)
     if voxels is None or voxels.dtype.kind not in "biuf" or voxels.ndim not in (2, 3, 4):
         problem = "has no array `voxels`" if voxels is None else f"has voxels {voxels.dtype} of shape {voxels.shape}"
         raise ScanError(
@@ -46,7 +46,22 @@ def write_maps(path: Path, volume: Volume, names: Sequence[str]) -> None:
     _write(path, volume, names)
 
 
-def _arrays(path: Path) -> tuple[Array | None, Array | None]:
+def write_regions(path: Path, volume: Volume, names: Sequence[str]) -> None:
+    """`voxels` (K, D, H, W), `affine` unless uncalibrated, and `names`."""
+    _write(path, volume, names)
+
+
+def read_regions(path: Path) -> Regions | None:
+    """Maps (K, D, H, W) and what `names` says of them, when there is one for each."""
+    volume, names = read(path), _arrays(path)[2]
+    if volume.voxels.ndim != 4:
+        return None
+    if names is None or names.dtype.kind != "U" or names.shape != (volume.channels,):
+        return volume, ("",) * volume.channels
+    return volume, tuple(map(str, names))
+
+
+def _arrays(path: Path) -> tuple[Array | None, Array | None, Array | None]:
     try:
         # An open file, because numpy leaves the one that it opens itself open when it is no archive.
         with path.open("rb") as file:
@@ -54,9 +69,9 @@ def _arrays(path: Path) -> tuple[Array | None, Array | None]:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("a single array, not an archive of named arrays")
             with archive:
-                for name in ("voxels", "affine"):
+                for name in ("voxels", "affine", "names"):
                     _check_promise(path, archive, name)
-                return archive.get("voxels"), archive.get("affine")
+                return archive.get("voxels"), archive.get("affine"), archive.get("names")
     except _FAILURES as error:
         raise unreadable(path, "NumPy .npz", error) from error
 
@@ -83,4 +98,6 @@ def _write(path: Path, volume: Volume, names: Sequence[str]) -> None:
         np.savez_compressed(file, **arrays)
 
 
-FORMAT = Format("numpy", (".npz",), "", (), read, write_labels, write_maps)
+FORMAT = Format(
+    "numpy", (".npz",), "", (), read, write_labels, write_maps, write_regions=write_regions, read_regions=read_regions
+)

@@ -11,7 +11,7 @@ import numpy as np
 from medattn_edge.atomic import replacing
 from medattn_edge.errors import GeometryError
 from medattn_edge.io.colours import heat_colours
-from medattn_edge.io.display import display_window, draw_labels, label_name
+from medattn_edge.io.display import display_window, draw_labels, label_name, masks, names_of_values
 from medattn_edge.io.page import Panel, PanelRow, compose
 from medattn_edge.volume import Array, Volume
 
@@ -53,8 +53,8 @@ def write_overlay(
     Args:
         path: of the PNG.
         scan: (D, H, W) or (C, D, H, W), of which the first channel is shown, or all three of a colour picture.
-        labels: (D, H, W) on the same grid.
-        names: names[value] names a label.
+        labels: (D, H, W) on the same grid; or regions that may overlap, (K, D, H, W) of 0 and 1.
+        names: names[value] names a label; or one per region.
         window: the values that become black and white, by default the 1st and 99th percentile of the values above the
             smallest.
         attention: (D, H, W) on the same grid, for a second row, as heat from its least to its largest value.
@@ -122,7 +122,8 @@ def _pixels_per_mm(volume: Volume) -> float:
 
 def _busiest(labels: Array, axis: int) -> int:
     """The cut with the most labelled voxels; the middle one when there is none."""
-    counts = np.count_nonzero(labels, axis=tuple({0, 1, 2} - {axis}))
+    anywhere = labels if labels.ndim == 3 else labels.any(axis=0)
+    counts = np.count_nonzero(anywhere, axis=tuple({0, 1, 2} - {axis}))
     return int(counts.argmax()) if counts.any() else len(counts) // 2
 
 
@@ -183,7 +184,9 @@ def _panel(pixels: Array, volume: Volume, cut: tuple[_View, int]) -> Panel:
 def _legend(labels: Volume, names: Sequence[str]) -> list[tuple[int, str]]:
     """(value, name and amount) of every label that is there."""
     entries = []
-    for value, count in zip(*np.unique(labels.voxels[labels.voxels > 0], return_counts=True), strict=True):
+    known = names_of_values(labels.voxels, 3, names)
+    for value, mask in masks(labels.voxels, 3):
+        count = np.count_nonzero(mask)
         amount = f"{count * labels.voxel_ml:,.1f} ml" if labels.calibrated else f"{count:,} pixels"
-        entries.append((int(value), f"{label_name(names, int(value))}   {amount}"))
+        entries.append((value, f"{label_name(known, value)}   {amount}"))
     return entries

@@ -10,6 +10,7 @@ from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options
 from medattn_edge.errors import InputError, UsageError
 from medattn_edge.inference.truth import LabelValues, read_true_labels, values_of_labels
+from medattn_edge.labels import Meaning
 from medattn_edge.precision.cache import Cache
 from medattn_edge.precision.choice import choose_windows
 from medattn_edge.precision.int8 import quantise, quantizers_for
@@ -70,7 +71,7 @@ def calibrate(  # noqa: PLR0913
             hint=f"medattn-edge calibrate {parent.path} SCAN -o {output} --profile {settings.profile}; "
             "or --allow-random to try",
         )
-    truths = _truths(labels, len(held_out or scans), parent.spec.labels, label_values)
+    truths = _truths(labels, len(held_out or scans), Meaning.of(parent.spec), label_values)
     judged = [ScanSource.of(scan, number, truths[number - 1]) for number, scan in enumerate(held_out or scans, 1)]
     calibrated = [ScanSource.of(scan, number) for number, scan in enumerate(scans, 1)] if held_out else judged
     report = progress or (lambda what, done, total: None)
@@ -86,7 +87,7 @@ def calibrate(  # noqa: PLR0913
     return quantise(parent, output, windows, settings, Cache.of_user() if cache is None else cache, progress)
 
 
-def _truths(labels: Sequence[Path | str], scans: int, names: Sequence[str], values: LabelValues) -> list[Truth | None]:
+def _truths(labels: Sequence[Path | str], scans: int, meaning: Meaning, values: LabelValues) -> list[Truth | None]:
     """Where the true labels of each scan come from; nowhere when there are no labels."""
     if labels and len(labels) != scans:
         raise UsageError(
@@ -98,11 +99,11 @@ def _truths(labels: Sequence[Path | str], scans: int, names: Sequence[str], valu
         raise UsageError(
             "--label-value without --labels", expected="the file that has these values", hint="--labels FILE"
         )
-    values_of_labels(values, names)  # what is wrong with them is said before the work
-    return [_truth(Path(path), names, values) for path in labels] or [None] * scans
+    values_of_labels(values, meaning)  # what is wrong with them is said before the work
+    return [_truth(Path(path), meaning, values) for path in labels] or [None] * scans
 
 
-def _truth(path: Path, names: Sequence[str], values: LabelValues) -> Truth:
+def _truth(path: Path, meaning: Meaning, values: LabelValues) -> Truth:
     if not path.exists():
         raise InputError(f"{path} does not exist", expected="a file of labels", hint=f"ls '{path.parent}'")
-    return lambda scan: read_true_labels(path, scan, names, values)
+    return lambda scan: read_true_labels(path, scan, meaning, values)

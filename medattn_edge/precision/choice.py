@@ -11,7 +11,7 @@ import numpy as np
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import UsageError
 from medattn_edge.inference.tiling import Tiling, Window, starts
-from medattn_edge.labels import labels_of
+from medattn_edge.labels import Meaning
 from medattn_edge.precision.windows import OVERLAP, Cut, ScanSource, TiledScan, Windows, answers
 from medattn_edge.spec import ModelSpec
 
@@ -38,6 +38,7 @@ class BalancedChoice:
         if count < 1:
             raise UsageError(f"{count} patches", expected="at least 1", hint="--samples 32")
         self._session, self._count, self._left = session, count, scans
+        self._meaning = Meaning.of(session.spec)
         self._rng = np.random.default_rng(seed)
         self._cuts: list[Cut] = []
         self._foreground: list[bool] = []
@@ -50,7 +51,7 @@ class BalancedChoice:
         cuts = scan.cut(windows[int(self._rng.choice(run))] for run in runs)
         self._cuts += cuts
         logits = answers(self._session, (cut.patch for cut in cuts))
-        self._foreground += [bool(labels_of(one).any()) for one in logits]
+        self._foreground += [bool(self._meaning.labels_of(one).any()) for one in logits]
 
     def chosen(self) -> Windows:
         """At most `count` of the candidates; when one half is short, the other fills it."""
@@ -145,7 +146,7 @@ def divided(scan: TiledScan, session: Session) -> tuple[list[Window], list[Windo
     seen = [_labels_in(scan, windows, session) for windows in sets]
 
     def score(held: int) -> tuple[int, bool]:
-        rest = set[int]().union(*(labels for index, labels in enumerate(seen) if index != held))
+        rest = set[str]().union(*(labels for index, labels in enumerate(seen) if index != held))
         return min(len(seen[held]), len(rest)), held == 1
 
     held = max(range(_SETS), key=score)
@@ -153,11 +154,12 @@ def divided(scan: TiledScan, session: Session) -> tuple[list[Window], list[Windo
     return outside, sets[held]
 
 
-def _labels_in(scan: TiledScan, windows: Sequence[Window], session: Session) -> set[int]:
-    """The labels, but the background, that a session finds in a few evenly spread windows."""
+def _labels_in(scan: TiledScan, windows: Sequence[Window], session: Session) -> set[str]:
+    """The labels but the background, or the regions, that a session finds in a few evenly spread windows."""
     few = scan.cut(windows[index] for index in _spread(list(range(len(windows))), min(_FEW, len(windows))))
     logits = answers(session, (cut.patch for cut in few))
-    return {int(value) for one in logits for value in np.unique(labels_of(one)) if value}
+    meaning = Meaning.of(session.spec)
+    return {name for one in logits for name in meaning.seen(meaning.labels_of(one))}
 
 
 def _rows(tiling: Tiling, axis: int, first: int, last: int) -> list[Window]:

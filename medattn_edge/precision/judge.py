@@ -12,7 +12,7 @@ import numpy as np
 from medattn_edge.agreement import Agreement, LogitsDistance, Thresholds, dice_per_label, of_labels
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import UsageError
-from medattn_edge.labels import labels_of
+from medattn_edge.labels import Meaning
 from medattn_edge.precision.windows import Windows, answers
 
 
@@ -73,20 +73,21 @@ class Judge:
             the FP32 network's own Dice (MLPerf's rule for 3D-UNet: 0.999 is its high accuracy, 0.99 its default).
 
     Attributes:
-        unseen: labels that FP32 finds in no window, of which the gate says nothing.
+        unseen: labels, or regions, that FP32 finds in no window, of which the gate says nothing.
 
     Raises:
         UsageError: FP32 finds none at all: any gate would hold.
     """
 
     def __init__(self, reference: Session, windows: Windows, gate: float) -> None:
-        self.windows, self.gate, self._spec = windows, gate, reference.spec
+        self.windows, self.gate, self._meaning = windows, gate, Meaning.of(reference.spec)
         self._logits = list(answers(reference, iter(windows)))
-        names, seen = self._spec.labels, {int(one) for logits in self._logits for one in np.unique(labels_of(logits))}
-        self.unseen = tuple(name for value, name in enumerate(names) if value and value not in seen)
-        if len(self.unseen) == len(names) - 1:
+        meaning = self._meaning
+        seen = set[str]().union(*(meaning.seen(meaning.labels_of(logits)) for logits in self._logits))
+        self.unseen = tuple(name for name in meaning.structures if name not in seen)
+        if self.unseen == meaning.structures:
             raise UsageError(
-                f"the FP32 network finds none of {', '.join(names[1:])} in the {len(windows)} held-out windows",
+                f"the FP32 network finds none of {', '.join(self.unseen)} in the {len(windows)} held-out windows",
                 expected="windows with something to judge",
                 hint="--held-out SCAN with what the network looks for, or more --held-out-samples",
             )
@@ -97,16 +98,15 @@ class Judge:
         distance, expected, labels, truth = LogitsDistance(), [], [], []
         for index, logits in zip(chosen, answers(candidate, self._patches(chosen)), strict=True):
             distance.add(self._logits[index], logits)
-            expected.append(labels_of(self._logits[index]))
-            labels.append(labels_of(logits))
+            expected.append(self._meaning.labels_of(self._logits[index]))
+            labels.append(self._meaning.labels_of(logits))
             if self.windows.has_truth:
                 truth.append(self.windows.truth(index))
-        names = self._spec.labels
-        agreement = of_labels(np.stack(expected), np.stack(labels), names, distance)
+        agreement = of_labels(np.stack(expected), np.stack(labels), self._meaning, distance)
         if not truth:
             return Verdict(agreement, {}, {}, tuple(Thresholds(min_dice=self.gate).failures(agreement)))
         right = np.stack(truth)
-        before, after = (dice_per_label(right, np.stack(maps), names) for maps in (expected, labels))
+        before, after = (dice_per_label(right, np.stack(maps), self._meaning) for maps in (expected, labels))
         failures = [] if agreement.finite else ["the candidate's logits are not finite"]
         failures += [
             f"true Dice of {name} is {after[name]:.6f}, below {self.gate:g} of the reference's {before[name]:.6f}"

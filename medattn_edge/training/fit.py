@@ -52,12 +52,18 @@ def fit(
         watch: Called after every step and every epoch.
 
     Raises:
-        UsageError: The training diverges (the best checkpoint stays), a batch is too small for BatchNorm, or a resume
-            file is missing, of other settings, or in the way.
+        UsageError: The network is a sigmoid one, the training diverges (the best checkpoint stays), a batch is too
+            small for BatchNorm, or a resume file is missing, of other settings, or in the way.
         ScanError: The scans cannot be split, or no training slice is left at the network's spacing.
         OutputError: The folder to write to does not exist.
         HostError: The memory is not enough for one step.
     """
+    if spec.overlapping:
+        raise UsageError(
+            f"a sigmoid network with the regions {', '.join(spec.labels)}",
+            expected="labels that exclude each other: cases have one label per voxel, and the loss is a softmax's",
+            hint="train it with your own code, and export its checkpoint with --activation sigmoid",
+        )
     parts = split_cases(cases, settings.holdout, settings.blocks)
     run = _Run(network, cases, parts, spec, settings, output)
     progressed = run.begin()

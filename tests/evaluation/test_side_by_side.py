@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from medattn_edge.agreement import dice_per_label
 from medattn_edge.errors import BackendError, ShapeError, UsageError
 from medattn_edge.evaluation.side_by_side import side_by_side
-from medattn_edge.inference import SegmentSettings
+from medattn_edge.inference import SegmentSettings, segment
+from medattn_edge.labels import Meaning
+from medattn_edge.spec import Cleanup
 
 Make = Callable[..., Any]
 SETTINGS = SegmentSettings(batch=2)
@@ -110,3 +114,46 @@ def test_a_candidate_that_sees_something_else_is_refused(fake: Make, spec_of: Ma
     candidates = {"a": fake(spec_of((8, 8)), function), "b": fake(spec_of((16, 8)), function)}
     with pytest.raises(UsageError, match="--patch 8x8"):
         side_by_side(fake(spec_of((8, 8)), function), candidates, volume)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_both_sides_are_mirrored_and_cleaned_as_when_a_scan_is_segmented(
+    fake: Make, spec_of: Make, network: Make, volume: Any, activation: str
+) -> None:
+    pytest.importorskip("scipy", reason="the extra cleanup is not installed")
+    steps = tuple(map(Cleanup.parse, ("largest:label_2", "drop-below:label_1:100")))
+    spec = spec_of((8, 8), activation=activation, cleanup=steps, mirror="W", spacing=(1.3, 0.9))
+    function = network(3)
+
+    def other(patches: Any) -> Any:
+        return function(np.float32(1.1) * patches)
+
+    seen = side_by_side(fake(spec, function), {"other": fake(spec, other)}, volume, SETTINGS)
+    own = segment(fake(spec, other), volume)
+    meaning = Meaning.of(spec)
+    assert seen.meaning == own.meaning == meaning
+    reference = segment(fake(spec, function), volume).labels.voxels
+    agreement, labels = seen.agreed["other"]
+    np.testing.assert_array_equal(seen.labels.voxels, reference)
+    np.testing.assert_array_equal(labels.voxels, own.labels.voxels)
+    assert agreement.dice == dice_per_label(reference, own.labels.voxels, meaning)
+    assert 0 < min(agreement.dice.values()) < 1
+    raw = segment(fake(replace(spec, cleanup=()), function), volume).labels.voxels
+    assert (raw != reference).any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"activation": "sigmoid"}, "activation is sigmoid; expected the reference's softmax"),
+        ({"orientation": "RAS"}, "orientation is RAS; expected the reference's LPS"),
+        ({"mirror": "W"}, "mirror is W; expected the reference's none"),
+        ({"cleanup": (Cleanup("largest", "*"),)}, r"cleanup is largest:\*; expected the reference's none"),
+    ],
+)
+def test_sides_that_do_not_mean_the_same_are_not_compared(
+    fake: Make, spec_of: Make, network: Make, volume: Any, changes: dict[str, Any], message: str
+) -> None:
+    reference, candidate = (fake(spec_of((8, 8), **one), network(3)) for one in ({}, changes))
+    with pytest.raises(UsageError, match=message):
+        side_by_side(reference, {"other": candidate}, volume, SETTINGS)

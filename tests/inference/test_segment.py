@@ -111,14 +111,14 @@ def test_streaming_back_equals_resampling_all_logits(
     result = segment(session, volume, settings=SegmentSettings(probabilities=True))
     np.testing.assert_array_equal(prepared.in_network_order(result.labels.voxels), logits.argmax(axis=0))
     probabilities = prepared.in_network_order(result.probabilities.voxels)
-    np.testing.assert_allclose(probabilities, probabilities_of(logits), atol=1e-6)
+    np.testing.assert_allclose(probabilities, probabilities_of(logits, "softmax"), atol=1e-6)
 
 
 @pytest.mark.parametrize("classes", [1, 2, 5, 300])
 def test_labels_are_the_first_of_the_largest_logits(classes: int) -> None:
     logits = np.random.default_rng(0).integers(-3, 4, (classes, 4, 5, 6)).astype(np.float32)
     expected = logits[0] > 0 if classes == 1 else logits.argmax(axis=0)
-    found = labels_of(logits)
+    found = labels_of(logits, "softmax")
     np.testing.assert_array_equal(found, expected)
     assert found.dtype == (np.uint16 if classes > 256 else np.uint8)
 
@@ -126,15 +126,15 @@ def test_labels_are_the_first_of_the_largest_logits(classes: int) -> None:
 @pytest.mark.parametrize("classes", [1, 2, 5])
 def test_probabilities_add_up_and_do_not_overflow(classes: int) -> None:
     logits = np.random.default_rng(0).normal(0, 1e4, (classes, 3, 4, 5)).astype(np.float32)
-    found = probabilities_of(logits)
+    found = probabilities_of(logits, "softmax")
     assert found.dtype == np.float32
     assert found.shape == (max(classes, 2), 3, 4, 5)
     np.testing.assert_allclose(found.sum(axis=0), 1, rtol=1e-6)
-    np.testing.assert_array_equal(found.argmax(axis=0), labels_of(logits))
+    np.testing.assert_array_equal(found.argmax(axis=0), labels_of(logits, "softmax"))
 
 
 def test_one_logit_gives_the_sigmoid() -> None:
-    found = probabilities_of(np.array([[-1.0, 0.0, 2.0]], np.float32))
+    found = probabilities_of(np.array([[-1.0, 0.0, 2.0]], np.float32), "softmax")
     np.testing.assert_allclose(found[1], 1 / (1 + np.exp([1.0, 0.0, -2.0])), rtol=1e-6)
 
 

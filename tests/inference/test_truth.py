@@ -9,6 +9,7 @@ import pytest
 
 from medattn_edge.errors import ScanError, UsageError
 from medattn_edge.inference.truth import parse_label_values, read_true_labels
+from medattn_edge.labels import Meaning
 from medattn_edge.volume import Volume
 
 LPS = np.eye(4)[[2, 1, 0, 3]]
@@ -39,7 +40,7 @@ def test_a_label_that_is_named_twice_is_refused_with_the_option_for_both() -> No
 
 def test_a_file_is_numbered_as_the_network_is(tmp_path: Path) -> None:
     path, scan = labels(tmp_path, [0, 5, 6, 2, 9])
-    truth = read_true_labels(path, scan, NAMES, {"lungs": [5, 6]})
+    truth = read_true_labels(path, scan, Meaning(NAMES), {"lungs": [5, 6]})
     assert truth.voxels.ravel().tolist() == [0, 1, 1, 2, 0]
 
 
@@ -57,10 +58,10 @@ def test_values_that_do_not_tell_the_labels_apart_are_refused(
 ) -> None:
     path, scan = labels(tmp_path, [0, 5])
     with pytest.raises(UsageError, match=message):
-        read_true_labels(path, scan, NAMES, values)
+        read_true_labels(path, scan, Meaning(NAMES), values)
 
 
 def test_a_file_without_any_of_the_labels_is_refused(tmp_path: Path) -> None:
     path, scan = labels(tmp_path, [0, 7])
     with pytest.raises(ScanError, match=r"lungs=1, heart=2(.|\n)*--label-value"):
-        read_true_labels(path, scan, NAMES, {})
+        read_true_labels(path, scan, Meaning(NAMES), {})

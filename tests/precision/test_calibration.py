@@ -27,13 +27,13 @@ VALUES = {"right_lung": [5], "left_lung": [6]}
 
 
 class Counted(Volume):
-    """A scan that counts how often it is turned to LPS, which is what preparing it for a network begins with."""
+    """A scan that counts how often it is oriented, which is what preparing it for a network begins with."""
 
     prepared: ClassVar[Counter[str]] = Counter()
 
-    def to_lps(self) -> Volume:
+    def oriented(self, code: str) -> Volume:
         self.prepared[str(self.shape)] += 1
-        return super().to_lps()
+        return super().oriented(code)
 
 
 def halves_of(volume: Volume, folder: Path, name: str) -> tuple[Path, Path]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from medattn_edge.backends.session import Session
 from medattn_edge.errors import UsageError
 from medattn_edge.precision.judge import Judge
-from medattn_edge.precision.windows import ScanSource, Windows
+from medattn_edge.precision.windows import ScanSource, TiledScan, Windows
 from medattn_edge.volume import Volume
-from tests.precision.scans import LPS, brighter_than, every_window
+from tests.precision.scans import LPS, SPEC, brighter_than, every_window
 
 RAMP = np.tile(np.linspace(0, 1, 1600, dtype=np.float32).reshape(1, 40, 40), (3, 1, 1))
 
@@ -76,3 +78,40 @@ def test_a_fixed_batch_is_judged_alike(windows: Windows) -> None:
     assert judge.judge(brighter_than(0.6, batch=3)) == Judge(brighter_than(0.5), windows, 0.999).judge(
         brighter_than(0.6)
     )
+
+
+REGIONS = replace(SPEC, labels=("bright", "brighter"), outputs=2, activation="sigmoid")
+
+
+class TwoThresholds(Session):
+    """Two regions, one inside the other."""
+
+    def __init__(self, *levels: float) -> None:
+        super().__init__(REGIONS)
+        self.levels = levels
+
+    def _run(self, patches: np.ndarray) -> np.ndarray:
+        return np.concatenate([patches - np.float32(level) for level in self.levels], axis=1)
+
+
+def test_regions_that_overlap_are_judged_each_by_itself(windows: Windows) -> None:
+    judge = Judge(TwoThresholds(0.5, 0.8), windows, 0.999)
+    assert judge.unseen == ()
+    assert judge.judge(TwoThresholds(0.5, 0.8)).holds
+    verdict = judge.judge(TwoThresholds(0.5, 0.9))
+    assert verdict.agreement.dice["bright"] == 1
+    assert verdict.agreement.dice["brighter"] == pytest.approx(2 * 0.1 / 0.3, abs=0.02)
+    assert [failure.split(" is ")[0] for failure in verdict.failures] == ["Dice of brighter"]
+    assert Judge(TwoThresholds(0.5, 2.0), windows, 0.999).unseen == ("brighter",)
+    with pytest.raises(UsageError, match="none of bright, brighter"):
+        Judge(TwoThresholds(2.0, 2.0), windows, 0.999)
+
+
+def test_true_regions_are_judged_each_by_itself() -> None:
+    bits = Volume((RAMP > 0.5).astype(np.uint8) | (RAMP > 0.8).astype(np.uint8) << 1, LPS)
+    scan = TiledScan(ScanSource("ramp", lambda: Volume(RAMP, LPS), lambda _: bits), REGIONS)
+    judge = Judge(TwoThresholds(0.5, 0.8), Windows(scan.cut(scan.tiling.windows)), 0.999)
+    verdict = judge.judge(TwoThresholds(0.6, 0.8))
+    assert verdict.reference_dice == {"bright": 1.0, "brighter": 1.0}
+    assert verdict.candidate_dice["brighter"] == 1
+    assert verdict.candidate_dice["bright"] == pytest.approx(2 * 0.4 / 0.9, abs=0.05)  # windows overlap

@@ -10,14 +10,18 @@ from pathlib import Path
 import pytest
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
+highdicom = pytest.importorskip("highdicom", reason="the extra dicom is not installed")
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
 from PIL import Image  # noqa: E402
 
-from medattn_edge.errors import MedattnError, OutputError  # noqa: E402
+from medattn_edge.errors import MedattnError, MissingDependency, OutputError, UsageError  # noqa: E402
+from medattn_edge.io import read_regions  # noqa: E402
+from medattn_edge.io.dicom.volume import find_series, read_series  # noqa: E402
 from medattn_edge.scanner.config.sections import Model  # noqa: E402
 from medattn_edge.scanner.work.segmenting import Segmenter  # noqa: E402
 from medattn_edge.scanner.work.tasks import Done, Refused, Task  # noqa: E402
+from medattn_edge.spec import Cleanup  # noqa: E402
 from tests.support.dicom_phantoms import real_ct, write_series  # noqa: E402
 from tests.support.running_node import COMMAND, tiny_model  # noqa: E402
 
@@ -195,3 +199,58 @@ def test_a_folder_that_cannot_be_written_is_no_fault_of_the_series(segmenter, fi
 def test_a_model_that_does_not_open_leaves_none_open(artifact, tmp_path):
     with pytest.raises(MedattnError):
         Segmenter([Model("plain", artifact, threads=1), Model("gone", tmp_path / "gone.onnx", threads=1)])
+
+
+@pytest.fixture(scope="module")
+def sigmoid_artifact() -> Path:
+    pytest.importorskip("scipy", reason="the extra cleanup is not installed")
+    return tiny_model(
+        labels=("body", "bone"),
+        activation="sigmoid",
+        region_order=("body", "bone"),
+        cleanup=(Cleanup("largest", "body"),),
+        mirror="W",
+        orientation="RAS",
+    )
+
+
+def test_regions_that_overlap_are_segments_as_infer_writes_them(sigmoid_artifact, files, tmp_path):
+    plain = Model("plain", sigmoid_artifact, threads=1)
+    with Segmenter([plain, replace(plain, name="pictures", kind="labelmap", key_slices=1)]) as opened:
+        assert set(opened.canaries(tmp_path)) == {"plain", "pictures"}
+        found = done(opened, "plain", files, tmp_path / "plain")
+        assert any("mirrored along W" in note for note in found.notes)
+        assert any("largest:body" in note for note in found.notes)
+        assert any("may overlap: one map for each" in note for note in found.notes)
+        done(opened, "pictures", files, tmp_path / "pictures")
+    (tmp_path / "infer").mkdir()
+    infer(sigmoid_artifact, files, tmp_path / "infer" / "seg.dcm")
+    assert contents(tmp_path / "plain") == contents(tmp_path / "infer")
+    infer(sigmoid_artifact, files, tmp_path / "infer" / "seg.dcm", "--seg-kind", "labelmap", "--key-slices", "1")
+    assert contents(tmp_path / "pictures") == contents(tmp_path / "infer")
+    infer(sigmoid_artifact, files, tmp_path / "labels.npz", "--regions", "maps")
+    regions = read_regions(tmp_path / "labels.npz")
+    assert regions is not None
+    body, bone = regions[0].like(read_series(find_series(files[0].parent)[0])).voxels
+    seg = highdicom.seg.segread(tmp_path / "plain" / "seg.dcm")
+    assert [seg.get_segment_description(number).segment_label for number in (1, 2)] == ["body", "bone"]
+    assert (body & bone).any()
+    frames = {1: 0, 2: 0}
+    for item in seg.PerFrameFunctionalGroupsSequence:
+        frames[item.SegmentIdentificationSequence[0].ReferencedSegmentNumber] += 1
+    assert frames == {1: int(body.any(axis=(1, 2)).sum()), 2: int(bone.any(axis=(1, 2)).sum())}
+    assert int(seg.pixel_array.sum()) == int(body.sum()) + int(bone.sum())
+    labelmap = pydicom.dcmread(tmp_path / "pictures" / "seg.dcm").pixel_array
+    assert [int((labelmap == value).sum()) for value in (1, 2)] == [int((body > bone).sum()), int(bone.sum())]
+
+
+def test_a_model_whose_regions_a_labelmap_cannot_hold_is_refused_when_it_is_opened():
+    unordered = tiny_model(labels=("body", "bone"), activation="sigmoid")
+    with pytest.raises(UsageError, match=r"may overlap(.|\n)*--seg-kind binary"):
+        Segmenter([Model("plain", unordered, threads=1, kind="labelmap")])
+
+
+def test_a_model_whose_cleanup_this_host_cannot_do_is_refused_when_it_is_opened(sigmoid_artifact, monkeypatch):
+    monkeypatch.setattr("medattn_edge.inference.cleanup.find_spec", lambda name: None)
+    with pytest.raises(MissingDependency, match="cleanup"):
+        Segmenter([Model("plain", sigmoid_artifact, threads=1)])

@@ -225,6 +225,17 @@ def test_a_batch_without_statistics_is_refused(case_of: Callable[..., Case], tmp
         )
 
 
+def test_regions_that_overlap_are_not_trained_as_labels_that_exclude_each_other(
+    case_of: Callable[..., Case], tmp_path: Path
+) -> None:
+    case = case_of()
+    spec, _ = choose_spec([case], LABELS, FLAT)
+    sigmoid = replace(spec, labels=("ball", "small", "edge"), outputs=0, activation="sigmoid")
+    with pytest.raises(UsageError, match=r"regions ball, small, edge(.|\n)*--activation sigmoid"):
+        fit(initial_network(sigmoid, 0), [case], sigmoid, SHORT, Output(tmp_path / "a.safetensors", {}))
+    assert not list(tmp_path.iterdir())
+
+
 def test_whole_scans_are_held_out_of_a_binary_training(case_of: Callable[..., Case], tmp_path: Path) -> None:
     cases = [case_of(shape=(4, 32, 32), seed=seed, name=f"{seed}.npz") for seed in range(5)]
     binary = [

@@ -15,7 +15,7 @@ from medattn_edge.io.dicom.derived import MANUFACTURER, complete, highdicom, sof
 from medattn_edge.io.dicom.series import Series
 from medattn_edge.io.dicom.source import Frame, Source, lenient, read_source
 from medattn_edge.io.dicom.uids import Algorithm, Identity
-from medattn_edge.io.display import display_window, draw_labels, label_name
+from medattn_edge.io.display import display_window, draw_labels, label_name, masks, names_of_values
 from medattn_edge.io.page import Panel, PanelRow, compose
 from medattn_edge.volume import Array, Volume
 
@@ -58,8 +58,8 @@ def secondary_capture(
     Args:
         folder: that exists.
         volume: the scan (D, H, W) on the series' grid, in any order of the axes.
-        labels: (D, H, W) on that grid.
-        names: names[value] names a label.
+        labels: (D, H, W) on that grid; or regions that may overlap, (K, D, H, W) of 0 and 1.
+        names: names[value] names a label; or one per region.
         series: that the labels belong to.
         algorithm: that made them.
         count: how many slices at most.
@@ -86,7 +86,7 @@ def secondary_capture(
     paths = []
     for number, place in enumerate(key_slices(drawn, count), start=1):
         grey = np.clip((np.nan_to_num(scan[place].astype(np.float32)) - window[0]) / (window[1] - window[0]), 0, 1)
-        picture = _picture(source, place, grey, drawn[place], names)
+        picture = _picture(source, place, grey, drawn[..., place, :, :], names)
         paths.append(Path(folder) / f"key_{number}.dcm")
         with lenient():
             image = _image(library, picture, source, identity, number)
@@ -98,12 +98,16 @@ def secondary_capture(
 
 def key_slices(labels: Array, count: int) -> list[int]:
     """The slices (along D) that show most, in slice order: at most `count`, and none without a label but the middle."""
-    counts = np.stack([np.bincount(plane.ravel(), minlength=int(labels.max()) + 1) for plane in labels])[:, 1:]
+    if labels.ndim == 4:
+        counts, slices = np.count_nonzero(labels, axis=(2, 3)).T, labels.shape[1]
+    else:
+        counts = np.stack([np.bincount(plane.ravel(), minlength=int(labels.max()) + 1) for plane in labels])[:, 1:]
+        slices = len(labels)
     by_size = np.argsort(-counts.sum(axis=0), kind="stable")
     busiest = [int(counts[:, label].argmax()) for label in by_size if counts[:, label].any()]
     fullest = np.argsort(-counts.sum(axis=1), kind="stable")
     places = dict.fromkeys([*busiest, *(int(place) for place in fullest if counts[place].any())])
-    return sorted(list(places)[:count]) or [len(labels) // 2]
+    return sorted(list(places)[:count]) or [slices // 2]
 
 
 def _picture(source: Source, place: int, grey: Array, labels: Array, names: Sequence[str]) -> _Picture:
@@ -120,7 +124,8 @@ def _picture(source: Source, place: int, grey: Array, labels: Array, names: Sequ
     _, down, across = source.grid.affine[:3, :3].T
     edges = "".join(_end(step) for step in (-across, across, -down, down))
     caption = f"slice {place + 1} of {len(source.frames)}   not for diagnosis"
-    legend = [(int(value), label_name(names, value)) for value in np.unique(labels[labels > 0]).tolist()]
+    known = names_of_values(labels, 2, names)
+    legend = [(value, label_name(known, value)) for value, _ in masks(labels, 2)]
     page = compose([PanelRow([Panel((pixels + 0.5).astype(np.uint8), edges, caption)])], legend, scale)
     return _Picture(np.asarray(page), 1 / scale, (edges[1], edges[3]))
 

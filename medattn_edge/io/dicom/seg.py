@@ -68,8 +68,9 @@ def write_seg(
 
     Args:
         path: to write to.
-        labels: (D, H, W) on the series' own grid, in any order of the axes.
-        names: names[value] names a label.
+        labels: (D, H, W) on the series' own grid, in any order of the axes; or regions that may overlap, (K, D, H, W)
+            of 0 and 1, each of which becomes a segment.
+        names: names[value] names a label; or one per region.
         series: that the labels belong to.
         algorithm: that made them.
         kind: `binary` has a frame for each slice of each segment, and every viewer knows it; `labelmap` has one for
@@ -85,8 +86,7 @@ def write_seg(
         MissingDependency: without highdicom.
     """
     library = highdicom()
-    if kind not in KINDS:
-        raise UsageError(f"a segmentation of the kind {kind!r}", expected=" or ".join(KINDS), hint="--seg-kind binary")
+    check_kind(kind, overlapping=labels.voxels.ndim == 4)
     check_frame_of_reference(series)
     source = read_source(series)
     voxels = labels.like(source.grid).voxels
@@ -156,12 +156,32 @@ def _remarks(frames: int, source: Source) -> tuple[str, ...]:
     return tuple(remarks)
 
 
+def check_kind(kind: str, *, overlapping: bool) -> None:
+    """Raise UsageError for what is no kind of segmentation, and for a labelmap of regions that may overlap."""
+    if kind not in KINDS:
+        raise UsageError(f"a segmentation of the kind {kind!r}", expected=" or ".join(KINDS), hint="--seg-kind binary")
+    if kind == "labelmap" and overlapping:
+        raise UsageError(
+            "a labelmap segmentation of regions that may overlap",
+            expected="one label per voxel",
+            hint="--seg-kind binary, or --regions label-map for a network with an order of its regions",
+        )
+
+
 def segment_names(voxels: Array, names: Sequence[str]) -> list[str]:
     """The names of all labels but the background, as DICOM can hold them.
 
     Raises:
         UsageError: when there are none, or more than a segmentation can hold.
     """
+    if voxels.ndim == 4:
+        if len(names) != len(voxels) or voxels.dtype.kind not in "bu" or voxels.max() > 1:
+            raise UsageError(
+                f"regions of type {voxels.dtype}, shape {voxels.shape} up to {voxels.max()} with {len(names)} names",
+                expected="(K, D, H, W) of 0 and 1, and K names",
+                hint="give one name per region",
+            )
+        return [_one_line(name) or f"region {number}" for number, name in enumerate(names, start=1)]
     highest = int(voxels.max())
     if voxels.dtype.kind not in "bu" or highest > 65535 or max(highest, len(names) - 1) < 1:
         raise UsageError(
@@ -180,8 +200,12 @@ def _one_line(name: str) -> str:
 
 
 def _frames(source: Source, voxels: Array) -> tuple[Array, Any]:
-    """The labels in the order of the source's own frames, and their positions; no positions means: the source's."""
+    """The labels (D, H, W), or regions (D, H, W, K), in the order of the source's own frames, and their positions.
+
+    No positions means: the source's.
+    """
     voxels = voxels.astype(np.uint8 if voxels.max() <= 255 else np.uint16, copy=False)
+    voxels = np.moveaxis(voxels, 0, -1) if voxels.ndim == 4 else voxels
     if not voxels.any():
         from highdicom import PlanePositionSequence
 

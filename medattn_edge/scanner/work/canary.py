@@ -12,7 +12,7 @@ import numpy as np
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import BackendError
 from medattn_edge.host import hardware
-from medattn_edge.labels import labels_of
+from medattn_edge.labels import Meaning
 from medattn_edge.scanner.store.disk import locked, write_durably
 from medattn_edge.scanner.store.layout import Layout
 
@@ -66,8 +66,10 @@ def labels_hash(session: Session) -> str:
             expected="numbers",
             hint="compare the artifact with its checkpoint",
         )
-    labels = np.ascontiguousarray([labels_of(one) for one in logits])
-    return hashlib.sha256(labels.astype(np.uint16).tobytes()).hexdigest()
+    meaning = Meaning.of(spec)
+    labels = np.ascontiguousarray([meaning.labels_of(one) for one in logits])
+    kind = np.uint32 if meaning.overlapping else np.uint16  # one bit for each region, or a number
+    return hashlib.sha256(labels.astype(kind).tobytes()).hexdigest()
 
 
 def _key(session: Session, artifact_sha256: str) -> str:

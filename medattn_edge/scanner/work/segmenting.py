@@ -14,6 +14,7 @@ from medattn_edge.backends.session import Session
 from medattn_edge.errors import InputError
 from medattn_edge.host.cores import usable_cores
 from medattn_edge.inference import OpenArtifact, Outputs, SegmentSettings, segment_to
+from medattn_edge.inference.cleanup import check_cleanup
 from medattn_edge.inference.dicom_results import algorithm_of, label_settings
 from medattn_edge.io.dicom.seg import Algorithm
 from medattn_edge.io.dicom.volume import RefusedSeries, Series, series_of
@@ -38,7 +39,7 @@ class Segmenter:
     """Every model of one device, opened once. Close it, or use it as a context manager."""
 
     def __init__(self, models: Sequence[Model]) -> None:
-        """Raises what `open_session` raises."""
+        """Raises what `open_session` raises, and what stands against writing the labels of a model."""
         self._stack = ExitStack()
         self._open: dict[str, _Open] = {}
         try:
@@ -47,7 +48,16 @@ class Segmenter:
                 session = self._stack.enter_context(
                     open_session(model.artifact, device=_index(model.device), threads=threads)
                 )
-                settings = label_settings(model.overlap, model.skip_air, str(session.facts["backend"]))
+                outputs = _outputs(model, Path())
+                outputs.check_spec(session.spec)
+                check_cleanup(session.spec)
+                settings = label_settings(
+                    model.overlap,
+                    model.skip_air,
+                    str(session.facts["backend"]),
+                    session.spec,
+                    outputs.regions_as(session.spec),
+                )
                 algorithm = algorithm_of(model.artifact, session.spec, settings)
                 self._open[model.name] = _Open(model, session, algorithm)
         except BaseException:
@@ -86,13 +96,7 @@ def _segmented(opened: _Open, task: Task) -> Done:
     model, started = opened.model, time.monotonic()
     scan = Scan(task.folder, _only(series_of(task.files)))
     headers = time.monotonic() - started
-    outputs = Outputs(
-        task.folder / SEG,
-        overlay=task.folder / OVERLAY,
-        key_slices=model.key_slices,
-        seg_kind=model.kind,
-        overlay_attention=False,
-    )
+    outputs = _outputs(model, task.folder)
     settings = SegmentSettings(model.overlap, skip_air=model.skip_air)
     outcome = segment_to(OpenArtifact(opened.session, opened.algorithm), scan, outputs, settings=settings)
     written = dict(outcome.written)
@@ -103,6 +107,17 @@ def _segmented(opened: _Open, task: Task) -> Done:
     results.append(Output("overlay", overlay.name))
     seconds = {**outcome.seconds, "read": headers + outcome.seconds["read"]}
     return Done(tuple(results), seconds, outcome.notes)
+
+
+def _outputs(model: Model, folder: Path) -> Outputs:
+    """The files of one series."""
+    return Outputs(
+        folder / SEG,
+        overlay=folder / OVERLAY,
+        key_slices=model.key_slices,
+        seg_kind=model.kind,
+        overlay_attention=False,
+    )
 
 
 def _only(groups: Sequence[Series]) -> Series:
