@@ -60,7 +60,8 @@ def installed(wheel, tmp_path_factory):
     run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=folder)
     # Appended to sys.path, so that the wheel comes first; a nested .pth, such as an editable install's, is not read.
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
-    borrowed = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    borrowed = {path for path in sys.path if Path(path).name == "site-packages"}  # those that .pth files added as well
+    borrowed = sorted(borrowed | {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
     (site / "borrowed.pth").write_text("".join(f"{path}\n" for path in borrowed))
     return folder
 
@@ -74,6 +75,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     expected = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("medattn_edge/**/*.py")}
     expected |= {f"medattn_edge/{path.relative_to(ROOT).as_posix()}" for path in ROOT.glob("cli/*.py")}
     expected |= {f"medattn_edge/data/{path.name}" for path in (ROOT / "medattn_edge" / "data").glob("*.safetensors")}
+    templates = ROOT.glob("medattn_edge/scanner/observe/templates/*.html")
+    expected |= {path.relative_to(ROOT).as_posix() for path in templates}
     assert {name for name in names if not name.startswith(info)} >= expected | {"medattn_edge/py.typed"}
     assert {Path(name).suffix for name in names if not name.startswith(info)} <= {
         ".py",
@@ -81,6 +84,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
         ".safetensors",
         ".md",
         ".json",
+        ".html",
     }
     assert {f"{info}/licenses/LICENSE", f"{info}/licenses/NOTICE"} <= names
 
@@ -96,7 +100,7 @@ def test_the_wheel_says_what_it_needs(wheel):
     extras = set(metadata.get_all("Provides-Extra", []))
     assert {"torch", "export", "onnxruntime", "nifti", "demo", "dicom", "dicom-codecs", "node"} <= extras
     node = [line for line in metadata.get_all("Requires-Dist", []) if 'extra == "node"' in line]
-    assert {re.split("[>;@ ]", line)[0] for line in node} == {"medattn-edge[dicom]", "pynetdicom"}
+    assert {re.split("[<>;@ ]", line)[0] for line in node} == {"medattn-edge[dicom]", "jinja2", "pynetdicom"}
 
 
 def test_the_installed_command_exports_a_checkpoint(installed, small_checkpoint, tmp_path):
