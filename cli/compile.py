@@ -12,6 +12,7 @@ import typer
 from medattn_edge.errors import UsageError
 
 from . import console
+from .fp64_text import fp64_lines
 from .tuned import TuneOptions, show_tuning, tuned
 
 if TYPE_CHECKING:
@@ -181,6 +182,8 @@ def _show(artifact: Artifact) -> None:
     on_gpu = " --device cuda:0" if "compute_capabilities" in target["runs_on"] else ""
     if manifest.agreement:
         console.show(_agreement(artifact))
+        for line in fp64_lines(artifact.manifest.agreement):
+            console.say(line)
     threads = f" --threads {target['tuning']['threads']}" if target.get("tuning", {}).get("threads") else ""
     console.note(f"next: medattn-edge infer {path} SCAN -o labels.nii.gz{on_gpu}{threads}")
 

@@ -13,6 +13,7 @@ from medattn_edge.errors import MissingDependency, UsageError
 from medattn_edge.spec import Intensity, ModelSpec
 
 from . import console
+from .fp64_text import fp64_lines
 from .options import parse_settings, parse_sizes, parse_spacing
 from .rewrites import chosen, note_without_effect, show_plan
 
@@ -164,4 +165,6 @@ def _show(artifact: Artifact) -> None:
             f"{min(case['dice'].values(), default=1.0):.6f}",
         )
     console.show(table)
+    for line in fp64_lines(manifest.agreement):
+        console.say(line)
     console.note(f"next: medattn-edge infer {artifact.path} SCAN -o labels.nii.gz")
