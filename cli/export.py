@@ -25,7 +25,7 @@ Option = typer.Option
 
 
 def command(  # noqa: PLR0913
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint: ours, or any published layout.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, a MONAI bundle, or a folder of nnU-Net's results.")],
     output: Annotated[
         Path, Option("--output", "-o", help="NAME.onnx or NAME.torchscript; its manifest is NAME.*.json.")
     ],
@@ -56,6 +56,10 @@ def command(  # noqa: PLR0913
     ] = "",
     spacing: Annotated[str, Option("--spacing", metavar="[ZX]YXX", help="Foreign checkpoint: mm of its input.")] = "",
     axes: Annotated[str, Option("--axes", help="Foreign checkpoint: axis order of its input, such as WHD.")] = "",
+    orientation: Annotated[
+        str, Option("--orientation", help="Folder that does not say it: how its training files are stored, as RAS.")
+    ] = "",
+    fold: Annotated[str, Option("--fold", help="nnU-Net: 0 to 4, or all; the only one by default.")] = "",
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
     no_fuse: Annotated[bool, Option("--no-fuse", hidden=True)] = False,
 ) -> None:
@@ -68,6 +72,7 @@ def command(  # noqa: PLR0913
     if no_fuse:
         raise UsageError("--no-fuse, which has another name now", expected="--no-rewrites", hint="--no-rewrites")
     try:
+        from medattn_edge.bundles import kind_of_folder
         from medattn_edge.exporters import ExportSettings, exporter_of
         from medattn_edge.models import checkpoint as checkpoints
         from medattn_edge.precision.export import SAMPLES, check_precision, export
@@ -79,7 +84,16 @@ def command(  # noqa: PLR0913
     exporter = exporter_of(output)
     check_precision(precision, output)
     with console.timed("loaded"):
-        loaded = checkpoints.load(checkpoint, network=network or None, config=parse_settings(set_ or []))
+        if checkpoint.is_dir() and kind_of_folder(checkpoint):
+            loaded = _of_folder(checkpoint, orientation, fold, bool(network or set_))
+        elif orientation or fold:
+            raise UsageError(
+                f"{'--orientation' if orientation else '--fold'} for {checkpoint.name}",
+                expected="a MONAI bundle or a folder of nnU-Net's results",
+                hint="leave it out",
+            )
+        else:
+            loaded = checkpoints.load(checkpoint, network=network or None, config=parse_settings(set_ or []))
     options = {"--labels": labels, "--intensity": intensity, "--spacing": spacing, "--axes": axes}
     spec = spec_of(loaded, patch, {name: value for name, value in options.items() if value})
     loaded.network.check_shape(spec.patch)
@@ -99,6 +113,20 @@ def command(  # noqa: PLR0913
     else:
         show_plan(rewritten)
         _show(artifact)
+
+
+def _of_folder(folder: Path, orientation: str, fold: str, refused: bool) -> Checkpoint:
+    """The network of another tool's folder; what is assumed is said."""
+    from medattn_edge.bundles import read_folder
+
+    if refused:
+        raise UsageError(
+            f"--network or --set for the folder {folder.name}", expected="its own definition", hint="leave them out"
+        )
+    read = read_folder(folder, orientation=orientation, fold=fold)
+    for text in read.assumptions:
+        console.note(f"assumed: {text}", level=0)
+    return read.checkpoint
 
 
 def spec_of(loaded: Checkpoint, patch: str, options: dict[str, str]) -> ModelSpec:
