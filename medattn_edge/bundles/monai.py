@@ -103,10 +103,10 @@ def _patch(configuration: Configuration, pipeline: Pipeline) -> tuple[int, ...]:
             hint="a 2-D bundle says nothing of the plane that it sees: export its checkpoint alone",
         )
     overlap, mode = given.get("overlap", 0.25), str(given.get("mode", "constant")).lower()
-    if (overlap, mode) != (_OVERLAP, "gaussian"):
-        pipeline.assumptions.append(
-            f"windows overlap by {_OVERLAP:g} with Gaussian weights; the bundle's by {overlap:g}, {mode}"
-        )
+    how = "" if (overlap, mode) == (_OVERLAP, "gaussian") else f"; the bundle's by {overlap:g}, {mode}"
+    pipeline.assumptions.append(
+        f"windows overlap by {_OVERLAP:g} with Gaussian weights, of which MONAI lets none fall below 0.001{how}"
+    )
     pipeline.assumptions.append("a scan smaller than the patch is surrounded by its minimum; by MONAI with 0")
     return tuple(roi)
 

@@ -21,7 +21,9 @@ from medattn_edge.errors import CheckpointError, InputError, UsageError
 from medattn_edge.exporters import export_fp32, random_patches
 from medattn_edge.inference import segment
 from medattn_edge.inference.preprocess import prepare
-from medattn_edge.io import read_volume
+from medattn_edge.inference.segment import SegmentSettings
+from medattn_edge.inference.tiling import gaussian
+from medattn_edge.io import read_volume, write_labels
 from medattn_edge.rewrites import rewrite
 
 monai = pytest.importorskip("monai")
@@ -140,7 +142,7 @@ def scan(tmp_path: Path) -> Path:
     return path
 
 
-def labels_of_monai(folder: Path, scan: Path) -> np.ndarray[Any, Any]:
+def labels_of_monai(folder: Path, scan: Path, weights: Any = None) -> np.ndarray[Any, Any]:
     """What MONAI gives with the bundle's transforms and inferer as it builds them, (i, j, k) of the file."""
     from monai.bundle import ConfigParser
 
@@ -148,48 +150,61 @@ def labels_of_monai(folder: Path, scan: Path) -> np.ndarray[Any, Any]:
     document["postprocessing"]["transforms"] = [
         one for one in document["postprocessing"]["transforms"] if one["_target_"] != "SaveImaged"
     ]
-    return peer_labels(ConfigParser(document), folder, scan)
+    return peer_labels(ConfigParser(document), folder, scan, weights)  # type: ignore[no-any-return]
 
 
 @warnings_of_the_peer
-def peer_labels(parser: Any, folder: Path, scan: Path) -> np.ndarray[Any, Any]:
+def peer_labels(parser: Any, folder: Path, scan: Path, weights: Any) -> np.ndarray[Any, Any]:
     network = parser.get_parsed_content("network_def")
     network.load_state_dict(torch.load(folder / "models" / "model.pt", weights_only=True))
     data = parser.get_parsed_content("preprocessing")({"image": str(scan)})
     with torch.inference_mode():
-        data["pred"] = parser.get_parsed_content("inferer")(data["image"][None], network.eval())[0]
+        inferer, image = parser.get_parsed_content("inferer"), data["image"][None]
+        if weights is None:
+            data["pred"] = inferer(image, network.eval())[0]
+        else:  # the same windows, averaged with these weights
+            data["pred"] = monai.inferers.sliding_window_inference(
+                image, inferer.roi_size, 4, network.eval(), inferer.overlap, roi_weight_map=torch.from_numpy(weights)
+            )[0]
     return np.asarray(parser.get_parsed_content("postprocessing")(data)["pred"][0])
 
 
-def labels_of_ours(read: OwnersFolder, scan: Path, tmp_path: Path) -> np.ndarray[Any, Any]:
+def labels_of_ours(read: OwnersFolder, scan: Path, tmp_path: Path, overlap: float = 0.5) -> np.ndarray[Any, Any]:
     """The whole way: an ONNX file, its session, the scan's own grid; (i, j, k) of the file."""
     spec = read.checkpoint.spec
     artifact = export_fp32(
         rewrite(read.checkpoint, ("batch-norm",)), tmp_path / "net.onnx", {"random": random_patches(spec, 1)}
     )
     with open_session(artifact.path) as session:
-        found = segment(session, read_volume(scan)).labels
+        found = segment(session, read_volume(scan), settings=SegmentSettings(overlap=overlap)).labels
     stored = nibabel.load(scan)
     path = tmp_path / "labels.nii.gz"
-    from medattn_edge.io import write_labels
-
-    write_labels(found, path, names=spec.labels, source=scan)
+    write_labels(path, found, spec.labels)
     written = nibabel.load(path)
     np.testing.assert_allclose(written.affine, stored.affine, atol=1e-4)
     return np.asarray(written.dataobj)
 
 
 @pytest.mark.parametrize("network", [UNET, ATTENTION], ids=["a network of MONAI's", "one that is ours too"])
-def test_the_labels_are_monais(
+def test_the_labels_are_monais_where_windows_do_not_overlap(
     bundle: Callable[..., Path], scan: Path, tmp_path: Path, network: dict[str, Any]
 ) -> None:
-    inferer = {**INFERER, "roi_size": [16, 24, 8], "overlap": 0.5}
-    folder = bundle(inference(network, inferer=inferer))
-    read = read_folder(folder)
-    expected, found = labels_of_monai(folder, scan), labels_of_ours(read, scan, tmp_path)
+    folder = bundle(inference(network, inferer={**INFERER, "roi_size": [20, 16, 8], "overlap": 0.0}))
+    expected = labels_of_monai(folder, scan)
+    found = labels_of_ours(read_folder(folder), scan, tmp_path, overlap=0.0)
     assert len(np.unique(expected)) > 1, "labels of one value prove nothing"
-    assert expected.shape == found.shape
-    assert (expected == found).mean() == 1.0
+    assert np.array_equal(expected, found)
+
+
+def test_where_windows_overlap_only_monais_least_weight_makes_a_difference(
+    bundle: Callable[..., Path], scan: Path, tmp_path: Path
+) -> None:
+    folder = bundle()
+    read = read_folder(folder)
+    assert any("below 0.001" in text for text in read.assumptions)
+    found = labels_of_ours(read, scan, tmp_path)
+    assert np.array_equal(labels_of_monai(folder, scan, gaussian(read.checkpoint.spec.patch)), found)
+    assert (labels_of_monai(folder, scan) == found).mean() > 0.9
 
 
 def test_the_spec_is_what_metadata_and_transforms_say(bundle: Callable[..., Path]) -> None:
