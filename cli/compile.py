@@ -13,6 +13,7 @@ from medattn_edge.errors import UsageError
 
 from . import console
 from .agreement_text import agreement_table
+from .fp64_text import fp64_lines
 from .tuned import TuneOptions, show_tuning, tuned
 
 if TYPE_CHECKING:
@@ -182,6 +183,8 @@ def _show(artifact: Artifact) -> None:
     on_gpu = " --device cuda:0" if "compute_capabilities" in target["runs_on"] else ""
     if manifest.agreement:
         console.show(agreement_table("compiled, against its parent", artifact.manifest.agreement))
+        for line in fp64_lines(artifact.manifest.agreement):
+            console.say(line)
     threads = f" --threads {target['tuning']['threads']}" if target.get("tuning", {}).get("threads") else ""
     console.note(f"next: medattn-edge infer {path} SCAN -o labels.nii.gz{on_gpu}{threads}")
 

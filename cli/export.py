@@ -15,6 +15,7 @@ from medattn_edge.spec import Intensity, ModelSpec
 from . import console
 from .agreement_text import agreement_table
 from .expected import fitted_to, note_assumptions
+from .fp64_text import fp64_lines
 from .options import parse_settings, parse_sizes, parse_spacing
 from .rewrites import chosen, note_without_effect, show_plan
 
@@ -26,7 +27,7 @@ Option = typer.Option
 
 
 def command(  # noqa: PLR0913
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint: ours, or any published layout.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, a MONAI bundle, or a folder of nnU-Net's results.")],
     output: Annotated[
         Path, Option("--output", "-o", help="NAME.onnx or NAME.torchscript; its manifest is NAME.*.json.")
     ],
@@ -71,6 +72,10 @@ def command(  # noqa: PLR0913
     ] = "",
     spacing: Annotated[str, Option("--spacing", metavar="[ZX]YXX", help="Foreign checkpoint: mm of its input.")] = "",
     axes: Annotated[str, Option("--axes", help="Foreign checkpoint: axis order of its input, such as WHD.")] = "",
+    orientation: Annotated[
+        str, Option("--orientation", help="Folder that does not say it: how its training files are stored, as RAS.")
+    ] = "",
+    fold: Annotated[str, Option("--fold", help="nnU-Net: 0 to 4, or all; the only one by default.")] = "",
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
     no_fuse: Annotated[bool, Option("--no-fuse", hidden=True)] = False,
 ) -> None:
@@ -83,6 +88,7 @@ def command(  # noqa: PLR0913
     if no_fuse:
         raise UsageError("--no-fuse, which has another name now", expected="--no-rewrites", hint="--no-rewrites")
     try:
+        from medattn_edge.bundles import kind_of_folder
         from medattn_edge.exporters import ExportSettings, exporter_of
         from medattn_edge.models import checkpoint as checkpoints
         from medattn_edge.precision.export import SAMPLES, check_precision, export
@@ -94,8 +100,17 @@ def command(  # noqa: PLR0913
     exporter = exporter_of(output)
     check_precision(precision, output)
     with console.timed("loaded"):
-        config = parse_settings(set_ or [])
-        loaded = checkpoints.load(checkpoint, network=network or None, config=config, weights=weights or None)
+        if checkpoint.is_dir() and kind_of_folder(checkpoint):
+            loaded = _of_folder(checkpoint, orientation, fold, bool(network or set_ or weights))
+        elif orientation or fold:
+            raise UsageError(
+                f"{'--orientation' if orientation else '--fold'} for {checkpoint.name}",
+                expected="a MONAI bundle or a folder of nnU-Net's results",
+                hint="leave it out",
+            )
+        else:
+            config = parse_settings(set_ or [])
+            loaded = checkpoints.load(checkpoint, network=network or None, config=config, weights=weights or None)
     for remark in loaded.remarks:
         console.note(remark)
     if expect:
@@ -121,6 +136,20 @@ def command(  # noqa: PLR0913
     else:
         show_plan(rewritten)
         _show(artifact)
+
+
+def _of_folder(folder: Path, orientation: str, fold: str, refused: bool) -> Checkpoint:
+    """The network of another tool's folder; what is assumed is said."""
+    from medattn_edge.bundles import read_folder
+
+    if refused:
+        raise UsageError(
+            f"--network or --set for the folder {folder.name}", expected="its own definition", hint="leave them out"
+        )
+    read = read_folder(folder, orientation=orientation, fold=fold)
+    for text in read.assumptions:
+        console.note(f"assumed: {text}", level=0)
+    return read.checkpoint
 
 
 def spec_of(loaded: Checkpoint, patch: str, options: dict[str, str]) -> ModelSpec:
@@ -176,4 +205,6 @@ def _show(artifact: Artifact) -> None:
     title = "exported = eager" if manifest.precision == "fp32" else f"{manifest.precision} against fp32"
     emulated = [{**case, "input": f"{case['input']}, emulated"} for case in manifest.recipe.get("emulated", ())]
     console.show(agreement_table(title, (*manifest.agreement, *emulated)))
+    for line in fp64_lines(manifest.agreement):
+        console.say(line)
     console.note(f"next: medattn-edge infer {artifact.path} SCAN -o labels.nii.gz")

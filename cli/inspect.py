@@ -11,6 +11,7 @@ from medattn_edge.errors import InputError
 
 from . import console
 from .expected import in_words
+from .fp64_text import fp64_lines
 from .inspect_dicom import show_series
 from .rewrites import in_a_line
 
@@ -103,6 +104,8 @@ def _show(path: Path, facts: dict[str, Any]) -> None:
             f"{case['input']}: SQNR {case['sqnr_db']:.1f} dB, label match {case['label_match']:.6f}"
             for case in facts["agreement"]
         )
+        if lines := fp64_lines(facts["agreement"]):
+            rows["noise of FP32"] = "; ".join(lines)
     if facts.get("tools"):
         rows["made with"] = ", ".join(f"{name} {version}" for name, version in facts["tools"].items())
     if facts.get("foreign"):

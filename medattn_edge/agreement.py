@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ class Agreement:
             organ and worse.
         flips: voxels whose label differs, or any of whose regions does.
         finite: False when the candidate has a logit that is not a number or infinite.
+        fp64_sqnr_db: as sqnr_db, against the reference network in FP64; None when that was not computed.
+        reference_fp64_sqnr_db: of the reference itself on the same patches, which is the noise of FP32 in this network.
     """
 
     max_abs: float
@@ -42,10 +44,13 @@ class Agreement:
     boundary_flips: int
     flips: int
     finite: bool = True
+    fp64_sqnr_db: float | None = None
+    reference_fp64_sqnr_db: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; a figure that is not finite becomes null."""
-        return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
+        """Plain JSON values; a figure that is not finite becomes null, and what was not computed has no key."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: _plain(value) for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,9 @@ class Thresholds:
         min_label_match: a fraction of the voxels.
         max_abs: of two logits.
         max_volume_change_percent: of every label, up or down.
+        max_noise_gain_db: how much further from FP64 than the reference itself; `given_noise` makes a limit of it.
+        min_fp64_sqnr_db: of the logits from FP64, however far from it the reference itself is.
+        enough_fp64_sqnr_db: of the logits from FP64, however near to it the reference itself is.
     """
 
     min_dice: float | None = None
@@ -65,6 +73,37 @@ class Thresholds:
     min_label_match: float | None = None
     max_abs: float | None = None
     max_volume_change_percent: float | None = None
+    max_noise_gain_db: float | None = None
+    min_fp64_sqnr_db: float | None = None
+    enough_fp64_sqnr_db: float | None = None
+
+    def without_fp64(self) -> Thresholds:
+        """The same thresholds where nobody knows the answer in FP64."""
+        return replace(self, max_noise_gain_db=None, min_fp64_sqnr_db=None, enough_fp64_sqnr_db=None)
+
+    def given_noise(self, reference_db: float) -> Thresholds:
+        """The same thresholds for a network whose reference lies this far from FP64.
+
+        The limit from FP64 is max_noise_gain_db below the reference's own distance, between min_fp64_sqnr_db and
+        enough_fp64_sqnr_db. Two answers that near to FP64 are at most the sum of both distances from each other, so
+        min_sqnr_db, which holds every patch to the reference, falls to that where it asks for more; it never rises.
+
+        Args:
+            reference_db: SQNR of the reference from FP64.
+        """
+        if self.max_noise_gain_db is None:
+            return self
+        limit = reference_db - self.max_noise_gain_db
+        limit = min(limit, math.inf if self.enough_fp64_sqnr_db is None else self.enough_fp64_sqnr_db)
+        limit = max(limit, -math.inf if self.min_fp64_sqnr_db is None else self.min_fp64_sqnr_db)
+        apart = limit - 20.0 * math.log10(1.0 + 10.0 ** ((limit - reference_db) / 20.0))
+        return replace(
+            self,
+            min_sqnr_db=None if self.min_sqnr_db is None else min(self.min_sqnr_db, round(apart, 2)),
+            max_noise_gain_db=None,
+            min_fp64_sqnr_db=round(limit, 2),
+            enough_fp64_sqnr_db=None,
+        )
 
     def failures(self, agreement: Agreement) -> list[str]:
         """One sentence per threshold that is not reached; empty when the gate holds."""
@@ -74,6 +113,9 @@ class Thresholds:
             ("SQNR in dB", agreement.sqnr_db, self.min_sqnr_db),
             ("label match", agreement.label_match, self.min_label_match),
         ]
+        if agreement.fp64_sqnr_db is not None:
+            own = f" (of the reference itself: {agreement.reference_fp64_sqnr_db:.6g})"
+            floors += [(f"SQNR from FP64 in dB{own}", agreement.fp64_sqnr_db, self.min_fp64_sqnr_db)]
         ceilings = [
             ("volume change in % of " + name, abs(value), self.max_volume_change_percent)
             for name, value in agreement.volume_change_percent.items()

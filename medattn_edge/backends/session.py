@@ -96,6 +96,13 @@ class Session(ABC):
         parts = [(*self.run_with_attention(part), count) for part, count in filled_runs(patches, self.batch)]
         return _joined([one[:count] for one, _, count in parts]), _joined([maps[:count] for _, maps, count in parts])
 
+    def run_in_fp64(self, patches: Patches) -> npt.NDArray[np.float64] | None:
+        """The same network's logits float64 (N, K, *patch), computed in FP64; None where a session cannot.
+
+        An artifact's precision is in its graph: only a network in memory can be computed in another.
+        """
+        return None
+
     @abstractmethod
     def _run(self, patches: Patches) -> Patches:
         """`run` without its checks; patches are C-contiguous."""

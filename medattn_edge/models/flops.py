@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import nn
-from torch.func import functional_call
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from medattn_edge.spec import ModelSpec
@@ -26,13 +27,19 @@ def counted(run: Callable[[], None]) -> float:
 
 def imagined(network: nn.Module, spec: ModelSpec) -> Callable[[], None]:
     """A function that runs the network on one patch of the spec, with tensors that have sizes and no numbers."""
-    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    ghosts = {name: torch.empty(value.shape, device="meta") for name, value in tensors.items()}
+    # A copy, whose tensors are taken from the memo: torch's functional_call leaves them in a module with two names.
+    ghosts: dict[int, Any] = {id(one): nn.Parameter(_ghost(one), one.requires_grad) for one in network.parameters()}
+    ghosts |= {id(one): _ghost(one) for one in network.buffers()}
+    ghost = copy.deepcopy(network, ghosts)
     image = torch.empty(1, spec.in_channels, *spec.patch, device="meta")
 
     def run() -> None:
         # no_grad, not inference_mode: under the latter a counter sees composite operators, which it does not know.
         with torch.no_grad():
-            functional_call(network, ghosts, (image,))
+            ghost(image)
 
     return run
+
+
+def _ghost(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from medattn_edge.errors import CheckpointError, ShapeError, UsageError
 from medattn_edge.models import build, construct, network_record, networks
+from medattn_edge.models.flops import gflop
 from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.models.resnet import BACKBONES
 from medattn_edge.spec import ModelSpec
@@ -315,3 +316,22 @@ def test_networks_are_found_by_name_each_once():
     assert list(networks()) == sorted(record.name for record in networks().values())
     layouts = [layout.name for record in networks().values() for layout in record.layouts]
     assert len(set(layouts)) == len(layouts)
+
+
+class Shared(torch.nn.Module):
+    """One convolution under two names, as decoders keep their encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Conv2d(1, 2, 3, padding=1)
+        self.same = torch.nn.Sequential(self.first)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.same(image)  # type: ignore[no-any-return]
+
+
+def test_counting_leaves_a_network_with_shared_modules_as_it_was() -> None:
+    network, spec = Shared(), spec_of("attention-unet-2d", {})
+    assert gflop(network, spec) == pytest.approx(2 * 32 * 32 * 2 * 9 / 1e9)
+    assert network.first.weight.device.type == "cpu"
+    assert network.first is network.same[0]

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medattn_edge.backends.session import Backend, Options, Session
+import numpy as np
+import numpy.typing as npt
+
+from medattn_edge.backends.session import Backend, Options, Patches, Session
 from medattn_edge.backends.torch.session import TorchSession, prepare_torch
 from medattn_edge.spec import ModelSpec
 
@@ -22,7 +25,7 @@ class EagerSession(TorchSession):
     def __init__(self, network: SegmentationNetwork, spec: ModelSpec, options: Options | None = None) -> None:
         options = options or Options()
         facts = {"backend": "eager", **prepare_torch(options)}
-        network = network.to(options.device).eval()
+        self._network = network = network.to(options.device).eval()
         super().__init__(
             spec,
             options.device,
@@ -32,6 +35,13 @@ class EagerSession(TorchSession):
             attention_names=network.attention_names,
             facts=facts,
         )
+
+    def run_in_fp64(self, patches: Patches) -> npt.NDArray[np.float64] | None:
+        """See `Session.run_in_fp64`; None for a network that insists on FP32 somewhere."""
+        from medattn_edge.backends.torch.fp64 import logits_in_fp64
+
+        self._check(patches)
+        return logits_in_fp64(self._network, patches)
 
 
 def _open(path: Path, options: Options) -> Session:
