@@ -153,7 +153,6 @@ def _plain(value: Any) -> Any:
 
 
 def _show(artifact: Artifact) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     manifest, path = artifact.manifest, artifact.path
@@ -168,7 +167,7 @@ def _show(artifact: Artifact) -> None:
         "verified": target["verified"],
     }
     for name, value in facts.items():
-        table.add_row(escape(name), escape(", ".join(map(str, value)) if isinstance(value, list) else str(value)))
+        table.add_row(name, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
     console.show(table)
     deviations = Counter((layer["kind"], layer["precision"]) for layer in target.get("deviations", ()))
     for (kind, computed), count in deviations.items():

@@ -94,7 +94,6 @@ def _graphs(source: Path, output: Path, compiler: Compiler, options: TuneOptions
 
 def show_tuning(record: dict[str, Any]) -> None:
     """What was tried, how fast it was, and what was chosen."""
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=f"tuned on {record['host']['cpu']}")
@@ -104,7 +103,7 @@ def show_tuning(record: dict[str, Any]) -> None:
     for row in record["alternatives"]:
         speed = "" if row["ratio"] is None else "{:.3f} ({:.3f} - {:.3f})".format(row["ratio"], *row["quartiles"])
         sqnr = "" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f}"
-        table.add_row(escape(row["name"]), row["outcome"], speed, sqnr)
+        table.add_row(row["name"], row["outcome"], speed, sqnr)
     console.show(table)
     unmeasured = [row for row in record["alternatives"] if row["outcome"] in ("refused", "untried")]
     for reason in dict.fromkeys(row["reason"] for row in unmeasured):
