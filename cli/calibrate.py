@@ -11,6 +11,7 @@ from medattn_edge import gates
 from medattn_edge.errors import UsageError
 
 from . import console
+from .options import scans_of
 
 if TYPE_CHECKING:
     from medattn_edge.artifact import Artifact
@@ -25,7 +26,10 @@ def command(  # noqa: PLR0913
         Literal["cpu", "tensorrt"], Option(help="For ONNX Runtime and OpenVINO, or for TensorRT 10, 11 and RTX.")
     ],
     scans: Annotated[
-        list[Path] | None, typer.Argument(metavar="SCAN...", help="Real scans, or DICOM folders, to calibrate on.")
+        list[Path] | None,
+        typer.Argument(
+            metavar="SCAN...", help="Real scans, or DICOM folders, to calibrate on; of several channels T1+T2+..."
+        ),
     ] = None,
     held_out: Annotated[
         list[Path] | None,
@@ -38,6 +42,9 @@ def command(  # noqa: PLR0913
     label_value: Annotated[
         list[str] | None, Option("--label-value", metavar="NAME=VALUE", help="A label's value in --labels; repeat it.")
     ] = None,
+    resample_to_first: Annotated[
+        bool, Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
+    ] = False,
     method: Annotated[
         Literal["minmax", "percentile", "entropy"], Option(help="How ranges come from what was seen.")
     ] = "minmax",
@@ -91,10 +98,10 @@ def command(  # noqa: PLR0913
     with console.stages() as progress:
         quantised = calibrate(
             artifact,
-            scans or [],
+            scans_of(scans, resample_to_first),
             output,
             settings=settings,
-            held_out=held_out or [],
+            held_out=scans_of(held_out, resample_to_first),
             labels=labels or [],
             label_values=parse_label_values(label_value or []),
             cache=None if cache is None else Cache(cache),

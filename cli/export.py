@@ -13,7 +13,7 @@ from medattn_edge.errors import MissingDependency, UsageError
 from medattn_edge.spec import Intensity, ModelSpec
 
 from . import console
-from .options import parse_settings, parse_sizes, parse_spacing
+from .options import parse_settings, parse_sizes, parse_spacing, scans_of
 from .rewrites import chosen, note_without_effect, show_plan
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ def command(  # noqa: PLR0913
         Option("--rewrite", metavar="NAME", help="Add a rewrite, or with -NAME leave one out; repeat it."),
     ] = None,
     scan: Annotated[list[Path] | None, Option("--scan", help="Real input for the check; repeat it.")] = None,
+    resample_to_first: Annotated[
+        bool, Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
+    ] = False,
     samples: Annotated[
         int | None, Option("--samples", min=1, help="Patches per scan for the check; 2, or 8 with --precision fp16.")
     ] = None,
@@ -85,7 +88,7 @@ def command(  # noqa: PLR0913
     loaded = loaded.with_spec(spec)
     names = chosen(exporter.name, spec, rewrite or [], no_rewrites)
     settings = ExportSettings(batch_of(batch), opset, attention)
-    real = real_patches(spec, scan or [], samples or SAMPLES[precision])
+    real = real_patches(spec, scans_of(scan, resample_to_first), samples or SAMPLES[precision])
     console.note(f"exporting {spec.network} for {'x'.join(map(str, spec.patch))} in {precision}")
     with console.timed("rewritten"):
         rewritten = rewritten_from(loaded, names)

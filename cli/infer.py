@@ -18,7 +18,14 @@ Option = typer.Option
 
 def command(  # noqa: PLR0913
     artifact: Annotated[Path, typer.Argument(help="An artifact, or a checkpoint to run in eager PyTorch.")],
-    scan: Annotated[Path, typer.Argument(help="A DICOM folder, file or DICOMDIR, NIfTI, NRRD, .npz, PNG or JPEG.")],
+    scan: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SCAN...",
+            help="A DICOM folder, file or DICOMDIR, NIfTI, NRRD, .npz, PNG or JPEG; several for the channels of a "
+            "network, in their order or as NAME=SCAN.",
+        ),
+    ],
     output: Annotated[Path, Option("--output", "-o", help="Labels on the scan's grid: labels.nii.gz, seg.dcm, ...")],
     probabilities: Annotated[Path | None, Option("--probabilities", help="Also write one map per label.")] = None,
     overlay: Annotated[Path | None, Option("--overlay", help="Also draw a picture: overlay.png.")] = None,
@@ -56,6 +63,9 @@ def command(  # noqa: PLR0913
     series: Annotated[
         str, Option("--series", metavar="HASH", help="Of a DICOM folder with several: as inspect shows it.")
     ] = "",
+    resample_to_first: Annotated[
+        bool, Option("--resample-to-first", help="Bring scans on another grid to the first's, linearly.")
+    ] = False,
     seg_kind: Annotated[
         Literal["binary", "labelmap"] | None, Option("--seg-kind", help="Of -o seg.dcm; binary by default.")
     ] = None,
@@ -66,7 +76,7 @@ def command(  # noqa: PLR0913
 ) -> None:
     """Segment a scan; print the volume of every label in ml."""
     from medattn_edge.inference import Opening, Outputs, SegmentSettings, segment_to
-    from medattn_edge.io import Scan
+    from medattn_edge.io import as_scan
 
     spacing = parse_spacing(pixel_spacing) if pixel_spacing else ()
     settings = SegmentSettings(
@@ -77,7 +87,7 @@ def command(  # noqa: PLR0913
     with console.timed("inference"), console.progress("segmenting") as progress:
         outcome = segment_to(
             artifact,
-            Scan(scan, series, spacing),
+            as_scan(scan, series, spacing, resample_to_first=resample_to_first),
             outputs,
             settings=settings,
             opening=opening,
@@ -110,6 +120,8 @@ def _tell(names: Sequence[str], document: Mapping[str, Any], skip_air: bool) -> 
     console.show(table)
     for what, path in document["written"].items():
         console.say(f"{what}: {path}")
+    for line in document["channels"]:
+        console.say(line)
     for note in document["notes"]:
         console.say(f"note: {note}")
     if skip_air:

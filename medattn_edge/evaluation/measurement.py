@@ -17,6 +17,7 @@ from medattn_edge.evaluation.candidate_runs import check_files
 from medattn_edge.evaluation.measure import Progress, measure_candidates
 from medattn_edge.evaluation.report import BenchReport
 from medattn_edge.inference.real_patches import real_patches
+from medattn_edge.io.channels import AnyScan
 from medattn_edge.spec import ModelSpec
 
 
@@ -99,7 +100,7 @@ _USUAL, _DEFAULTS = PlanSettings(), BenchSettings()
 def measure(
     artifacts: Sequence[Path | str],
     reference: Path | str,
-    scans: Sequence[Path | str] = (),
+    scans: Sequence[AnyScan] = (),
     *,
     chosen: PlanSettings = _USUAL,
     settings: BenchSettings = _DEFAULTS,
@@ -126,7 +127,7 @@ def measure(
 def plan_measurement(
     artifacts: Sequence[Path | str],
     reference: Path | str,
-    scans: Sequence[Path | str] = (),
+    scans: Sequence[AnyScan] = (),
     *,
     chosen: PlanSettings = _USUAL,
     settings: BenchSettings = _DEFAULTS,

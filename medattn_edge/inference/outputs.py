@@ -47,7 +47,7 @@ class Outputs:
     @property
     def dicom(self) -> bool:
         """Whether the labels become a DICOM segmentation."""
-        return format_of(self.labels).write_labels is None
+        return format_of(self.labels).name == "dicom"
 
     @property
     def paths(self) -> list[Path]:
@@ -70,7 +70,7 @@ class Outputs:
                 format_of(path)
         for path in self.paths:
             check_folder(path)
-            if path.resolve() == scan.path.resolve():
+            if path.resolve() in {part.resolve() for part in scan.paths}:
                 raise UsageError(
                     f"{path} is the scan itself", expected="another file to write to", hint="-o labels.nii.gz"
                 )
@@ -84,7 +84,7 @@ class Outputs:
 
     def _check_dicom(self, scan: Scan) -> None:
         if self.dicom:
-            if scan.path.exists() and not scan.is_dicom:
+            if scan.paths[0].exists() and not scan.is_dicom:
                 raise UsageError(
                     f"{self.labels.name!r} for {scan.path.name!r}",
                     expected="a DICOM series, for the segmentation to refer to",

@@ -19,7 +19,7 @@ from medattn_edge.inference.dicom_results import algorithm_of, label_settings
 from medattn_edge.inference.outputs import Outputs
 from medattn_edge.inference.segment import STANDARD, Segmentation, SegmentSettings, segment
 from medattn_edge.inference.sliding_window import Progress
-from medattn_edge.io import Scan
+from medattn_edge.io import Scan, as_scan
 from medattn_edge.volume import Volume
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class Outcome:
         written: what each file is (`labels`, `key slice 1`, `probabilities`, `attention`, `overlay`) -> its path.
         notes: what people should know of the files.
         session: the session's facts: what ran where.
+        channels: what became which channel of a network with several, a line each.
         seconds: `read`, `infer` and `write` -> how long each took. An artifact is opened while the scan is read, and
             that counts as reading.
     """
@@ -92,6 +93,7 @@ class Outcome:
     written: Mapping[str, Path]
     notes: tuple[str, ...]
     session: Mapping[str, Any]
+    channels: tuple[str, ...]
     seconds: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
@@ -104,6 +106,7 @@ class Outcome:
             "scan": str(self.scan.path),
             "written": {what: str(path) for what, path in self.written.items()},
             "series": about,
+            "channels": list(self.channels),
             "notes": list(self.notes),
             "volumes_ml": self.segmentation.volumes_ml,
             "voxels": self.segmentation.voxel_counts,
@@ -129,8 +132,8 @@ def segment_to(
 
     Args:
         artifact: an artifact or a checkpoint, opened while the scan is read; or an open one.
-        scan: a file of any format, a folder of DICOM files, a DICOMDIR; or a Scan, to choose a series or to give a
-            picture its spacing.
+        scan: a file of any format, a folder of DICOM files, a DICOMDIR; several joined by `+`, as `as_scan` takes them,
+            for the channels of a network; or a Scan, to choose a series or to give a picture its spacing.
         outputs: the files; a path stands for the labels only.
         settings: how to segment. Which maps are made follows from the outputs.
         opening: how to open the artifact; not used for an open one.
@@ -141,7 +144,7 @@ def segment_to(
         InputError: for a scan or an artifact that cannot be used; of both, the scan's error is raised.
         BackendError, OutputError, HostError: as `segment`, the writers of the formats and `open_session` do.
     """
-    scan = scan if isinstance(scan, Scan) else Scan(scan)
+    scan = as_scan(scan)
     outputs = outputs if isinstance(outputs, Outputs) else Outputs(Path(outputs))
     outputs.check(scan)
     settings.check()
@@ -156,6 +159,8 @@ def segment_to(
     start = time.perf_counter()
     with _opened_and_read(artifact, scan, outputs, opening) as (session, volume):
         read = time.perf_counter()
+        channels = scan.assignment(session.spec)
+        volume = scan.arranged(volume, session.spec)
         # A picture shows attention where the artifact has it; the file is an order, and fails where it has not.
         drawn = outputs.overlay is not None and outputs.overlay_attention and bool(session.attention_names)
         attention = outputs.attention is not None or drawn
@@ -172,7 +177,7 @@ def segment_to(
             algorithm = algorithm_of(Path(artifact), spec, identity)
     written, notes = outputs.write(segmentation, volume, scan, spec, algorithm)
     seconds = {"read": read - start, "infer": inferred - read, "write": time.perf_counter() - inferred}
-    return Outcome(scan, segmentation, written, notes, facts, seconds)
+    return Outcome(scan, segmentation, written, (*scan.notes(), *notes), facts, channels, seconds)
 
 
 @contextmanager
@@ -187,6 +192,7 @@ def _opened_and_read(
         return scan.read()
 
     if isinstance(artifact, OpenArtifact):
+        scan.assignment(artifact.session.spec)
         yield artifact.session, read()
         return
     with ThreadPoolExecutor(1, thread_name_prefix="medattn-edge read") as pool, ExitStack() as stack:
@@ -196,6 +202,7 @@ def _opened_and_read(
         except MedattnError:
             reading.result()
             raise
+        scan.assignment(session.spec)  # scans that are not the network's channels are worth no reading
         yield session, reading.result()
 
 

@@ -21,10 +21,10 @@ _IJK_DHW = np.eye(4)[[2, 1, 0, 3]]
 
 
 def read(path: Path) -> Volume:
-    """One 3-D scan: scaled to float32 when the header scales, otherwise in the file's own type.
+    """One scan, or several volumes on one grid as channels (C, D, H, W), in the file's own type, or scaled to float32.
 
     Raises:
-        ScanError: for a series of volumes, for colour and for complex voxels.
+        ScanError: for volumes along several axes, for colour and for complex voxels.
         GeometryError: when neither sform nor qform is set, because the file then does not say which side is left.
     """
     import nibabel
@@ -43,7 +43,7 @@ def read(path: Path) -> Volume:
         millimetres = _MM[image.header.get_xyzt_units()[0]]
     except (*failures, ValueError, KeyError, IndexError, TypeError, ArithmeticError) as error:
         raise unreadable(path, "NIfTI", error) from error
-    voxels = stored.reshape((*stored.shape, 1)[:3]).T
+    voxels = stored.reshape((*(*stored.shape, 1)[:3], *(size for size in stored.shape[3:] if size > 1))).T
     affine = _RAS_LPS @ np.diag((millimetres, millimetres, millimetres, 1.0)) @ image.affine @ _IJK_DHW
     return Volume(voxels.astype(voxels.dtype.newbyteorder("="), copy=False), affine)
 
@@ -59,11 +59,11 @@ def write_maps(path: Path, volume: Volume, names: Sequence[str]) -> None:
 
 
 def _check(path: Path, image: Any) -> None:
-    """Refuse what is not one real 3-D scan with a known orientation."""
-    if len(image.shape) < 2 or any(size != 1 for size in image.shape[3:]):
+    """Refuse what is not real volumes with a known orientation."""
+    if len(image.shape) < 2 or sum(size != 1 for size in image.shape[3:]) > 1:
         raise ScanError(
             f"{path} has the shape {image.shape}",
-            expected="one 3-D scan; several channels go in as a .npz with voxels (C, D, H, W)",
+            expected="one 3-D scan, or several as the channels of a fourth axis",
             hint="take one volume: python -c \"import nibabel; nibabel.load('in.nii.gz').slicer[..., 0]"
             ".to_filename('out.nii.gz')\"",
         )

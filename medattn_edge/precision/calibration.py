@@ -10,6 +10,7 @@ from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options
 from medattn_edge.errors import InputError, UsageError
 from medattn_edge.inference.truth import LabelValues, read_true_labels, values_of_labels
+from medattn_edge.io import Scan
 from medattn_edge.precision.cache import Cache
 from medattn_edge.precision.choice import choose_windows
 from medattn_edge.precision.int8 import quantise, quantizers_for
@@ -18,7 +19,7 @@ from medattn_edge.precision.trials import Progress
 from medattn_edge.precision.windows import ScanSource, Truth, random_scan
 from medattn_edge.volume import Volume
 
-AnyScan = Path | str | Volume
+AnyScan = Path | str | Scan | Volume
 _NO_VALUES: Mapping[str, Sequence[int]] = {}
 
 
@@ -41,7 +42,8 @@ def calibrate(  # noqa: PLR0913
 
     Args:
         artifact: an FP32 ONNX artifact, or its path.
-        scans: to calibrate on: volumes, or paths of whatever `read_scan` reads, DICOM folders among them.
+        scans: to calibrate on: volumes, or paths of whatever `as_scan` takes, DICOM folders among them,
+            those of several channels joined by `+`.
         output: NAME.onnx (Q/DQ), or NAME.xml for OpenVINO.
         settings: what to ask; see `CalibrationSettings`.
         held_out: scans to judge on; by default the last of `scans`, or a part of it when it is the only one.
@@ -71,8 +73,11 @@ def calibrate(  # noqa: PLR0913
             "or --allow-random to try",
         )
     truths = _truths(labels, len(held_out or scans), parent.spec.labels, label_values)
-    judged = [ScanSource.of(scan, number, truths[number - 1]) for number, scan in enumerate(held_out or scans, 1)]
-    calibrated = [ScanSource.of(scan, number) for number, scan in enumerate(scans, 1)] if held_out else judged
+    spec = parent.spec
+    judged = [ScanSource.of(scan, number, truths[number - 1], spec) for number, scan in enumerate(held_out or scans, 1)]
+    calibrated = (
+        [ScanSource.of(scan, number, spec=spec) for number, scan in enumerate(scans, 1)] if held_out else judged
+    )
     report = progress or (lambda what, done, total: None)
     report("choosing windows", 0, 1)
     with OnnxRuntimeSession(parent, Options(threads=settings.threads)) as session:

@@ -17,6 +17,7 @@ from medattn_edge.errors import UsageError
 from medattn_edge.exporters import ExportSettings, export_fp32, exporter_of, random_patches
 from medattn_edge.exporters.exporter import FP32_GATE
 from medattn_edge.inference.real_patches import real_patches
+from medattn_edge.io.channels import AnyScan
 from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.precision import fp16
 from medattn_edge.rewrites import Rewritten, defaults, rewrite
@@ -34,7 +35,7 @@ def export(
     *,
     precision: str = "fp32",
     samples: Mapping[str, Patches] | None = None,
-    scans: Sequence[Path | str] = (),
+    scans: Sequence[AnyScan] = (),
     settings: ExportSettings | None = None,
     gate: Thresholds | None = None,
 ) -> Artifact:
@@ -79,7 +80,7 @@ def export(
 
 
 def _real(
-    spec: ModelSpec, samples: Mapping[str, Patches] | None, scans: Sequence[Path | str], count: int
+    spec: ModelSpec, samples: Mapping[str, Patches] | None, scans: Sequence[AnyScan], count: int
 ) -> dict[str, Patches]:
     """The samples that were given, or patches of the scans."""
     if samples is None:
