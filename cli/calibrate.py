@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medattn_edge import gates
-from medattn_edge.errors import UsageError
+from medattn_edge.errors import UsageError, quoted
 
 from . import console
 from .options import scans_of
@@ -154,14 +154,16 @@ def _advise(artifact: Artifact) -> None:
     speed: dict[str, Any] | None = recipe["speed"]
     if recipe["profile"] == "tensorrt":
         console.note("its speed was not measured: that takes the GPU; FP16 may be as fast there")
-        console.note(f"next: medattn-edge compile {path} -o {path.stem}.rtx --compute-capability sm86,sm89")
+        console.note(
+            f"next: medattn-edge compile {quoted(path)} -o {quoted(path.stem + '.rtx')} --compute-capability sm86,sm89"
+        )
         return
     if speed is not None and speed["ratio_to_fp32"] < 1:
         console.say(
             f"INT8 is slower than FP32 in {speed['runtime']} here ({speed['ratio_to_fp32']:.2f} of its speed): "
             "deploy the FP32 file, or calibrate -o NAME.xml for OpenVINO"
         )
-    console.note(f"next: medattn-edge compare CHECKPOINT {path} SCAN")
+    console.note(f"next: medattn-edge compare CHECKPOINT {quoted(path)} SCAN")
 
 
 def _counts(report: dict[str, int]) -> str:

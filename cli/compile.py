@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medattn_edge.errors import UsageError
+from medattn_edge.errors import UsageError, quoted
 
 from . import console
 from .tuned import TuneOptions, show_tuning, tuned
@@ -120,8 +120,9 @@ def _refuse_precision(precision: str, source: Path) -> None:
     if not precision:
         return
     hints = {
-        "fp16": f"medattn-edge export CHECKPOINT -o {source.stem}.fp16.onnx --precision fp16",
-        "int8": f"medattn-edge calibrate {source.stem}.onnx SCAN -o {source.stem}.int8.onnx --profile cpu",
+        "fp16": f"medattn-edge export CHECKPOINT -o {quoted(source.stem + '.fp16.onnx')} --precision fp16",
+        "int8": f"medattn-edge calibrate {quoted(source.stem + '.onnx')} SCAN"
+        f" -o {quoted(source.stem + '.int8.onnx')} --profile cpu",
     }
     raise UsageError(
         f"--precision {precision}: a compiler leaves the precision as it is in the graph",
@@ -181,7 +182,7 @@ def _show(artifact: Artifact) -> None:
     if manifest.agreement:
         console.show(_agreement(artifact))
     threads = f" --threads {target['tuning']['threads']}" if target.get("tuning", {}).get("threads") else ""
-    console.note(f"next: medattn-edge infer {path} SCAN -o labels.nii.gz{on_gpu}{threads}")
+    console.note(f"next: medattn-edge infer {quoted(path)} SCAN -o labels.nii.gz{on_gpu}{threads}")
 
 
 def _show_lint(findings: list[dict[str, Any]]) -> None:

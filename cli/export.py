@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medattn_edge import gates
-from medattn_edge.errors import MissingDependency, UsageError
+from medattn_edge.errors import MissingDependency, UsageError, quoted
 from medattn_edge.spec import Intensity, ModelSpec
 
 from . import console
@@ -153,7 +153,9 @@ def _show(artifact: Artifact) -> None:
         f"{artifact.path}: {size:.1f} MB, {manifest.parameters:,} parameters, {manifest.gflop:.2f} GFLOP a patch"
     )
     if manifest.recipe.get("islands"):
-        console.say(f"{len(manifest.recipe['islands'])} of its nodes stay FP32: medattn-edge inspect {artifact.path}")
+        console.say(
+            f"{len(manifest.recipe['islands'])} of its nodes stay FP32: medattn-edge inspect {quoted(artifact.path)}"
+        )
     title = "exported = eager" if manifest.precision == "fp32" else f"{manifest.precision} against fp32"
     table = Table("checked on", "patches", "SQNR dB", "largest difference", "label match", "minimum Dice", title=title)
     emulated = [{**case, "input": f"{case['input']}, emulated"} for case in manifest.recipe.get("emulated", ())]
@@ -167,4 +169,4 @@ def _show(artifact: Artifact) -> None:
             f"{min(case['dice'].values(), default=1.0):.6f}",
         )
     console.show(table)
-    console.note(f"next: medattn-edge infer {artifact.path} SCAN -o labels.nii.gz")
+    console.note(f"next: medattn-edge infer {quoted(artifact.path)} SCAN -o labels.nii.gz")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medattn_edge.errors import InputError
+from medattn_edge.errors import InputError, quoted
 
 from . import console
 from .inspect_dicom import show_series
@@ -26,7 +26,7 @@ def command(
         show_series(path, json)
         return
     if not path.is_file():
-        raise InputError(f"{path} does not exist", expected="a model or DICOM", hint=f"ls '{path.parent}'")
+        raise InputError(f"{path} does not exist", expected="a model or DICOM", hint=f"ls {quoted(path.parent)}")
     facts = _checkpoint(path) if backend_of(path).name == "eager" else _artifact(path)
     if json:
         console.print_json(facts)

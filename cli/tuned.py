@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medattn_edge.errors import MissingDependency, UsageError
+from medattn_edge.errors import MissingDependency, UsageError, quoted
 
 from . import console
 
@@ -68,7 +68,7 @@ def _graphs(source: Path, output: Path, compiler: Compiler, options: TuneOptions
                 raise UsageError(f"{option} for {source.name}", expected="a checkpoint", hint=f"leave {option} out")
         console.note(
             f"{source.name} is a graph already: only settings of the runtime are tried. Rewrites need the checkpoint: "
-            f"medattn-edge compile CHECKPOINT -o {output} --tune"
+            f"medattn-edge compile CHECKPOINT -o {quoted(output)} --tune"
         )
         given = GivenGraph(source)
         return given, given.precision != "fp32"
@@ -76,7 +76,7 @@ def _graphs(source: Path, output: Path, compiler: Compiler, options: TuneOptions
         raise UsageError(
             f"{compiler.name} does not compile {source.name}",
             expected=f"a checkpoint, or a file that ends in {', '.join(compiler.sources)}",
-            hint=f"medattn-edge compile CHECKPOINT -o {output.name} --tune",
+            hint=f"medattn-edge compile CHECKPOINT -o {quoted(output.name)} --tune",
         )
     try:
         from medattn_edge.exporters import ExportSettings

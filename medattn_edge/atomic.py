@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from medattn_edge.errors import OutputError
+from medattn_edge.errors import OutputError, quoted
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}",
             expected="free space and permission to write; the previous file, if any, is untouched",
-            hint=f"df -h '{path.parent}'",
+            hint=f"df -h {quoted(path.parent)}",
         ) from error
     finally:
         if temporary is not None:
@@ -60,5 +60,5 @@ def check_folder(path: Path) -> None:
         raise OutputError(
             f"the folder {Path(path).parent} does not exist",
             expected="an existing folder to write to",
-            hint=f"mkdir -p '{Path(path).parent}'",
+            hint=f"mkdir -p {quoted(Path(path).parent)}",
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medattn_edge.atomic import check_folder
-from medattn_edge.errors import MissingDependency, UsageError
+from medattn_edge.errors import MissingDependency, UsageError, quoted
 from medattn_edge.inference.dicom_results import SegKind, write_key_slices, write_segmentation
 from medattn_edge.inference.segment import Segmentation
 from medattn_edge.io import Scan, format_of, write_labels, write_maps
@@ -79,7 +79,9 @@ class Outputs:
         self._check_dicom(scan)
         if self.overlay is not None and self.overlay.suffix.lower() != ".png":
             raise UsageError(
-                f"the picture {self.overlay.name}", expected="a .png", hint=f"--overlay {self.overlay.stem}.png"
+                f"the picture {self.overlay.name}",
+                expected="a .png",
+                hint=f"--overlay {quoted(self.overlay.stem + '.png')}",
             )
 
     def _check_dicom(self, scan: Scan) -> None:

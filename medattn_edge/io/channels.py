@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medattn_edge.errors import ScanError, UsageError
+from medattn_edge.errors import ScanError, UsageError, quoted
 from medattn_edge.io.grids import gather
 from medattn_edge.io.scan import Scan
 from medattn_edge.spec import ModelSpec
@@ -52,10 +52,12 @@ class ChannelScan(Scan):
             raise UsageError(
                 f"the channels {', '.join(parts)}",
                 expected="a name for each of them, each once, or none at all",
-                hint=JOINT.join(f"{name or 'NAME'}={path}" for name, path in named),
+                hint=quoted(JOINT.join(f"{name or 'NAME'}={path}" for name, path in named)),
             )
         if len({path.resolve() for path in self.paths}) < len(self.paths):
-            raise UsageError("a scan comes twice", expected="another scan for each channel", hint=JOINT.join(parts))
+            raise UsageError(
+                "a scan comes twice", expected="another scan for each channel", hint=quoted(JOINT.join(parts))
+            )
         super().__init__(JOINT.join(str(path) for path in self.paths), "", pixel_spacing)
         self._notes: tuple[str, ...] = ()
         self.is_dicom = self._scans[0].is_dicom
@@ -224,7 +226,7 @@ def _check_names(paths: Sequence[Path], channels: Sequence[str]) -> None:
             raise UsageError(
                 f"{path.name} would be the channel {own}, and its name says {', '.join(others)}",
                 expected=f"scans in the order {', '.join(channels)}",
-                hint=JOINT.join(f"{name}={path}" for name, path in _suggested(paths, channels, words)),
+                hint=quoted(JOINT.join(f"{name}={path}" for name, path in _suggested(paths, channels, words))),
             )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medattn_edge.errors import MissingDependency, ScanError, UsageError
+from medattn_edge.errors import MissingDependency, ScanError, UsageError, quoted
 from medattn_edge.io.format import Format
 from medattn_edge.registry import records
 from medattn_edge.volume import Volume
@@ -32,7 +32,7 @@ def format_of(path: Path) -> Format:
         raise UsageError(
             f"{Path(path).name!r} has no suffix that is known",
             expected=f"one of {', '.join(sorted(owners))}",
-            hint=f"{Path(path).name.split('.')[0] or 'scan'}.nii.gz",
+            hint=quoted(f"{Path(path).name.split('.')[0] or 'scan'}.nii.gz"),
         )
     return owners[max(fitting, key=len)]
 
@@ -157,7 +157,7 @@ def _nearest(path: Path) -> str:
     if not path.parent.is_dir():
         return f"the folder {path.parent} does not exist either"
     near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
-    return str(path.with_name(near[0])) if near else f"ls '{path.parent}'"
+    return quoted(path.with_name(near[0])) if near else f"ls {quoted(path.parent)}"
 
 
 def _require(form: Format) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options
-from medattn_edge.errors import InputError, UsageError
+from medattn_edge.errors import InputError, UsageError, quoted
 from medattn_edge.inference.truth import LabelValues, read_true_labels, values_of_labels
 from medattn_edge.io import Scan
 from medattn_edge.precision.cache import Cache
@@ -69,7 +69,7 @@ def calibrate(  # noqa: PLR0913
         raise UsageError(
             "no scan to calibrate on: the ranges of noise are not those of a patient",
             expected="at least one real scan",
-            hint=f"medattn-edge calibrate {parent.path} SCAN -o {output} --profile {settings.profile}; "
+            hint=f"medattn-edge calibrate {quoted(parent.path)} SCAN -o {quoted(output)} --profile {settings.profile}; "
             "or --allow-random to try",
         )
     truths = _truths(labels, len(held_out or scans), parent.spec.labels, label_values)
@@ -109,5 +109,5 @@ def _truths(labels: Sequence[Path | str], scans: int, names: Sequence[str], valu
 
 def _truth(path: Path, names: Sequence[str], values: LabelValues) -> Truth:
     if not path.exists():
-        raise InputError(f"{path} does not exist", expected="a file of labels", hint=f"ls '{path.parent}'")
+        raise InputError(f"{path} does not exist", expected="a file of labels", hint=f"ls {quoted(path.parent)}")
     return lambda scan: read_true_labels(path, scan, names, values)

@@ -13,7 +13,7 @@ from pathlib import Path
 from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.session import Patches
-from medattn_edge.errors import UsageError
+from medattn_edge.errors import UsageError, quoted
 from medattn_edge.exporters import ExportSettings, export_fp32, exporter_of, random_patches
 from medattn_edge.exporters.exporter import FP32_GATE
 from medattn_edge.inference.real_patches import real_patches
@@ -104,5 +104,5 @@ def check_precision(precision: str, path: Path) -> None:
             expected="fp32, or fp16 for a name that ends in .onnx",
             hint="medattn-edge calibrate NET.onnx SCAN -o NET.int8.onnx --profile cpu"
             if precision == "int8"
-            else f"--precision fp16 -o {path.stem}.onnx",
+            else f"--precision fp16 -o {quoted(path.stem + '.onnx')}",
         )

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medattn_edge.backends.session import Patches, Session
-from medattn_edge.errors import InputError
+from medattn_edge.errors import InputError, quoted
 from medattn_edge.inference.preprocess import labels_on_image, prepare
 from medattn_edge.inference.resample import Floats
 from medattn_edge.inference.tiling import Tiling, Window
@@ -65,7 +65,7 @@ class ScanSource:
         chosen = as_scan(scan)
         for path in chosen.paths:
             if not path.exists():
-                raise InputError(f"{path} does not exist", expected="a scan", hint=f"ls '{path.parent}'")
+                raise InputError(f"{path} does not exist", expected="a scan", hint=f"ls {quoted(path.parent)}")
         series = chosen.series
         if spec is None:
             return cls(chosen.path.name if series is None else f"series {series.hash}", chosen.read, truth)
