@@ -1,4 +1,4 @@
-"""inspect: what a checkpoint or an artifact is, or which series a DICOM folder holds."""
+"""inspect: what a checkpoint, an artifact or a scan is, or which series a DICOM folder holds."""
 
 from __future__ import annotations
 
@@ -11,22 +11,30 @@ from medattn_edge.errors import InputError, quoted
 
 from . import console
 from .inspect_dicom import show_series
+from .inspect_scan import is_scan, show_scan
 from .rewrites import in_a_line
 
 
 def command(
-    path: Annotated[Path, typer.Argument(help="A checkpoint, an artifact, or a DICOM folder, file or DICOMDIR.")],
+    path: Annotated[Path, typer.Argument(help="A checkpoint, an artifact, a scan, or a DICOM folder or DICOMDIR.")],
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Print spec, lineage, inputs, outputs, operators, parameters and FLOPs; or the series of a DICOM folder."""
+    """Print spec, lineage, inputs, outputs, operators, parameters and FLOPs; a scan's grid and values; or the series of
+    a DICOM folder.
+    """
     from medattn_edge.backends import backend_of
     from medattn_edge.io.scan import is_dicom_source
 
     if is_dicom_source(path):
         show_series(path, json)
         return
+    if is_scan(path):
+        show_scan(path, json)
+        return
     if not path.is_file():
-        raise InputError(f"{path} does not exist", expected="a model or DICOM", hint=f"ls {quoted(path.parent)}")
+        raise InputError(
+            f"{path} does not exist", expected="a model or a scan", hint=f"ls {quoted(path.parent)}"
+        )
     facts = _checkpoint(path) if backend_of(path).name == "eager" else _artifact(path)
     if json:
         console.print_json(facts)
