@@ -32,9 +32,7 @@ def command(
         show_scan(path, json)
         return
     if not path.is_file():
-        raise InputError(
-            f"{path} does not exist", expected="a model or a scan", hint=f"ls {quoted(path.parent)}"
-        )
+        raise InputError(f"{path} does not exist", expected="a model or a scan", hint=f"ls {quoted(path.parent)}")
     facts = _checkpoint(path) if backend_of(path).name == "eager" else _artifact(path)
     if json:
         console.print_json(facts)

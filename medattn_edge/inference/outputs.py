@@ -13,6 +13,7 @@ from medattn_edge.errors import MissingDependency, UsageError, quoted
 from medattn_edge.inference.dicom_results import SegKind, write_key_slices, write_segmentation
 from medattn_edge.inference.segment import Segmentation
 from medattn_edge.io import Scan, format_of, write_labels, write_maps
+from medattn_edge.io.files import check_labels_format
 from medattn_edge.volume import Volume
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ class Outputs:
                 )
         if len({path.resolve() for path in self.paths}) != len(self.paths):
             raise UsageError("two outputs have the same name", expected="one file each", hint="-o labels.nii.gz")
+        if not self.dicom:
+            check_labels_format(self.labels)
         self._check_dicom(scan)
         if self.overlay is not None and self.overlay.suffix.lower() != ".png":
             raise UsageError(

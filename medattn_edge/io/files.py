@@ -80,16 +80,29 @@ def write_labels(path: Path, volume: Volume, names: Sequence[str]) -> None:
         MissingDependency: when a package that writes it is not installed.
     """
     form = format_of(path)
+    check_labels_format(path)
+    labels = _as_labels(volume, "the volume")
+    _require(form)
+    assert form.write_labels is not None
+    form.write_labels(Path(path), labels, names)
+
+
+def check_labels_format(path: Path) -> None:
+    """Check that a name asks for a format that holds labels by themselves; worth saying before the work.
+
+    Raises:
+        UsageError: naming those that do, for any other.
+    """
+    form = format_of(path)
     if form.write_labels is None:
         able = [suffix for other in formats() if other.write_labels for suffix in other.suffixes]
         raise UsageError(
-            f"{Path(path).name!r} needs the series that the labels belong to",
+            f"{Path(path).name!r} needs the series that the labels belong to"
+            if form.name == "dicom"
+            else f"the format {form.name} of {Path(path).name!r} is only read",
             expected=f"one of {', '.join(able)}",
             hint="end the output in .nii.gz",
         )
-    labels = _as_labels(volume, "the volume")
-    _require(form)
-    form.write_labels(Path(path), labels, names)
 
 
 def write_maps(path: Path, volume: Volume, names: Sequence[str]) -> None:
