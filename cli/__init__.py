@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
-from medattn_edge.errors import MedattnError
+from medattn_edge.errors import InputError, MedattnError
 
 from . import console
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+_TERMINATED = 143  # 128 + SIGTERM
 _COMMANDS = (
     "demo",
     "train",
@@ -69,10 +74,16 @@ app.add_typer(importlib.import_module(".node", __name__).app, name="node")
 _ClickException = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
+class _Terminated(BaseException):
+    """SIGTERM, which leaves a command the way Ctrl-C does: through every `finally`."""
+
+
 def main() -> None:
     """Run a command and turn its outcome into the exit code of the conventions; a bug keeps its traceback."""
     try:
-        code = app(standalone_mode=False)
+        _check_arguments()
+        with _ended_by_sigterm():
+            code = app(standalone_mode=False)
         if code == _INTERRUPTED:  # Typer's own answer to Ctrl-C
             console.report("interrupted", "interrupted", "")
     except MedattnError as error:
@@ -84,7 +95,55 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         console.report("interrupted", "interrupted", "")
         code = _INTERRUPTED
+    except _Terminated:
+        console.report("terminated", "terminated", "")
+        code = _TERMINATED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM raises in the main thread, so that temporary files go; `node` puts its own handler in the place."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one would stop the cleaning up
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _check_arguments() -> None:
+    """Refuse a file name that is not UTF-8: no manifest could record it, and many runtimes cannot open it.
+
+    Raises:
+        InputError: naming it, with the line that gives it another name.
+    """
+    for argument in sys.argv[1:]:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"the file name {argument!r} is not UTF-8: byte 0x{ord(argument[error.start]) & 0xFF:02x}",
+                expected="names in UTF-8",
+                hint=f"mv {_bash_quoted(argument)} ANOTHER_NAME",
+            ) from None
+
+
+def _bash_quoted(argument: str) -> str:
+    r"""As bash takes bytes that are no text: $'caf\xe9'."""
+    printable = range(0x20, 0x7F)
+    parts = [
+        chr(byte) if byte in printable and chr(byte) not in "'\\" else f"\\x{byte:02x}"
+        for byte in argument.encode(errors="surrogateescape")
+    ]
+    return f"$'{''.join(parts)}'"
 
 
 def _usage(error: Any) -> tuple[str, str]:

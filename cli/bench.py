@@ -12,6 +12,7 @@ from medattn_edge import gates
 
 from . import console
 from .bench_text import announce, tell
+from .options import scans_of
 from .renamed import renamed
 
 Option = typer.Option
@@ -23,6 +24,9 @@ def command(  # noqa: PLR0913
         Path, Option("--reference", metavar="CHECKPOINT", help="Eager FP32; without torch, an FP32 artifact.")
     ],
     scan: Annotated[list[Path] | None, Option("--scan", help="Real input to judge on; repeat it.")] = None,
+    resample_to_first: Annotated[
+        bool, Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
+    ] = False,
     samples: Annotated[int, Option("--samples", min=1, help="Patches per scan.")] = 4,
     duration: Annotated[float, Option("--duration", min=0, help="Of the timing, in s for each row.")] = 10.0,
     warm_up: Annotated[float, Option("--warm-up", min=0, help="Before it, in s for each row.")] = 1.0,
@@ -74,7 +78,7 @@ def command(  # noqa: PLR0913
         reduced_floors={"min_sqnr_db": min_sqnr_db, "min_dice": min_dice},
     )
     settings = BenchSettings(duration, warm_up, threads, deadline_ms, timeout, batch)
-    plan = plan_measurement(artifacts, reference, scan or (), chosen=chosen, settings=settings)
+    plan = plan_measurement(artifacts, reference, scans_of(scan, resample_to_first), chosen=chosen, settings=settings)
     announce(plan)
     with console.stages() as progress:
         measurement = plan.run(progress)

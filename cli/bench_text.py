@@ -28,7 +28,6 @@ def announce(plan: MeasurementPlan) -> None:
 
 def tell(document: dict[str, Any]) -> None:
     """Print a document of bench, as its --json would have been."""
-    from rich.markup import escape
     from rich.table import Column, Table
 
     rows = document["rows"]
@@ -36,7 +35,7 @@ def tell(document: dict[str, Any]) -> None:
     table = Table(*(Column(head, overflow="fold") for head in heads), show_lines=True)
     for row in rows:
         name = f"{row['artifact']}\n{row['backend']}\n{_precision(row)}"
-        table.add_row(*map(escape, (name, *_speed(row), _agreement(row), row["verdict"].upper())))
+        table.add_row(name, *_speed(row), _agreement(row), row["verdict"].upper())
     console.show(table)
     for row in rows:
         for failure in row["failures"]:

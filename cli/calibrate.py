@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medattn_edge import gates
-from medattn_edge.errors import UsageError
+from medattn_edge.errors import UsageError, quoted
 
 from . import console
+from .options import scans_of
 
 if TYPE_CHECKING:
     from medattn_edge.artifact import Artifact
@@ -25,7 +26,10 @@ def command(  # noqa: PLR0913
         Literal["cpu", "tensorrt"], Option(help="For ONNX Runtime and OpenVINO, or for TensorRT 10, 11 and RTX.")
     ],
     scans: Annotated[
-        list[Path] | None, typer.Argument(metavar="SCAN...", help="Real scans, or DICOM folders, to calibrate on.")
+        list[Path] | None,
+        typer.Argument(
+            metavar="SCAN...", help="Real scans, or DICOM folders, to calibrate on; of several channels T1+T2+..."
+        ),
     ] = None,
     held_out: Annotated[
         list[Path] | None,
@@ -38,6 +42,9 @@ def command(  # noqa: PLR0913
     label_value: Annotated[
         list[str] | None, Option("--label-value", metavar="NAME=VALUE", help="A label's value in --labels; repeat it.")
     ] = None,
+    resample_to_first: Annotated[
+        bool, Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
+    ] = False,
     method: Annotated[
         Literal["minmax", "percentile", "entropy"], Option(help="How ranges come from what was seen.")
     ] = "minmax",
@@ -91,10 +98,10 @@ def command(  # noqa: PLR0913
     with console.stages() as progress:
         quantised = calibrate(
             artifact,
-            scans or [],
+            scans_of(scans, resample_to_first),
             output,
             settings=settings,
-            held_out=held_out or [],
+            held_out=scans_of(held_out, resample_to_first),
             labels=labels or [],
             label_values=parse_label_values(label_value or []),
             cache=None if cache is None else Cache(cache),
@@ -147,14 +154,16 @@ def _advise(artifact: Artifact) -> None:
     speed: dict[str, Any] | None = recipe["speed"]
     if recipe["profile"] == "tensorrt":
         console.note("its speed was not measured: that takes the GPU; FP16 may be as fast there")
-        console.note(f"next: medattn-edge compile {path} -o {path.stem}.rtx --compute-capability sm86,sm89")
+        console.note(
+            f"next: medattn-edge compile {quoted(path)} -o {quoted(path.stem + '.rtx')} --compute-capability sm86,sm89"
+        )
         return
     if speed is not None and speed["ratio_to_fp32"] < 1:
         console.say(
             f"INT8 is slower than FP32 in {speed['runtime']} here ({speed['ratio_to_fp32']:.2f} of its speed): "
             "deploy the FP32 file, or calibrate -o NAME.xml for OpenVINO"
         )
-    console.note(f"next: medattn-edge compare CHECKPOINT {path} SCAN")
+    console.note(f"next: medattn-edge compare CHECKPOINT {quoted(path)} SCAN")
 
 
 def _counts(report: dict[str, int]) -> str:

@@ -12,6 +12,7 @@ from medattn_edge.errors import UsageError
 
 from . import console
 from .comparison_text import tell
+from .options import scans_of
 from .renamed import renamed
 
 Option = typer.Option
@@ -19,7 +20,10 @@ Option = typer.Option
 
 def command(  # noqa: PLR0913
     reference: Annotated[Path, typer.Argument(help="The checkpoint (eager FP32), or an artifact.")],
-    files: Annotated[list[Path], typer.Argument(metavar="CANDIDATE ... SCAN ...", help="Artifacts, then scans.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="CANDIDATE ... SCAN ...", help="Artifacts, then scans, of several channels T1+T2+..."),
+    ],
     runtime: Annotated[
         list[str] | None,
         Option(
@@ -28,6 +32,9 @@ def command(  # noqa: PLR0913
             help="Of .onnx candidates; repeat it, or all. By default all for int8 and fp16, the usual one for fp32.",
         ),
     ] = None,
+    resample_to_first: Annotated[
+        bool, Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
+    ] = False,
     max_gap_db: Annotated[
         float, Option("--max-gap-db", min=0, help="SQNR that a runtime may lose to the graph as written.")
     ] = gates.RUNTIME_GAP.limits["max_gap_db"],
@@ -71,7 +78,7 @@ def command(  # noqa: PLR0913
         comparison = compare(
             reference,
             candidates,
-            scans,
+            scans_of(scans, resample_to_first),
             labels=truth,
             thresholds=Thresholds(min_dice, min_sqnr_db, min_label_match, atol, max_volume_change),
             runtimes=runtime or (),

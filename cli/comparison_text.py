@@ -60,7 +60,7 @@ def _tell_scan(title: str, scan: str, rows: list[dict[str, Any]]) -> None:
     from rich.table import Column, Table
 
     columns = [(row, case) for row in rows for case in row["cases"] if case["scan"] == scan]
-    console.say(f"{title} on {Path(scan).name}")
+    console.say(f"{title} on {columns[0][1]['name']}")
     several = len({row["artifact"] for row, _ in columns}) > 1
     table = Table("", *(Column(_heading(row, several), overflow="fold") for row, _ in columns))
     for name, (key, form) in _FIGURES.items():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medattn_edge.errors import UsageError
+from medattn_edge.errors import UsageError, quoted
 
 from . import console
 from .agreement_text import agreement_table
@@ -122,8 +122,9 @@ def _refuse_precision(precision: str, source: Path) -> None:
     if not precision:
         return
     hints = {
-        "fp16": f"medattn-edge export CHECKPOINT -o {source.stem}.fp16.onnx --precision fp16",
-        "int8": f"medattn-edge calibrate {source.stem}.onnx SCAN -o {source.stem}.int8.onnx --profile cpu",
+        "fp16": f"medattn-edge export CHECKPOINT -o {quoted(source.stem + '.fp16.onnx')} --precision fp16",
+        "int8": f"medattn-edge calibrate {quoted(source.stem + '.onnx')} SCAN"
+        f" -o {quoted(source.stem + '.int8.onnx')} --profile cpu",
     }
     raise UsageError(
         f"--precision {precision}: a compiler leaves the precision as it is in the graph",
@@ -155,7 +156,6 @@ def _plain(value: Any) -> Any:
 
 
 def _show(artifact: Artifact) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     manifest, path = artifact.manifest, artifact.path
@@ -170,7 +170,7 @@ def _show(artifact: Artifact) -> None:
         "verified": target["verified"],
     }
     for name, value in facts.items():
-        table.add_row(escape(name), escape(", ".join(map(str, value)) if isinstance(value, list) else str(value)))
+        table.add_row(name, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
     console.show(table)
     deviations = Counter((layer["kind"], layer["precision"]) for layer in target.get("deviations", ()))
     for (kind, computed), count in deviations.items():
@@ -186,7 +186,7 @@ def _show(artifact: Artifact) -> None:
         for line in fp64_lines(artifact.manifest.agreement):
             console.say(line)
     threads = f" --threads {target['tuning']['threads']}" if target.get("tuning", {}).get("threads") else ""
-    console.note(f"next: medattn-edge infer {path} SCAN -o labels.nii.gz{on_gpu}{threads}")
+    console.note(f"next: medattn-edge infer {quoted(path)} SCAN -o labels.nii.gz{on_gpu}{threads}")
 
 
 def _show_lint(findings: list[dict[str, Any]]) -> None:

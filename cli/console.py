@@ -1,8 +1,13 @@
-"""What the commands say: results on stdout, everything else on stderr."""
+"""What the commands say: results on stdout, everything else on stderr.
+
+Nothing that comes from outside (labels, paths, DICOM texts) is markup, an emoji or an order to the terminal: whatever
+is printed goes through `visible`, tables, errors and progress included.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,30 +15,57 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 verbosity = 1
+
+# C0 but tab and newline, DEL, C1; what turns the direction of text or is not seen; bytes of a name that are not UTF-8.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
 
 Callback = Callable[[int, int], None]
 Stages = Callable[[str, int, int], None]
 
 
+def visible(text: str) -> str:
+    """The text with control characters, and whatever else a terminal obeys or hides, as backslash escapes."""
+    return _UNSEEN.sub(lambda found: _escaped(ord(found[0])), text)
+
+
+def _escaped(code: int) -> str:
+    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte that is not UTF-8
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+class _Plain(Console):
+    """A console that prints text as it is: no markup, no emoji, no highlighting, nothing invisible."""
+
+    def __init__(self, *, stderr: bool = False, soft_wrap: bool = False) -> None:
+        super().__init__(stderr=stderr, soft_wrap=soft_wrap, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+        """Every string that is printed, a cell, a title or a line, becomes text here."""
+        return super().render_str(visible(text), **options)
+
+
 def say(text: str) -> None:
-    """A result, on stdout, exactly as it is."""
-    Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(text)
+    """A result, on stdout."""
+    _Plain(soft_wrap=True).print(text)
 
 
 def show(table: Table) -> None:
-    """A table of results on stdout."""
-    Console().print(table)
+    """A table of results on stdout; its cells and titles are plain text."""
+    _Plain().print(table)
 
 
 def note(text: str, *, level: int = 1) -> None:
     """A remark on stderr; level 0 is always said, 1 unless --quiet, 2 with --verbose."""
     if verbosity >= level:
-        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(text)
+        _Plain(stderr=True, soft_wrap=True).print(text)
 
 
 def print_json(document: Any) -> None:
@@ -51,17 +83,17 @@ def report(code: str, message: str, hint: str) -> None:
     if wants_json():
         print_json({"error": {"code": code, "message": message, "hint": hint}})
         return
-    stderr = Console(stderr=True, soft_wrap=True, highlight=False)
-    stderr.print(f"[bold red]error[/]: {escape(message)}")
+    stderr = _Plain(stderr=True, soft_wrap=True)
+    stderr.print(Text.assemble(("error", "bold red"), f": {visible(message)}"))
     if hint:
-        stderr.print(f"  [bold]next[/]: {escape(hint)}")
+        stderr.print(Text.assemble("  ", ("next", "bold"), f": {visible(hint)}"))
 
 
 @contextmanager
 def progress(description: str) -> Iterator[Callback]:
     """A callback (done, total) that draws a bar with elapsed time on stderr, when that is a terminal."""
     with _bar() as bar:
-        task = bar.add_task(description, total=None)
+        task = bar.add_task(visible(description), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
@@ -70,13 +102,13 @@ def stages() -> Iterator[Stages]:
     """A callback (what is going on, done, total) for work of several kinds: one bar that names what it is at."""
     with _bar() as bar:
         task = bar.add_task("starting", total=None)
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+        yield lambda what, done, total: bar.update(task, description=visible(what), completed=done, total=total)
 
 
 def _bar() -> Progress:
-    stderr = Console(stderr=True)
+    stderr = _Plain(stderr=True)
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed}/{task.total}"),
         TimeElapsedColumn(),

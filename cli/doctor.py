@@ -151,12 +151,11 @@ def _remark(rows: list[dict[str, Any]]) -> None:
 
 
 def _show(title: str, headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=title)
     for heading in headings:
         table.add_column(heading, overflow="fold", no_wrap=heading in _WHOLE)
     for row in rows:
-        table.add_row(*(escape(value) for value in row))
+        table.add_row(*row)
     console.show(table)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medattn_edge import gates
-from medattn_edge.errors import MissingDependency, UsageError
+from medattn_edge.errors import MissingDependency, UsageError, quoted
 from medattn_edge.spec import Intensity, ModelSpec
 
 from . import console
 from .agreement_text import agreement_table
 from .expected import fitted_to, note_assumptions
 from .fp64_text import fp64_lines
-from .options import parse_settings, parse_sizes, parse_spacing
+from .options import parse_settings, parse_sizes, parse_spacing, scans_of
 from .rewrites import chosen, note_without_effect, show_plan
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ def command(  # noqa: PLR0913
         Option("--rewrite", metavar="NAME", help="Add a rewrite, or with -NAME leave one out; repeat it."),
     ] = None,
     scan: Annotated[list[Path] | None, Option("--scan", help="Real input for the check; repeat it.")] = None,
+    resample_to_first: Annotated[
+        bool, Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
+    ] = False,
     samples: Annotated[
         int | None, Option("--samples", min=1, help="Patches per scan for the check; 2, or 8 with --precision fp16.")
     ] = None,
@@ -137,7 +140,7 @@ def command(  # noqa: PLR0913
         loaded.network.check_shape(spec.patch)
     loaded = loaded.with_spec(spec)
     names = chosen(exporter.name, spec, rewrite or [], no_rewrites)
-    real = real_patches(spec, scan or [], samples or SAMPLES[precision])
+    real = real_patches(spec, scans_of(scan, resample_to_first), samples or SAMPLES[precision])
     console.note(f"exporting {spec.network} for {'x'.join(map(str, spec.patch))} in {precision}")
     rewritten: Rewritten | ForeignNetwork
     if isinstance(loaded, ForeignNetwork):
@@ -254,10 +257,12 @@ def _show(artifact: Artifact) -> None:
         f"{artifact.path}: {size:.1f} MB, {manifest.parameters:,} parameters, {manifest.gflop:.2f} GFLOP a patch"
     )
     if manifest.recipe.get("islands"):
-        console.say(f"{len(manifest.recipe['islands'])} of its nodes stay FP32: medattn-edge inspect {artifact.path}")
+        console.say(
+            f"{len(manifest.recipe['islands'])} of its nodes stay FP32: medattn-edge inspect {quoted(artifact.path)}"
+        )
     title = "exported = eager" if manifest.precision == "fp32" else f"{manifest.precision} against fp32"
     emulated = [{**case, "input": f"{case['input']}, emulated"} for case in manifest.recipe.get("emulated", ())]
     console.show(agreement_table(title, (*manifest.agreement, *emulated)))
     for line in fp64_lines(manifest.agreement):
         console.say(line)
-    console.note(f"next: medattn-edge infer {artifact.path} SCAN -o labels.nii.gz")
+    console.note(f"next: medattn-edge infer {quoted(artifact.path)} SCAN -o labels.nii.gz")

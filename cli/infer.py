@@ -18,7 +18,14 @@ Option = typer.Option
 
 def command(  # noqa: PLR0913
     artifact: Annotated[Path, typer.Argument(help="An artifact, or a checkpoint to run in eager PyTorch.")],
-    scan: Annotated[Path, typer.Argument(help="A DICOM folder, file or DICOMDIR, NIfTI, NRRD, .npz, PNG or JPEG.")],
+    scan: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SCAN...",
+            help="A DICOM folder, file or DICOMDIR, NIfTI, NRRD, .npz, PNG or JPEG; several for the channels of a "
+            "network, in their order or as NAME=SCAN.",
+        ),
+    ],
     output: Annotated[Path, Option("--output", "-o", help="Labels on the scan's grid: labels.nii.gz, seg.dcm, ...")],
     probabilities: Annotated[Path | None, Option("--probabilities", help="Also write one map per label.")] = None,
     overlay: Annotated[Path | None, Option("--overlay", help="Also draw a picture: overlay.png.")] = None,
@@ -62,6 +69,9 @@ def command(  # noqa: PLR0913
     volume_number: Annotated[
         int, Option("--volume", metavar="N", min=0, help="Of data with several volumes (time points, echoes), from 1.")
     ] = 0,
+    resample_to_first: Annotated[
+        bool, Option("--resample-to-first", help="Bring scans on another grid to the first's, linearly.")
+    ] = False,
     seg_kind: Annotated[
         Literal["binary", "labelmap"] | None, Option("--seg-kind", help="Of -o seg.dcm; binary by default.")
     ] = None,
@@ -78,7 +88,7 @@ def command(  # noqa: PLR0913
 ) -> None:
     """Segment a scan; print the volume of every label in ml."""
     from medattn_edge.inference import Opening, Outputs, SegmentSettings, segment_to
-    from medattn_edge.io import Scan
+    from medattn_edge.io import as_scan
 
     spacing = parse_spacing(pixel_spacing) if pixel_spacing else ()
     settings = SegmentSettings(
@@ -89,7 +99,14 @@ def command(  # noqa: PLR0913
     with console.timed("inference"), console.progress("segmenting") as progress:
         outcome = segment_to(
             artifact,
-            Scan(scan, series, spacing, geometry=geometry or "", volume=volume_number),
+            as_scan(
+                scan,
+                series,
+                spacing,
+                resample_to_first=resample_to_first,
+                geometry=geometry or "",
+                volume=volume_number,
+            ),
             outputs,
             settings=settings,
             opening=opening,
@@ -122,6 +139,8 @@ def _tell(names: Sequence[str], document: Mapping[str, Any], skip_air: bool) -> 
     console.show(table)
     for what, path in document["written"].items():
         console.say(f"{what}: {path}")
+    for line in document["channels"]:
+        console.say(line)
     for note in document["notes"]:
         console.say(f"note: {note}")
     if skip_air:

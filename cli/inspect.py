@@ -1,4 +1,4 @@
-"""inspect: what a checkpoint or an artifact is, or which series a DICOM folder holds."""
+"""inspect: what a checkpoint, an artifact or a scan is, or which series a DICOM folder holds."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ from typing import Annotated, Any
 
 import typer
 
-from medattn_edge.errors import InputError
+from medattn_edge.errors import InputError, quoted
 
 from . import console
 from .expected import in_words
 from .fp64_text import fp64_lines
 from .inspect_dicom import show_series
 from .inspect_foreign import show_foreign
+from .inspect_scan import is_scan, show_scan
 from .rewrites import in_a_line
 
 
 def command(
-    path: Annotated[Path, typer.Argument(help="A checkpoint, an artifact, a network from elsewhere, or DICOM.")],
+    path: Annotated[
+        Path, typer.Argument(help="A checkpoint, an artifact, a network from elsewhere, a scan, or a DICOM folder.")
+    ],
     weights: Annotated[
         str, typer.Option("--weights", metavar="KEY", help="Foreign checkpoint: which of several sets of weights.")
     ] = "",
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Print spec, lineage, inputs, outputs, operators, parameters and FLOPs; or the series of a DICOM folder."""
+    """Print spec, lineage, inputs, outputs and operators of a model; a scan's grid and values; or a folder's series."""
     from medattn_edge.artifact import manifest_path
     from medattn_edge.backends import backend_of
     from medattn_edge.io.scan import is_dicom_source
@@ -32,8 +35,11 @@ def command(
     if is_dicom_source(path):
         show_series(path, json)
         return
+    if is_scan(path):
+        show_scan(path, json)
+        return
     if not path.is_file():
-        raise InputError(f"{path} does not exist", expected="a model or DICOM", hint=f"ls '{path.parent}'")
+        raise InputError(f"{path} does not exist", expected="a model or a scan", hint=f"ls {quoted(path.parent)}")
     if not manifest_path(path).is_file() and show_foreign(path, json):
         return
     facts = _checkpoint(path, weights) if backend_of(path).name == "eager" else _artifact(path)

@@ -62,12 +62,11 @@ def _facts(series: Series) -> dict[str, Any]:
 
 
 def _show(path: Path, result: SearchResult) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     from medattn_edge.reasons import SERIES_REASONS
 
-    table = Table(title=escape(str(path)))
+    table = Table(title=str(path))
     for heading in ("series", "modality", "slices", "mm (z y x)", "accepted", "reason"):
         table.add_column(heading, no_wrap=True)
     for one in result.series:

@@ -75,7 +75,6 @@ def _document(finding: Finding) -> dict[str, str]:
 
 
 def _show(path: Path, profile: str, findings: tuple[Finding, ...]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     errors = sum(finding.severity == "error" for finding in findings)
@@ -84,7 +83,7 @@ def _show(path: Path, profile: str, findings: tuple[Finding, ...]) -> None:
         for heading in ("rule", "severity", "node", "module", "reason", "remedy"):
             table.add_column(heading, overflow="fold")
         for finding in findings:
-            table.add_row(*(escape(value) for value in _document(finding).values()))
+            table.add_row(*_document(finding).values())
         console.show(table)
     verdict = "FAIL" if errors else "PASS"
     console.say(f"{verdict}: {errors} errors, {len(findings) - errors} warnings against the {profile} rules")

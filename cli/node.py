@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import threading
 from contextlib import AbstractContextManager
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medattn_edge.atomic import check_folder
-from medattn_edge.errors import MedattnError, MissingDependency, OutputError, UsageError
+from medattn_edge.errors import MedattnError, MissingDependency, OutputError, UsageError, quoted
 
 from . import console
 
@@ -48,7 +47,7 @@ def command(
             raise UsageError(
                 "options before the name of a sub-command",
                 expected="them behind it",
-                hint=f"{line} --config {shlex.quote(str(config))}" if config is not None else f"{line} --help",
+                hint=f"{line} --config {quoted(config)}" if config is not None else f"{line} --help",
             )
         return
     if config is None:
@@ -93,10 +92,14 @@ def init(
         with output.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as error:
-        raise UsageError(f"{output} exists", expected="a new file", hint=f"-o {output.stem}-2.toml") from error
+        raise UsageError(
+            f"{output} exists", expected="a new file", hint=f"-o {quoted(output.stem + '-2.toml')}"
+        ) from error
     except OSError as error:
         raise OutputError(
-            f"cannot write {output}: {error.strerror}", expected="permission to write", hint=f"ls -ld '{output.parent}'"
+            f"cannot write {output}: {error.strerror}",
+            expected="permission to write",
+            hint=f"ls -ld {quoted(output.parent)}",
         ) from error
     try:
         loaded = load_config(output)
@@ -105,7 +108,7 @@ def init(
         output.unlink()
         raise
     console.say(f"{output}: DICOM from {watch}, segmentations to {results}")
-    console.note(f"next: medattn-edge node --config {shlex.quote(str(output))}")
+    console.note(f"next: medattn-edge node --config {quoted(output)}")
 
 
 @app.command("status")
@@ -232,5 +235,5 @@ def _make_folders(config: NodeConfig) -> None:
             raise OutputError(
                 f"cannot make the folder {folder}: {error.strerror}",
                 expected="permission to write, and no file of that name",
-                hint=f"ls -ld '{folder}' '{folder.parent}'",
+                hint=f"ls -ld {quoted(folder)} {quoted(folder.parent)}",
             ) from error

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medattn_edge.errors import quoted
+
 from . import console
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ def _tell_quarantined(one: Document, config: str) -> None:
     console.say(f"in quarantine: {one['key']} v{one['version']}: {one['reason']}{detail}")
     console.say(f"  {sentence(words.meaning)} {sentence(words.action)}")
     if words.requeue:
-        console.say(f"  -> medattn-edge node requeue {one['key']} --config {config}")
+        console.say(f"  -> medattn-edge node requeue {one['key']} --config {quoted(config)}")
 
 
 def _tell_delivery(one: Document, delivery: Document, config: str) -> None:
@@ -86,7 +88,7 @@ def _tell_delivery(one: Document, delivery: Document, config: str) -> None:
     )
     console.say(f"  {sentence(words.meaning)} {sentence(words.action)}")
     if dead:
-        console.say(f"  -> medattn-edge node requeue {one['key']} --config {config}")
+        console.say(f"  -> medattn-edge node requeue {one['key']} --config {quoted(config)}")
 
 
 def _show_tables(document: Document) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from medattn_edge.errors import UsageError
+
+if TYPE_CHECKING:
+    from medattn_edge.io import Scan
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:
@@ -51,3 +55,10 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             settings[key] = value
     return settings
+
+
+def scans_of(paths: Sequence[Path] | None, resample_to_first: bool) -> list[Scan]:
+    """The scans that arguments mean; raises UsageError as `as_scan` does."""
+    from medattn_edge.io import as_scan
+
+    return [as_scan(path, resample_to_first=resample_to_first) for path in paths or ()]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medattn_edge.errors import MissingDependency, UsageError
+from medattn_edge.errors import MissingDependency, UsageError, quoted
 from medattn_edge.spec import Intensity
 
 from . import console
@@ -107,7 +107,9 @@ def _pairs(paths: list[Path], output: Path) -> list[tuple[Path, Path]]:
         )
     if output.suffix != ".safetensors":
         raise UsageError(
-            f"the output {output}", expected="a file named NAME.safetensors", hint=f"-o {output.stem}.safetensors"
+            f"the output {output}",
+            expected="a file named NAME.safetensors",
+            hint=f"-o {quoted(output.stem + '.safetensors')}",
         )
     return list(zip(paths[::2], paths[1::2], strict=True))
 
@@ -141,4 +143,4 @@ def _show(result: Result) -> None:
         table.add_row(name, f"{dice:.4f}", f"{score.training[name]:.4f}", "-" if volume is None else f"{volume:.1f}")
     console.show(table)
     console.say(f"{result.path}: {result.notes['subjects']} subject(s), {result.notes['seconds']:.0f} s")
-    console.note(f"next: medattn-edge export {result.path} -o {result.path.stem}.onnx")
+    console.note(f"next: medattn-edge export {quoted(result.path)} -o {quoted(result.path.stem + '.onnx')}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medattn_edge.errors import MissingDependency, UsageError
+from medattn_edge.errors import MissingDependency, UsageError, quoted
 
 from . import console
 
@@ -68,7 +68,7 @@ def _graphs(source: Path, output: Path, compiler: Compiler, options: TuneOptions
                 raise UsageError(f"{option} for {source.name}", expected="a checkpoint", hint=f"leave {option} out")
         console.note(
             f"{source.name} is a graph already: only settings of the runtime are tried. Rewrites need the checkpoint: "
-            f"medattn-edge compile CHECKPOINT -o {output} --tune"
+            f"medattn-edge compile CHECKPOINT -o {quoted(output)} --tune"
         )
         given = GivenGraph(source)
         return given, given.precision != "fp32"
@@ -76,7 +76,7 @@ def _graphs(source: Path, output: Path, compiler: Compiler, options: TuneOptions
         raise UsageError(
             f"{compiler.name} does not compile {source.name}",
             expected=f"a checkpoint, or a file that ends in {', '.join(compiler.sources)}",
-            hint=f"medattn-edge compile CHECKPOINT -o {output.name} --tune",
+            hint=f"medattn-edge compile CHECKPOINT -o {quoted(output.name)} --tune",
         )
     try:
         from medattn_edge.exporters import ExportSettings
@@ -94,7 +94,6 @@ def _graphs(source: Path, output: Path, compiler: Compiler, options: TuneOptions
 
 def show_tuning(record: dict[str, Any]) -> None:
     """What was tried, how fast it was, and what was chosen."""
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=f"tuned on {record['host']['cpu']}")
@@ -104,7 +103,7 @@ def show_tuning(record: dict[str, Any]) -> None:
     for row in record["alternatives"]:
         speed = "" if row["ratio"] is None else "{:.3f} ({:.3f} - {:.3f})".format(row["ratio"], *row["quartiles"])
         sqnr = "" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f}"
-        table.add_row(escape(row["name"]), row["outcome"], speed, sqnr)
+        table.add_row(row["name"], row["outcome"], speed, sqnr)
     console.show(table)
     unmeasured = [row for row in record["alternatives"] if row["outcome"] in ("refused", "untried")]
     for reason in dict.fromkeys(row["reason"] for row in unmeasured):

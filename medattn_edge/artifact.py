@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from medattn_edge.atomic import replacing
-from medattn_edge.errors import InputError, IntegrityError, MedattnError
+from medattn_edge.errors import InputError, IntegrityError, MedattnError, quoted
 from medattn_edge.host.distributions import installed
 from medattn_edge.spec import ModelSpec
 
@@ -198,7 +198,7 @@ class Artifact:
             raise IntegrityError(
                 f"{path.name} has no manifest",
                 expected=f"{sidecar.name} beside it",
-                hint=f"copy {sidecar.name} too, or export the checkpoint again",
+                hint=f"copy {quoted(sidecar.name)} too, or export the checkpoint again",
             )
         try:
             values = json.loads(sidecar.read_text(encoding="utf-8"))

@@ -8,25 +8,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from medattn_edge.errors import OutputError
+from medattn_edge.errors import OutputError, quoted
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` (same suffixes) that takes its place when the block ends well.
 
+    A symbolic link stays one: the file that it leads to is written, in that file's folder.
+
     When the block raises, or the disk is full, the temporary file goes and whatever stood at `path` stays.
 
     Raises:
         OutputError: when the folder cannot be written or the write fails.
     """
-    path = Path(path)
+    name, path = Path(path).name, _target(Path(path))
     check_folder(path)
     temporary: Path | None = None
     try:
         # The name ends in the target's own name, so that writers which look at the suffix still work. Made with the
         # mode that any new file gets: to ask for the umask is to change it, for every thread of the process.
-        free = path.parent / f".{secrets.token_hex(8)}.tmp.{path.name}"
+        free = path.parent / f".{secrets.token_hex(8)}.tmp.{name}"
         os.close(os.open(free, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
         temporary = free
         yield temporary
@@ -40,11 +42,16 @@ def replacing(path: Path) -> Iterator[Path]:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}",
             expected="free space and permission to write; the previous file, if any, is untouched",
-            hint=f"df -h '{path.parent}'",
+            hint=f"df -h {quoted(path.parent)}",
         ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _target(path: Path) -> Path:
+    """Where a symbolic link leads, whether or not that is there; any other path as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def check_folder(path: Path) -> None:
@@ -56,9 +63,10 @@ def check_folder(path: Path) -> None:
     Raises:
         OutputError: when it does not.
     """
-    if not Path(path).parent.is_dir():
+    folder = _target(Path(path)).parent
+    if not folder.is_dir():
         raise OutputError(
-            f"the folder {Path(path).parent} does not exist",
+            f"the folder {folder} does not exist",
             expected="an existing folder to write to",
-            hint=f"mkdir -p '{Path(path).parent}'",
+            hint=f"mkdir -p {quoted(folder)}",
         )

@@ -19,7 +19,14 @@ The number is the exit code of the command line. A bug keeps its own exception a
 
 from __future__ import annotations
 
+import shlex
+from pathlib import PurePath
 from typing import Any, ClassVar
+
+
+def quoted(path: PurePath | str) -> str:
+    """A path as a shell takes it, for the command of a hint: quoted when it has to be."""
+    return shlex.quote(str(path))
 
 
 class MedattnError(Exception):

@@ -81,6 +81,20 @@ class Volume:
         return float(d), float(h), float(w)
 
     @property
+    def orientation(self) -> str:
+        """Where W, H and D run to, to the nearest axes of the patient, as NIfTI tools write it for i, j and k: RAS."""
+        order, flips = _nearest(self.affine, "LPS")
+        towards = {axis: both[flip] for axis, both, flip in zip(order, ("SI", "PA", "LR"), flips, strict=True)}
+        return "".join(towards[axis] for axis in (2, 1, 0))
+
+    @property
+    def oblique_degrees(self) -> float:
+        """The largest angle between an axis and the one of the patient that it follows; 0 for a scan along them."""
+        turned = self.oriented("LPS")
+        cosines = np.diag((turned.affine[:3, :3] / np.asarray(turned.spacing))[::-1])
+        return float(np.degrees(np.arccos(np.clip(cosines, -1, 1))).max())
+
+    @property
     def voxel_ml(self) -> float:
         """The volume of one voxel in millilitres."""
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0

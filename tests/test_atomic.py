@@ -83,3 +83,40 @@ def test_a_full_device_is_an_output_error(tmp_path):
     ):
         device.write(b"whole")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_symbolic_link_stays_one_and_its_target_is_written(tmp_path):
+    (tmp_path / "data").mkdir()
+    target, link = tmp_path / "data" / "v1.bin", tmp_path / "labels.npz"
+    target.write_bytes(b"old")
+    link.symlink_to("data/v1.bin")
+    with replacing(link) as temporary:
+        assert temporary.parent == target.parent
+        assert temporary.name.endswith(".labels.npz")
+        temporary.write_bytes(b"new")
+        assert target.read_bytes() == b"old"
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_link_to_what_is_not_there_yet_makes_it_and_one_into_no_folder_is_refused(tmp_path):
+    (tmp_path / "new").symlink_to(tmp_path / "v1.bin")
+    with replacing(tmp_path / "new") as temporary:
+        temporary.write_bytes(b"whole")
+    assert (tmp_path / "v1.bin").read_bytes() == b"whole"
+    (tmp_path / "lost").symlink_to(tmp_path / "nowhere" / "v1.bin")
+    with pytest.raises(OutputError, match="nowhere"), replacing(tmp_path / "lost"):
+        pass
+    assert (tmp_path / "lost").is_symlink()
+
+
+def test_an_error_while_a_link_is_written_leaves_link_and_target(tmp_path):
+    target, link = tmp_path / "v1.bin", tmp_path / "labels.npz"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    with pytest.raises(ZeroDivisionError):
+        write_half(link)
+    assert link.is_symlink()
+    assert link.read_bytes() == b"old"
+    assert sorted(tmp_path.iterdir()) == [link, target]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medattn_edge.artifact import Manifest
-from medattn_edge.errors import MissingDependency, UsageError
+from medattn_edge.errors import MissingDependency, UsageError, quoted
 from medattn_edge.registry import records
 
 Progress = Callable[[int, int], None]  # steps done, steps in total
@@ -105,7 +105,7 @@ def compiler_of(path: Path, name: str | None = None) -> Compiler:
         raise UsageError(
             f"no compiler writes {Path(path).name}" if name is None else f"{name} does not write {Path(path).name}",
             expected="a name that ends in " + ", ".join(f"{s} ({target})" for s, target in wanted.items()),
-            hint=f"-o {Path(path).stem}{next(iter(wanted))}",
+            hint=f"-o {quoted(Path(path).stem + next(iter(wanted)))}",
         )
     missing = [package for package in fitting[0].packages if find_spec(package) is None]
     if missing:

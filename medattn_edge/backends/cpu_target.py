@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medattn_edge.errors import HostError, IntegrityError
+from medattn_edge.errors import HostError, IntegrityError, quoted
 from medattn_edge.host import hardware
 from medattn_edge.host.hardware import Cpu
 
@@ -37,7 +37,7 @@ def check_runs_on(path: Path, target: Mapping[str, Any], *, package: str, versio
         IntegrityError: when `target` does not say what the file needs.
     """
     cpu = cpu or hardware.cpu()
-    again = _AGAIN.format(source="NET.onnx", name=path.name)
+    again = _AGAIN.format(source="NET.onnx", name=quoted(path.name))
     needs = target.get("runs_on")
     needs = needs if isinstance(needs, Mapping) else {}
     built, architecture, instruction_sets = (needs.get(key) for key in (package, "architecture", "instruction_sets"))

@@ -21,7 +21,7 @@ from medattn_edge.backends.check import check
 from medattn_edge.backends.compiler import Compiler, CompileSettings, Progress, Source, compiler_of
 from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Options, Patches, Session
-from medattn_edge.errors import AgreementError, BackendError, HostError, MissingDependency, UsageError
+from medattn_edge.errors import AgreementError, BackendError, HostError, MissingDependency, UsageError, quoted
 from medattn_edge.gates import FP32, REDUCED, REDUCED_NOISE
 from medattn_edge.host import hardware
 from medattn_edge.host.cores import usable_cores
@@ -93,9 +93,9 @@ def plan(source: Path, output: Path, target: str | None, settings: CompileSettin
         raise UsageError(
             f"{compiler.name} does not compile {Path(source).name}",
             expected=f"a file that ends in {', '.join(compiler.sources)}",
-            hint=f"medattn-edge export CHECKPOINT -o {Path(output).stem}.onnx"
+            hint=f"medattn-edge export CHECKPOINT -o {quoted(Path(output).stem + '.onnx')}"
             if ".onnx" in compiler.sources
-            else f"medattn-edge compile CHECKPOINT -o {Path(output).name}",
+            else f"medattn-edge compile CHECKPOINT -o {quoted(Path(output).name)}",
         )
     if Path(source).resolve() == Path(output).resolve():
         raise UsageError(f"{output} is the source itself", expected="another file to write to", hint="-o OTHER_NAME")

@@ -12,6 +12,7 @@ from medattn_edge.artifact import Artifact, Manifest
 from medattn_edge.backends import backend_of
 from medattn_edge.backends.runtimes import ALL, Runtime, choose, one_graph_each
 from medattn_edge.errors import UsageError
+from medattn_edge.io import Scan
 
 
 @dataclass
@@ -38,12 +39,13 @@ class CandidateRun:
     cases: list[dict[str, Any]] = field(default_factory=list)
     failure: str = ""
 
-    def add(self, scan: Path, agreement: Agreement, true_dice: dict[str, Any], failures: list[str]) -> None:
-        """Keep the outcome of one scan."""
+    def add(self, scan: tuple[Scan, str], agreement: Agreement, true_dice: dict[str, Any], failures: list[str]) -> None:
+        """Keep the outcome of one scan, with its name for reports."""
+        path, name = str(scan[0].path), scan[1]
         self.agreements.append(agreement)
         verdict = "fail" if failures else "pass"
         self.cases.append(
-            {"scan": str(scan), **agreement.to_json(), **true_dice, "verdict": verdict, "failures": failures}
+            {"scan": path, "name": name, **agreement.to_json(), **true_dice, "verdict": verdict, "failures": failures}
         )
 
 

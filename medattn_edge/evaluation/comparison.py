@@ -22,7 +22,7 @@ from medattn_edge.host import hardware
 from medattn_edge.host.cores import usable_cores
 from medattn_edge.inference.cleanup import describe_after
 from medattn_edge.inference.segment import SegmentSettings
-from medattn_edge.io import Scan
+from medattn_edge.io import Scan, as_scan
 from medattn_edge.labels import Meaning
 from medattn_edge.spec import ModelSpec
 from medattn_edge.volume import Volume
@@ -142,7 +142,8 @@ def compare(  # noqa: PLR0913 - each is one thing that a comparison is given
     Args:
         reference: the checkpoint (eager FP32), or an artifact.
         candidates: artifacts, or checkpoints.
-        scans: each a file of any format, a folder of DICOM files or a DICOMDIR, or a Scan.
+        scans: each a file of any format, a folder of DICOM files or a DICOMDIR, several of these joined
+            by `+` for the channels of a network, or a Scan.
         labels: true labels, one file for each scan.
         thresholds: what every agreement must reach.
         runtimes: of .onnx candidates: names, or `all`; empty for all there are for int8 and fp16, and the usual one for
@@ -156,7 +157,7 @@ def compare(  # noqa: PLR0913 - each is one thing that a comparison is given
         HostError: for a runtime that was asked for by name and is not here.
     """
     reference, truth = Path(reference), labels if isinstance(labels, TrueLabels) else TrueLabels(labels)
-    found = [scan if isinstance(scan, Scan) else Scan(scan) for scan in scans]
+    found = [as_scan(scan) for scan in scans]
     if not candidates or not found:
         raise UsageError(
             f"{len(candidates)} candidate(s) and {len(found)} scan(s)",
@@ -214,7 +215,7 @@ class _Graph:
             meaning = Meaning.of(reference.spec)
             self._notes += [note for note in describe_after(reference.spec) if note not in self._notes]
             for index, scan in enumerate(scans):
-                volume, name = scan.read(), scan.path.name
+                volume, name = scan.read_for(reference.spec), scan.described(reference.spec)
                 seen = side_by_side(
                     reference,
                     sessions,
@@ -226,18 +227,24 @@ class _Graph:
                     next(one for one in self.runs if one.name == failed).failure = f"{error.found}, on {name}"
                     sessions.pop(failed).close()
                 true_labels = truth.read(index, volume, meaning)
-                self._keep(seen, scan, truth, true_labels, thresholds)
+                self._keep(seen, (scan, name), truth, true_labels, thresholds)
                 if not sessions:
                     return
 
     def _keep(
-        self, seen: SideBySide, scan: Scan, truth: TrueLabels, true_labels: Volume | None, thresholds: Thresholds
+        self,
+        seen: SideBySide,
+        scan: tuple[Scan, str],
+        truth: TrueLabels,
+        true_labels: Volume | None,
+        thresholds: Thresholds,
     ) -> None:
+        """scan: and its name for reports."""
         for one in self.runs:
             if one.name in seen.agreed:
                 agreement, labels = seen.agreed[one.name]
                 true_dice, lost = truth.judge(true_labels, seen.labels, labels, seen.meaning)
-                one.add(scan.path, agreement, dict(true_dice), thresholds.failures(agreement) + lost)
+                one.add(scan, agreement, dict(true_dice), thresholds.failures(agreement) + lost)
 
     def _opened(self, stack: ExitStack) -> dict[str, IsolatedSession]:
         sessions: dict[str, IsolatedSession] = {}

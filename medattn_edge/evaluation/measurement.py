@@ -11,12 +11,13 @@ from medattn_edge.artifact import Artifact, sha256
 from medattn_edge.backends import backend_of
 from medattn_edge.backends.runtimes import ALL, Runtime, choose
 from medattn_edge.backends.session import Patches
-from medattn_edge.errors import InputError, UsageError
+from medattn_edge.errors import InputError, UsageError, quoted
 from medattn_edge.evaluation.candidate import BenchCandidate, BenchSettings, computed_as, gate_of
 from medattn_edge.evaluation.candidate_runs import check_files
 from medattn_edge.evaluation.measure import Progress, measure_candidates
 from medattn_edge.evaluation.report import BenchReport
 from medattn_edge.inference.real_patches import real_patches
+from medattn_edge.io.channels import AnyScan
 from medattn_edge.spec import ModelSpec
 
 
@@ -99,7 +100,7 @@ _USUAL, _DEFAULTS = PlanSettings(), BenchSettings()
 def measure(
     artifacts: Sequence[Path | str],
     reference: Path | str,
-    scans: Sequence[Path | str] = (),
+    scans: Sequence[AnyScan] = (),
     *,
     chosen: PlanSettings = _USUAL,
     settings: BenchSettings = _DEFAULTS,
@@ -126,7 +127,7 @@ def measure(
 def plan_measurement(
     artifacts: Sequence[Path | str],
     reference: Path | str,
-    scans: Sequence[Path | str] = (),
+    scans: Sequence[AnyScan] = (),
     *,
     chosen: PlanSettings = _USUAL,
     settings: BenchSettings = _DEFAULTS,
@@ -146,7 +147,7 @@ def plan_measurement(
 def _read(paths: Sequence[Path], reference: Path, batch: int, runtimes: Sequence[str]) -> list[Artifact]:
     """The artifacts, when all of them were made from the reference and take the same input."""
     if not reference.is_file():
-        raise InputError(f"{reference} does not exist", expected="a checkpoint", hint=f"ls '{reference.parent}'")
+        raise InputError(f"{reference} does not exist", expected="a checkpoint", hint=f"ls {quoted(reference.parent)}")
     if not paths:
         raise UsageError("no artifact", expected="at least one", hint="medattn-edge bench NET.onnx --reference NET.pth")
     check_files(paths, runtimes)
@@ -156,7 +157,7 @@ def _read(paths: Sequence[Path], reference: Path, batch: int, runtimes: Sequence
             raise UsageError(
                 f"{path.name} is a checkpoint",
                 expected="artifacts, and the checkpoint as --reference",
-                hint=f"medattn-edge export {path} -o {path.stem}.onnx",
+                hint=f"medattn-edge export {quoted(path)} -o {quoted(path.stem + '.onnx')}",
             )
         artifacts.append(Artifact.read(path))
         _check_made_from(artifacts[-1], reference, digest)
@@ -170,7 +171,7 @@ def _check_made_from(artifact: Artifact, reference: Path, digest: str) -> None:
             f"{artifact.path.name} was not made from {reference.name}, but from a file with the SHA-256 "
             f"{artifact.manifest.lineage[0][:16]}...",
             expected="artifacts of one checkpoint, with that checkpoint as --reference",
-            hint=f"medattn-edge export {reference} -o NAME.onnx, or --reference THE_OTHER_CHECKPOINT",
+            hint=f"medattn-edge export {quoted(reference)} -o NAME.onnx, or --reference THE_OTHER_CHECKPOINT",
         )
 
 
@@ -187,7 +188,7 @@ def _check_alike(one: Artifact, first: Artifact, batch: int) -> None:
         raise UsageError(
             f"{first.path.name} ({sizes[0]}) and {one.path.name} ({sizes[1]}) expect other input",
             expected="artifacts that were exported with the same settings",
-            hint=f"medattn-edge bench {first.path}, and {one.path} by itself",
+            hint=f"medattn-edge bench {quoted(first.path)}, and {quoted(one.path)} by itself",
         )
 
 

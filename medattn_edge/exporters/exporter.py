@@ -17,7 +17,7 @@ from medattn_edge.artifact import Artifact, Manifest, sha256, tool_versions, wri
 from medattn_edge.backends.check import check
 from medattn_edge.backends.session import Options, Patches, Session
 from medattn_edge.backends.torch.eager import EagerSession
-from medattn_edge.errors import MissingDependency, UsageError
+from medattn_edge.errors import MissingDependency, UsageError, quoted
 from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.models.flops import gflop
 from medattn_edge.models.network import SegmentationNetwork, WithAttention
@@ -98,7 +98,7 @@ def exporter_of(path: Path) -> Exporter:
         raise UsageError(
             f"no exporter writes {Path(path).name}",
             expected=f"a name that ends in {suffixes}",
-            hint=f"-o {Path(path).stem}.onnx",
+            hint=f"-o {quoted(Path(path).stem + '.onnx')}",
         )
     for package in defaults[0].packages:
         if find_spec(package) is None:

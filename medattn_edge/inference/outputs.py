@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from medattn_edge.atomic import check_folder
-from medattn_edge.errors import MissingDependency, UsageError
+from medattn_edge.errors import MissingDependency, UsageError, quoted
 from medattn_edge.inference.cleanup import describe_after
 from medattn_edge.inference.dicom_results import SegKind, write_key_slices, write_segmentation
 from medattn_edge.inference.segment import Segmentation
 from medattn_edge.io import Scan, check_regions, format_of, write_labels, write_maps, write_regions
+from medattn_edge.io.files import check_labels_format
 from medattn_edge.volume import Volume
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Outputs:
     @property
     def dicom(self) -> bool:
         """Whether the labels become a DICOM segmentation."""
-        return format_of(self.labels).write_labels is None
+        return format_of(self.labels).name == "dicom"
 
     @property
     def paths(self) -> list[Path]:
@@ -76,21 +77,25 @@ class Outputs:
                 format_of(path)
         for path in self.paths:
             check_folder(path)
-            if path.resolve() == scan.path.resolve():
+            if path.resolve() in {part.resolve() for part in scan.paths}:
                 raise UsageError(
                     f"{path} is the scan itself", expected="another file to write to", hint="-o labels.nii.gz"
                 )
         if len({path.resolve() for path in self.paths}) != len(self.paths):
             raise UsageError("two outputs have the same name", expected="one file each", hint="-o labels.nii.gz")
+        if not self.dicom:
+            check_labels_format(self.labels)
         self._check_dicom(scan)
         if self.overlay is not None and self.overlay.suffix.lower() != ".png":
             raise UsageError(
-                f"the picture {self.overlay.name}", expected="a .png", hint=f"--overlay {self.overlay.stem}.png"
+                f"the picture {self.overlay.name}",
+                expected="a .png",
+                hint=f"--overlay {quoted(self.overlay.stem + '.png')}",
             )
 
     def _check_dicom(self, scan: Scan) -> None:
         if self.dicom:
-            if scan.path.exists() and not scan.is_dicom:
+            if scan.paths[0].exists() and not scan.is_dicom:
                 raise UsageError(
                     f"{self.labels.name!r} for {scan.path.name!r}",
                     expected="a DICOM series, for the segmentation to refer to",

@@ -131,13 +131,11 @@ def _forward(sizes: tuple[int, ...], steps: list[float]) -> dict[int, Positions]
 def _check(volume: Volume, spec: ModelSpec) -> None:
     voxels = volume.voxels
     if volume.channels != spec.in_channels:
-        what = "is an RGB picture (3 channels)" if volume.channels == 3 else f"has {volume.channels} channel(s)"
+        what = "is an RGB picture (3 channels)" if _is_picture(volume) else f"has {volume.channels} channel(s)"
         raise ScanError(
             f"the scan {what}",
-            expected=f"{spec.in_channels} channel(s)",
-            hint="convert the picture to grey"
-            if volume.channels == 3
-            else "give the scans that the network was trained on",
+            expected=f"{spec.in_channels} channel(s){': ' if spec.channels else ''}{', '.join(spec.channels)}",
+            hint=_channels_hint(volume, spec),
         )
     if voxels.dtype.kind not in "biuf":
         raise ScanError(f"voxels of type {voxels.dtype}", expected="real numbers", hint="convert the scan to int16")
@@ -149,6 +147,22 @@ def _check(volume: Volume, spec: ModelSpec) -> None:
         )
     if voxels.dtype.kind == "f":
         _check_finite(voxels)
+
+
+def _is_picture(volume: Volume) -> bool:
+    return volume.channels == 3 and volume.shape[0] == 1
+
+
+def _channels_hint(volume: Volume, spec: ModelSpec) -> str:
+    if spec.in_channels == 1:
+        if _is_picture(volume):
+            return "convert the picture to grey"
+        return (
+            '--volume N takes one of its volumes; as a file of its own: python -c "import nibabel; '
+            "nibabel.load('in.nii.gz').slicer[..., 0].to_filename('out.nii.gz')\""
+        )
+    named = "+".join(f"{name}=SCAN" for name in spec.channels) or "+".join(["SCAN"] * spec.in_channels)
+    return f"give a scan for each channel: {named}"
 
 
 def _check_finite(voxels: Array) -> None:

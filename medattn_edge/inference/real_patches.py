@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -12,16 +11,17 @@ from medattn_edge.data.samples import sample_scan
 from medattn_edge.errors import MissingDependency, UsageError
 from medattn_edge.inference.resample import Floats
 from medattn_edge.inference.samples import sample_patches
-from medattn_edge.io import read_volume
+from medattn_edge.io import as_scan, read_volume
+from medattn_edge.io.channels import AnyScan
 from medattn_edge.spec import ModelSpec
 
 
-def real_patches(spec: ModelSpec, scans: Sequence[Path | str], count: int) -> dict[str, Floats]:
+def real_patches(spec: ModelSpec, scans: Sequence[AnyScan], count: int) -> dict[str, Floats]:
     """Patches of real scans.
 
     Args:
         spec: what the network expects. The shipped CT has one channel, which is repeated for networks that want more.
-        scans: files or DICOM folders; none for the CT that slicerio ships.
+        scans: files or DICOM folders, those of several channels joined by `+`; none for the CT that slicerio ships.
         count: patches of each scan, at most.
 
     Returns:
@@ -33,13 +33,14 @@ def real_patches(spec: ModelSpec, scans: Sequence[Path | str], count: int) -> di
         MissingDependency: when there is no scan and slicerio is not installed.
     """
     if scans:
-        paths = [Path(scan) for scan in scans]
-        if len({path.resolve() for path in paths}) < len(paths):
+        chosen = [as_scan(scan) for scan in scans]
+        places = [tuple(path.resolve() for path in scan.paths) for scan in chosen]
+        if len(set(places)) < len(places):
             raise UsageError("a scan comes twice", expected="each scan once", hint="--scan SCAN --scan ANOTHER")
-        names = [path.resolve().name for path in paths]
+        names = [scan.described(spec) for scan in chosen]
         unique = len(set(names)) == len(names)
-        keys = names if unique else [str(path.resolve()) for path in paths]
-        return {key: sample_patches(read_volume(path), spec, count) for key, path in zip(keys, paths, strict=True)}
+        keys = names if unique else ["+".join(map(str, paths)) for paths in places]
+        return {key: sample_patches(scan.read_for(spec), spec, count) for key, scan in zip(keys, chosen, strict=True)}
     try:
         shipped = sample_scan()
     except MissingDependency as error:

@@ -19,7 +19,7 @@ from medattn_edge.inference.dicom_results import algorithm_of, label_settings
 from medattn_edge.inference.outputs import Outputs
 from medattn_edge.inference.segment import STANDARD, Segmentation, SegmentSettings, segment
 from medattn_edge.inference.sliding_window import Progress
-from medattn_edge.io import Scan
+from medattn_edge.io import Scan, as_scan
 from medattn_edge.io.scan import facts_of_grid, notes_of_grid
 from medattn_edge.volume import Volume
 
@@ -85,6 +85,7 @@ class Outcome:
         notes: what people should know of the files.
         session: the session's facts: what ran where.
         geometry: which form of the scan's header placed its voxels, where it has several.
+        channels: what became which channel of a network with several, a line each.
         seconds: `read`, `infer` and `write` -> how long each took. An artifact is opened while the scan is read, and
             that counts as reading.
     """
@@ -96,6 +97,7 @@ class Outcome:
     session: Mapping[str, Any]
     seconds: Mapping[str, float]
     geometry: Mapping[str, Any] | None = None
+    channels: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, without identifiers of the patient."""
@@ -109,6 +111,7 @@ class Outcome:
             "written": {what: str(path) for what, path in self.written.items()},
             "series": about,
             "geometry": None if self.geometry is None else dict(self.geometry),
+            "channels": list(self.channels),
             "notes": list(self.notes),
             "volumes_ml": self.segmentation.volumes_ml,
             "voxels": self.segmentation.voxel_counts,
@@ -134,8 +137,8 @@ def segment_to(
 
     Args:
         artifact: an artifact or a checkpoint, opened while the scan is read; or an open one.
-        scan: a file of any format, a folder of DICOM files, a DICOMDIR; or a Scan, to choose a series or to give a
-            picture its spacing.
+        scan: a file of any format, a folder of DICOM files, a DICOMDIR; several joined by `+`, as `as_scan` takes them,
+            for the channels of a network; or a Scan, to choose a series or to give a picture its spacing.
         outputs: the files; a path stands for the labels only.
         settings: how to segment. Which maps are made follows from the outputs.
         opening: how to open the artifact; not used for an open one.
@@ -146,7 +149,7 @@ def segment_to(
         InputError: for a scan or an artifact that cannot be used; of both, the scan's error is raised.
         BackendError, OutputError, HostError: as `segment`, the writers of the formats and `open_session` do.
     """
-    scan = scan if isinstance(scan, Scan) else Scan(scan)
+    scan = as_scan(scan)
     outputs = outputs if isinstance(outputs, Outputs) else Outputs(Path(outputs))
     outputs.check(scan)
     settings.check()
@@ -162,6 +165,8 @@ def segment_to(
     with _opened_and_read(artifact, scan, outputs, opening) as (session, volume):
         read = time.perf_counter()
         outputs.check_spec(session.spec)
+        channels = scan.assignment(session.spec)
+        volume = scan.arranged(volume, session.spec)
         # A picture shows attention where the artifact has it; the file is an order, and fails where it has not.
         drawn = outputs.overlay is not None and outputs.overlay_attention and bool(session.attention_names)
         attention = outputs.attention is not None or drawn
@@ -181,8 +186,8 @@ def segment_to(
     written, notes = outputs.write(segmentation, volume, scan, spec, algorithm)
     seconds = {"read": read - start, "infer": inferred - read, "write": time.perf_counter() - inferred}
     about = scan.series.notes if scan.series is not None else ()
-    notes = (*about, *notes_of_grid(volume), *notes)
-    return Outcome(scan, segmentation, written, notes, facts, seconds, facts_of_grid(volume))
+    notes = (*about, *notes_of_grid(volume), *scan.notes(), *notes)
+    return Outcome(scan, segmentation, written, notes, facts, seconds, facts_of_grid(volume), channels)
 
 
 @contextmanager
@@ -198,6 +203,7 @@ def _opened_and_read(
         return scan.read()
 
     if isinstance(artifact, OpenArtifact):
+        scan.assignment(artifact.session.spec)
         yield artifact.session, read()
         return
     with ThreadPoolExecutor(1, thread_name_prefix="medattn-edge read") as pool, ExitStack() as stack:
@@ -207,6 +213,7 @@ def _opened_and_read(
         except MedattnError:
             reading.result()
             raise
+        scan.assignment(session.spec)  # scans that are not the network's channels are worth no reading
         yield session, reading.result()
 
 

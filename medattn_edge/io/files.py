@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medattn_edge.errors import MissingDependency, ScanError, UsageError
+from medattn_edge.errors import MissingDependency, ScanError, UsageError, quoted
 from medattn_edge.io.format import Choice, Format, Regions
 from medattn_edge.registry import records
 from medattn_edge.volume import Volume
@@ -32,7 +32,7 @@ def format_of(path: Path) -> Format:
         raise UsageError(
             f"{Path(path).name!r} has no suffix that is known",
             expected=f"one of {', '.join(sorted(owners))}",
-            hint=f"{Path(path).name.split('.')[0] or 'scan'}.nii.gz",
+            hint=quoted(f"{Path(path).name.split('.')[0] or 'scan'}.nii.gz"),
         )
     return owners[max(fitting, key=len)]
 
@@ -123,16 +123,29 @@ def write_labels(path: Path, volume: Volume, names: Sequence[str]) -> None:
         MissingDependency: when a package that writes it is not installed.
     """
     form = format_of(path)
+    check_labels_format(path)
+    labels = _as_labels(volume, "the volume")
+    _require(form)
+    assert form.write_labels is not None
+    form.write_labels(Path(path), labels, names)
+
+
+def check_labels_format(path: Path) -> None:
+    """Check that a name asks for a format that holds labels by themselves; worth saying before the work.
+
+    Raises:
+        UsageError: naming those that do, for any other.
+    """
+    form = format_of(path)
     if form.write_labels is None:
         able = [suffix for other in formats() if other.write_labels for suffix in other.suffixes]
         raise UsageError(
-            f"{Path(path).name!r} needs the series that the labels belong to",
+            f"{Path(path).name!r} needs the series that the labels belong to"
+            if form.name == "dicom"
+            else f"the format {form.name} of {Path(path).name!r} is only read",
             expected=f"one of {', '.join(able)}",
             hint="end the output in .nii.gz",
         )
-    labels = _as_labels(volume, "the volume")
-    _require(form)
-    form.write_labels(Path(path), labels, names)
 
 
 def check_regions(path: Path) -> None:
@@ -237,7 +250,7 @@ def _nearest(path: Path) -> str:
     if not path.parent.is_dir():
         return f"the folder {path.parent} does not exist either"
     near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
-    return str(path.with_name(near[0])) if near else f"ls '{path.parent}'"
+    return quoted(path.with_name(near[0])) if near else f"ls {quoted(path.parent)}"
 
 
 def _require(form: Format) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from medattn_edge.atomic import replacing
-from medattn_edge.errors import ScanError, UsageError
+from medattn_edge.errors import ScanError, UsageError, quoted
 from medattn_edge.io.colours import label_colour
 from medattn_edge.io.format import PICTURE_AFFINE, Format, unreadable
 from medattn_edge.volume import Array, Volume
@@ -49,13 +49,13 @@ def write_labels(path: Path, volume: Volume, names: Sequence[str]) -> None:
 
     if path.suffix.lower() != ".png":
         raise UsageError(
-            f"{path.name!r} would change the labels: JPEG is lossy", expected="a .png", hint=f"{path.stem}.png"
+            f"{path.name!r} would change the labels: JPEG is lossy", expected="a .png", hint=quoted(f"{path.stem}.png")
         )
     if volume.shape[0] != 1 or volume.voxels.max() > 255:
         raise UsageError(
             f"labels of shape {volume.shape} up to {volume.voxels.max()} do not fit a picture",
             expected="one slice (D = 1) and values up to 255",
-            hint=f"{path.stem}.nii.gz for a scan, {path.stem}.npz for a picture",
+            hint=f"{quoted(path.stem + '.nii.gz')} for a scan, {quoted(path.stem + '.npz')} for a picture",
         )
     picture = Image.fromarray(np.ascontiguousarray(volume.voxels[0], dtype=np.uint8))
     picture.putpalette(_PALETTE)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import importlib
 import json
 import math
+import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +25,7 @@ from medattn_edge.volume import Array, Volume
 
 _MM = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _NONE = Choice()
+ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"  # the package that unpacks .zst
 _RAS_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
 _IJK_DHW = np.eye(4)[[2, 1, 0, 3]]
 _COMMENT = 6  # the code of plain text among the extensions of a header
@@ -30,20 +34,21 @@ _MAPS = -1  # as a choice of volume: all of them, each the map of a region
 
 
 def read(path: Path, choice: Choice = _NONE) -> Volume:
-    """One 3-D scan: scaled to float32 when the header scales, otherwise in the file's own type.
+    """One scan, or several volumes on one grid as channels (C, D, H, W), in the file's own type, or scaled to float32.
 
     The volume's `source` holds both forms of the header, which `write_labels` and `write_maps` put into files on the
     same grid.
 
     Raises:
         UsageError: for a choice that the file does not leave.
-        ScanError: for a series of volumes without a choice, for colour and for complex voxels, and for a file that is
-            damaged, its check sum included.
+        ScanError: for volumes along several axes, for colour and for complex voxels, and for a file that is damaged,
+            its check sum included.
         GeometryError: when neither sform nor qform is set, because the file then does not say which side is left, and
             when they contradict each other.
     """
     stored, source, _ = _read(path, choice)
-    return Volume(stored.reshape((*stored.shape, 1)[:3]).T, np.array(source["affine"]), source=source)
+    shape = (*(*stored.shape, 1)[:3], *(size for size in stored.shape[3:] if size > 1))
+    return Volume(stored.reshape(shape).T, np.array(source["affine"]), source=source)
 
 
 def read_regions(path: Path, choice: Choice = _NONE) -> Regions | None:
@@ -121,10 +126,17 @@ def _region_names(image: Any) -> tuple[str, ...]:
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """The file's bytes, decompressed; whoever reads to their end has compared the check sum."""
+    name = path.name.lower()
     with path.open("rb") as file:
-        if path.name.lower().endswith(".gz"):
+        if name.endswith(".gz"):
             with gzip.GzipFile(fileobj=file) as unpacked:
                 yield cast("BinaryIO", unpacked)
+        elif name.endswith(".bz2"):
+            with bz2.BZ2File(file) as unpacked_bz2:
+                yield cast("BinaryIO", unpacked_bz2)
+        elif name.endswith(".zst"):
+            with importlib.import_module(ZSTD).open(file) as unpacked_zst:
+                yield unpacked_zst
         else:
             yield file
 
@@ -146,10 +158,10 @@ def _check(path: Path, image: Any, choice: Choice) -> tuple[int, ...]:
     """Refuse what is not one real 3-D scan; the shape of what is, of every axis."""
     shape = tuple(int(size) for size in image.shape)
     volumes = math.prod(shape[3:])
-    if len(shape) < 2 or (volumes != 1 and not choice.volume):
+    if len(shape) < 2 or (sum(size != 1 for size in shape[3:]) > 1 and not choice.volume):
         raise ScanError(
             f"{path} has the shape {shape}",
-            expected="one 3-D scan; several channels go in as a .npz with voxels (C, D, H, W)",
+            expected="one 3-D scan, or several as the channels of a fourth axis",
             hint=f"--volume N takes one of the {volumes}; as a file of its own: python -c "
             "\"import nibabel; nibabel.load('in.nii.gz').slicer[..., 0].to_filename('out.nii.gz')\"",
         )

@@ -14,6 +14,7 @@ import numpy as np
 from medattn_edge.errors import MissingDependency, UsageError
 from medattn_edge.io.dicom.files import SUFFIXES, is_dicom
 from medattn_edge.io.files import read_volume
+from medattn_edge.spec import ModelSpec
 from medattn_edge.volume import Volume
 
 if TYPE_CHECKING:
@@ -82,6 +83,26 @@ class Scan:
         return choose_series(self.path, self._wanted, self._volume)
 
     @property
+    def paths(self) -> tuple[Path, ...]:
+        """Where it lies: one path, or one for each channel."""
+        return (self.path,)
+
+    def described(self, spec: ModelSpec) -> str:
+        """Its name for reports, without folders, with the names of a network's channels where these have some."""
+        name = self.path.resolve().name
+        return f"{name} ({', '.join(spec.channels)})" if len(spec.channels) > 1 else name
+
+    def assignment(self, spec: ModelSpec) -> tuple[str, ...]:
+        """What becomes which channel of a network that has several with names, a line each; raises as `series`."""
+        if len(spec.channels) < 2:
+            return ()
+        return tuple(f"{name} <- volume {n} of {self.path.name}" for n, name in enumerate(spec.channels, start=1))
+
+    def notes(self) -> tuple[str, ...]:
+        """What people should know of how it was read."""
+        return ()
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """The files that it is read from: the slices of a series in order, else the path itself. Raises as `series`."""
         return (self.path,) if self.series is None else self.series.files
@@ -98,6 +119,19 @@ class Scan:
         from medattn_edge.io.dicom.volume import read_series
 
         return _calibrated(read_series(self.series), self._pixel_spacing)
+
+    def arranged(self, volume: Volume, spec: ModelSpec) -> Volume:
+        """What `read` gave with its channels in the order of a network's.
+
+        Raises:
+            UsageError: when scans and channels do not fit together.
+        """
+        return volume
+
+    def read_for(self, spec: ModelSpec) -> Volume:
+        """`read` and `arranged` in one; what does not fit is said before anything is read."""
+        self.assignment(spec)
+        return self.arranged(self.read(), spec)
 
 
 def find_scan(path: Path | str, series: str = "") -> Scan:

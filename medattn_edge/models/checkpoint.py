@@ -13,7 +13,7 @@ from torch import Tensor
 
 from medattn_edge.artifact import sha256, tool_versions
 from medattn_edge.atomic import replacing
-from medattn_edge.errors import CheckpointError, IntegrityError, UsageError
+from medattn_edge.errors import CheckpointError, IntegrityError, UsageError, quoted
 from medattn_edge.models import build, construct, network_record, networks
 from medattn_edge.models.checkpoint_file import read_file
 from medattn_edge.models.nearest import Misfit, nearest_layout
@@ -120,7 +120,7 @@ def load(
     path = Path(path)
     if not path.is_file():
         what = "is a directory" if path.is_dir() else "does not exist"
-        raise CheckpointError(f"{path} {what}", expected="a checkpoint", hint=f"ls '{path.parent}'")
+        raise CheckpointError(f"{path} {what}", expected="a checkpoint", hint=f"ls {quoted(path.parent)}")
     state, metadata = read_file(path)
     if _METADATA in metadata:
         if weights is not None:

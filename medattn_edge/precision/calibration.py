@@ -8,8 +8,9 @@ from pathlib import Path
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options
-from medattn_edge.errors import InputError, UsageError
+from medattn_edge.errors import InputError, UsageError, quoted
 from medattn_edge.inference.truth import LabelValues, read_true_labels, values_of_labels
+from medattn_edge.io import Scan
 from medattn_edge.labels import Meaning
 from medattn_edge.precision.cache import Cache
 from medattn_edge.precision.choice import choose_windows
@@ -19,7 +20,7 @@ from medattn_edge.precision.trials import Progress
 from medattn_edge.precision.windows import ScanSource, Truth, random_scan
 from medattn_edge.volume import Volume
 
-AnyScan = Path | str | Volume
+AnyScan = Path | str | Scan | Volume
 _NO_VALUES: Mapping[str, Sequence[int]] = {}
 
 
@@ -42,7 +43,8 @@ def calibrate(  # noqa: PLR0913
 
     Args:
         artifact: an FP32 ONNX artifact, or its path.
-        scans: to calibrate on: volumes, or paths of whatever `read_scan` reads, DICOM folders among them.
+        scans: to calibrate on: volumes, or paths of whatever `as_scan` takes, DICOM folders among them,
+            those of several channels joined by `+`.
         output: NAME.onnx (Q/DQ), or NAME.xml for OpenVINO.
         settings: what to ask; see `CalibrationSettings`.
         held_out: scans to judge on; by default the last of `scans`, or a part of it when it is the only one.
@@ -68,12 +70,15 @@ def calibrate(  # noqa: PLR0913
         raise UsageError(
             "no scan to calibrate on: the ranges of noise are not those of a patient",
             expected="at least one real scan",
-            hint=f"medattn-edge calibrate {parent.path} SCAN -o {output} --profile {settings.profile}; "
+            hint=f"medattn-edge calibrate {quoted(parent.path)} SCAN -o {quoted(output)} --profile {settings.profile}; "
             "or --allow-random to try",
         )
-    truths = _truths(labels, len(held_out or scans), Meaning.of(parent.spec), label_values)
-    judged = [ScanSource.of(scan, number, truths[number - 1]) for number, scan in enumerate(held_out or scans, 1)]
-    calibrated = [ScanSource.of(scan, number) for number, scan in enumerate(scans, 1)] if held_out else judged
+    spec = parent.spec
+    truths = _truths(labels, len(held_out or scans), Meaning.of(spec), label_values)
+    judged = [ScanSource.of(scan, number, truths[number - 1], spec) for number, scan in enumerate(held_out or scans, 1)]
+    calibrated = (
+        [ScanSource.of(scan, number, spec=spec) for number, scan in enumerate(scans, 1)] if held_out else judged
+    )
     report = progress or (lambda what, done, total: None)
     report("choosing windows", 0, 1)
     with OnnxRuntimeSession(parent, Options(threads=settings.threads)) as session:
@@ -105,5 +110,5 @@ def _truths(labels: Sequence[Path | str], scans: int, meaning: Meaning, values: 
 
 def _truth(path: Path, meaning: Meaning, values: LabelValues) -> Truth:
     if not path.exists():
-        raise InputError(f"{path} does not exist", expected="a file of labels", hint=f"ls '{path.parent}'")
+        raise InputError(f"{path} does not exist", expected="a file of labels", hint=f"ls {quoted(path.parent)}")
     return lambda scan: read_true_labels(path, scan, meaning, values)

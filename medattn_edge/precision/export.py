@@ -13,11 +13,12 @@ from pathlib import Path
 from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.session import Patches
-from medattn_edge.errors import UsageError
+from medattn_edge.errors import UsageError, quoted
 from medattn_edge.exporters import ExportSettings, export_fp32, exporter_of, random_patches
 from medattn_edge.exporters.exporter import FP32_GATE
 from medattn_edge.foreign import ForeignNetwork, export_foreign
 from medattn_edge.inference.real_patches import real_patches
+from medattn_edge.io.channels import AnyScan
 from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.precision import fp16
 from medattn_edge.rewrites import Rewritten, defaults, rewrite
@@ -35,7 +36,7 @@ def export(
     *,
     precision: str = "fp32",
     samples: Mapping[str, Patches] | None = None,
-    scans: Sequence[Path | str] = (),
+    scans: Sequence[AnyScan] = (),
     settings: ExportSettings | None = None,
     gate: Thresholds | None = None,
 ) -> Artifact:
@@ -87,7 +88,7 @@ def export(
 
 
 def _real(
-    spec: ModelSpec, samples: Mapping[str, Patches] | None, scans: Sequence[Path | str], count: int
+    spec: ModelSpec, samples: Mapping[str, Patches] | None, scans: Sequence[AnyScan], count: int
 ) -> dict[str, Patches]:
     """The samples that were given, or patches of the scans."""
     if samples is None:
@@ -111,5 +112,5 @@ def check_precision(precision: str, path: Path) -> None:
             expected="fp32, or fp16 for a name that ends in .onnx",
             hint="medattn-edge calibrate NET.onnx SCAN -o NET.int8.onnx --profile cpu"
             if precision == "int8"
-            else f"--precision fp16 -o {path.stem}.onnx",
+            else f"--precision fp16 -o {quoted(path.stem + '.onnx')}",
         )

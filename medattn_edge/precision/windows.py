@@ -9,18 +9,17 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from medattn_edge.backends.session import Patches, Session
-from medattn_edge.errors import InputError
+from medattn_edge.errors import InputError, quoted
 from medattn_edge.inference.preprocess import labels_on_image, prepare
 from medattn_edge.inference.resample import Floats
 from medattn_edge.inference.tiling import Tiling, Window
-from medattn_edge.io.scan import find_scan
+from medattn_edge.io.channels import AnyScan, as_scan
 from medattn_edge.spec import ModelSpec
 from medattn_edge.volume import Volume
 
@@ -45,26 +44,35 @@ class ScanSource:
     truth: Truth | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def of(cls, scan: Path | str | Volume, number: int = 1, truth: Truth | None = None) -> Self:
-        """A volume, or whatever `find_scan` finds at a path: a file, or the one series of a DICOM folder.
+    def of(
+        cls, scan: AnyScan | Volume, number: int = 1, truth: Truth | None = None, spec: ModelSpec | None = None
+    ) -> Self:
+        """A volume, or whatever `as_scan` finds at a path: a file, the one series of a DICOM folder, or several.
 
         Args:
             scan: the volume, or its path.
             number: of a volume, for its name.
             truth: see the attribute.
+            spec: of the network that it is for, which says the order of several channels.
 
         Raises:
+            UsageError: its scans do not fit the network's channels.
             InputError: the path does not exist.
             ScanError: it holds no series that can be read, or several.
         """
         if isinstance(scan, Volume):
             return cls(f"volume {number}", lambda: scan, truth)
-        path = Path(scan)
-        if not path.exists():
-            raise InputError(f"{path} does not exist", expected="a scan", hint=f"ls '{path.parent}'")
-        chosen = find_scan(path)
-        name = path.name if chosen.series is None else f"series {chosen.series.hash}"
-        return cls(name, chosen.read, truth)
+        chosen = as_scan(scan)
+        for path in chosen.paths:
+            if not path.exists():
+                raise InputError(f"{path} does not exist", expected="a scan", hint=f"ls {quoted(path.parent)}")
+        series = chosen.series
+        if spec is None:
+            return cls(chosen.path.name if series is None else f"series {series.hash}", chosen.read, truth)
+        chosen.assignment(spec)  # an error now, and not when it is read
+        plain = series is None or len(chosen.paths) > 1
+        name = chosen.described(spec) if plain or series is None else f"series {series.hash}"
+        return cls(name, lambda: chosen.read_for(spec), truth)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from medattn_edge.errors import HostError, OutputError, ScanError, UsageError
+from medattn_edge.errors import HostError, OutputError, ScanError, UsageError, quoted
 from medattn_edge.models import checkpoint
 from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.spec import ModelSpec
@@ -116,7 +116,7 @@ class _Run:
             raise OutputError(
                 f"the folder {self.resume.parent} does not exist",
                 expected="an existing folder to write to",
-                hint=f"mkdir -p '{self.resume.parent}'",
+                hint=f"mkdir -p {quoted(self.resume.parent)}",
             )
         if self.output.resume:
             return read_resume(self.resume, self.network, self.optimiser, self.identity)
@@ -124,7 +124,7 @@ class _Run:
             raise UsageError(
                 f"{self.resume.name} is there, of a training that was interrupted",
                 expected="--resume to go on with it",
-                hint=f"the same command with --resume, or rm '{self.resume}' to start afresh",
+                hint=f"the same command with --resume, or rm {quoted(self.resume)} to start afresh",
             )
         return Progressed(0, {"seconds": 0.0})
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from medattn_edge.atomic import replacing
-from medattn_edge.errors import CheckpointError, UsageError
+from medattn_edge.errors import CheckpointError, UsageError, quoted
 
 _SCHEMA = 1
 
@@ -92,7 +92,7 @@ def read_resume(
         raise CheckpointError(
             f"{path.name} cannot be read: {(str(error).strip() or type(error).__name__).splitlines()[0]}",
             expected="the resume file of this version of medattn-edge",
-            hint=f"rm '{path}', then train again",
+            hint=f"rm {quoted(path)}, then train again",
         ) from error
     ours = json.loads(json.dumps(identity))
     different = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
@@ -101,7 +101,7 @@ def read_resume(
         raise UsageError(
             f"{path.name} is of another training: {changes}",
             expected="the same scans, network and settings",
-            hint=f"the command that was interrupted with --resume, or rm '{path}' to start afresh",
+            hint=f"the command that was interrupted with --resume, or rm {quoted(path)} to start afresh",
         )
     network.load_state_dict(content["network"])
     optimiser.load_state_dict(content["optimiser"])

@@ -125,8 +125,8 @@ def broken(value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("voxels", "settings_", "said"),
     [
-        (np.stack([RAMP] * 3), {}, r"RGB picture.*expected 1 channel(.|\n)*grey"),
-        (np.stack([RAMP] * 2), {}, r"2 channel.*expected 1 channel(.|\n)*trained"),
+        (np.stack([RAMP[:1]] * 3), {}, r"RGB picture.*expected 1 channel(.|\n)*grey"),
+        (np.stack([RAMP] * 3), {}, r"3 channel.*expected 1 channel(.|\n)*slicer"),
         (RAMP, {"channels": 3}, r"1 channel.*expected 3 channel"),
         (broken(np.nan), {}, r"2 voxel.*\(1, 0, 2\).*nan(.|\n)*DICOM"),
         (broken(-np.inf), {}, r"2 voxel.*\(1, 0, 2\).*-inf"),

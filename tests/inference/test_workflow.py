@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from medattn_edge.errors import BackendError, ScanError, UsageError
 from medattn_edge.inference import OpenArtifact, Outputs, SegmentSettings, segment, segment_to
 from medattn_edge.io import Scan, read_labels, read_volume, write_labels
-from tests.support.sessions import make_volume
+from tests.support.sessions import make_spec, make_volume
 
 Make = Callable[..., Any]
 VOXELS = np.random.default_rng(0).integers(0, 200, (5, 24, 20)).astype(np.uint16)
@@ -144,3 +145,52 @@ def test_a_series_becomes_the_objects_of_an_open_artifact(session: Any, tmp_path
     assert series is not None
     assert outcome.to_json()["series"] == {"series_hash": series.hash, "modality": "CT", "slices": 5}
     assert series.series_instance_uid not in json.dumps(outcome.to_json())
+
+
+def channel_files(tmp_path: Path) -> list[Path]:
+    """Two scans of one grid with other voxels, t1.npz and t2.npz."""
+    paths = [tmp_path / "t1.npz", tmp_path / "t2.npz"]
+    for path, voxels in zip(paths, (VOXELS, VOXELS[::-1].copy()), strict=True):
+        write_labels(path, make_volume(voxels, (4.0, 1.5, 1.25)), ("background",))
+    return paths
+
+
+def test_several_scans_are_segmented_as_the_channels_of_one_volume(fake: Make, network: Make, tmp_path: Path) -> None:
+    spec = replace(make_spec((8, 8), 3, 2), channels=("t1", "t2"))
+    weights = np.array([1, 2], np.float32).reshape(1, 2, 1, 1)  # the channels have to be told apart
+    session, (t1, t2) = fake(spec, lambda patches: network(3)(patches * weights)), channel_files(tmp_path)
+    both = make_volume(np.stack([VOXELS, VOXELS[::-1]]), (4.0, 1.5, 1.25))
+    expected = segment(session, both).labels.voxels
+    assert not np.array_equal(expected, segment(session, both.with_voxels(both.voxels[::-1])).labels.voxels)
+    for given in (f"{t1}+{t2}", f"t2={t2}+t1={t1}"):
+        outcome = segment_to(session, given, tmp_path / "labels.npz")
+        np.testing.assert_array_equal(read_labels(tmp_path / "labels.npz").voxels, expected)
+        assert outcome.to_json()["channels"] == ["t1 <- t1.npz", "t2 <- t2.npz"]
+    with pytest.raises(UsageError, match="would be the channel t1"):
+        segment_to(session, f"{t2}+{t1}", tmp_path / "labels.npz")
+    for path in (t1, t2):
+        with pytest.raises(UsageError, match="the scan itself"):
+            segment_to(session, f"{t1}+{t2}", path)
+    with pytest.raises(ScanError, match="expected 2 channel") as raised:
+        segment_to(session, t1, tmp_path / "labels.npz")
+    assert "t1=SCAN+t2=SCAN" in raised.value.hint
+
+
+def test_patches_of_channels_are_those_of_the_stacked_volume(spec_of: Make, tmp_path: Path) -> None:
+    from medattn_edge.inference.real_patches import real_patches
+    from medattn_edge.inference.samples import sample_patches
+    from medattn_edge.precision.windows import ScanSource, TiledScan
+
+    spec, (t1, t2) = replace(make_spec((8, 8), 3, 2), channels=("t1", "t2")), channel_files(tmp_path)
+    both = make_volume(np.stack([VOXELS, VOXELS[::-1]]), (4.0, 1.5, 1.25))
+    given = f"t2={t2}+t1={t1}"
+    ((name, patches),) = real_patches(spec, [given], 4).items()
+    assert name == "t1=t1.npz+t2=t2.npz"
+    np.testing.assert_array_equal(patches, sample_patches(both, spec, 4))
+    source = ScanSource.of(given, spec=spec)
+    assert source.name == name
+    assert TiledScan(source, spec).digest == TiledScan(ScanSource.of(both), spec).digest
+    with pytest.raises(UsageError, match="2 scans for a network of 1 channel"):
+        ScanSource.of(given, spec=spec_of((8, 8), 3))
+    with pytest.raises(UsageError, match="comes twice"):
+        real_patches(spec, [f"{t1}+{t2}", f"{t1}+{t2}"], 4)

@@ -257,7 +257,9 @@ def test_the_suffix_picks_the_format(name, expected):
 
 
 def test_every_format_installs_its_packages_with_an_extra():
-    assert [form.name for form in formats()] == ["dicom", "image", "nifti", "nrrd", "numpy"]
+    assert [form.name for form in formats()] == [
+        *("dicom", "image", "metaimage", "mgh", "nifti", "nifti-bz2", "nifti-zst", "nrrd", "numpy", "tiff")
+    ]
     assert all(bool(form.extra) == bool(form.packages) for form in formats())
     assert all(suffix == suffix.lower() and suffix.startswith(".") for form in formats() for suffix in form.suffixes)
 

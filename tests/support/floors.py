@@ -10,7 +10,7 @@ from tests.support import ROOT
 
 # The one floor that is not run: torch's wheels for Linux bring several gigabytes of CUDA, all but the tested one's.
 TESTED_AS_CONSTRAINED = ("torch",)
-_REQUIREMENT = re.compile(r"([A-Za-z0-9_-]+)>=([\w.]+)(?:,<[\w.]+)?")
+_REQUIREMENT = re.compile(r"([A-Za-z0-9_.-]+)>=([\w.]+)(?:,<[\w.]+)?(?:; python_version < '[\d.]+')?")
 
 
 def normalised(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from medattn_edge.artifact import Manifest
 from medattn_edge.backends.cpu_target import check_runs_on
-from medattn_edge.errors import BackendError, HostError, IntegrityError, UsageError
+from medattn_edge.errors import BackendError, HostError, IntegrityError, UsageError, quoted
 
 NAME = "openvino"
 CACHE = "MEDATTN_EDGE_MODEL_CACHE"
@@ -73,7 +73,7 @@ def _check_weights(path: Path, manifest: Manifest) -> None:
         raise IntegrityError(
             f"the manifest of {path.name} does not name its weights",
             expected=f"the SHA-256 of {path.stem}{WEIGHTS} under `companions`",
-            hint=f"medattn-edge compile NET.onnx -o {path.name}",
+            hint=f"medattn-edge compile NET.onnx -o {quoted(path.name)}",
         )
 
 
@@ -126,7 +126,7 @@ def _cache(manifest: Manifest) -> Path | None:
         raise HostError(
             f"the model cache {folder} can be written to by others, and what lies in it is run",
             expected="a folder of this user's that nobody else may write to",
-            hint=f"chmod 700 {folder}, or another --cache",
+            hint=f"chmod 700 {quoted(folder)}, or another --cache",
         )
     content = " ".join([manifest.sha256, *(manifest.companions[suffix] for suffix in sorted(manifest.companions))])
     return folder / hashlib.sha256(content.encode()).hexdigest()[:32]

@@ -15,7 +15,7 @@ from medattn_edge.atomic import replacing
 from medattn_edge.backends.compiler import CompileSettings, Progress, Source
 from medattn_edge.backends.tensorrt.library import Library, imported, log_of, reasons, warnings
 from medattn_edge.backends.tensorrt.progress import new_monitor
-from medattn_edge.errors import BackendError, UsageError
+from medattn_edge.errors import BackendError, UsageError, quoted
 
 BATCHES = (1, 1, 8)  # the least, the best and the most patches of one run of an engine whose batch is free
 _MODULE = "module"  # the node metadata that names the PyTorch module, as our export writes it
@@ -167,6 +167,6 @@ def _timing_cache(config: Any, path: Path | None) -> Any:
         raise UsageError(
             f"{path} holds no timings of this GPU and this version",
             expected="a file that an earlier build wrote here, or no file",
-            hint=f"rm '{path}'",
+            hint=f"rm {quoted(path)}",
         )
     return cache

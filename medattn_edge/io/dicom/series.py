@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medattn_edge.errors import ScanError
+from medattn_edge.errors import ScanError, quoted
 from medattn_edge.io.bounds import MOST_VOXELS
 from medattn_edge.io.dicom.files import Listing, listing
 from medattn_edge.io.dicom.geometry import Grid, grid_of
@@ -137,7 +137,7 @@ def search(path: Path, volume: int = 0) -> SearchResult:
     """
     path = Path(path)
     if not path.exists():
-        raise ScanError(f"{path} does not exist", expected="a folder or a DICOM file", hint=f"ls '{path.parent}'")
+        raise ScanError(f"{path} does not exist", expected="a folder or a DICOM file", hint=f"ls {quoted(path.parent)}")
     return _found(listing(path), volume)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from medattn_edge.errors import ScanError
+from medattn_edge.errors import ScanError, quoted
 from medattn_edge.io.dicom.pixels import read_planes
 from medattn_edge.io.dicom.planes import ImagePlane
 from medattn_edge.io.dicom.reasons import RefusedSeries
@@ -46,14 +46,14 @@ def choose_series(path: Path, wanted: str = "", volume: int = 0) -> Series:
         raise ScanError(
             f"{path} is {where} ({listed.ignored} others)",
             expected="a DICOM series",
-            hint=f"medattn-edge inspect '{path}'",
+            hint=f"medattn-edge inspect {quoted(path)}",
         )
     meant = [one for one in listed.series if one.hash.startswith(wanted.lower())] if wanted else list(listed.series)
     if not meant:
         raise ScanError(
             f"{path} has no series {wanted!r}: {'; '.join(_line(one) for one in listed.series)}",
             expected="the first digits of a series' hash",
-            hint=f"medattn-edge inspect '{path}'",
+            hint=f"medattn-edge inspect {quoted(path)}",
         )
     accepted = [one for one in meant if one.accepted]
     lost = [one for one in meant if not one.series_instance_uid]
@@ -67,7 +67,7 @@ def choose_series(path: Path, wanted: str = "", volume: int = 0) -> Series:
     raise ScanError(
         f"{path} has {what}: {'; '.join(_line(one) for one in listed.series)}",
         expected="one series",
-        hint=f"--series {accepted[0].hash}" if accepted else f"medattn-edge inspect '{path}'",
+        hint=f"--series {accepted[0].hash}" if accepted else f"medattn-edge inspect {quoted(path)}",
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from medattn_edge.errors import UsageError
+from medattn_edge.errors import UsageError, quoted
 from medattn_edge.scanner.config.node_config import NodeConfig
 from medattn_edge.scanner.config.sections import Destination, Receive, Tls
 from medattn_edge.scanner.config.storage_classes import sop_class_uid
@@ -114,7 +114,7 @@ def _check_destination(one: Destination, reader: Reader) -> None:
 def _check_files(where: str, files: Sequence[tuple[str, Path | None]], reader: Reader) -> None:
     for name, path in files:
         if path is not None and not path.is_file():
-            raise reader.wrong(f"{where} {name}", f"{path} is no file", f"ls '{path.parent}'", "a PEM file")
+            raise reader.wrong(f"{where} {name}", f"{path} is no file", f"ls {quoted(path.parent)}", "a PEM file")
 
 
 def _check_ae_title(title: str, where: str, reader: Reader) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from medattn_edge.errors import UsageError
+from medattn_edge.errors import UsageError, quoted
 from medattn_edge.scanner.config.sections import Destination, Tls
 
 
@@ -53,7 +53,7 @@ def _load(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
         raise UsageError(
             f"{certificate} and {key} are no certificate with its key ({error})",
             expected="two PEM files, the key without a password",
-            hint=f"openssl x509 -noout -subject -in '{certificate}'",
+            hint=f"openssl x509 -noout -subject -in {quoted(certificate)}",
         ) from error
 
 
@@ -69,5 +69,5 @@ def _trust(context: ssl.SSLContext, authorities: Path) -> None:
         raise UsageError(
             f"{authorities} holds no certificates ({error})",
             expected="a PEM file of the authorities",
-            hint=f"openssl x509 -noout -subject -in '{authorities}'",
+            hint=f"openssl x509 -noout -subject -in {quoted(authorities)}",
         ) from error

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from medattn_edge.errors import IntegrityError, OutputError
+from medattn_edge.errors import IntegrityError, OutputError, quoted
 from medattn_edge.scanner.store.schema import MIGRATIONS, Migration, connect, migrate
 
 
@@ -98,11 +98,12 @@ class Database:
             raise OutputError(
                 f"cannot use {self.path}: {error}",
                 expected="free space, permission to write and nobody who holds the file for long",
-                hint=f"df -h '{self.path.parent}'",
+                hint=f"df -h {quoted(self.path.parent)}",
             ) from error
         except sqlite3.DatabaseError as error:
             raise IntegrityError(
                 f"{self.path} is damaged: {error}",
                 expected="a database that medattn-edge wrote",
-                hint=f"mv '{self.path}' '{self.path}.damaged' and its -wal; the spool is read again at the start",
+                hint=f"mv {quoted(self.path)} {quoted(f'{self.path}.damaged')} and its -wal;"
+                " the spool is read again at the start",
             ) from error

@@ -7,7 +7,7 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
-from medattn_edge.errors import OutputError
+from medattn_edge.errors import OutputError, quoted
 from medattn_edge.scanner.store.disk import make_folder, remove_folder, rename_durably, write_durably
 from medattn_edge.scanner.store.layout import LETTER, Layout
 from medattn_edge.scanner.store.records import Delivery, code
@@ -66,7 +66,7 @@ def write_letter(layout: Layout, delivery: Delivery, reason: str, when: float) -
         raise LetterError(
             f"cannot write the dead letter {target}: {error.strerror or error}",
             expected="free space and permission to write",
-            hint=f"df -h '{layout.root}'",
+            hint=f"df -h {quoted(layout.root)}",
         ) from error
     return target
 
@@ -81,7 +81,7 @@ def remove_letter(layout: Layout, delivery: Delivery) -> None:
         raise OutputError(
             f"cannot remove the dead letter {target}: {error.strerror or error}",
             expected="permission to write",
-            hint=f"ls -ld '{target.parent}'",
+            hint=f"ls -ld {quoted(target.parent)}",
         ) from error
 
 

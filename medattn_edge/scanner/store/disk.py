@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from medattn_edge.errors import OutputError, UsageError
+from medattn_edge.errors import OutputError, UsageError, quoted
 
 _CHUNK = 1 << 20
 _COUNT_AGAIN_S = 30.0
@@ -35,7 +35,9 @@ def make_root(root: Path) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"cannot make {root}: {error.strerror}", expected="permission to write", hint=f"ls -ld '{root.parent}'"
+            f"cannot make {root}: {error.strerror}",
+            expected="permission to write",
+            hint=f"ls -ld {quoted(root.parent)}",
         ) from error
 
 
@@ -107,7 +109,7 @@ def as_output_error(path: Path) -> Iterator[None]:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}",
             expected="free space and permission to write",
-            hint=f"df -h '{path.parent}'",
+            hint=f"df -h {quoted(path.parent)}",
         ) from error
 
 
@@ -123,7 +125,7 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
         raise OutputError(
             f"cannot write {path}: {error.strerror}",
             expected="a folder that this process may write to",
-            hint=f"ls -ld '{path.parent}'",
+            hint=f"ls -ld {quoted(path.parent)}",
         ) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

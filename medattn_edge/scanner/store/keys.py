@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medattn_edge.errors import HostError, IntegrityError
+from medattn_edge.errors import HostError, IntegrityError, quoted
 from medattn_edge.scanner.store.disk import sync_folder
 
 BYTES = 32
@@ -52,7 +52,7 @@ def site_key(path: Path) -> SiteKey:
         raise HostError(
             f"the site key {path} has the mode {mode:04o}: others may read it",
             expected="the mode 0600",
-            hint=f"chmod 600 '{path}'",
+            hint=f"chmod 600 {quoted(path)}",
         )
     secret = path.read_bytes()
     if len(secret) != BYTES:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from medattn_edge.errors import HostError, IntegrityError, UsageError
+from medattn_edge.errors import HostError, IntegrityError, UsageError, quoted
 from medattn_edge.scanner.store.keys import SiteKey, site_key
 from medattn_edge.scanner.store.layout import Layout
 from medattn_edge.scanner.store.schema import BUSY_SECONDS, MIGRATIONS
@@ -97,7 +97,7 @@ def _readable(path: Path) -> Iterator[None]:
         raise HostError(
             f"{path} cannot be read: {error}",
             expected="a readable file that nobody holds for long",
-            hint=f"ls -l '{path.parent}'",
+            hint=f"ls -l {quoted(path.parent)}",
         ) from error
     except sqlite3.DatabaseError as error:
         raise IntegrityError(

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from medattn_edge.backends.session import Session
-from medattn_edge.errors import BackendError
+from medattn_edge.errors import BackendError, quoted
 from medattn_edge.host import hardware
 from medattn_edge.labels import Meaning
 from medattn_edge.scanner.store.disk import locked, write_durably
@@ -48,7 +48,7 @@ def run_canary(session: Session, artifact_sha256: str, root: Path) -> str:
             "canary_changed",
             f"the canary's labels are not those that {path} has for this artifact, runtime and CPU",
             expected="the same answer as before",
-            hint=f"compare the artifact with its checkpoint; when the answer is right, remove {path}",
+            hint=f"compare the artifact with its checkpoint; when the answer is right, remove {quoted(path)}",
         )
     return found
 
@@ -84,7 +84,9 @@ def _key(session: Session, artifact_sha256: str) -> str:
 
 
 def _known_answers(path: Path) -> dict[str, str]:
-    damaged = CanaryError("canary_damaged", f"{path} is damaged", expected="what a node wrote", hint=f"rm '{path}'")
+    damaged = CanaryError(
+        "canary_damaged", f"{path} is damaged", expected="what a node wrote", hint=f"rm {quoted(path)}"
+    )
     try:
         answers = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
