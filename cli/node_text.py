@@ -35,7 +35,20 @@ def tell_status(document: Document, config: Path) -> None:
     for one in document["undelivered"]:
         for delivery in one["deliveries"]:
             _tell_delivery(one, delivery, shlex.quote(str(config)))
+    for one in document["conflicted"]:
+        _tell_conflict(one)
     _show_tables(document)
+
+
+def _tell_conflict(one: Document) -> None:
+    from medattn_edge.reasons import ADMISSION_REASONS, CONFLICT, REPLACED
+    from medattn_edge.scanner.observe.messages import sentence
+
+    for code, count in ((REPLACED, one["replaced"]), (CONFLICT, one["refused"])):
+        if count:
+            reason = ADMISSION_REASONS[code]
+            console.say(f"came again with other contents: {count} objects of {one['key']}: {code}")
+            console.say(f"  {sentence(reason.meaning)} {sentence(reason.action)}")
 
 
 def _tell_health(document: Document) -> None:

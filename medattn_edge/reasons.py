@@ -126,6 +126,10 @@ OUT_OF_MEMORY: Final = "out_of_memory"
 FAILED: Final = "failed"
 NOT_READY: Final = "not_ready"
 CANCELLED: Final = "cancelled"
+CONFLICT: Final = "conflict"
+REPLACED: Final = "replaced"
+TOO_MANY_CONTENTS: Final = "too_many_contents"
+RESULT_REPLACED: Final = "result_replaced"
 _OTHER_MODEL: Final = "choose a model that fits such series, reload, then requeue the series"
 
 JOB_REASONS: Final = catalogue(
@@ -259,6 +263,11 @@ DELIVERY_REASONS: Final = catalogue(
             "look who deletes files of the node",
         ),
         ("result_damaged", "the result on the node's disk is damaged", "see to the node's disk"),
+        (
+            RESULT_REPLACED,
+            "the result vanished, and its objects were corrected since, so a later version goes to it instead",
+            "see that it has the later version",
+        ),
     )
 )
 """Why a destination, "it", did not take a result. Each is tried again by itself until it is given up."""
@@ -275,6 +284,23 @@ ADMISSION_REASONS: Final = catalogue(
         Reason("truncated", "an object ends before its data do", "have it sent again"),
         Reason("other_class", "an object is not what its sender announced", "correct the sender"),
         Reason("blank_uid", "an object has an empty UID", "correct the sender"),
+        Reason(
+            CONFLICT,
+            "an object came again under its UID with other contents, and was refused; its sender still has it",
+            "give the corrected objects UIDs of their own at the sender, or take them with"
+            ' conflict = "new_version" in [receive] and send them again',
+        ),
+        Reason(
+            TOO_MANY_CONTENTS,
+            "an object came under one UID with more contents than it may have, and was refused",
+            "correct the sender, or raise max_replacements",
+        ),
+        Reason(
+            REPLACED,
+            "an object came again under its UID with other contents: it was corrected, and the series is segmented"
+            " again as a new version",
+            "see that the archive shows the later segmentation, and remove the earlier one there",
+        ),
         Reason("not_kept", "the disk does not take an object", "see that the disk has room, then have it sent again"),
     )
 )

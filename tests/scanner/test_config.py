@@ -459,6 +459,7 @@ def section(kind: type[Any], **more: Any) -> Any:
         "Path | None": st.none() | plain_path.map(lambda text: Path("/data", text)),
         "tuple[str, ...]": st.lists(printable, max_size=4).map(tuple),
         "Literal['keep', 'remove']": st.sampled_from(["keep", "remove"]),
+        "Conflict": st.sampled_from(["new_version", "refuse"]),
         "Literal['binary', 'labelmap']": st.sampled_from(["binary", "labelmap"]),
     }
     return st.builds(kind, **{one.name: of_type[str(one.type).replace('"', "'")] for one in fields(kind)} | more)

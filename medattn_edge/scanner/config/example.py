@@ -24,6 +24,7 @@ folder = {watch}
 # poll_s = 2.0                          # between looks
 # settle_s = 2.0                        # a file that has not changed for so long is whole
 # after = "keep"                        # or "remove": the file, once it is safe in the root
+# conflict = "new_version"              # or "refuse", as below; a file that is refused stays
 
 # DICOM objects that are sent to this host. Without the section nothing listens.
 # [receive]
@@ -35,6 +36,8 @@ folder = {watch}
 # sop_classes = ["CTImageStorage", "1.2.840.10008.5.1.4.1.1.4"]  # example; without it all of CT, MR and PET
 # max_associations = 8                  # open at once
 # max_object_mb = 2048                  # of one object
+# conflict = "new_version"              # an object that comes again with other contents is a correction: the series is
+#                                       # segmented again; or "refuse": a failure, and the sender keeps it
 
 # A second listener, with TLS 1.2 or newer, for the same callers as [receive].
 # [tls]
@@ -85,6 +88,7 @@ folder = {results}
 # interruptions = 4                     # of a series by restarts of the node, before it is taken for the cause
 # max_instances = 10000                 # of one series
 # max_bytes = 8000000000                # of one series
+# max_replacements = 4                  # of one object by other contents; more are refused
 # retry_initial_s = 5.0                 # before a delivery is tried again; doubled each time
 # retry_max_s = 900.0                   # up to this
 # delivery_attempts = 500               # before a delivery is dead: after about four days

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, Literal
 
-from medattn_edge.scanner.store.records import Policy
+from medattn_edge.scanner.store.records import Conflict, Policy
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Receive:
         sop_classes: that are taken, by keyword or UID.
         max_associations: open at once.
         max_object_mb: of one object, in 1e6 bytes.
+        conflict: an object that comes again with other contents opens a `new_version`, or is answered with a failure.
     """
 
     calling_ae: tuple[str, ...]
@@ -43,6 +44,7 @@ class Receive:
     )
     max_associations: int = 8
     max_object_mb: int = 2048
+    conflict: Conflict = "new_version"
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,14 @@ class Watch:
         poll_s: between looks.
         settle_s: a file that has not changed for so long is whole.
         after: `keep` or `remove` it.
+        conflict: as of [receive]; a file that is refused stays.
     """
 
     folder: Path
     poll_s: float = 2.0
     settle_s: float = 2.0
     after: Literal["keep", "remove"] = "keep"
+    conflict: Conflict = "new_version"
 
 
 @dataclass(frozen=True)

@@ -221,6 +221,7 @@ def document(snapshot: Snapshot, health: Health | None) -> dict[str, Any]:
         "recent": [_version(one) for one in snapshot.recent],
         "quarantined": [_version(one) for one in snapshot.quarantined],
         "undelivered": [_version(one) for one in snapshot.undelivered],
+        "conflicted": [asdict(one) for one in snapshot.conflicted],
     }
 
 

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from medattn_edge.errors import MedattnError, OutputError, ScanError
-from medattn_edge.reasons import TOO_LARGE
+from medattn_edge.reasons import REPLACED, TOO_LARGE
 from medattn_edge.scanner.config.sections import Receive, Tls
 from medattn_edge.scanner.config.storage_classes import sop_class_uid
 from medattn_edge.scanner.config.tls import server_context
@@ -20,13 +20,14 @@ from medattn_edge.scanner.receive.listener import Listener, hang_up
 from medattn_edge.scanner.receive.objects import TruncatedObject, header_of, reason_of
 from medattn_edge.scanner.receive.stream import JoinedPieces
 from medattn_edge.scanner.store.custody import Custody
-from medattn_edge.scanner.store.records import Header
+from medattn_edge.scanner.store.records import ConflictRefused, Fate, Header
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
 
 SUCCESS: Final = 0x0000
 OUT_OF_RESOURCES: Final = 0xA700
+CONFLICTING: Final = 0xC111  # of "cannot understand": a sender keeps the object, and no retry mends it
 OTHER_CLASS: Final = 0xA900  # the data set is not what the command announced
 NOT_UNDERSTOOD: Final = 0xC000
 _REJECTED_PERMANENTLY, _REJECTED_FOR_NOW = (0x01, 0x01, 0x03), (0x02, 0x03, 0x02)
@@ -175,14 +176,22 @@ class Receiver:
         if announced != (header.sop_class, header.sop_uid):
             return self._put_aside(file, "other_class", listener, OTHER_CLASS)
         try:
-            received = self._custody.keep(file, header, calling_ae)
+            received = self._custody.keep(file, header, calling_ae, self._receive.conflict)
+        except ConflictRefused as refusal:
+            self._log.event(
+                "conflict", refusal.key, Level.WARNING, listener=listener, reason=refusal.reason, status=CONFLICTING
+            )
+            return CONFLICTING
         except OutputError as error:
             self._log.failure("not_kept", error)
             return OUT_OF_RESOURCES
         number = self._association_ids.get(event.assoc)
         if number is not None:
             self._associations.delivered(number, received.key)
-        if received.late:
+        if received.fate is Fate.REPLACED:
+            about = {"listener": listener, "reason": REPLACED}
+            self._log.event("conflict", received.key, Level.WARNING, version=received.version, **about)
+        elif received.late:
             self._log.event("late_image", key=received.key, version=received.version)
         return SUCCESS
 

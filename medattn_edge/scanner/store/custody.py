@@ -19,6 +19,7 @@ from medattn_edge.scanner.store.keys import site_key
 from medattn_edge.scanner.store.layout import Layout
 from medattn_edge.scanner.store.records import (
     Completion,
+    Conflict,
     Content,
     Delivery,
     Header,
@@ -111,23 +112,27 @@ class Custody:
         with self._spool.stage(file) as staged:
             yield staged
 
-    def keep(self, content: Content, header: Header, calling_ae: str = "") -> Received:
+    def keep(
+        self, content: Content, header: Header, calling_ae: str = "", conflict: Conflict = "new_version"
+    ) -> Received:
         """Take a received object: when this returns, it is durable and on record, and success may be answered.
 
-        An object that is here already is a duplicate and takes no space; one with the same UID and other bytes goes to
-        quarantine, and the first stays.
+        An object that is here already is a duplicate and takes no space. One with the same UID and other bytes is a
+        correction: it takes the place of the one before, which goes to quarantine, and opens a new version.
 
         Args:
             content: the whole file, in memory, open and seekable, or staged.
             header: what the file says of itself.
             calling_ae: the title of the sender; empty for a folder.
+            conflict: `refuse` for corrections that are not taken.
 
         Raises:
             ScanError: for an empty UID.
+            ConflictRefused: for a correction that is not taken, and for more of one object than `max_replacements`.
             OutputError: for a disk that is full or above the watermark, and for more than a series may have. Then the
                 object is not taken, and its series is not segmented until it is.
         """
-        return self._admission.keep(content, header, calling_ae)
+        return self._admission.keep(content, header, calling_ae, conflict)
 
     def record_refusal(self, header: Header, reason: str, calling_ae: str = "") -> None:
         """Put on record, with a code, that an object was not taken: its series is not whole until that object comes."""

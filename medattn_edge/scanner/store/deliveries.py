@@ -33,7 +33,8 @@ class Deliveries:
             found = []
             for row in rows:
                 outputs = database.execute(
-                    "SELECT kind, name, sop_uid FROM outputs WHERE version_id = ? ORDER BY name", (row["version_id"],)
+                    "SELECT kind, name, sop_uid, sha256 FROM outputs WHERE version_id = ? ORDER BY name",
+                    (row["version_id"],),
                 )
                 sent = tuple(Output(*one) for one in outputs if one["kind"] in DELIVERED_KINDS)
                 found.append(Delivery(row["id"], row["key"], row["version"], row["destination"], row["attempts"], sent))

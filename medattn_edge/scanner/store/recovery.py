@@ -92,7 +92,11 @@ def _adopt(spool: Spool, store: Store, read_header: Callable[[Path], Header]) ->
             if known.get(path.name) == path.stat().st_size:
                 continue
             instance = None if path.name in known else _read(store, path, read_header)
-            if instance is None:
+            if instance is not None and store.series.known(folder.name, instance.header.sop_uid) is not None:
+                # One content of two, and not the one on record: it was replaced, or nobody was told that it is here.
+                spool.set_object_aside(folder.name, path.name, "replaced")
+                unreadable += 1
+            elif instance is None:
                 path.replace(spool.objects / f"unreadable-{folder.name}-{path.name}")
                 unreadable += 1
             else:
@@ -108,13 +112,13 @@ def _read(store: Store, path: Path, read_header: Callable[[Path], Header]) -> In
     except MedattnError:
         return None
     site = store.site
-    if (path.parent.name, path.name) != (site.series_key(header.series_uid), site.object_name(header.sop_uid)):
+    with path.open("rb") as file:
+        file_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = header.sha256 or file_sha256
+    names = (site.object_name(header.sop_uid), site.content_name(header.sop_uid, sha256))
+    if path.parent.name != site.series_key(header.series_uid) or path.name not in names:
         return None
-    sha256 = header.sha256
-    if not sha256:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Instance(header, path.name, sha256, path.stat().st_size)
+    return Instance(header, path.name, sha256, path.stat().st_size, file_sha256=file_sha256)
 
 
 def _forget_missing_files(spool: Spool, store: Store) -> int:

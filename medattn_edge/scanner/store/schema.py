@@ -118,6 +118,16 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             )
         ),
     ),
+    (
+        # What became of the other contents, which version they opened, and how often; refusals have no sha256, so
+        # that whoever sends a thousand contents under one UID fills one row.
+        "ALTER TABLE conflicts ADD COLUMN outcome TEXT NOT NULL DEFAULT 'first_kept'",
+        "ALTER TABLE conflicts ADD COLUMN version INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE conflicts ADD COLUMN count INTEGER NOT NULL DEFAULT 1",
+        # Of the whole file: what is read again later is compared with it. Empty: of before, hashed at the next start.
+        "ALTER TABLE instances ADD COLUMN file_sha256 TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE outputs ADD COLUMN sha256 TEXT NOT NULL DEFAULT ''",
+    ),
 )
 
 

@@ -87,6 +87,13 @@ class Spool:
         _write(self.objects / name, content)
         return self.objects / name
 
+    def set_object_aside(self, key: str, name: str, reason: str) -> None:
+        """Put one object of a series into quarantine, if it is there, under a code of the reason."""
+        path = self.folder(key) / name
+        if path.is_file():
+            os.utime(path)  # it stays there for as long as what comes in today
+            rename_durably(path, self.objects / f"{reason}-{key}-{name}")
+
     def has(self, key: str, name: str) -> bool:
         """Whether an object is there."""
         return (self.folder(key) / name).is_file()

@@ -141,7 +141,7 @@ class Dispatcher(threading.Thread):
             return True
         folder = self._custody.working_folder(job)
         try:
-            self._segment(job, model, Task(model.name, files, folder))
+            self._segment(job, model, Task(model.name, files, folder, job.contents))
         finally:
             # Published it is not there any more; what a lost worker left is of no use to the next attempt.
             shutil.rmtree(folder, ignore_errors=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -94,7 +94,11 @@ def _segmented(opened: _Open, task: Task) -> Done:
         overlay_attention=False,
     )
     settings = SegmentSettings(model.overlap, skip_air=model.skip_air)
-    outcome = segment_to(OpenArtifact(opened.session, opened.algorithm), scan, outputs, settings=settings)
+    algorithm = opened.algorithm
+    if task.contents:
+        # Corrected objects have the UIDs of the first ones: without it their result would be a duplicate to an archive.
+        algorithm = replace(algorithm, settings=f"{algorithm.settings} contents={task.contents}".strip())
+    outcome = segment_to(OpenArtifact(opened.session, algorithm), scan, outputs, settings=settings)
     written = dict(outcome.written)
     seg, overlay = written.pop("labels"), written.pop("overlay")
     _shrink(overlay)
