@@ -276,6 +276,31 @@ ADMISSION_REASONS: Final = catalogue(
     (
         Reason("address_not_allowed", "a caller's address may not connect", "add its network to [receive] addresses"),
         Reason("no_tls", "a caller did not get through the TLS handshake", "see to the certificates of both sides"),
+        Reason(
+            "no_request",
+            "a caller connected and did not say in time what it wants",
+            "see what connects to the port of the node: a scanner of the network, or a sender that hangs",
+        ),
+        Reason(
+            "no_association_request",
+            "a caller sent something that is no association request",
+            "see what connects to the port of the node, and whether the sender wants TLS",
+        ),
+        Reason(
+            "too_many_connections",
+            "too many connections had not said yet what they want, and the oldest was closed",
+            "see what connects to the port of the node again and again",
+        ),
+        Reason(
+            "too_many_associations",
+            "as many associations as may be were open; the sender tries again",
+            "see which senders leave theirs open, or raise [receive] max_associations",
+        ),
+        Reason(
+            "too_many_of_address",
+            "as many associations of one address as may be were open; the sender tries again",
+            "see whether that sender leaves them open, or raise [receive] max_per_address",
+        ),
         Reason("calling_ae", "a caller's title may not send", "add it to [receive] calling_ae"),
         Reason("called_ae", "a caller asked for another title", "correct the title of the node at the sender"),
         Reason("draining", "the node ends and takes nothing new", "send again when it runs"),

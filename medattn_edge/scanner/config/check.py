@@ -97,7 +97,7 @@ def _bounds(section: object, name: str) -> tuple[float, float]:
         return 0.0, 0.99
     if name in ("poll_s", "timeout_s", "job_timeout_s", "start_timeout_s"):
         return 0.05, _LONGEST_S
-    if name in ("max_associations", "max_object_mb"):
+    if name in ("max_associations", "max_per_address", "max_object_mb"):
         return 1, 1_000_000
     for suffix, most in (("_s", _LONGEST_S), ("_days", _LONGEST_DAYS), ("_gb", _MOST_GB)):
         if name.endswith(suffix):

@@ -35,6 +35,7 @@ folder = {watch}
 # addresses = ["127.0.0.0/8", "::1/128"]  # networks that may connect
 # sop_classes = ["CTImageStorage", "1.2.840.10008.5.1.4.1.1.4"]  # example; without it all of CT, MR and PET
 # max_associations = 8                  # open at once
+# max_per_address = 6                   # of those, of one address
 # max_object_mb = 2048                  # of one object
 # conflict = "new_version"              # an object that comes again with other contents is a correction: the series is
 #                                       # segmented again; or "refuse": a failure, and the sender keeps it

@@ -22,6 +22,7 @@ class Receive:
         addresses: networks (CIDR) that may connect.
         sop_classes: that are taken, by keyword or UID.
         max_associations: open at once.
+        max_per_address: of those, of one address: nobody takes all places.
         max_object_mb: of one object, in 1e6 bytes.
         conflict: an object that comes again with other contents opens a `new_version`, or is answered with a failure.
     """
@@ -43,6 +44,7 @@ class Receive:
         "LegacyConvertedEnhancedPETImageStorage",
     )
     max_associations: int = 8
+    max_per_address: int = 6
     max_object_mb: int = 2048
     conflict: Conflict = "new_version"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
 import logging.handlers
@@ -17,7 +18,7 @@ from typing import Final, TextIO
 
 from medattn_edge.atomic import check_folder
 from medattn_edge.errors import MedattnError
-from medattn_edge.scanner.observe.fields import FLAGS, NUMBERS, VALUES
+from medattn_edge.scanner.observe.fields import ADDRESSES, FLAGS, NUMBERS, VALUES
 
 Value = int | float | bool | str | Enum
 Line = Mapping[str, Value | None]
@@ -84,7 +85,7 @@ class Log:
         """
         if not _EVENT.fullmatch(name):
             raise ValueError("the name of an event is a code of lower-case letters, digits and _")
-        unknown = set(fields) - NUMBERS - FLAGS - VALUES
+        unknown = set(fields) - NUMBERS - FLAGS - VALUES - ADDRESSES
         if unknown:
             raise ValueError(f"fields that may not be logged: {', '.join(sorted(unknown))}")
         cleaned = {field: self._clean(field, value) for field, value in fields.items()}
@@ -105,6 +106,8 @@ class Log:
             word = value.value if isinstance(value, Enum) else value
             known = isinstance(value, Enum) or (isinstance(value, str) and value in self._allowed)
             return word if known and isinstance(word, str) else WITHHELD
+        if field in ADDRESSES:
+            return value if isinstance(value, str) and _is_address(value) else WITHHELD
         if field in FLAGS:
             return value if isinstance(value, bool) else WITHHELD
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -136,6 +139,14 @@ class _File(logging.handlers.RotatingFileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
         self._log.lost += 1
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _keyed(key: str) -> Line:

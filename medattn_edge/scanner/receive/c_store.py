@@ -16,7 +16,7 @@ from medattn_edge.scanner.config.storage_classes import sop_class_uid
 from medattn_edge.scanner.config.tls import server_context
 from medattn_edge.scanner.observe.log import Level, Log
 from medattn_edge.scanner.receive.associations import Associations
-from medattn_edge.scanner.receive.listener import Listener, hang_up
+from medattn_edge.scanner.receive.listener import BLANK, Listener, hang_up, peer_of
 from medattn_edge.scanner.receive.objects import TruncatedObject, header_of, reason_of
 from medattn_edge.scanner.receive.stream import JoinedPieces
 from medattn_edge.scanner.store.custody import Custody
@@ -32,6 +32,7 @@ OTHER_CLASS: Final = 0xA900  # the data set is not what the command announced
 NOT_UNDERSTOOD: Final = 0xC000
 _REJECTED_PERMANENTLY, _REJECTED_FOR_NOW = (0x01, 0x01, 0x03), (0x02, 0x03, 0x02)
 _BUFFER: Final = 1 << 16
+_NO_LIMIT: Final = 1_000_000
 _IDLE_S: Final = 120.0  # an association on which nothing comes is aborted
 
 
@@ -49,6 +50,8 @@ class Receiver:
         self._incoming_bytes: dict[Association, int] = {}
         self._refusing = False
         self._ae: Any = None
+        self._admitted: set[Association] = set()  # that have asked, and were not rejected
+        self._admission_lock = threading.Lock()
 
     def start(self) -> dict[str, int]:
         """Open the listeners; their ports, by name. Raises HostError, UsageError, MissingDependency."""
@@ -101,7 +104,10 @@ class Receiver:
 
     def _requested(self, event: Any, listener: str) -> None:
         """Judge who calls before anything else of the request is looked at; the library says no with a code."""
-        wanted, calling = event.assoc.requestor.primitive, self._receive.calling_ae
+        association, calling = event.assoc, self._receive.calling_ae
+        wanted, peer = association.requestor.primitive, peer_of(association)
+        if (opened := self._listeners.get(listener)) is not None:
+            opened.asked(association)
         reason = ""
         if self._refusing:
             reason, code = "draining", _REJECTED_FOR_NOW
@@ -109,14 +115,29 @@ class Receiver:
             reason, code = "calling_ae", _REJECTED_PERMANENTLY
         elif str(wanted.called_ae_title).strip() != self._receive.ae_title.strip():
             # The library rejects it by itself; here it is only logged.
-            self._log.event("rejected", level=Level.WARNING, listener=listener, reason="called_ae")
+            self._log.event("rejected", level=Level.WARNING, listener=listener, reason="called_ae", peer=peer)
+        else:
+            reason, code = self._admit(association, peer), _REJECTED_FOR_NOW
         if reason:
-            self._log.event("rejected", level=Level.WARNING, listener=listener, reason=reason)
-            association = event.assoc
+            self._log.event("rejected", level=Level.WARNING, listener=listener, reason=reason, peer=peer)
             association.acse.send_reject(*code)
             # What the library's own rejection does; the connection ends when the caller has read the answer.
             association.is_rejected = True
             association.kill()
+
+    def _admit(self, association: Association, peer: str) -> str:
+        """Count an association in; the code of why there is no place for it, "" when there is.
+
+        The library counts connections that have asked for nothing as well, and would let them take all places.
+        """
+        with self._admission_lock:
+            self._admitted = {one for one in self._admitted if one.is_alive()}
+            if len(self._admitted) >= self._receive.max_associations:
+                return "too_many_associations"
+            if sum(peer_of(one) == peer for one in self._admitted) >= self._receive.max_per_address:
+                return "too_many_of_address"
+            self._admitted.add(association)
+        return ""
 
     def _established(self, event: Any) -> None:
         association = event.assoc
@@ -159,6 +180,7 @@ class Receiver:
 
     def _store_file(self, event: Any, file: BinaryIO, listener: str) -> int:
         request, calling_ae = event.request, str(event.assoc.requestor.ae_title).strip()
+        calling_ae = "" if calling_ae == BLANK else calling_ae
         announced = (str(request.AffectedSOPClassUID or ""), str(request.AffectedSOPInstanceUID or ""))
         if announced[0] != event.context.abstract_syntax:
             return self._refuse("other_class", listener, OTHER_CLASS)  # perhaps one that is not allowed
@@ -233,7 +255,7 @@ def _application_entity(receive: Receive) -> Any:
     _config.LOG_HANDLER_LEVEL = "none"  # the lines that nobody reads cost time, and quote what is sent
     ae = AE(ae_title=receive.ae_title)
     ae.require_called_aet = True
-    ae.maximum_associations = receive.max_associations
+    ae.maximum_associations = _NO_LIMIT  # ours are counted when they ask for something, and not before
     ae.maximum_pdu_size = 131_072
     ae.network_timeout, ae.acse_timeout, ae.dimse_timeout = _IDLE_S, 30.0, 60.0
     ae.add_supported_context(Verification)
