@@ -165,6 +165,12 @@ def test_tls_on_both_sides(tmp_path, certificates):
     assert found.tls == Tls(certificates.server_cert, certificates.server_key, certificates.ca)
     assert found.destinations[0].ca == certificates.ca
     assert load(tmp_path, tls={**server, "mutual": False}).tls is not None
+    for mode, taken in ((0o640, True), (0o644, False), (0o600, True)):
+        Path(server["key"]).chmod(mode)
+        if taken:
+            assert load(tmp_path, tls={**server, "mutual": False}).tls is not None
+        else:
+            assert "others may read it" in refused(tmp_path, tls={**server, "mutual": False}).found
     assert load(tmp_path, destination=archive(tls=True)).destinations[0].tls
 
 
@@ -341,6 +347,7 @@ def test_no_number_is_infinite_or_none(tmp_path, number):
         ("destination", archive(tls=True, ca="net.onnx"), "[[destination]] pacs:"),
         ("destination", [{"name": "shelf", "folder": "x", "tls": True}], "[[destination]] shelf: is no destination"),
         ("tls", {"certificate": "net.onnx", "key": "net.onnx"}, "[tls] is mutual without clients_ca"),
+        ("receive", {"calling_ae": ["CT1"], "plain": False}, "[receive] plain is false, and there is no [tls]"),
         ("tls", {"certificate": "gone.crt", "key": "net.onnx", "mutual": False}, "[tls] certificate"),
         ("tls", {"certificate": "net.onnx", "key": "net.onnx", "mutual": False}, "no certificate with its key"),
         ("tls", {"certificate": "net.onnx", "key": "net.onnx", "mutual": False, "port": 11112}, "port is 11112"),
@@ -455,6 +462,7 @@ def section(kind: type[Any], **more: Any) -> Any:
         "float": number,
         "float | None": st.none() | number,
         "bool": st.booleans(),
+        "bool | None": st.none() | st.booleans(),
         "Path": plain_path.map(lambda text: Path("/data", text)),
         "Path | None": st.none() | plain_path.map(lambda text: Path("/data", text)),
         "tuple[str, ...]": st.lists(printable, max_size=4).map(tuple),
@@ -558,6 +566,7 @@ def test_everything_in_the_example_works_together_once_the_files_are_there(tmp_p
         "archive-ca.crt": certificates.ca,
     }.items():
         (tmp_path / name).write_bytes(made.read_bytes())
+        (tmp_path / name).chmod(0o600)
     (tmp_path / "node.toml").write_text(text, encoding="utf-8")
     found = load_config(tmp_path / "node.toml")
     assert [one.name for one in found.destinations] == ["folder", "pacs"]

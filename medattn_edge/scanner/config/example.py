@@ -32,6 +32,7 @@ folder = {watch}
 # ae_title = "MEDATTN"                  # what callers must call this node
 # host = "127.0.0.1"                    # the address to listen on; 0.0.0.0 for every network of this host
 # port = 11112                          # 0 takes any free one, and the log says which
+# plain = true                          # example: the listener without TLS; else it is open unless there is a [tls]
 # addresses = ["127.0.0.0/8", "::1/128"]  # networks that may connect
 # sop_classes = ["CTImageStorage", "1.2.840.10008.5.1.4.1.1.4"]  # example; without it all of CT, MR and PET
 # max_associations = 8                  # open at once
@@ -40,7 +41,7 @@ folder = {watch}
 # conflict = "new_version"              # an object that comes again with other contents is a correction: the series is
 #                                       # segmented again; or "refuse": a failure, and the sender keeps it
 
-# A second listener, with TLS 1.2 or newer, for the same callers as [receive].
+# A listener with TLS 1.2 or newer, for the same callers as [receive], which then has no plain one unless plain = true.
 # [tls]
 # certificate = "node.crt"              # example: PEM
 # key = "node.key"                      # example: PEM, without a password

@@ -12,13 +12,14 @@ from medattn_edge.scanner.store.records import Conflict, Policy
 
 @dataclass(frozen=True)
 class Receive:
-    """[receive]: C-STORE without TLS. Without this section nothing is received over the network.
+    """[receive]: C-STORE. Without this section nothing is received over the network.
 
     Attributes:
         calling_ae: titles that may send, at least one; "*" is everybody.
         ae_title: of the node; callers must name it.
         host: 127.0.0.1 until you say otherwise.
         port: 0 takes any free one.
+        plain: whether the listener without TLS is open; none: only where there is no [tls].
         addresses: networks (CIDR) that may connect.
         sop_classes: that are taken, by keyword or UID.
         max_associations: open at once.
@@ -31,6 +32,7 @@ class Receive:
     ae_title: str = "MEDATTN"
     host: str = "127.0.0.1"
     port: int = 11112
+    plain: bool | None = None
     addresses: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     sop_classes: tuple[str, ...] = (
         "CTImageStorage",
@@ -51,7 +53,9 @@ class Receive:
 
 @dataclass(frozen=True)
 class Tls:
-    """[tls]: a second listener with TLS 1.2 or newer, with the titles, networks and classes of [receive].
+    """[tls]: a listener with TLS 1.2 or newer, instead of the plain one unless both are asked for.
+
+    It has the titles, networks and classes of [receive].
 
     Attributes:
         certificate: PEM file of the node.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from medattn_edge.errors import MedattnError, OutputError, ScanError
 from medattn_edge.reasons import REPLACED, TOO_LARGE
+from medattn_edge.scanner.config.network import is_loopback
 from medattn_edge.scanner.config.sections import Receive, Tls
 from medattn_edge.scanner.config.storage_classes import sop_class_uid
 from medattn_edge.scanner.config.tls import server_context
@@ -56,7 +57,9 @@ class Receiver:
     def start(self) -> dict[str, int]:
         """Open the listeners; their ports, by name. Raises HostError, UsageError, MissingDependency."""
         self._ae = _application_entity(self._receive)
-        where: dict[str, tuple[int, ssl.SSLContext | None]] = {"plain": (self._receive.port, None)}
+        where: dict[str, tuple[int, ssl.SSLContext | None]] = {}
+        if self._receive.plain or (self._receive.plain is None and self._tls is None):
+            where["plain"] = self._receive.port, None
         if self._tls is not None:
             where["tls"] = (self._tls.port, server_context(self._tls))
         try:
@@ -68,6 +71,11 @@ class Receiver:
         except MedattnError:
             self.stop(0)
             raise
+        if len(where) > 1 and not is_loopback(self._receive.host):
+            # Who may send in the clear will, and titles and networks are no secrets.
+            self._log.event(
+                "plain_beside_tls", level=Level.WARNING, listener="plain", port=self._listeners["plain"].port
+            )
         return {name: listener.port for name, listener in self._listeners.items()}
 
     def refuse_new(self) -> None:
