@@ -114,6 +114,7 @@ DISK_FULL: Final = "disk_full"
 TOO_MANY: Final = "too_many_instances"
 TOO_LARGE: Final = "series_too_large"
 FILE_MISSING: Final = "file_missing"
+OBJECT_DAMAGED: Final = "object_damaged"
 CLEANED_UP: Final = "cleaned_up"
 INTERRUPTED: Final = "interrupted"
 RESULT_LOST: Final = "result_lost"
@@ -153,6 +154,11 @@ JOB_REASONS: Final = catalogue(
             FILE_MISSING,
             "objects that had been received are not on the disk any more",
             "have the series sent again, and look who deletes files of the node",
+        ),
+        Reason(
+            OBJECT_DAMAGED,
+            "objects on the disk are not what was received any more",
+            "see to the node's disk, then have the series sent again",
         ),
         Reason(
             CLEANED_UP,

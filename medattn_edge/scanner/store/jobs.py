@@ -40,6 +40,12 @@ class Jobs:
                     return job
         return None
 
+    def file_hashes(self, job: Job) -> dict[str, str]:
+        """The sha256 of each file of a job as it was received, by name; those of before there were any are left out."""
+        with self._context.database.reading() as database:
+            rows = database.execute("SELECT name, file_sha256 FROM instances WHERE key = ?", (job.key,)).fetchall()
+        return {row["name"]: row["file_sha256"] for row in rows if row["name"] in job.names and row["file_sha256"]}
+
     def is_held(self, job: Job) -> bool:
         """Whether a job still runs for whoever claimed it: False once it was superseded or tried again."""
         with self._context.database.reading() as database:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from medattn_edge.errors import MedattnError
 from medattn_edge.reasons import CLEANED_UP, FILE_MISSING
 from medattn_edge.scanner.store.disk import Watermark
 from medattn_edge.scanner.store.records import Header, Instance
-from medattn_edge.scanner.store.spool import Spool
+from medattn_edge.scanner.store.spool import Spool, file_sha256
 from medattn_edge.scanner.store.store import Store
 from medattn_edge.scanner.store.transitions import State
 
@@ -57,6 +56,8 @@ def recover(spool: Spool, store: Store, watermark: Watermark, read_header: Calla
     requeued, quarantined = store.repairs.requeue_interrupted()
     adopted, unreadable = _adopt(spool, store, read_header)
     gone = _forget_missing_files(spool, store)
+    for key, name in store.repairs.unhashed():
+        store.repairs.record_hash(key, name, file_sha256(spool.folder(key) / name))
     results_lost = _look_for_results(spool, store)
     for key, filed in store.repairs.inventory().items():
         if filed.state is State.QUARANTINED:
@@ -112,13 +113,12 @@ def _read(store: Store, path: Path, read_header: Callable[[Path], Header]) -> In
     except MedattnError:
         return None
     site = store.site
-    with path.open("rb") as file:
-        file_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    sha256 = header.sha256 or file_sha256
+    of_file = file_sha256(path)
+    sha256 = header.sha256 or of_file
     names = (site.object_name(header.sop_uid), site.content_name(header.sop_uid, sha256))
     if path.parent.name != site.series_key(header.series_uid) or path.name not in names:
         return None
-    return Instance(header, path.name, sha256, path.stat().st_size, file_sha256=file_sha256)
+    return Instance(header, path.name, sha256, path.stat().st_size, file_sha256=of_file)
 
 
 def _forget_missing_files(spool: Spool, store: Store) -> int:

@@ -110,6 +110,19 @@ class Repairs:
             states = database.execute("SELECT key, state, MAX(version) FROM versions GROUP BY key").fetchall()
         return {row["key"]: Filed(row["key"], State(row["state"]), sizes.get(row["key"], {})) for row in states}
 
+    def unhashed(self) -> tuple[tuple[str, str], ...]:
+        """Key and name of every file that was recorded before files were hashed."""
+        with self._context.database.reading() as database:
+            rows = database.execute("SELECT key, name FROM instances WHERE file_sha256 = ''").fetchall()
+        return tuple((row["key"], row["name"]) for row in rows)
+
+    def record_hash(self, key: str, name: str, file_sha256: str) -> None:
+        """Record the sha256 of a file."""
+        with self._context.database.writing() as database:
+            database.execute(
+                "UPDATE instances SET file_sha256 = ? WHERE key = ? AND name = ?", (file_sha256, key, name)
+            )
+
     def forget_files(self, key: str, names: Collection[str], reason: str) -> None:
         """Record that these files of a series are not there any more. What waits for work without them is quarantined.
 
