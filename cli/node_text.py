@@ -67,6 +67,10 @@ def _tell_health(document: Document) -> None:
         state = "works" if worker["busy"] else "waits" if worker["ready"] else "is not ready"
         more = f", {worker['restarts']} restarts" if worker["restarts"] else ""
         console.say(f"worker {worker['device']} {state}: {worker['rss_mb']:.0f} MB{more}")
+    for model in document.get("models", ()):
+        if model.get("sha256"):
+            about = f"{model['artifact']} on {model['device']}, SHA-256 {model['sha256'][:16]}..."
+            console.say(f"model {model['name']}: {about}")
     if "disk" in document:
         disk = document["disk"]
         more = "; NOTHING NEW IS TAKEN" if disk["refuses"] else ""

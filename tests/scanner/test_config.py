@@ -15,6 +15,7 @@ pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from medattn_edge.artifact import sha256
 from medattn_edge.errors import IntegrityError, MedattnError, UsageError
 from medattn_edge.scanner.config.example import example
 from medattn_edge.scanner.config.load import load_config
@@ -91,7 +92,7 @@ def test_a_file_with_the_least_has_every_default(tmp_path):
     found = load_config(write(tmp_path, sections))
     assert found == NodeConfig(
         root=tmp_path / "root",
-        models=(Model("lungs", tmp_path / "net.onnx"),),
+        models=(Model("lungs", tmp_path / "net.onnx", sha256(tmp_path / "net.onnx")),),
         destinations=(Destination("shelf", folder=tmp_path / "results"),),
         watch=Watch(tmp_path / "incoming"),
     )
@@ -514,7 +515,7 @@ def test_a_dump_loads_to_the_same_from_wherever_it_lies(tmp_path, certificates):
 
 # The example
 
-UNCOMMENTED = re.compile(r"^# ((?:[a-z_]+ = |\[).*)$", re.MULTILINE)
+UNCOMMENTED = re.compile(r"^# ((?:[a-z0-9_]+ = |\[).*)$", re.MULTILINE)
 
 
 def example_in(folder: Path) -> str:
@@ -526,7 +527,7 @@ def test_the_example_works_as_it_is_and_says_what_the_defaults_are(tmp_path):
     path.write_text(example_in(tmp_path), encoding="utf-8")
     assert load_config(path) == NodeConfig(
         root=tmp_path / "root",
-        models=(Model("net-int8", tmp_path / "net.int8.onnx"),),
+        models=(Model("net-int8", tmp_path / "net.int8.onnx", sha256(tmp_path / "net.int8.onnx")),),
         destinations=(Destination("folder", folder=tmp_path / "results"),),
         watch=Watch(tmp_path / "incoming"),
     )

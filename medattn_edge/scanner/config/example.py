@@ -53,6 +53,7 @@ folder = {watch}
 [[model]]
 name = {name}
 artifact = {artifact}
+# sha256 = ""                           # that it must have; empty: the one that it has when the node starts or reloads
 # device = "cpu"                        # or "cuda:0"; each device has a worker process of its own
 # modality = ""                         # "CT", "MR" or "PT"; empty: any of them
 # body_part = "*"                       # patterns with * and ?, in any case: of the body part examined,

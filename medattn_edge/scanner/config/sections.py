@@ -98,6 +98,7 @@ class Model:
     Attributes:
         name: for logs and the page.
         artifact: the file that segments.
+        sha256: that it must have; empty: the one that it has when the node reads its configuration.
         device: cpu or cuda:N; each has a worker process of its own.
         modality: CT, MR, PT; empty: any.
         body_part: a pattern with * and ?, in any case.
@@ -113,6 +114,7 @@ class Model:
 
     name: str
     artifact: Path
+    sha256: str = ""
     device: str = "cpu"
     modality: str = ""
     body_part: str = "*"

@@ -74,6 +74,7 @@ VALUES: Final = frozenset(
         "modality",
         "model",
         "reason",
+        "sha256",
         "stage",
         "state",
         "worker",

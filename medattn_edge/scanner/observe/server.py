@@ -265,7 +265,10 @@ def _health(health: Health) -> dict[str, Any]:
         "site": health.site,
         "draining": health.draining,
         "workers": [asdict(worker) for worker in health.workers],
-        "models": [dict(zip(("name", "device", "artifact"), one, strict=True)) for one in health.models],
+        "models": [
+            {"name": name, "device": device, "artifact": artifact, "sha256": health.model_hashes.get(name, "")}
+            for name, device, artifact in health.models
+        ],
         "destinations": list(health.destinations),
         "associations": health.associations,
         "disk": {"total": health.disk.total, "free": health.disk.free, "refuses": health.disk.refuses},

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
+from medattn_edge.artifact import Artifact
 from medattn_edge.backends import open_session
 from medattn_edge.backends.session import Session
-from medattn_edge.errors import InputError
+from medattn_edge.errors import InputError, IntegrityError
 from medattn_edge.host.cores import usable_cores
 from medattn_edge.inference import OpenArtifact, Outputs, SegmentSettings, segment_to
 from medattn_edge.inference.dicom_results import algorithm_of, label_settings
@@ -43,11 +44,13 @@ class Segmenter:
         self._open: dict[str, _Open] = {}
         try:
             for model in models:
+                _check_pin(model)
                 threads = model.threads or usable_cores()
                 session = self._stack.enter_context(
                     open_session(model.artifact, device=_index(model.device), threads=threads)
                 )
                 settings = label_settings(model.overlap, model.skip_air, str(session.facts["backend"]))
+                _check_pin(model)  # and nobody swapped it while it was read
                 algorithm = algorithm_of(model.artifact, session.spec, settings)
                 self._open[model.name] = _Open(model, session, algorithm)
         except BaseException:
@@ -80,6 +83,17 @@ class Segmenter:
             return Refused(refusal.reason, refusal.detail)
         except InputError as error:
             return Refused(error.code, error.message)
+
+
+def _check_pin(model: Model) -> None:
+    """A model that was swapped since the configuration was read is not taken in silence."""
+    found = Artifact.read(model.artifact).content_sha256
+    if model.sha256 and found != model.sha256.lower():
+        raise IntegrityError(
+            f"{model.artifact.name} has the hash {found[:16]}... now",
+            expected=f"{model.sha256[:16]}..., as when the node read its configuration",
+            hint="put the file back, or have the node read its configuration again: kill -HUP PID",
+        )
 
 
 def _segmented(opened: _Open, task: Task) -> Done:
