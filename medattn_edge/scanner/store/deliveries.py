@@ -22,13 +22,23 @@ class Deliveries:
 
         Each destination is for one thread: nothing marks a delivery as being under way.
         """
+        now = self._context.clock()
         with self._context.database.reading() as database:
             rows = database.execute(
                 "SELECT d.id, d.version_id, d.destination, d.attempts, v.key, v.version FROM deliveries d"
                 " JOIN versions v ON v.id = d.version_id"
-                " WHERE d.state = ? AND v.state = ? AND d.next_try <= ? AND d.destination = COALESCE(?, d.destination)"
+                " WHERE d.state = ? AND v.state = ? AND (d.next_try <= ? OR d.next_try > ?)"
+                " AND d.destination = COALESCE(?, d.destination)"
                 " ORDER BY d.next_try, d.id LIMIT ?",
-                (DeliveryState.WAITING, State.SEGMENTED, self._context.clock(), destination, limit),
+                # Later than the longest pause: the clock was set back, and would hold it for that long.
+                (
+                    DeliveryState.WAITING,
+                    State.SEGMENTED,
+                    now,
+                    now + self._context.policy.retry_max_s,
+                    destination,
+                    limit,
+                ),
             ).fetchall()
             found = []
             for row in rows:
