@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from medattn_edge.scanner.store.disk import Watermark
 from medattn_edge.scanner.store.records import Header, Instance
 from medattn_edge.scanner.store.spool import Spool, file_sha256
 from medattn_edge.scanner.store.store import Store
-from medattn_edge.scanner.store.transitions import State
+from medattn_edge.scanner.store.transitions import State, TransitionRefused
 
 _WITH_A_RESULT = frozenset({State.SEGMENTED, State.DELIVERED, State.FAILED})
 
@@ -51,7 +52,19 @@ def recover(spool: Spool, store: Store, watermark: Watermark, read_header: Calla
         store: the rows.
         watermark: counts the files again afterwards.
         read_header: reads a DICOM file that was received before; its errors of the package put the file aside.
+
+    Raises:
+        IntegrityError: for a damaged database, and for rows that no node wrote.
     """
+    store.database.check()
+    try:
+        return _recover(spool, store, watermark, read_header)
+    except (sqlite3.Error, TransitionRefused, ValueError, TypeError) as error:
+        # Nothing else runs yet: what contradicts itself now was not written like that.
+        raise store.database.damaged(f"{type(error).__name__} in its rows") from error
+
+
+def _recover(spool: Spool, store: Store, watermark: Watermark, read_header: Callable[[Path], Header]) -> Recovery:
     unfinished = _remove_unfinished(spool.root)
     requeued, quarantined = store.repairs.requeue_interrupted()
     adopted, unreadable = _adopt(spool, store, read_header)
