@@ -142,6 +142,7 @@ class Node:
 
     def _reload(self) -> None:
         """Take over what may change while the node runs; a configuration that cannot be used changes nothing."""
+        self.log.reopen()
         try:
             new = load_config(self._path)
         except MedattnError as error:

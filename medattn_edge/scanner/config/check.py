@@ -111,6 +111,8 @@ def _check_folders(config: NodeConfig, reader: Reader) -> None:
     """The node would take its own objects and results for new ones, or clean up somebody else's."""
     if config.root.exists() and not config.root.is_dir():
         raise reader.wrong("[node] root", f"{config.root} is not a directory", 'root = "node"', "a folder")
+    if config.log_file is not None and config.log_file.is_dir():
+        raise reader.wrong("[node] log_file", f"{config.log_file} is a folder", 'log_file = "node.log"', "a file")
     folders = list(_folders(config))
     for where, path in folders:
         if where not in ("[node] root", "[watch] folder"):

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Final, TextIO
 
 from medattn_edge.atomic import check_folder
-from medattn_edge.errors import MedattnError
+from medattn_edge.errors import MedattnError, OutputError
 from medattn_edge.scanner.observe.fields import ADDRESSES, FLAGS, NUMBERS, VALUES
 
 Value = int | float | bool | str | Enum
@@ -65,13 +65,23 @@ class Log:
             backups: rotated files that are kept.
 
         Raises:
-            OutputError: for a file in a folder that does not exist.
+            OutputError: for a file that cannot be written, or in a folder that does not exist.
         """
         if isinstance(out, Path):
             check_folder(out)
         self.lost, self._least, self._allowed = 0, least, frozenset(allow)
         self._handler: logging.Handler
-        self._handler = _File(self, out, max_bytes, backups) if isinstance(out, Path) else _Stream(self, out)
+        if not isinstance(out, Path):
+            self._handler = _Stream(self, out)
+            return
+        try:
+            self._handler = _File(self, out, max_bytes, backups)
+        except OSError as error:
+            raise OutputError(
+                f"cannot write the log {out}: {error.strerror}",
+                expected="a file, and permission to write it",
+                hint=f"ls -ld '{out}'",
+            ) from error
 
     def allow_values(self, values: Iterable[str]) -> None:
         """Let the fields of VALUES hold these too: of the configuration and of the code, never of the data."""
@@ -96,6 +106,11 @@ class Log:
         code: Line = {"code": error.code} if isinstance(error, MedattnError) else {}
         number: Line = {"errno": error.errno} if isinstance(error, OSError) else {}
         self.write(name, level, {**_keyed(key), **code, **number, **about(error, error.__traceback__)})
+
+    def reopen(self) -> None:
+        """Go on in the file of that name, if it is one: another program may have renamed the one that is open."""
+        if isinstance(self._handler, _File):
+            self._handler.close()  # the next line opens it again
 
     def close(self) -> None:
         """Close the file, if it is one."""
