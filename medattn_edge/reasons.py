@@ -371,7 +371,7 @@ READINESS_REASONS: Final = catalogue(
         Reason(
             DISK_FULL,
             "the disk is above its watermark, so nothing new is taken; senders are told",
-            "free space on the disk of the node's folder, or shorten keep_days, or raise max_used_fraction; then what"
+            "free space on the disk of the node's folder, or shorten keep_days, or lower min_free_gb; then what"
             " was refused has to be sent again",
         ),
         Reason(

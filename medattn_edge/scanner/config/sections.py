@@ -164,8 +164,8 @@ class Limits(Policy):
     """[limits]: beside those of `Policy`, of the disk, the workers and what is kept.
 
     Attributes:
-        max_used_fraction: of the disk, above which nothing is taken.
-        min_free_gb: that stay free, in 1e9 bytes.
+        max_used_fraction: of the disk; the rest stays free, or
+        min_free_gb: in 1e9 bytes, whichever is smaller: a series of `max_bytes` and its result.
         quota_gb: of the root folder; none: the whole disk.
         job_timeout_s: a series that takes longer hangs.
         start_timeout_s: of a worker.
@@ -176,7 +176,7 @@ class Limits(Policy):
     """
 
     max_used_fraction: float = 0.75
-    min_free_gb: float = 5.0
+    min_free_gb: float = 10.0
     quota_gb: float | None = None
     job_timeout_s: float = 900.0
     start_timeout_s: float = 300.0

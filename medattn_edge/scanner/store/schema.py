@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from medattn_edge.errors import IntegrityError
+from medattn_edge.scanner.store.disk import only_for_owner
 from medattn_edge.scanner.store.transitions import BIRTH, DELIVERY_BIRTH, DELIVERY_TRANSITIONS, TRANSITIONS
 
 BUSY_SECONDS: Final = 30.0
@@ -133,6 +134,7 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection that is durable at every commit and waits for other processes; transactions are begun by hand."""
+    only_for_owner(path)  # before SQLite makes it by the umask; what it makes beside it has the same mode
     # Closed by whichever thread closes the store, hence check_same_thread.
     database = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:

@@ -159,6 +159,7 @@ class Spool:
         """Make a folder from `working_folder` the result, instead of an earlier one."""
         for path in sorted(source.rglob("*")):
             if path.is_file():
+                path.chmod(0o600)  # libraries make their files by the umask
                 with path.open("rb") as written:
                     os.fsync(written.fileno())
             elif path.is_dir():
