@@ -88,18 +88,24 @@ def init(
     _require()
     check_folder(output)
     text = example(root, watch, artifact.absolute(), results)
+    made = False
     try:
         with output.open("x", encoding="utf-8") as file:
+            made = True
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
     except FileExistsError as error:
         raise UsageError(
             f"{output} exists", expected="a new file", hint=f"-o {quoted(output.stem + '-2.toml')}"
         ) from error
     except OSError as error:
+        if made:
+            output.unlink(missing_ok=True)  # a cut one would stand in the way of the next try
         raise OutputError(
             f"cannot write {output}: {error.strerror}",
-            expected="permission to write",
-            hint=f"ls -ld {quoted(output.parent)}",
+            expected="free space and permission to write",
+            hint=f"df -h {quoted(output.parent)}; ls -ld {quoted(output.parent)}",
         ) from error
     try:
         loaded = load_config(output)

@@ -37,7 +37,20 @@ def tell_status(document: Document, config: Path) -> None:
     for one in document["undelivered"]:
         for delivery in one["deliveries"]:
             _tell_delivery(one, delivery, shlex.quote(str(config)))
+    for one in document["conflicted"]:
+        _tell_conflict(one)
     _show_tables(document)
+
+
+def _tell_conflict(one: Document) -> None:
+    from medattn_edge.reasons import ADMISSION_REASONS, CONFLICT, REPLACED
+    from medattn_edge.scanner.observe.messages import sentence
+
+    for code, count in ((REPLACED, one["replaced"]), (CONFLICT, one["refused"])):
+        if count:
+            reason = ADMISSION_REASONS[code]
+            console.say(f"came again with other contents: {count} objects of {one['key']}: {code}")
+            console.say(f"  {sentence(reason.meaning)} {sentence(reason.action)}")
 
 
 def _tell_health(document: Document) -> None:
@@ -56,6 +69,10 @@ def _tell_health(document: Document) -> None:
         state = "works" if worker["busy"] else "waits" if worker["ready"] else "is not ready"
         more = f", {worker['restarts']} restarts" if worker["restarts"] else ""
         console.say(f"worker {worker['device']} {state}: {worker['rss_mb']:.0f} MB{more}")
+    for model in document.get("models", ()):
+        if model.get("sha256"):
+            about = f"{model['artifact']} on {model['device']}, SHA-256 {model['sha256'][:16]}..."
+            console.say(f"model {model['name']}: {about}")
     if "disk" in document:
         disk = document["disk"]
         more = "; NOTHING NEW IS TAKEN" if disk["refuses"] else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
@@ -19,9 +20,12 @@ from typing import Any
 from medattn_edge.atomic import replacing
 from medattn_edge.errors import InputError, IntegrityError, MedattnError, quoted
 from medattn_edge.host.distributions import installed
+from medattn_edge.onnx_external import external_files
 from medattn_edge.spec import ModelSpec
 
 SCHEMA = 1
+_MOST_VOXELS = 1 << 31  # of a patch: 1290 cubed
+_MOST_CHANNELS = 1 << 16
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(("precision", "sha256", "parent_sha256", "exporter"), str),
     **dict.fromkeys(("inputs", "outputs", "operators", "tools", "recipe", "target", "companions", "reading"), Mapping),
@@ -123,7 +127,7 @@ class Manifest:
         Raises:
             IntegrityError: for a newer schema, and for fields that are missing or wrong.
         """
-        if not isinstance(values, Mapping) or not isinstance(values.get("schema"), int):
+        if not isinstance(values, Mapping) or type(values.get("schema")) is not int or values["schema"] < 1:
             raise IntegrityError(
                 "a manifest without a schema number",
                 expected=f"schema {SCHEMA}",
@@ -137,7 +141,7 @@ class Manifest:
             )
         try:
             rest = {key: value for key, value in values.items() if key != "schema"}
-            return cls(
+            manifest = cls(
                 **{
                     **rest,
                     "spec": ModelSpec.from_json(values["spec"]),
@@ -148,7 +152,9 @@ class Manifest:
                     "recipe": _renamed(rest["recipe"]) if "recipe" in rest else {},
                 }
             )
-        except (KeyError, TypeError, ValueError, MedattnError) as error:
+            _check_sizes(manifest)
+            return manifest
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, MedattnError) as error:
             raise IntegrityError(
                 f"a manifest that cannot be read: {error}",
                 expected=f"the fields of schema {SCHEMA}",
@@ -180,13 +186,23 @@ class Artifact:
         lineage = list(manifest.lineage)
         return {"precision": manifest.precision, "parent_sha256": manifest.parent_sha256, "lineage": lineage}
 
+    @property
+    def content_sha256(self) -> str:
+        """What stands for everything that is opened: the SHA-256 of the model file, where it has no companions."""
+        companions = self.manifest.companions
+        if not companions:
+            return self.manifest.sha256
+        text = "".join([self.manifest.sha256, *(f"{suffix} {companions[suffix]}" for suffix in sorted(companions))])
+        return hashlib.sha256(text.encode()).hexdigest()
+
     @classmethod
     def read(cls, path: Path) -> Artifact:
         """Read the manifest beside `path` and check the file's hash.
 
         Raises:
             InputError: when the file is missing.
-            IntegrityError: when the manifest is missing, cannot be read, is of a newer schema, or has another hash.
+            IntegrityError: when the manifest is missing, cannot be read, is of a newer schema, or has another hash; for
+                weights in files that are no companions.
         """
         path = Path(path)
         if not path.is_file():
@@ -201,7 +217,9 @@ class Artifact:
                 hint=f"copy {quoted(sidecar.name)} too, or export the checkpoint again",
             )
         try:
-            values = json.loads(sidecar.read_text(encoding="utf-8"))
+            values = json.loads(
+                sidecar.read_text(encoding="utf-8"), object_pairs_hook=_each_key_once, parse_constant=_no_number
+            )
         except (ValueError, RecursionError, OSError) as error:
             raise IntegrityError(
                 f"{sidecar} cannot be read: {error}",
@@ -212,7 +230,42 @@ class Artifact:
         _check_hash(path, manifest.sha256)
         for suffix, digest in manifest.companions.items():
             _check_hash(path.with_suffix(suffix), digest)
+        _check_external(path, manifest)
         return cls(path, manifest)
+
+
+def _check_external(path: Path, manifest: Manifest) -> None:
+    """A runtime follows the names in an ONNX file wherever they lead: they may lead to companions, which are hashed."""
+    if path.suffix.lower() != ".onnx":
+        return
+    hashed = {path.with_suffix(suffix).name for suffix in manifest.companions}
+    strange = sorted(external_files(path) - hashed)
+    if strange:
+        raise IntegrityError(
+            f"{path.name} has weights in another file, {strange[0]!r}, whose hash nobody knows",
+            expected="weights inside it, or in a companion that its manifest names",
+            hint="make the artifact again: medattn-edge export CHECKPOINT -o NAME.onnx",
+        )
+
+
+def _check_sizes(manifest: Manifest) -> None:
+    """Raises ValueError for numbers that no network has: memory would be full of their patches."""
+    spec = manifest.spec
+    if math.prod(spec.patch) > _MOST_VOXELS or not 0 < spec.in_channels <= _MOST_CHANNELS:
+        raise ValueError(f"patches of {spec.in_channels} x {spec.patch} voxels")
+    if not math.isfinite(manifest.gflop) or manifest.gflop < 0 or manifest.parameters < 0:
+        raise ValueError(f"{manifest.parameters} parameters and {manifest.gflop} GFLOP")
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number of JSON")
 
 
 def _check_hash(path: Path, expected: str) -> None:

@@ -127,6 +127,7 @@ DISK_FULL: Final = "disk_full"
 TOO_MANY: Final = "too_many_instances"
 TOO_LARGE: Final = "series_too_large"
 FILE_MISSING: Final = "file_missing"
+OBJECT_DAMAGED: Final = "object_damaged"
 CLEANED_UP: Final = "cleaned_up"
 INTERRUPTED: Final = "interrupted"
 RESULT_LOST: Final = "result_lost"
@@ -139,6 +140,10 @@ OUT_OF_MEMORY: Final = "out_of_memory"
 FAILED: Final = "failed"
 NOT_READY: Final = "not_ready"
 CANCELLED: Final = "cancelled"
+CONFLICT: Final = "conflict"
+REPLACED: Final = "replaced"
+TOO_MANY_CONTENTS: Final = "too_many_contents"
+RESULT_REPLACED: Final = "result_replaced"
 _OTHER_MODEL: Final = "choose a model that fits such series, reload, then requeue the series"
 
 JOB_REASONS: Final = catalogue(
@@ -162,6 +167,11 @@ JOB_REASONS: Final = catalogue(
             FILE_MISSING,
             "objects that had been received are not on the disk any more",
             "have the series sent again, and look who deletes files of the node",
+        ),
+        Reason(
+            OBJECT_DAMAGED,
+            "objects on the disk are not what was received any more",
+            "see to the node's disk, then have the series sent again",
         ),
         Reason(
             CLEANED_UP,
@@ -272,6 +282,11 @@ DELIVERY_REASONS: Final = catalogue(
             "look who deletes files of the node",
         ),
         ("result_damaged", "the result on the node's disk is damaged", "see to the node's disk"),
+        (
+            RESULT_REPLACED,
+            "the result vanished, and its objects were corrected since, so a later version goes to it instead",
+            "see that it has the later version",
+        ),
     )
 )
 """Why a destination, "it", did not take a result. Each is tried again by itself until it is given up."""
@@ -280,6 +295,31 @@ ADMISSION_REASONS: Final = catalogue(
     (
         Reason("address_not_allowed", "a caller's address may not connect", "add its network to [receive] addresses"),
         Reason("no_tls", "a caller did not get through the TLS handshake", "see to the certificates of both sides"),
+        Reason(
+            "no_request",
+            "a caller connected and did not say in time what it wants",
+            "see what connects to the port of the node: a scanner of the network, or a sender that hangs",
+        ),
+        Reason(
+            "no_association_request",
+            "a caller sent something that is no association request",
+            "see what connects to the port of the node, and whether the sender wants TLS",
+        ),
+        Reason(
+            "too_many_connections",
+            "too many connections had not said yet what they want, and the oldest was closed",
+            "see what connects to the port of the node again and again",
+        ),
+        Reason(
+            "too_many_associations",
+            "as many associations as may be were open; the sender tries again",
+            "see which senders leave theirs open, or raise [receive] max_associations",
+        ),
+        Reason(
+            "too_many_of_address",
+            "as many associations of one address as may be were open; the sender tries again",
+            "see whether that sender leaves them open, or raise [receive] max_per_address",
+        ),
         Reason("calling_ae", "a caller's title may not send", "add it to [receive] calling_ae"),
         Reason("called_ae", "a caller asked for another title", "correct the title of the node at the sender"),
         Reason("draining", "the node ends and takes nothing new", "send again when it runs"),
@@ -288,6 +328,23 @@ ADMISSION_REASONS: Final = catalogue(
         Reason("truncated", "an object ends before its data do", "have it sent again"),
         Reason("other_class", "an object is not what its sender announced", "correct the sender"),
         Reason("blank_uid", "an object has an empty UID", "correct the sender"),
+        Reason(
+            CONFLICT,
+            "an object came again under its UID with other contents, and was refused; its sender still has it",
+            "give the corrected objects UIDs of their own at the sender, or take them with"
+            ' conflict = "new_version" in [receive] and send them again',
+        ),
+        Reason(
+            TOO_MANY_CONTENTS,
+            "an object came under one UID with more contents than it may have, and was refused",
+            "correct the sender, or raise max_replacements",
+        ),
+        Reason(
+            REPLACED,
+            "an object came again under its UID with other contents: it was corrected, and the series is segmented"
+            " again as a new version",
+            "see that the archive shows the later segmentation, and remove the earlier one there",
+        ),
         Reason("not_kept", "the disk does not take an object", "see that the disk has room, then have it sent again"),
     )
 )
@@ -327,7 +384,7 @@ READINESS_REASONS: Final = catalogue(
         Reason(
             DISK_FULL,
             "the disk is above its watermark, so nothing new is taken; senders are told",
-            "free space on the disk of the node's folder, or shorten keep_days, or raise max_used_fraction; then what"
+            "free space on the disk of the node's folder, or shorten keep_days, or lower min_free_gb; then what"
             " was refused has to be sent again",
         ),
         Reason(

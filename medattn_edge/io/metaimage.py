@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,18 @@ def read(path: Path) -> Volume:
         ScanError: for a file that cannot be read, that is not 3-D, or whose voxels lie in another folder.
         GeometryError: when the header has no direction or no origin: ITK would make them up.
     """
-    import SimpleITK
-
+    sitk: Any = importlib.import_module("SimpleITK")  # it has no types
     header = _header(path)
     _check(path, header)
     try:
-        reader = SimpleITK.ImageFileReader()
+        reader = sitk.ImageFileReader()
         reader.SetImageIO("MetaImageIO")  # only the decoder that the suffix promises
         reader.SetFileName(str(path))
         image: Any = reader.Execute()
     except RuntimeError as error:
         # ITK names its source files first, and the cause last.
         raise unreadable(path, "MetaImage", RuntimeError(str(error).strip().splitlines()[-1])) from error
-    stored: Array = SimpleITK.GetArrayFromImage(image)
+    stored: Array = sitk.GetArrayFromImage(image)
     voxels = np.moveaxis(stored, -1, 0) if image.GetNumberOfComponentsPerPixel() > 1 else stored
     directions = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
     affine = np.eye(4)

@@ -92,6 +92,7 @@ class Node:
             gone=recovery.gone,
             results_lost=recovery.results_lost,
         )
+        self._log_models()
         try:
             if self._status is not None:
                 self.log.event("listening", listener="status", port=self._status.start())
@@ -141,6 +142,7 @@ class Node:
 
     def _reload(self) -> None:
         """Take over what may change while the node runs; a configuration that cannot be used changes nothing."""
+        self.log.reopen()
         try:
             new = load_config(self._path)
         except MedattnError as error:
@@ -158,6 +160,11 @@ class Node:
         self._endpoints.change(old, new)
         self._workers.change(old, new)
         self.log.event("reloaded")
+        self._log_models()
+
+    def _log_models(self) -> None:
+        for model in self.config.models:
+            self.log.event("model", model=model.name, device=model.device, sha256=model.sha256)
 
     def _drain(self) -> None:
         """Take nothing new, finish the series that are being segmented, deliver what there is, all within the limit."""
@@ -196,6 +203,7 @@ class Node:
             draining=self._ending,
             workers=self._workers.seen(),
             models=self._workers.models_seen(),
+            model_hashes={model.name: model.sha256 for model in self.config.models},
             destinations=tuple(one.name for one in self.config.destinations),
             associations=self._associations.count,
             disk=disk,

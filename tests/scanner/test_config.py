@@ -15,6 +15,7 @@ pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from medattn_edge.artifact import sha256
 from medattn_edge.errors import IntegrityError, MedattnError, UsageError
 from medattn_edge.scanner.config.example import example
 from medattn_edge.scanner.config.load import load_config
@@ -91,7 +92,7 @@ def test_a_file_with_the_least_has_every_default(tmp_path):
     found = load_config(write(tmp_path, sections))
     assert found == NodeConfig(
         root=tmp_path / "root",
-        models=(Model("lungs", tmp_path / "net.onnx"),),
+        models=(Model("lungs", tmp_path / "net.onnx", sha256(tmp_path / "net.onnx")),),
         destinations=(Destination("shelf", folder=tmp_path / "results"),),
         watch=Watch(tmp_path / "incoming"),
     )
@@ -165,6 +166,12 @@ def test_tls_on_both_sides(tmp_path, certificates):
     assert found.tls == Tls(certificates.server_cert, certificates.server_key, certificates.ca)
     assert found.destinations[0].ca == certificates.ca
     assert load(tmp_path, tls={**server, "mutual": False}).tls is not None
+    for mode, taken in ((0o640, True), (0o644, False), (0o600, True)):
+        Path(server["key"]).chmod(mode)
+        if taken:
+            assert load(tmp_path, tls={**server, "mutual": False}).tls is not None
+        else:
+            assert "others may read it" in refused(tmp_path, tls={**server, "mutual": False}).found
     assert load(tmp_path, destination=archive(tls=True)).destinations[0].tls
 
 
@@ -341,6 +348,7 @@ def test_no_number_is_infinite_or_none(tmp_path, number):
         ("destination", archive(tls=True, ca="net.onnx"), "[[destination]] pacs:"),
         ("destination", [{"name": "shelf", "folder": "x", "tls": True}], "[[destination]] shelf: is no destination"),
         ("tls", {"certificate": "net.onnx", "key": "net.onnx"}, "[tls] is mutual without clients_ca"),
+        ("receive", {"calling_ae": ["CT1"], "plain": False}, "[receive] plain is false, and there is no [tls]"),
         ("tls", {"certificate": "gone.crt", "key": "net.onnx", "mutual": False}, "[tls] certificate"),
         ("tls", {"certificate": "net.onnx", "key": "net.onnx", "mutual": False}, "no certificate with its key"),
         ("tls", {"certificate": "net.onnx", "key": "net.onnx", "mutual": False, "port": 11112}, "port is 11112"),
@@ -455,10 +463,12 @@ def section(kind: type[Any], **more: Any) -> Any:
         "float": number,
         "float | None": st.none() | number,
         "bool": st.booleans(),
+        "bool | None": st.none() | st.booleans(),
         "Path": plain_path.map(lambda text: Path("/data", text)),
         "Path | None": st.none() | plain_path.map(lambda text: Path("/data", text)),
         "tuple[str, ...]": st.lists(printable, max_size=4).map(tuple),
         "Literal['keep', 'remove']": st.sampled_from(["keep", "remove"]),
+        "Conflict": st.sampled_from(["new_version", "refuse"]),
         "Literal['binary', 'labelmap']": st.sampled_from(["binary", "labelmap"]),
     }
     return st.builds(kind, **{one.name: of_type[str(one.type).replace('"', "'")] for one in fields(kind)} | more)
@@ -505,7 +515,7 @@ def test_a_dump_loads_to_the_same_from_wherever_it_lies(tmp_path, certificates):
 
 # The example
 
-UNCOMMENTED = re.compile(r"^# ((?:[a-z_]+ = |\[).*)$", re.MULTILINE)
+UNCOMMENTED = re.compile(r"^# ((?:[a-z0-9_]+ = |\[).*)$", re.MULTILINE)
 
 
 def example_in(folder: Path) -> str:
@@ -517,7 +527,7 @@ def test_the_example_works_as_it_is_and_says_what_the_defaults_are(tmp_path):
     path.write_text(example_in(tmp_path), encoding="utf-8")
     assert load_config(path) == NodeConfig(
         root=tmp_path / "root",
-        models=(Model("net-int8", tmp_path / "net.int8.onnx"),),
+        models=(Model("net-int8", tmp_path / "net.int8.onnx", sha256(tmp_path / "net.int8.onnx")),),
         destinations=(Destination("folder", folder=tmp_path / "results"),),
         watch=Watch(tmp_path / "incoming"),
     )
@@ -557,6 +567,7 @@ def test_everything_in_the_example_works_together_once_the_files_are_there(tmp_p
         "archive-ca.crt": certificates.ca,
     }.items():
         (tmp_path / name).write_bytes(made.read_bytes())
+        (tmp_path / name).chmod(0o600)
     (tmp_path / "node.toml").write_text(text, encoding="utf-8")
     found = load_config(tmp_path / "node.toml")
     assert [one.name for one in found.destinations] == ["folder", "pacs"]

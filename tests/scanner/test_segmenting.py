@@ -106,6 +106,15 @@ def test_another_setting_is_another_object(segmenter, files, tmp_path):
     assert len(uids) == len(models)
 
 
+def test_the_result_of_corrected_objects_is_another_object_than_that_of_the_first(segmenter, files, tmp_path):
+    uids = set()
+    for contents in ("", "a" * 16, "b" * 16):
+        (tmp_path / f"of-{contents}").mkdir()
+        found = segmenter.work(Task("plain", files, tmp_path / f"of-{contents}", contents))
+        uids.add(found.outputs[0].sop_uid)
+    assert len(uids) == 3
+
+
 def test_the_outputs_are_named_by_kind_and_identity(segmenter, files, tmp_path):
     found = done(segmenter, "pictures", files, tmp_path / "out")
     assert [(one.kind, one.name) for one in found.outputs] == [

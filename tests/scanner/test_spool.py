@@ -168,15 +168,15 @@ def test_a_job_whose_late_image_was_refused_is_not_delivered_in_part(tmp_path):
     node.store.close()
 
 
-def test_the_watermark_looks_at_the_share_and_at_the_bytes_of_the_disk(tmp_path, monkeypatch):
+def test_the_watermark_is_the_smaller_of_a_share_and_of_the_bytes_that_are_needed(tmp_path, monkeypatch):
     def usage(_):
         return type("Usage", (), {"total": 100_000, "free": 30_000})
 
     monkeypatch.setattr(disk.shutil, "disk_usage", usage)
-    assert not Watermark(tmp_path, max_used_fraction=0.75, min_free=5_000).look().refuses
-    assert Watermark(tmp_path, max_used_fraction=0.75, min_free=5_000).look(coming=6_000).refuses
-    assert Watermark(tmp_path, max_used_fraction=0.75, min_free=30_001).look().refuses
-    assert Watermark(tmp_path, max_used_fraction=0.69, min_free=0).look().refuses
+    for fraction, needed, reserve in ((0.75, 5_000, 5_000), (0.95, 10_000, 5_000), (0.69, 0, 0), (1.0, 9_000, 9_000)):
+        mark = Watermark(tmp_path, max_used_fraction=fraction, min_free=needed)
+        assert not mark.look(coming=29_999 - reserve).refuses
+        assert mark.look(coming=30_001 - reserve).refuses
     assert Watermark(tmp_path, max_used_fraction=0.75, min_free=5_000).look().used_fraction == pytest.approx(0.7)
 
 

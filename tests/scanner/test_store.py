@@ -34,15 +34,15 @@ def test_the_same_object_again_is_a_harmless_duplicate(node):
     assert (again.fate, again.version, node.store.series.usage(again.key)[0]) == (Fate.DUPLICATE, 1, 1)
 
 
-def test_of_two_objects_with_one_uid_the_first_stays_and_the_second_is_in_quarantine(node):
+def test_of_two_objects_with_one_uid_the_second_stays_and_the_first_is_in_quarantine(node):
     first = node.keep(1, 1)
-    assert node.keep(1, 1, more="other pixels").fate is Fate.CONFLICT
-    assert node.keep(1, 1, more="other pixels").fate is Fate.CONFLICT
+    assert node.keep(1, 1, more="other pixels").fate is Fate.REPLACED
+    assert node.keep(1, 1, more="other pixels").fate is Fate.DUPLICATE
     [kept] = (node.spool.incoming / first.key).iterdir()
     [aside] = node.spool.objects.iterdir()
-    assert b"other pixels" not in kept.read_bytes()
-    assert b"other pixels" in aside.read_bytes()
-    assert aside.name.startswith(f"conflict-{first.key}-")
+    assert b"other pixels" in kept.read_bytes()
+    assert b"other pixels" not in aside.read_bytes()
+    assert aside.name.startswith(f"replaced-{first.key}-")
     assert node.store.snapshot().conflicts == 1
 
 

@@ -60,12 +60,24 @@ def wait(found: Any, seconds: float = 15) -> None:
 
 
 def test_a_caller_with_a_certificate_of_the_authority_is_served_beside_one_without_tls(node, made, files):
-    with Serving(node, listener(made)) as serving:
+    with Serving(node, listener(made), plain=True) as serving:
         assert send(serving.tls_port, files[:1], tls=over(known(made))).statuses == [0]
         assert send(serving.port, files[1:]).statuses == [0]
         assert serving.count() == 2
         assert send(serving.tls_port, files, calling="STRANGER", tls=over(known(made))).accepted is False
         assert serving.reasons == ["calling_ae"]
+
+
+def test_with_tls_there_is_no_plain_listener_unless_it_is_asked_for(node, made, files):
+    with Serving(node, listener(made)) as serving:
+        assert serving.port == 0
+        assert send(serving.tls_port, files, tls=over(known(made))).statuses == [0, 0]
+
+
+@pytest.mark.parametrize(("host", "warned"), [("0.0.0.0", True), ("127.0.0.1", False)])
+def test_a_plain_listener_beside_tls_is_a_warning_where_others_reach_it(node, made, host, warned):
+    with Serving(node, listener(made), plain=True, host=host) as serving:
+        assert [line["port"] for line in serving.events("plain_beside_tls")] == [serving.port] * warned
 
 
 def test_a_caller_without_a_certificate_or_with_a_strangers_gets_no_association(node, made, files):

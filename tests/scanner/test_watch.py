@@ -138,7 +138,7 @@ def test_a_file_that_changes_after_it_was_taken_is_looked_at_again(watched):
     assert watched.look() == 1
     series(watched.folder, 1, SeriesDescription="another one")
     assert watched.look() == 1
-    assert [name[:9] for name in watched.aside()] == ["conflict-"]
+    assert [name[:9] for name in watched.aside()] == ["replaced-"]
 
 
 def test_what_cannot_be_filed_goes_to_quarantine_once_with_its_reason(watched):

@@ -85,4 +85,5 @@ def _private(key: Any) -> bytes:
 
 def _write(path: Path, text: bytes) -> Path:
     path.write_bytes(text)
+    path.chmod(0o600 if path.suffix == ".key" else 0o644)
     return path

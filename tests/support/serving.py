@@ -33,7 +33,7 @@ class Serving:
         self._captured = captured(self.log)
         self._captured.__enter__()
         ports = self.receiver.start()
-        self.port, self.tls_port = ports["plain"], ports.get("tls", 0)
+        self.port, self.tls_port = ports.get("plain", 0), ports.get("tls", 0)
         return self
 
     def __exit__(self, *ended: object) -> None:

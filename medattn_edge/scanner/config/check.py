@@ -7,7 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,13 +23,14 @@ _MODALITIES: Final = ("", "CT", "MR", "PT")  # of which the readers make volumes
 _LONGEST_S: Final = 1e8  # three years; the operating system's own clocks and timers take no much larger numbers
 _LONGEST_DAYS: Final = 1e5
 _MOST_GB: Final = 1e9
+_PROGRAMS: Final = (".torchscript", ".pt2")
 
 
-def check(config: NodeConfig, reader: Reader) -> None:
-    """Refuse a configuration that could not work.
+def check(config: NodeConfig, reader: Reader) -> NodeConfig:
+    """The configuration, with the hash of every artifact: what is swapped afterwards is not opened.
 
     Raises:
-        UsageError: naming the file and the place.
+        UsageError: naming the file and the place, for what could not work.
         IntegrityError: an artifact is not what its manifest says.
     """
     if not config.name.isprintable() or not 0 < len(config.name) <= 64:
@@ -40,10 +41,9 @@ def check(config: NodeConfig, reader: Reader) -> None:
     _check_numbers(config, reader)
     check_network(config, reader)
     _check_folders(config, reader)
-    for model in config.models:
-        _check_model(model, reader)
     if {"cuda", "cuda:0"} <= {model.device for model in config.models}:
         raise reader.wrong("[[model]] device", "is cuda and cuda:0, one device", 'device = "cuda:0"', "one name for it")
+    return replace(config, models=tuple(_checked_model(model, reader) for model in config.models))
 
 
 def _check_names(config: NodeConfig, reader: Reader) -> None:
@@ -100,7 +100,7 @@ def _bounds(section: object, name: str) -> tuple[float, float]:
         return 0.0, 0.99
     if name in ("poll_s", "timeout_s", "job_timeout_s", "start_timeout_s"):
         return 0.05, _LONGEST_S
-    if name in ("max_associations", "max_object_mb"):
+    if name in ("max_associations", "max_per_address", "max_object_mb"):
         return 1, 1_000_000
     for suffix, most in (("_s", _LONGEST_S), ("_days", _LONGEST_DAYS), ("_gb", _MOST_GB)):
         if name.endswith(suffix):
@@ -112,6 +112,8 @@ def _check_folders(config: NodeConfig, reader: Reader) -> None:
     """The node would take its own objects and results for new ones, or clean up somebody else's."""
     if config.root.exists() and not config.root.is_dir():
         raise reader.wrong("[node] root", f"{config.root} is not a directory", 'root = "node"', "a folder")
+    if config.log_file is not None and config.log_file.is_dir():
+        raise reader.wrong("[node] log_file", f"{config.log_file} is a folder", 'log_file = "node.log"', "a file")
     folders = list(_folders(config))
     for where, path in folders:
         if where not in ("[node] root", "[watch] folder"):
@@ -135,7 +137,7 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _check_model(model: Model, reader: Reader) -> None:
+def _checked_model(model: Model, reader: Reader) -> Model:
     from medattn_edge.artifact import Artifact
 
     where = f"[[model]] {model.name}:"
@@ -145,10 +147,24 @@ def _check_model(model: Model, reader: Reader) -> None:
         near = {"PET": "PT", "MRI": "MR", "MRT": "MR"}.get(model.modality.upper(), model.modality.upper())
         hint = f'modality = "{near if near in _MODALITIES else "CT"}"'
         raise reader.wrong(f"{where} modality", f"is {model.modality!r}", hint, "CT, MR, PT, or empty for any of them")
+    if model.artifact.suffix.lower() in _PROGRAMS:
+        raise reader.wrong(
+            f"{where} artifact",
+            f"is {model.artifact.name}, a program that could do anything on this host",
+            f'artifact = "{model.artifact.with_suffix(".onnx").name}"',
+            "a file of weights and operators: .onnx, .xml or an engine",
+        )
     try:
-        Artifact.read(model.artifact)
+        found = Artifact.read(model.artifact).content_sha256
     except MedattnError as error:
         kind = IntegrityError if isinstance(error, IntegrityError) else UsageError
         raise kind(
             f"{reader.path}: {where} artifact: {error.found}", expected=error.expected, hint=error.hint
         ) from error
+    if model.sha256 and model.sha256.lower() != found:
+        raise IntegrityError(
+            f"{reader.path}: {where} sha256 is {model.sha256[:16]}..., and {model.artifact.name} has {found[:16]}...",
+            expected="the artifact that the configuration names",
+            hint=f'put the right file there, or, when this one is meant: sha256 = "{found}"',
+        )
+    return replace(model, sha256=found)

@@ -24,6 +24,7 @@ folder = {watch}
 # poll_s = 2.0                          # between looks
 # settle_s = 2.0                        # a file that has not changed for so long is whole
 # after = "keep"                        # or "remove": the file, once it is safe in the root
+# conflict = "new_version"              # or "refuse", as below; a file that is refused stays
 
 # DICOM objects that are sent to this host. Without the section nothing listens.
 # [receive]
@@ -31,12 +32,16 @@ folder = {watch}
 # ae_title = "MEDATTN"                  # what callers must call this node
 # host = "127.0.0.1"                    # the address to listen on; 0.0.0.0 for every network of this host
 # port = 11112                          # 0 takes any free one, and the log says which
+# plain = true                          # example: the listener without TLS; else it is open unless there is a [tls]
 # addresses = ["127.0.0.0/8", "::1/128"]  # networks that may connect
 # sop_classes = ["CTImageStorage", "1.2.840.10008.5.1.4.1.1.4"]  # example; without it all of CT, MR and PET
 # max_associations = 8                  # open at once
+# max_per_address = 6                   # of those, of one address
 # max_object_mb = 2048                  # of one object
+# conflict = "new_version"              # an object that comes again with other contents is a correction: the series is
+#                                       # segmented again; or "refuse": a failure, and the sender keeps it
 
-# A second listener, with TLS 1.2 or newer, for the same callers as [receive].
+# A listener with TLS 1.2 or newer, for the same callers as [receive], which then has no plain one unless plain = true.
 # [tls]
 # certificate = "node.crt"              # example: PEM
 # key = "node.key"                      # example: PEM, without a password
@@ -48,6 +53,7 @@ folder = {watch}
 [[model]]
 name = {name}
 artifact = {artifact}
+# sha256 = ""                           # that it must have; empty: the one that it has when the node starts or reloads
 # device = "cpu"                        # or "cuda:0"; each device has a worker process of its own
 # modality = ""                         # "CT", "MR" or "PT"; empty: any of them
 # body_part = "*"                       # patterns with * and ?, in any case: of the body part examined,
@@ -85,12 +91,13 @@ folder = {results}
 # interruptions = 4                     # of a series by restarts of the node, before it is taken for the cause
 # max_instances = 10000                 # of one series
 # max_bytes = 8000000000                # of one series
+# max_replacements = 4                  # of one object by other contents; more are refused
 # retry_initial_s = 5.0                 # before a delivery is tried again; doubled each time
 # retry_max_s = 900.0                   # up to this
 # delivery_attempts = 500               # before a delivery is dead: after about four days
 # seed = 0                              # of the chance in the pauses
-# max_used_fraction = 0.75              # share of the disk above which nothing is taken
-# min_free_gb = 5.0                     # that stay free
+# max_used_fraction = 0.75              # nothing is taken above this share of the disk, once
+# min_free_gb = 10.0                    # fewer are free than these as well
 # quota_gb = 100.0                      # example: of the root; without it the whole disk
 # job_timeout_s = 900.0                 # of one series; then its worker hangs
 # start_timeout_s = 300.0               # of a worker

@@ -40,8 +40,7 @@ def load_config(path: Path) -> NodeConfig:
         reader.section(Limits, tables.get("limits", {}), "[limits]"),
         _status(reader, tables),
     )
-    check(config, reader)
-    return config
+    return check(config, reader)
 
 
 def _several(reader: Reader, kind: type[Any], tables: dict[str, Any], name: str) -> Iterator[Any]:

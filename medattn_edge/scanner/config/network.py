@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -61,9 +62,11 @@ def _check_classes(classes: Sequence[str], reader: Reader) -> None:
 
 def _check_ports(config: NodeConfig, reader: Reader) -> None:
     receive, tls, status = config.receive, config.tls, config.status
+    if receive is not None and receive.plain is False and tls is None:
+        raise reader.wrong("[receive] plain", "is false, and there is no [tls]", "plain = true", "a listener")
     if receive is None and tls is not None:
         raise reader.wrong("[tls]", "stands without [receive]", "[receive]", "the titles that may call")
-    if status is not None and not _is_loopback(status.host):
+    if status is not None and not is_loopback(status.host):
         raise reader.wrong("[status] host", f"is {status.host!r}", 'host = "127.0.0.1"', "an address of this machine")
     ports = [("[receive] port", receive.port)] if receive is not None else []
     ports += [("[tls] port", tls.port)] if tls is not None else []
@@ -83,6 +86,7 @@ def _check_tls(tls: Tls, reader: Reader) -> None:
         server_context(tls)
     except UsageError as error:
         raise reader.wrong("[tls]", error.found, error.hint, error.expected) from error
+    _check_key("[tls]", tls.key, reader)
 
 
 def _check_destination(one: Destination, reader: Reader) -> None:
@@ -109,6 +113,7 @@ def _check_destination(one: Destination, reader: Reader) -> None:
         client_context(one)
     except UsageError as error:
         raise reader.wrong(where, error.found, error.hint, error.expected) from error
+    _check_key(where, one.key, reader)
 
 
 def _check_files(where: str, files: Sequence[tuple[str, Path | None]], reader: Reader) -> None:
@@ -117,12 +122,21 @@ def _check_files(where: str, files: Sequence[tuple[str, Path | None]], reader: R
             raise reader.wrong(f"{where} {name}", f"{path} is no file", f"ls {quoted(path.parent)}", "a PEM file")
 
 
+def _check_key(where: str, path: Path | None, reader: Reader) -> None:
+    """Its group may read it: that is how systems hand keys to services."""
+    mode = 0 if path is None else stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o007:
+        what = f"{path} has the mode {mode:04o}: others may read it"
+        raise reader.wrong(f"{where} key", what, f"chmod o= '{path}'", "0600 or 0640")
+
+
 def _check_ae_title(title: str, where: str, reader: Reader) -> None:
     if not _AE_TITLE.fullmatch(title) or not title.strip():
         raise reader.wrong(where, f"has the AE title {title!r}", "CT1", "1 to 16 ASCII characters, no backslash")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is of this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

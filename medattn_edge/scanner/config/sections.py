@@ -7,28 +7,32 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, Literal
 
-from medattn_edge.scanner.store.records import Policy
+from medattn_edge.scanner.store.records import Conflict, Policy
 
 
 @dataclass(frozen=True)
 class Receive:
-    """[receive]: C-STORE without TLS. Without this section nothing is received over the network.
+    """[receive]: C-STORE. Without this section nothing is received over the network.
 
     Attributes:
         calling_ae: titles that may send, at least one; "*" is everybody.
         ae_title: of the node; callers must name it.
         host: 127.0.0.1 until you say otherwise.
         port: 0 takes any free one.
+        plain: whether the listener without TLS is open; none: only where there is no [tls].
         addresses: networks (CIDR) that may connect.
         sop_classes: that are taken, by keyword or UID.
         max_associations: open at once.
+        max_per_address: of those, of one address: nobody takes all places.
         max_object_mb: of one object, in 1e6 bytes.
+        conflict: an object that comes again with other contents opens a `new_version`, or is answered with a failure.
     """
 
     calling_ae: tuple[str, ...]
     ae_title: str = "MEDATTN"
     host: str = "127.0.0.1"
     port: int = 11112
+    plain: bool | None = None
     addresses: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     sop_classes: tuple[str, ...] = (
         "CTImageStorage",
@@ -42,12 +46,16 @@ class Receive:
         "LegacyConvertedEnhancedPETImageStorage",
     )
     max_associations: int = 8
+    max_per_address: int = 6
     max_object_mb: int = 2048
+    conflict: Conflict = "new_version"
 
 
 @dataclass(frozen=True)
 class Tls:
-    """[tls]: a second listener with TLS 1.2 or newer, with the titles, networks and classes of [receive].
+    """[tls]: a listener with TLS 1.2 or newer, instead of the plain one unless both are asked for.
+
+    It has the titles, networks and classes of [receive].
 
     Attributes:
         certificate: PEM file of the node.
@@ -73,12 +81,14 @@ class Watch:
         poll_s: between looks.
         settle_s: a file that has not changed for so long is whole.
         after: `keep` or `remove` it.
+        conflict: as of [receive]; a file that is refused stays.
     """
 
     folder: Path
     poll_s: float = 2.0
     settle_s: float = 2.0
     after: Literal["keep", "remove"] = "keep"
+    conflict: Conflict = "new_version"
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,7 @@ class Model:
     Attributes:
         name: for logs and the page.
         artifact: the file that segments.
+        sha256: that it must have; empty: the one that it has when the node reads its configuration.
         device: cpu or cuda:N; each has a worker process of its own.
         modality: CT, MR, PT; empty: any.
         body_part: a pattern with * and ?, in any case.
@@ -103,6 +114,7 @@ class Model:
 
     name: str
     artifact: Path
+    sha256: str = ""
     device: str = "cpu"
     modality: str = ""
     body_part: str = "*"
@@ -152,8 +164,8 @@ class Limits(Policy):
     """[limits]: beside those of `Policy`, of the disk, the workers and what is kept.
 
     Attributes:
-        max_used_fraction: of the disk, above which nothing is taken.
-        min_free_gb: that stay free, in 1e9 bytes.
+        max_used_fraction: of the disk; the rest stays free, or
+        min_free_gb: in 1e9 bytes, whichever is smaller: a series of `max_bytes` and its result.
         quota_gb: of the root folder; none: the whole disk.
         job_timeout_s: a series that takes longer hangs.
         start_timeout_s: of a worker.
@@ -164,7 +176,7 @@ class Limits(Policy):
     """
 
     max_used_fraction: float = 0.75
-    min_free_gb: float = 5.0
+    min_free_gb: float = 10.0
     quota_gb: float | None = None
     job_timeout_s: float = 900.0
     start_timeout_s: float = 300.0

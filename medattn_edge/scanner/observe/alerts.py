@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from medattn_edge.reasons import Reason
+from medattn_edge.reasons import ADMISSION_REASONS, CONFLICT, REPLACED, Reason
 from medattn_edge.scanner.observe.format import counted, until
 from medattn_edge.scanner.observe.health import Health
 from medattn_edge.scanner.observe.messages import of_delivery, of_health, of_quarantine
@@ -15,6 +15,7 @@ from medattn_edge.scanner.store.snapshot import DeliverySeen, Snapshot, VersionS
 from medattn_edge.scanner.store.transitions import DeliveryState
 
 _PASSING: Final = frozenset({"starting", "draining"})
+_KEYS: Final = 5  # that an alert names
 _DISK, _WORKER = "disk_full", "worker_not_ready"
 
 
@@ -58,7 +59,7 @@ def alerts_of(snapshot: Snapshot, health: Health) -> list[Alert]:
     for reason, held in by_reason.items():
         title = f"{counted(len(held), 'series', 'series')} in quarantine"
         alerts.append(Alert(title, of_quarantine(reason), tuple(held)))
-    return alerts + _deliveries(snapshot, DeliveryState.WAITING)
+    return alerts + _conflicts(snapshot) + _deliveries(snapshot, DeliveryState.WAITING)
 
 
 def count_actions(alerts: Sequence[Alert]) -> int:
@@ -82,6 +83,21 @@ def _not_ready(why: str, health: Health) -> Alert:
     elif down and why != "draining":
         note = f"Not ready: {', '.join(down)}."
     return Alert("Not ready", of_health(why), note=note, kind="passing" if why in _PASSING else "bad")
+
+
+def _conflicts(snapshot: Snapshot) -> list[Alert]:
+    """Objects that came again with other contents: those that were refused, and those that replaced others."""
+    found = []
+    for code in (CONFLICT, REPLACED):
+        counts = {one.key: one.refused if code == CONFLICT else one.replaced for one in snapshot.conflicted}
+        keys = [key for key, count in counts.items() if count]
+        if keys:
+            word = "refused" if code == CONFLICT else "replaced others"
+            title = f"{counted(sum(counts.values()), 'object', 'objects')} with known UIDs and other contents {word}"
+            more = f" and {len(keys) - _KEYS} more" if len(keys) > _KEYS else ""
+            note = f"In the series {', '.join(keys[:_KEYS])}{more}."
+            found.append(Alert(title, ADMISSION_REASONS[code], note=note))
+    return found
 
 
 def _deliveries(snapshot: Snapshot, state: DeliveryState) -> list[Alert]:

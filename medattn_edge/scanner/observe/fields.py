@@ -58,6 +58,8 @@ FLAGS: Final = frozenset(
         "tls",
     }
 )
+# Addresses of machines, and nothing that only looks like one.
+ADDRESSES: Final = frozenset({"peer"})
 # Members of an enumeration, or values that the log was allowed: names from the configuration, codes from the code.
 VALUES: Final = frozenset(
     {
@@ -71,8 +73,8 @@ VALUES: Final = frozenset(
         "listener",
         "modality",
         "model",
-        "peer",
         "reason",
+        "sha256",
         "stage",
         "state",
         "worker",

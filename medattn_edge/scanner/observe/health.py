@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -48,6 +49,7 @@ class Health:
         destinations: their names.
         associations: that are open.
         disk: the room that is left.
+        model_hashes: the SHA-256 of each model's artifact, by its name.
         config: the file that the node was started with, for the commands that the page gives; "" when nobody said.
     """
 
@@ -64,6 +66,7 @@ class Health:
     associations: int
     disk: Disk
     config: str = ""
+    model_hashes: Mapping[str, str] = field(default_factory=dict)
 
 
 class Watched(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
 import logging.handlers
@@ -16,8 +17,8 @@ from types import TracebackType
 from typing import Final, TextIO
 
 from medattn_edge.atomic import check_folder
-from medattn_edge.errors import MedattnError
-from medattn_edge.scanner.observe.fields import FLAGS, NUMBERS, VALUES
+from medattn_edge.errors import MedattnError, OutputError
+from medattn_edge.scanner.observe.fields import ADDRESSES, FLAGS, NUMBERS, VALUES
 
 Value = int | float | bool | str | Enum
 Line = Mapping[str, Value | None]
@@ -64,13 +65,23 @@ class Log:
             backups: rotated files that are kept.
 
         Raises:
-            OutputError: for a file in a folder that does not exist.
+            OutputError: for a file that cannot be written, or in a folder that does not exist.
         """
         if isinstance(out, Path):
             check_folder(out)
         self.lost, self._least, self._allowed = 0, least, frozenset(allow)
         self._handler: logging.Handler
-        self._handler = _File(self, out, max_bytes, backups) if isinstance(out, Path) else _Stream(self, out)
+        if not isinstance(out, Path):
+            self._handler = _Stream(self, out)
+            return
+        try:
+            self._handler = _File(self, out, max_bytes, backups)
+        except OSError as error:
+            raise OutputError(
+                f"cannot write the log {out}: {error.strerror}",
+                expected="a file, and permission to write it",
+                hint=f"ls -ld '{out}'",
+            ) from error
 
     def allow_values(self, values: Iterable[str]) -> None:
         """Let the fields of VALUES hold these too: of the configuration and of the code, never of the data."""
@@ -84,7 +95,7 @@ class Log:
         """
         if not _EVENT.fullmatch(name):
             raise ValueError("the name of an event is a code of lower-case letters, digits and _")
-        unknown = set(fields) - NUMBERS - FLAGS - VALUES
+        unknown = set(fields) - NUMBERS - FLAGS - VALUES - ADDRESSES
         if unknown:
             raise ValueError(f"fields that may not be logged: {', '.join(sorted(unknown))}")
         cleaned = {field: self._clean(field, value) for field, value in fields.items()}
@@ -96,6 +107,11 @@ class Log:
         number: Line = {"errno": error.errno} if isinstance(error, OSError) else {}
         self.write(name, level, {**_keyed(key), **code, **number, **about(error, error.__traceback__)})
 
+    def reopen(self) -> None:
+        """Go on in the file of that name, if it is one: another program may have renamed the one that is open."""
+        if isinstance(self._handler, _File):
+            self._handler.close()  # the next line opens it again
+
     def close(self) -> None:
         """Close the file, if it is one."""
         self._handler.close()
@@ -105,6 +121,8 @@ class Log:
             word = value.value if isinstance(value, Enum) else value
             known = isinstance(value, Enum) or (isinstance(value, str) and value in self._allowed)
             return word if known and isinstance(word, str) else WITHHELD
+        if field in ADDRESSES:
+            return value if isinstance(value, str) and _is_address(value) else WITHHELD
         if field in FLAGS:
             return value if isinstance(value, bool) else WITHHELD
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -136,6 +154,14 @@ class _File(logging.handlers.RotatingFileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
         self._log.lost += 1
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _keyed(key: str) -> Line:

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from medattn_edge.errors import HostError, MedattnError
 from medattn_edge.scanner.config.sections import Status
+from medattn_edge.scanner.observe.half_open import HalfOpen
 from medattn_edge.scanner.observe.health import Health, Watched
 from medattn_edge.scanner.observe.log import Level, Log
 from medattn_edge.scanner.observe.metrics import CONTENT_TYPE, text_of
@@ -30,7 +31,9 @@ from medattn_edge.scanner.store.snapshot import Snapshot, VersionSeen
 
 _THUMBNAIL: Final = re.compile(r"/thumbnails/([0-9a-f]{32})-v([0-9]{1,9})\.png")
 _PATHS: Final = ("/", "/status.json", "/metrics", "/ready", "/live")
-_TIMEOUT_S: Final = 10.0
+_TIMEOUT_S: Final = 10.0  # of a request, and of the time to take the answer
+_CONNECTIONS: Final = 32  # at once; others wait in the system's queue
+_ANSWERS: Final = 4  # that are made at once: more at a time make none faster
 _TEXT: Final = "text/plain; charset=utf-8"
 _HTML: Final = "text/html; charset=utf-8"
 _STYLE_HASH: Final = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
@@ -54,8 +57,8 @@ class _Answer:
 class StatusServer:
     """Answers GET and HEAD on a loopback address; nothing can be changed through it."""
 
-    def __init__(self, status: Status, watched: Watched, log: Log) -> None:
-        self._status, self._watched, self._log = status, watched, log
+    def __init__(self, status: Status, watched: Watched, log: Log, timeout_s: float = _TIMEOUT_S) -> None:
+        self._status, self._watched, self._log, self._timeout_s = status, watched, log, timeout_s
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -63,7 +66,7 @@ class StatusServer:
         """Listen; the port. Raises HostError when it is taken."""
         host, port = self._status.host, self._status.port
         try:
-            self._server = _Server(host, port, self._watched, self._log)
+            self._server = _Server(host, port, self._watched, self._log, self._timeout_s)
         except OSError as error:
             raise HostError(
                 f"cannot listen on {host}:{port}: {error.strerror}",
@@ -85,16 +88,42 @@ class StatusServer:
 
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
 
-    def __init__(self, host: str, port: int, watched: Watched, log: Log) -> None:
+    def __init__(self, host: str, port: int, watched: Watched, log: Log, timeout_s: float = _TIMEOUT_S) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.watched, self.log = watched, log
+        self.answers = threading.BoundedSemaphore(_ANSWERS)
+        self.half_open = HalfOpen(timeout_s, _CONNECTIONS, _CONNECTIONS, self._dropped)
+        self._places = threading.BoundedSemaphore(_CONNECTIONS)
         super().__init__((host, port), _Handler)
 
     def server_bind(self) -> None:
         """Bind, without asking the network for the name of this machine as the library would."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """In a thread of its own, when there is a place; of those that have one and ask nothing, the oldest goes."""
+        while not self._places.acquire(timeout=0.05):
+            self.half_open.drop_oldest()
+        self.half_open.add(request, str(client_address[0]))
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """And then there is a place again."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.half_open.done(request)
+            self._places.release()
+
+    def service_actions(self) -> None:
+        """Several times a second."""
+        self.half_open.expire()
+
+    def _dropped(self, address: str, reason: str) -> None:
+        self.log.event("rejected", level=Level.WARNING, listener="status", reason=reason, peer=address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that went away is no news; anything else is a bug, and goes to the log."""
@@ -131,11 +160,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Nothing: whoever looks at the page is no event, and what was asked for may be anything."""
 
     def _answer(self) -> _Answer:
+        self.server.half_open.done(self.connection)  # it has asked
         # A page elsewhere that has its own name lead here would read this one through the reader's browser.
         if not _is_this_machine(self.headers.get("Host", "")):
             return _Answer(HTTPStatus.MISDIRECTED_REQUEST, _TEXT, b"for this machine only\n")
         path, _, query = self.path.partition("?")
-        return _answer(path, query, self.server.watched, self.server.log)
+        with self.server.answers:
+            return _answer(path, query, self.server.watched, self.server.log)
 
     def _send(self, answer: _Answer, *, body: bool) -> None:
         self.send_response(answer.status)
@@ -221,6 +252,7 @@ def document(snapshot: Snapshot, health: Health | None) -> dict[str, Any]:
         "recent": [_version(one) for one in snapshot.recent],
         "quarantined": [_version(one) for one in snapshot.quarantined],
         "undelivered": [_version(one) for one in snapshot.undelivered],
+        "conflicted": [asdict(one) for one in snapshot.conflicted],
     }
 
 
@@ -233,7 +265,10 @@ def _health(health: Health) -> dict[str, Any]:
         "site": health.site,
         "draining": health.draining,
         "workers": [asdict(worker) for worker in health.workers],
-        "models": [dict(zip(("name", "device", "artifact"), one, strict=True)) for one in health.models],
+        "models": [
+            {"name": name, "device": device, "artifact": artifact, "sha256": health.model_hashes.get(name, "")}
+            for name, device, artifact in health.models
+        ],
         "destinations": list(health.destinations),
         "associations": health.associations,
         "disk": {"total": health.disk.total, "free": health.disk.free, "refuses": health.disk.refuses},

@@ -10,27 +10,30 @@ import time
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from medattn_edge.errors import MedattnError, OutputError, ScanError
-from medattn_edge.reasons import TOO_LARGE
+from medattn_edge.reasons import REPLACED, TOO_LARGE
+from medattn_edge.scanner.config.network import is_loopback
 from medattn_edge.scanner.config.sections import Receive, Tls
 from medattn_edge.scanner.config.storage_classes import sop_class_uid
 from medattn_edge.scanner.config.tls import server_context
 from medattn_edge.scanner.observe.log import Level, Log
 from medattn_edge.scanner.receive.associations import Associations
-from medattn_edge.scanner.receive.listener import Listener, hang_up
+from medattn_edge.scanner.receive.listener import BLANK, Listener, hang_up, peer_of
 from medattn_edge.scanner.receive.objects import TruncatedObject, header_of, reason_of
 from medattn_edge.scanner.receive.stream import JoinedPieces
 from medattn_edge.scanner.store.custody import Custody
-from medattn_edge.scanner.store.records import Header
+from medattn_edge.scanner.store.records import ConflictRefused, Fate, Header
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
 
 SUCCESS: Final = 0x0000
 OUT_OF_RESOURCES: Final = 0xA700
+CONFLICTING: Final = 0xC111  # of "cannot understand": a sender keeps the object, and no retry mends it
 OTHER_CLASS: Final = 0xA900  # the data set is not what the command announced
 NOT_UNDERSTOOD: Final = 0xC000
 _REJECTED_PERMANENTLY, _REJECTED_FOR_NOW = (0x01, 0x01, 0x03), (0x02, 0x03, 0x02)
 _BUFFER: Final = 1 << 16
+_NO_LIMIT: Final = 1_000_000
 _IDLE_S: Final = 120.0  # an association on which nothing comes is aborted
 
 
@@ -48,11 +51,15 @@ class Receiver:
         self._incoming_bytes: dict[Association, int] = {}
         self._refusing = False
         self._ae: Any = None
+        self._admitted: set[Association] = set()  # that have asked, and were not rejected
+        self._admission_lock = threading.Lock()
 
     def start(self) -> dict[str, int]:
         """Open the listeners; their ports, by name. Raises HostError, UsageError, MissingDependency."""
         self._ae = _application_entity(self._receive)
-        where: dict[str, tuple[int, ssl.SSLContext | None]] = {"plain": (self._receive.port, None)}
+        where: dict[str, tuple[int, ssl.SSLContext | None]] = {}
+        if self._receive.plain or (self._receive.plain is None and self._tls is None):
+            where["plain"] = self._receive.port, None
         if self._tls is not None:
             where["tls"] = (self._tls.port, server_context(self._tls))
         try:
@@ -64,6 +71,11 @@ class Receiver:
         except MedattnError:
             self.stop(0)
             raise
+        if len(where) > 1 and not is_loopback(self._receive.host):
+            # Who may send in the clear will, and titles and networks are no secrets.
+            self._log.event(
+                "plain_beside_tls", level=Level.WARNING, listener="plain", port=self._listeners["plain"].port
+            )
         return {name: listener.port for name, listener in self._listeners.items()}
 
     def refuse_new(self) -> None:
@@ -100,7 +112,10 @@ class Receiver:
 
     def _requested(self, event: Any, listener: str) -> None:
         """Judge who calls before anything else of the request is looked at; the library says no with a code."""
-        wanted, calling = event.assoc.requestor.primitive, self._receive.calling_ae
+        association, calling = event.assoc, self._receive.calling_ae
+        wanted, peer = association.requestor.primitive, peer_of(association)
+        if (opened := self._listeners.get(listener)) is not None:
+            opened.asked(association)
         reason = ""
         if self._refusing:
             reason, code = "draining", _REJECTED_FOR_NOW
@@ -108,14 +123,29 @@ class Receiver:
             reason, code = "calling_ae", _REJECTED_PERMANENTLY
         elif str(wanted.called_ae_title).strip() != self._receive.ae_title.strip():
             # The library rejects it by itself; here it is only logged.
-            self._log.event("rejected", level=Level.WARNING, listener=listener, reason="called_ae")
+            self._log.event("rejected", level=Level.WARNING, listener=listener, reason="called_ae", peer=peer)
+        else:
+            reason, code = self._admit(association, peer), _REJECTED_FOR_NOW
         if reason:
-            self._log.event("rejected", level=Level.WARNING, listener=listener, reason=reason)
-            association = event.assoc
+            self._log.event("rejected", level=Level.WARNING, listener=listener, reason=reason, peer=peer)
             association.acse.send_reject(*code)
             # What the library's own rejection does; the connection ends when the caller has read the answer.
             association.is_rejected = True
             association.kill()
+
+    def _admit(self, association: Association, peer: str) -> str:
+        """Count an association in; the code of why there is no place for it, "" when there is.
+
+        The library counts connections that have asked for nothing as well, and would let them take all places.
+        """
+        with self._admission_lock:
+            self._admitted = {one for one in self._admitted if one.is_alive()}
+            if len(self._admitted) >= self._receive.max_associations:
+                return "too_many_associations"
+            if sum(peer_of(one) == peer for one in self._admitted) >= self._receive.max_per_address:
+                return "too_many_of_address"
+            self._admitted.add(association)
+        return ""
 
     def _established(self, event: Any) -> None:
         association = event.assoc
@@ -158,6 +188,7 @@ class Receiver:
 
     def _store_file(self, event: Any, file: BinaryIO, listener: str) -> int:
         request, calling_ae = event.request, str(event.assoc.requestor.ae_title).strip()
+        calling_ae = "" if calling_ae == BLANK else calling_ae
         announced = (str(request.AffectedSOPClassUID or ""), str(request.AffectedSOPInstanceUID or ""))
         if announced[0] != event.context.abstract_syntax:
             return self._refuse("other_class", listener, OTHER_CLASS)  # perhaps one that is not allowed
@@ -175,14 +206,22 @@ class Receiver:
         if announced != (header.sop_class, header.sop_uid):
             return self._put_aside(file, "other_class", listener, OTHER_CLASS)
         try:
-            received = self._custody.keep(file, header, calling_ae)
+            received = self._custody.keep(file, header, calling_ae, self._receive.conflict)
+        except ConflictRefused as refusal:
+            self._log.event(
+                "conflict", refusal.key, Level.WARNING, listener=listener, reason=refusal.reason, status=CONFLICTING
+            )
+            return CONFLICTING
         except OutputError as error:
             self._log.failure("not_kept", error)
             return OUT_OF_RESOURCES
         number = self._association_ids.get(event.assoc)
         if number is not None:
             self._associations.delivered(number, received.key)
-        if received.late:
+        if received.fate is Fate.REPLACED:
+            about = {"listener": listener, "reason": REPLACED}
+            self._log.event("conflict", received.key, Level.WARNING, version=received.version, **about)
+        elif received.late:
             self._log.event("late_image", key=received.key, version=received.version)
         return SUCCESS
 
@@ -224,7 +263,7 @@ def _application_entity(receive: Receive) -> Any:
     _config.LOG_HANDLER_LEVEL = "none"  # the lines that nobody reads cost time, and quote what is sent
     ae = AE(ae_title=receive.ae_title)
     ae.require_called_aet = True
-    ae.maximum_associations = receive.max_associations
+    ae.maximum_associations = _NO_LIMIT  # ours are counted when they ask for something, and not before
     ae.maximum_pdu_size = 131_072
     ae.network_timeout, ae.acse_timeout, ae.dimse_timeout = _IDLE_S, 30.0, 60.0
     ae.add_supported_context(Verification)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+import threading
+import zlib
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from medattn_edge.errors import ScanError
-from medattn_edge.io.dicom.files import DEFLATED, check_inflated, failures, quiet
+from medattn_edge.io.bounds import MOST_INFLATED
+from medattn_edge.io.dicom.files import DEFLATED, failures, quiet
 from medattn_edge.io.dicom.reasons import RefusedSeries
 from medattn_edge.scanner.store.records import Header
 
@@ -20,6 +23,11 @@ _TEXTS: Final = ("Modality", "BodyPartExamined", "SeriesDescription")
 _META: Final = 144  # bytes: the preamble, DICM, and the element that says how long the meta information is
 _LONGEST: Final = 64  # characters, of a UID and of what is kept for routing
 _CHUNK: Final = 1 << 20
+_PIECE: Final = 1 << 16
+_HEAD: Final = 1 << 24  # bytes of a deflated object that are kept, all that stands before its pixels
+_MOST_GROWTH: Final = 200  # times, of deflated pixels: scans shrink to a third, a bomb to a thousandth
+_PIXELS: Final = 0x7FE00008  # the first element that holds any
+_INFLATING: Final = threading.Lock()  # one at a time, however many associations there are
 _UNDEFINED: Final = 0xFFFFFFFF
 _ITEM, _END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 UNPARSABLE: Final = "unparsable"
@@ -70,11 +78,14 @@ def _header(file: BinaryIO) -> Header:
 
     file.seek(0)
     start, deflated = _data_set(file)
+    names = list(_UIDS + _TEXTS)
     if deflated:
-        check_inflated(file, start)
-    file.seek(0)
-    dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_UIDS + _TEXTS))
-    whole = deflated or _is_whole(file, dataset)
+        with _INFLATING:
+            dataset, whole = _explicit(_inflated_head(file, start), names), True
+    else:
+        file.seek(0)
+        dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=names)
+        whole = _is_whole(file, dataset)
     file.seek(start)
     digest = hashlib.sha256()
     while chunk := file.read(_CHUNK):
@@ -111,6 +122,36 @@ def _is_whole(file: BinaryIO, dataset: Any) -> bool:
         file.seek(size, os.SEEK_CUR)
         fragments += 1
     return not head and fragments > 0  # some senders leave the end mark out
+
+
+def _inflated_head(file: BinaryIO, start: int) -> bytes:
+    """What a deflated data set has before its pixels. It is inflated to its end, and only its head is kept.
+
+    Raises RefusedSeries for one that is cut off, and for one that grows as no image does.
+    """
+    file.seek(start)
+    inflate, head, size, taken = zlib.decompressobj(-zlib.MAX_WBITS), bytearray(), 0, 0
+    block = file.read(_PIECE)
+    while block:
+        piece = inflate.decompress(block, _CHUNK)
+        taken += len(block) - len(inflate.unconsumed_tail)
+        size += len(piece)
+        head += piece[: _HEAD - len(head)]
+        if size > MOST_INFLATED or (size > _HEAD and size > _MOST_GROWTH * taken):
+            raise RefusedSeries("too_large", f"a deflated object of more than {size >> 20} MB in {taken} bytes")
+        block = inflate.unconsumed_tail or file.read(_PIECE)
+    if not inflate.eof:
+        raise RefusedSeries("truncated", "the deflated data set ends in the middle")
+    return bytes(head)
+
+
+def _explicit(data: bytes, names: list[str]) -> Any:
+    """The elements before the pixels of a data set in explicit VR and little endian, which a deflated one is inside."""
+    from pydicom.filereader import read_dataset
+    from pydicom.tag import Tag
+
+    tags: list[Any] = [Tag(name) for name in names]
+    return read_dataset(BytesIO(data), False, True, stop_when=lambda tag, *_: tag >= _PIXELS, specific_tags=tags)
 
 
 def _data_set(file: BinaryIO) -> tuple[int, bool]:

@@ -14,13 +14,13 @@ from typing import Final
 
 from medattn_edge.errors import OutputError, ScanError
 from medattn_edge.io.dicom.files import SUFFIXES
-from medattn_edge.reasons import TOO_LARGE
+from medattn_edge.reasons import REPLACED, TOO_LARGE
 from medattn_edge.scanner.config.sections import Watch
 from medattn_edge.scanner.observe.log import Level, Log
 from medattn_edge.scanner.receive.objects import TruncatedObject, header_of, reason_of
 from medattn_edge.scanner.store.custody import Custody
 from medattn_edge.scanner.store.disk import write_durably
-from medattn_edge.scanner.store.records import Fate, StagedObject
+from medattn_edge.scanner.store.records import ConflictRefused, Fate, StagedObject
 
 _SENDER: Final = ""  # no AE title: a route may ask for one, and a folder has none
 _DIRECTORY: Final = "DICOMDIR"  # a list of the files beside it, no object
@@ -116,13 +116,18 @@ class Watcher:
             header = header_of(staged.path)
             if not header.series_uid or not header.sop_uid:
                 return self._put_aside(path, staged, "blank_uid")
-            received = self._custody.keep(staged, header, _SENDER)
+            received = self._custody.keep(staged, header, _SENDER, self._watch.conflict)
+        except ConflictRefused as refusal:
+            # The file stays where it is, whatever `after` says: it is nowhere else.
+            self._log.event("conflict", refusal.key, Level.WARNING, listener="watch", reason=refusal.reason)
+            return 0
         except ScanError as error:
             if isinstance(error, TruncatedObject) and error.header.series_uid and error.header.sop_uid:
                 self._custody.record_refusal(error.header, reason_of(error), _SENDER)
             return self._put_aside(path, staged, reason_of(error))
-        if received.fate is Fate.CONFLICT:
-            self._log.event("refused", key=received.key, level=Level.WARNING, listener="watch", fate=received.fate)
+        if received.fate is Fate.REPLACED:
+            about = {"listener": "watch", "reason": REPLACED}
+            self._log.event("conflict", received.key, Level.WARNING, version=received.version, **about)
         self._leave(path)
         return 1
 

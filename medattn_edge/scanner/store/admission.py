@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from medattn_edge.errors import OutputError, ScanError
-from medattn_edge.reasons import DISK_FULL, TOO_LARGE, TOO_MANY
+from medattn_edge.reasons import CONFLICT, DISK_FULL, TOO_LARGE, TOO_MANY, TOO_MANY_CONTENTS
 from medattn_edge.scanner.store.disk import Watermark
-from medattn_edge.scanner.store.records import Content, Fate, Header, Instance, Received, code
+from medattn_edge.scanner.store.records import (
+    Conflict,
+    ConflictRefused,
+    Content,
+    Fate,
+    Header,
+    Instance,
+    Received,
+    code,
+)
 from medattn_edge.scanner.store.spool import Spool, measure
 from medattn_edge.scanner.store.store import Store
 
@@ -30,7 +40,9 @@ class Admission:
         self._unrecorded: list[tuple[Header, str, str]] = []  # refused, and not on record yet
         self._touched: set[str] = set()  # series of which something was refused: perhaps in quarantine now
 
-    def keep(self, content: Content, header: Header, calling_ae: str = "") -> Received:
+    def keep(
+        self, content: Content, header: Header, calling_ae: str = "", conflict: Conflict = "new_version"
+    ) -> Received:
         """As `Custody.keep`."""
         if not header.series_uid.strip() or not header.sop_uid.strip():
             raise ScanError(
@@ -40,9 +52,9 @@ class Admission:
             )
         size, sha256 = measure(content)
         key, name = self._store.site.series_key(header.series_uid), self._store.site.object_name(header.sop_uid)
-        instance = Instance(header, name, header.sha256 or sha256, size, calling_ae)
+        instance = Instance(header, name, header.sha256 or sha256, size, calling_ae, sha256)
         with self._spool.lock(key):
-            received = self._keep(content, instance, key, sha256)
+            received = self._keep(content, instance, key, conflict)
         if received.fate is not Fate.DUPLICATE:
             self.watermark.add(size)
         return received
@@ -64,7 +76,7 @@ class Admission:
     def refuse_unknown(self, header: Header, calling_ae: str = "") -> None:
         """As `Custody.record_no_room`."""
         key = self._store.site.series_key(header.series_uid)
-        if self._store.series.known_sha256(key, header.sop_uid) is None:
+        if self._store.series.known(key, header.sop_uid) is None:
             self.refuse(header, DISK_FULL, calling_ae)
 
     def record_refusals(self) -> None:
@@ -90,13 +102,12 @@ class Admission:
                 hint="free space, or shorten the time that delivered series are kept",
             )
 
-    def _keep(self, content: Content, instance: Instance, key: str, sha256: str) -> Received:
-        known = self._store.series.known_sha256(key, instance.header.sop_uid)
-        if known is not None and known != instance.sha256:
-            self.check_room(instance.bytes)
-            stem = Path(instance.name).stem
-            self._spool.keep_object(f"conflict-{key}-{stem}-{sha256[:_HASH_DIGITS]}.dcm", content)
-            return self._store.series.record_received(instance)
+    def _keep(self, content: Content, instance: Instance, key: str, conflict: Conflict) -> Received:
+        known = self._store.series.known(key, instance.header.sop_uid)
+        if known is not None:
+            if known[0] != instance.sha256:
+                return self._replace(content, instance, key, conflict)
+            instance = replace(instance, name=known[1])
         reason = None if known is not None else self._excess(key, instance.bytes)
         try:
             if reason is not None:
@@ -116,6 +127,25 @@ class Admission:
                 with suppress(OutputError):  # tried again before anything counts as complete
                     self.record_refusals()
             raise
+
+    def _replace(self, content: Content, instance: Instance, key: str, conflict: Conflict) -> Received:
+        """The last content of a UID is what its sender means; the one before it goes to quarantine."""
+        sop_uid, policy = instance.header.sop_uid, self._store.policy
+        reason = CONFLICT if conflict == "refuse" else ""
+        if not reason and self._store.series.replacements(key, sop_uid) >= policy.max_replacements:
+            reason = TOO_MANY_CONTENTS
+        if not reason and self._store.series.usage(key)[1] + instance.bytes > policy.max_bytes:
+            reason = TOO_LARGE
+        if reason:
+            self._store.series.record_conflict_refused(key, sop_uid)
+            raise ConflictRefused(reason, key)
+        self.check_room(instance.bytes)
+        # A name of its own: a crash in between leaves the acknowledged content under its name, with its row.
+        instance = replace(instance, name=self._store.site.content_name(sop_uid, instance.sha256))
+        self._spool.keep(key, instance.name, content)
+        received, before = self._store.series.record_replacement(instance)
+        self._spool.set_object_aside(key, before, "replaced")
+        return received
 
     def _excess(self, key: str, size: int) -> str | None:
         count, total = self._store.series.usage(key)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from medattn_edge.errors import ScanError
+from medattn_edge.reasons import FILE_MISSING, OBJECT_DAMAGED
 from medattn_edge.scanner.store import recovery, retention
 from medattn_edge.scanner.store.admission import Admission
 from medattn_edge.scanner.store.dead_letters import remove_letter, write_letter
@@ -19,6 +22,7 @@ from medattn_edge.scanner.store.keys import site_key
 from medattn_edge.scanner.store.layout import Layout
 from medattn_edge.scanner.store.records import (
     Completion,
+    Conflict,
     Content,
     Delivery,
     Header,
@@ -29,9 +33,21 @@ from medattn_edge.scanner.store.records import (
     StagedObject,
 )
 from medattn_edge.scanner.store.snapshot import Snapshot
-from medattn_edge.scanner.store.spool import Spool
+from medattn_edge.scanner.store.spool import Spool, file_sha256
 from medattn_edge.scanner.store.store import Store
 from medattn_edge.scanner.store.transitions import State
+
+
+class FilesLost(ScanError):
+    """Objects of a job are not there any more, or not what was received.
+
+    Attributes:
+        reason: a code of JOB_REASONS.
+    """
+
+    def __init__(self, reason: str, found: str) -> None:
+        self.reason = reason
+        super().__init__(found, expected="every object as it was received", hint="have the series sent again")
 
 
 class Custody:
@@ -111,23 +127,27 @@ class Custody:
         with self._spool.stage(file) as staged:
             yield staged
 
-    def keep(self, content: Content, header: Header, calling_ae: str = "") -> Received:
+    def keep(
+        self, content: Content, header: Header, calling_ae: str = "", conflict: Conflict = "new_version"
+    ) -> Received:
         """Take a received object: when this returns, it is durable and on record, and success may be answered.
 
-        An object that is here already is a duplicate and takes no space; one with the same UID and other bytes goes to
-        quarantine, and the first stays.
+        An object that is here already is a duplicate and takes no space. One with the same UID and other bytes is a
+        correction: it takes the place of the one before, which goes to quarantine, and opens a new version.
 
         Args:
             content: the whole file, in memory, open and seekable, or staged.
             header: what the file says of itself.
             calling_ae: the title of the sender; empty for a folder.
+            conflict: `refuse` for corrections that are not taken.
 
         Raises:
             ScanError: for an empty UID.
+            ConflictRefused: for a correction that is not taken, and for more of one object than `max_replacements`.
             OutputError: for a disk that is full or above the watermark, and for more than a series may have. Then the
                 object is not taken, and its series is not segmented until it is.
         """
-        return self._admission.keep(content, header, calling_ae)
+        return self._admission.keep(content, header, calling_ae, conflict)
 
     def record_refusal(self, header: Header, reason: str, calling_ae: str = "") -> None:
         """Put on record, with a code, that an object was not taken: its series is not whole until that object comes."""
@@ -162,10 +182,26 @@ class Custody:
     def files(self, job: Job) -> tuple[Path, ...]:
         """The files of a job: these and no others, since a late image may lie beside them already.
 
-        Raises ScanError when one is not there (quarantine the job as `file_missing`).
+        Each is what was acknowledged: it is hashed again.
+
+        Raises:
+            FilesLost: when one is not there, or is not what was received; quarantine the job for its reason. What is
+                damaged goes to quarantine, and is taken when it is sent again.
         """
         with self._spool.lock(job.key):
-            return self._spool.files(job.key, job.names)
+            try:
+                paths = self._spool.files(job.key, job.names)
+            except ScanError as error:
+                raise FilesLost(FILE_MISSING, error.message) from error
+            hashes = self._store.jobs.file_hashes(job)
+            damaged = [path.name for path in paths if not _is_what_was_kept(path, hashes.get(path.name, ""))]
+            if damaged:
+                # On record first: a crash in between finds a file that is not known, and puts it aside.
+                self._store.repairs.forget_files(job.key, damaged, OBJECT_DAMAGED)
+                for name in damaged:
+                    self._spool.set_object_aside(job.key, name, "damaged")
+                raise FilesLost(OBJECT_DAMAGED, f"{len(damaged)} of {len(paths)} objects are not what was received")
+        return paths
 
     def working_folder(self, job: Job) -> Path:
         """A new empty folder that the worker writes the result into."""
@@ -178,8 +214,9 @@ class Custody:
         """
         with self._spool.lock(job.key):
             if self._store.jobs.is_held(job):
+                hashed = [replace(one, sha256=file_sha256(folder / one.name)) for one in outputs]
                 self._spool.publish(folder, job.key, job.version)
-                if self._store.jobs.record_result(job, outputs, destinations):
+                if self._store.jobs.record_result(job, hashed, destinations):
                     return True
                 self._spool.remove_result(job.key, job.version)
             else:
@@ -214,16 +251,17 @@ class Custody:
         return [folder / output.name for output in delivery.outputs]
 
     def requeue_if_lost(self, delivery: Delivery) -> bool | None:
-        """Have a result made again that vanished, under the same identity, as after a restart.
+        """Have a result made again that vanished or was damaged, under the same identity, as after a restart.
 
-        None when it is there. Whether this call had it made again; False when another destination's did.
+        None when it is there and is what was written. Whether this call had it made again; False when another
+        destination's did.
         """
-        if self._is_there(delivery):
+        if self._is_whole(delivery):
             return None
         with self._spool.lock(delivery.key):
             # Another destination's thread may have seen it as well, and the worker may be done again.
             due = {one.id for one in self._store.deliveries.due(delivery.destination)}
-            lost = delivery.id in due and not self._is_there(delivery)
+            lost = delivery.id in due and not self._is_whole(delivery)
             if lost:
                 self._store.repairs.requeue_lost_result(delivery.key, delivery.version)
         return lost
@@ -252,14 +290,23 @@ class Custody:
         """Try a delivery once more that cannot be given up yet; the failed attempt is not counted."""
         return self._store.deliveries.record_failure(delivery.without_last_attempt(), reason)
 
-    def _is_there(self, delivery: Delivery) -> bool:
-        return all(path.is_file() for path in self.delivery_files(delivery))
+    def _is_whole(self, delivery: Delivery) -> bool:
+        files = zip(self.delivery_files(delivery), delivery.outputs, strict=True)
+        return all(path.is_file() and _is_what_was_kept(path, output.sha256) for path, output in files)
 
     def _quarantine_files(self, key: str) -> None:
         with self._spool.lock(key):
             # A late image may have opened the next version meanwhile, which has its files where they were.
             if self._store.series.state_of(key) is State.QUARANTINED:
                 self._spool.quarantine(key)
+
+
+def _is_what_was_kept(path: Path, sha256: str) -> bool:
+    """sha256: as it was recorded; "" for a file of before there were any. What the disk cannot read is not."""
+    try:
+        return not sha256 or file_sha256(path) == sha256
+    except OSError:
+        return False
 
 
 @contextmanager

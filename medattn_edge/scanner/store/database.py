@@ -69,6 +69,22 @@ class Database:
             finally:
                 database.execute("ROLLBACK")
 
+    def check(self) -> None:
+        """Look through the whole file. Raises IntegrityError for a damaged one."""
+        with self._translated():
+            [found] = self._connection().execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise self.damaged(str(found).splitlines()[0])
+
+    def damaged(self, what: object) -> IntegrityError:
+        """The error for a file that is not what medattn-edge wrote, with what to do."""
+        return IntegrityError(
+            f"{self.path} is damaged: {what}",
+            expected="a database that medattn-edge wrote",
+            hint=f"mv {quoted(self.path)} {quoted(f'{self.path}.damaged')} and its -wal;"
+            " the spool is read again at the start",
+        )
+
     def close(self) -> None:
         """Close every thread's connection; later calls raise sqlite3.ProgrammingError."""
         with self._turn:
@@ -101,9 +117,4 @@ class Database:
                 hint=f"df -h {quoted(self.path.parent)}",
             ) from error
         except sqlite3.DatabaseError as error:
-            raise IntegrityError(
-                f"{self.path} is damaged: {error}",
-                expected="a database that medattn-edge wrote",
-                hint=f"mv {quoted(self.path)} {quoted(f'{self.path}.damaged')} and its -wal;"
-                " the spool is read again at the start",
-            ) from error
+            raise self.damaged(error) from error

@@ -22,18 +22,29 @@ class Deliveries:
 
         Each destination is for one thread: nothing marks a delivery as being under way.
         """
+        now = self._context.clock()
         with self._context.database.reading() as database:
             rows = database.execute(
                 "SELECT d.id, d.version_id, d.destination, d.attempts, v.key, v.version FROM deliveries d"
                 " JOIN versions v ON v.id = d.version_id"
-                " WHERE d.state = ? AND v.state = ? AND d.next_try <= ? AND d.destination = COALESCE(?, d.destination)"
+                " WHERE d.state = ? AND v.state = ? AND (d.next_try <= ? OR d.next_try > ?)"
+                " AND d.destination = COALESCE(?, d.destination)"
                 " ORDER BY d.next_try, d.id LIMIT ?",
-                (DeliveryState.WAITING, State.SEGMENTED, self._context.clock(), destination, limit),
+                # Later than the longest pause: the clock was set back, and would hold it for that long.
+                (
+                    DeliveryState.WAITING,
+                    State.SEGMENTED,
+                    now,
+                    now + self._context.policy.retry_max_s,
+                    destination,
+                    limit,
+                ),
             ).fetchall()
             found = []
             for row in rows:
                 outputs = database.execute(
-                    "SELECT kind, name, sop_uid FROM outputs WHERE version_id = ? ORDER BY name", (row["version_id"],)
+                    "SELECT kind, name, sop_uid, sha256 FROM outputs WHERE version_id = ? ORDER BY name",
+                    (row["version_id"],),
                 )
                 sent = tuple(Output(*one) for one in outputs if one["kind"] in DELIVERED_KINDS)
                 found.append(Delivery(row["id"], row["key"], row["version"], row["destination"], row["attempts"], sent))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import shutil
 import tempfile
@@ -30,9 +31,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_root(root: Path) -> None:
-    """Make the root of a node (0700), with its parents. Raises OutputError."""
+    """Make the root of a node (0700), with its parents; one that is there gets that mode. Raises OutputError."""
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if root.stat().st_mode & 0o077:
+            root.chmod(0o700)
     except OSError as error:
         raise OutputError(
             f"cannot make {root}: {error.strerror}",
@@ -48,6 +51,14 @@ def make_folder(folder: Path) -> None:
     except FileExistsError:
         return
     sync_folder(folder.parent)
+
+
+def only_for_owner(path: Path) -> None:
+    """Make an empty file (0600) where there is none; one that is there gets that mode. Raises OutputError."""
+    with as_output_error(path):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
 
 
 def rename_durably(source: Path, target: Path) -> None:
@@ -161,14 +172,15 @@ class Watermark:
     """
 
     def __init__(
-        self, folder: Path, *, max_used_fraction: float = 0.75, min_free: int = 5_000_000_000, quota: int | None = None
+        self, folder: Path, *, max_used_fraction: float = 0.75, min_free: int = 10_000_000_000, quota: int | None = None
     ) -> None:
         """Nothing is looked at yet.
 
         Args:
             folder: on the disk.
-            max_used_fraction: of the disk, above which nothing new is taken.
-            min_free: bytes that stay free.
+            max_used_fraction: of the disk.
+            min_free: bytes. Nothing new is taken when fewer are free than that, or than the rest of the disk above
+                `max_used_fraction`, whichever is smaller; 1 leaves only `min_free`.
             quota: bytes that the folder may hold, instead of the size of the disk.
 
         Raises:
@@ -201,7 +213,9 @@ class Watermark:
         if self._quota is not None:
             total, free = self._quota, min(free, max(0, self._quota - self._held_now()))
         left = free - coming
-        refuses = left < self._min_free or left < total * (1 - self._max_used_fraction)
+        # Of a large disk the share is far more than anybody needs, and of a small one the need is more than there is.
+        share = total * (1 - self._max_used_fraction) if self._max_used_fraction < 1 else math.inf
+        refuses = left < min(self._min_free, share)
         return Disk(total, free, refuses)
 
     def add(self, size: int) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Callable, Sequence
 
 from medattn_edge.scanner.store.records import Job, Output, code
-from medattn_edge.scanner.store.rows import Notes, StoreContext, held_version, move, quarantine_row, settle
+from medattn_edge.scanner.store.rows import REPLACED, Notes, StoreContext, held_version, move, quarantine_row, settle
 from medattn_edge.scanner.store.transitions import DeliveryState, State
+
+_CONTENTS_DIGITS = 16
 
 
 class Jobs:
@@ -37,6 +40,12 @@ class Jobs:
                     return job
         return None
 
+    def file_hashes(self, job: Job) -> dict[str, str]:
+        """The sha256 of each file of a job as it was received, by name; those of before there were any are left out."""
+        with self._context.database.reading() as database:
+            rows = database.execute("SELECT name, file_sha256 FROM instances WHERE key = ?", (job.key,)).fetchall()
+        return {row["name"]: row["file_sha256"] for row in rows if row["name"] in job.names and row["file_sha256"]}
+
     def is_held(self, job: Job) -> bool:
         """Whether a job still runs for whoever claimed it: False once it was superseded or tried again."""
         with self._context.database.reading() as database:
@@ -55,8 +64,8 @@ class Jobs:
             move(database, row, State.SEGMENTED, {"segmented": now, "reason": "", "detail": ""})
             database.execute("DELETE FROM outputs WHERE version_id = ?", (job.id,))
             database.executemany(
-                "INSERT INTO outputs VALUES (?, ?, ?, ?)",
-                [(job.id, code(one.kind), one.name, one.sop_uid) for one in outputs],
+                "INSERT INTO outputs VALUES (?, ?, ?, ?, ?)",
+                [(job.id, code(one.kind), one.name, one.sop_uid, one.sha256) for one in outputs],
             )
             # A destination that has it already, from before the result vanished, keeps its record.
             database.executemany(
@@ -94,17 +103,24 @@ class Jobs:
 
 
 def _job(database: sqlite3.Connection, row: sqlite3.Row) -> Job:
-    names = database.execute(
-        "SELECT name FROM instances WHERE key = ? AND version <= ? ORDER BY name", (row["key"], row["version"])
-    )
+    objects = database.execute(
+        "SELECT name, sha256 FROM instances WHERE key = ? AND version <= ? ORDER BY name", (row["key"], row["version"])
+    ).fetchall()
     return Job(
         row["id"],
         row["key"],
         row["version"],
         row["attempts"] + 1,
-        tuple(name for (name,) in names),
+        tuple(one["name"] for one in objects),
         row["modality"],
         row["body_part"],
         row["description"],
         row["calling_ae"],
+        _contents(database, row["key"], [one["sha256"] for one in objects]),
     )
+
+
+def _contents(database: sqlite3.Connection, key: str, hashes: Sequence[str]) -> str:
+    """What tells the results of corrected objects from those of the first, which have the same UIDs."""
+    replaced = database.execute("SELECT 1 FROM conflicts WHERE key = ? AND outcome = ?", (key, REPLACED)).fetchone()
+    return "" if replaced is None else hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()[:_CONTENTS_DIGITS]

@@ -30,6 +30,10 @@ class SiteKey:
         """The file name of an instance in its series's folder."""
         return f"{self._digest('object', sop_uid)[:32]}.dcm"
 
+    def content_name(self, sop_uid: str, sha256: str) -> str:
+        """The file name of a content that replaced another one of the same instance."""
+        return self.object_name(f"{sop_uid}\0{sha256}")
+
     @property
     def fingerprint(self) -> str:
         """Tells whether two files hold the same key, and nothing else about it."""

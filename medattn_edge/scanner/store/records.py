@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Literal
 
-from medattn_edge.errors import UsageError
+from medattn_edge.errors import MedattnError, UsageError
 
 _CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,47}")
 
@@ -49,6 +49,7 @@ class Instance:
         sha256: of what makes two objects the same, in hex.
         bytes: of its file.
         calling_ae: the sender, empty for a folder.
+        file_sha256: of the whole file, in hex.
     """
 
     header: Header
@@ -56,6 +57,7 @@ class Instance:
     sha256: str
     bytes: int
     calling_ae: str = ""
+    file_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,30 @@ class Fate(StrEnum):
 
     NEW = "new"
     DUPLICATE = "duplicate"  # the same bytes again: harmless
-    CONFLICT = "conflict"  # the same SOPInstanceUID with other bytes: the first stays, this one is in quarantine
+    REPLACED = "replaced"  # the same SOPInstanceUID with other bytes: it takes the place of the one before
+
+
+# What is done with an object that comes again with other bytes.
+Conflict = Literal["new_version", "refuse"]
+
+
+class ConflictRefused(MedattnError):
+    """An object with a known UID and other bytes is not taken; whoever sent it has it still.
+
+    Attributes:
+        reason: a code of ADMISSION_REASONS or JOB_REASONS.
+        key: of its series.
+    """
+
+    code = "conflict"
+
+    def __init__(self, reason: str, key: str) -> None:
+        self.reason, self.key = reason, key
+        super().__init__(
+            f"an object of the series {key} has the UID of another one with other contents ({reason})",
+            expected="one content for each SOPInstanceUID",
+            hint='correct the sender, or conflict = "new_version" and a larger max_replacements',
+        )
 
 
 @dataclass(frozen=True)
@@ -129,6 +154,7 @@ class Job:
         body_part: for routing.
         description: for routing.
         calling_ae: for routing.
+        contents: of its objects, as a short hash, where one of them replaced another; "" for a series as it first came.
     """
 
     id: int
@@ -140,6 +166,7 @@ class Job:
     body_part: str
     description: str
     calling_ae: str
+    contents: str = ""
 
 
 @dataclass(frozen=True)
@@ -150,11 +177,13 @@ class Output:
         kind: `seg`, `sc` (both delivered), or another code (kept only).
         name: in its folder.
         sop_uid: of a DICOM object, else empty.
+        sha256: of the file as it was recorded, in hex.
     """
 
     kind: str
     name: str
     sop_uid: str = ""
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -195,6 +224,7 @@ class Policy:
         interruptions: of a series by restarts of the node, before it is taken for the cause.
         max_instances: of one series; more of it is refused.
         max_bytes: of one series; more of it is refused.
+        max_replacements: of one object by other contents under its UID; more are refused.
         retry_initial_s: pause before a delivery is tried again; it doubles each time, less up to half of it by chance.
         retry_max_s: the longest pause.
         delivery_attempts: before a delivery is dead.
@@ -207,6 +237,7 @@ class Policy:
     interruptions: int = 4
     max_instances: int = 10_000
     max_bytes: int = 8_000_000_000
+    max_replacements: int = 4
     retry_initial_s: float = 5.0
     retry_max_s: float = 900.0
     delivery_attempts: int = 500
@@ -214,7 +245,8 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Raises UsageError for a policy under which nothing would ever happen."""
-        least: dict[str, float] = dict.fromkeys(("quiet_s", "retries", "interruptions", "retry_initial_s"), 0)
+        zero = ("quiet_s", "retries", "interruptions", "retry_initial_s", "max_replacements")
+        least: dict[str, float] = dict.fromkeys(zero, 0)
         least |= dict.fromkeys(("max_instances", "max_bytes", "delivery_attempts"), 1)
         least |= {"max_wait_s": self.quiet_s, "retry_max_s": self.retry_initial_s}
         for name, bound in least.items():

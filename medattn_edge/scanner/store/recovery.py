@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +12,9 @@ from medattn_edge.errors import MedattnError
 from medattn_edge.reasons import CLEANED_UP, FILE_MISSING
 from medattn_edge.scanner.store.disk import Watermark
 from medattn_edge.scanner.store.records import Header, Instance
-from medattn_edge.scanner.store.spool import Spool
+from medattn_edge.scanner.store.spool import Spool, file_sha256
 from medattn_edge.scanner.store.store import Store
-from medattn_edge.scanner.store.transitions import State
+from medattn_edge.scanner.store.transitions import State, TransitionRefused
 
 _WITH_A_RESULT = frozenset({State.SEGMENTED, State.DELIVERED, State.FAILED})
 
@@ -52,11 +52,25 @@ def recover(spool: Spool, store: Store, watermark: Watermark, read_header: Calla
         store: the rows.
         watermark: counts the files again afterwards.
         read_header: reads a DICOM file that was received before; its errors of the package put the file aside.
+
+    Raises:
+        IntegrityError: for a damaged database, and for rows that no node wrote.
     """
+    store.database.check()
+    try:
+        return _recover(spool, store, watermark, read_header)
+    except (sqlite3.Error, TransitionRefused, ValueError, TypeError) as error:
+        # Nothing else runs yet: what contradicts itself now was not written like that.
+        raise store.database.damaged(f"{type(error).__name__} in its rows") from error
+
+
+def _recover(spool: Spool, store: Store, watermark: Watermark, read_header: Callable[[Path], Header]) -> Recovery:
     unfinished = _remove_unfinished(spool.root)
     requeued, quarantined = store.repairs.requeue_interrupted()
     adopted, unreadable = _adopt(spool, store, read_header)
     gone = _forget_missing_files(spool, store)
+    for key, name in store.repairs.unhashed():
+        store.repairs.record_hash(key, name, file_sha256(spool.folder(key) / name))
     results_lost = _look_for_results(spool, store)
     for key, filed in store.repairs.inventory().items():
         if filed.state is State.QUARANTINED:
@@ -92,7 +106,11 @@ def _adopt(spool: Spool, store: Store, read_header: Callable[[Path], Header]) ->
             if known.get(path.name) == path.stat().st_size:
                 continue
             instance = None if path.name in known else _read(store, path, read_header)
-            if instance is None:
+            if instance is not None and store.series.known(folder.name, instance.header.sop_uid) is not None:
+                # One content of two, and not the one on record: it was replaced, or nobody was told that it is here.
+                spool.set_object_aside(folder.name, path.name, "replaced")
+                unreadable += 1
+            elif instance is None:
                 path.replace(spool.objects / f"unreadable-{folder.name}-{path.name}")
                 unreadable += 1
             else:
@@ -108,13 +126,12 @@ def _read(store: Store, path: Path, read_header: Callable[[Path], Header]) -> In
     except MedattnError:
         return None
     site = store.site
-    if (path.parent.name, path.name) != (site.series_key(header.series_uid), site.object_name(header.sop_uid)):
+    of_file = file_sha256(path)
+    sha256 = header.sha256 or of_file
+    names = (site.object_name(header.sop_uid), site.content_name(header.sop_uid, sha256))
+    if path.parent.name != site.series_key(header.series_uid) or path.name not in names:
         return None
-    sha256 = header.sha256
-    if not sha256:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Instance(header, path.name, sha256, path.stat().st_size)
+    return Instance(header, path.name, sha256, path.stat().st_size, file_sha256=of_file)
 
 
 def _forget_missing_files(spool: Spool, store: Store) -> int:

@@ -7,15 +7,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from medattn_edge.errors import UsageError
-from medattn_edge.reasons import CLEANED_UP, INTERRUPTED, RESULT_LOST
+from medattn_edge.reasons import CLEANED_UP, INTERRUPTED, RESULT_LOST, RESULT_REPLACED
 from medattn_edge.scanner.store.records import code
 from medattn_edge.scanner.store.rows import (
+    REPLACED,
     Notes,
     StoreContext,
     latest_version,
     missing_from,
     move,
     quarantine_row,
+    settle,
     short_hash,
     split_hashes,
 )
@@ -108,6 +110,19 @@ class Repairs:
             states = database.execute("SELECT key, state, MAX(version) FROM versions GROUP BY key").fetchall()
         return {row["key"]: Filed(row["key"], State(row["state"]), sizes.get(row["key"], {})) for row in states}
 
+    def unhashed(self) -> tuple[tuple[str, str], ...]:
+        """Key and name of every file that was recorded before files were hashed."""
+        with self._context.database.reading() as database:
+            rows = database.execute("SELECT key, name FROM instances WHERE file_sha256 = ''").fetchall()
+        return tuple((row["key"], row["name"]) for row in rows)
+
+    def record_hash(self, key: str, name: str, file_sha256: str) -> None:
+        """Record the sha256 of a file."""
+        with self._context.database.writing() as database:
+            database.execute(
+                "UPDATE instances SET file_sha256 = ? WHERE key = ? AND name = ?", (file_sha256, key, name)
+            )
+
     def forget_files(self, key: str, names: Collection[str], reason: str) -> None:
         """Record that these files of a series are not there any more. What waits for work without them is quarantined.
 
@@ -155,10 +170,24 @@ class Repairs:
         return by_version
 
     def requeue_lost_result(self, key: str, version: int) -> None:
-        """Have a result made again that vanished; to who has accepted it already it is not sent again."""
+        """Have a result made again that vanished; to who has accepted it already it is not sent again.
+
+        A result of objects that were replaced since is given up instead: the later version goes out.
+        """
         with self._context.database.writing() as database:
             row = database.execute("SELECT * FROM versions WHERE key = ? AND version = ?", (key, version)).fetchone()
-            move(database, row, State.QUEUED, {"reason": RESULT_LOST, "completed": self._context.clock()})
+            replaced = database.execute(
+                "SELECT 1 FROM conflicts WHERE key = ? AND outcome = ? AND version > ?", (key, REPLACED, version)
+            ).fetchone()
+            if replaced is None:
+                move(database, row, State.QUEUED, {"reason": RESULT_LOST, "completed": self._context.clock()})
+                return
+            # Its objects were corrected meanwhile: what it was made of is not here any more, and a later version is.
+            database.execute(
+                "UPDATE deliveries SET state = ?, reason = ? WHERE version_id = ? AND state = ?",
+                (DeliveryState.DEAD, RESULT_REPLACED, row["id"], DeliveryState.WAITING),
+            )
+            settle(database, row["id"], self._context.clock())
 
 
 def _has_instances(database: sqlite3.Connection, key: str) -> bool:

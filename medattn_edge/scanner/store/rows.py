@@ -14,6 +14,7 @@ from medattn_edge.scanner.store.transitions import DeliveryState, State, check, 
 
 Notes = Mapping[str, float | str | None]  # column -> value, written with a state
 _SHORT = 8
+REPLACED, REFUSED = "replaced", "refused"  # outcomes in the table `conflicts`
 
 
 @dataclass

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from medattn_edge.errors import IntegrityError
+from medattn_edge.scanner.store.disk import only_for_owner
 from medattn_edge.scanner.store.transitions import BIRTH, DELIVERY_BIRTH, DELIVERY_TRANSITIONS, TRANSITIONS
 
 BUSY_SECONDS: Final = 30.0
@@ -118,11 +119,22 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             )
         ),
     ),
+    (
+        # What became of the other contents, which version they opened, and how often; refusals have no sha256, so
+        # that whoever sends a thousand contents under one UID fills one row.
+        "ALTER TABLE conflicts ADD COLUMN outcome TEXT NOT NULL DEFAULT 'first_kept'",
+        "ALTER TABLE conflicts ADD COLUMN version INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE conflicts ADD COLUMN count INTEGER NOT NULL DEFAULT 1",
+        # Of the whole file: what is read again later is compared with it. Empty: of before, hashed at the next start.
+        "ALTER TABLE instances ADD COLUMN file_sha256 TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE outputs ADD COLUMN sha256 TEXT NOT NULL DEFAULT ''",
+    ),
 )
 
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection that is durable at every commit and waits for other processes; transactions are begun by hand."""
+    only_for_owner(path)  # before SQLite makes it by the umask; what it makes beside it has the same mode
     # Closed by whichever thread closes the store, hence check_same_thread.
     database = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:

@@ -6,7 +6,15 @@ import sqlite3
 from collections.abc import Collection
 
 from medattn_edge.scanner.store.records import Completion, Fate, Header, Instance, Received, code
-from medattn_edge.scanner.store.rows import StoreContext, latest_version, missing_from, move, quarantine_row
+from medattn_edge.scanner.store.rows import (
+    REFUSED,
+    REPLACED,
+    StoreContext,
+    latest_version,
+    missing_from,
+    move,
+    quarantine_row,
+)
 from medattn_edge.scanner.store.transitions import State, is_superseded_by_a_late_image
 
 
@@ -22,13 +30,13 @@ class SeriesRecords:
             row = latest_version(database, key)
         return None if row is None else State(row["state"])
 
-    def known_sha256(self, key: str, sop_uid: str) -> str | None:
-        """The sha256 of the instance that is on record, or None."""
+    def known(self, key: str, sop_uid: str) -> tuple[str, str] | None:
+        """The sha256 and the name of the file of the instance that is on record, or None."""
         with self._context.database.reading() as database:
             row = database.execute(
-                "SELECT sha256 FROM instances WHERE key = ? AND sop_uid = ?", (key, sop_uid)
+                "SELECT sha256, name FROM instances WHERE key = ? AND sop_uid = ?", (key, sop_uid)
             ).fetchone()
-        return None if row is None else str(row["sha256"])
+        return None if row is None else (str(row["sha256"]), str(row["name"]))
 
     def usage(self, key: str) -> tuple[int, int]:
         """How many instances of a series are on record, and their bytes."""
@@ -53,14 +61,72 @@ class SeriesRecords:
                 "SELECT sha256 FROM instances WHERE key = ? AND sop_uid = ?", (key, header.sop_uid)
             ).fetchone()
             if latest is not None and held is not None:
-                return _again(database, latest, instance, held["sha256"] == instance.sha256, now)
+                if held["sha256"] != instance.sha256:
+                    raise ValueError("an instance with other bytes replaces the one on record: record_replacement")
+                return _again(database, latest, now)
             version = _open_version(database, key, latest, now)
+            facts = (header.sop_class, instance.name, instance.sha256, instance.bytes, version, now)
             database.execute(
-                "INSERT INTO instances VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (key, header.sop_uid, header.sop_class, instance.name, instance.sha256, instance.bytes, version, now),
+                "INSERT INTO instances VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (key, header.sop_uid, *facts, instance.file_sha256),
             )
             database.execute("DELETE FROM refusals WHERE key = ? AND sop_uid = ?", (key, header.sop_uid))
         return Received(key, version, Fate.NEW, late=latest is not None and version > latest["version"])
+
+    def record_replacement(self, instance: Instance) -> tuple[Received, str]:
+        """Record that an object that is durable in the spool takes the place of the one with its UID.
+
+        It belongs to the version that is being received, or opens the next one, as a late image does.
+
+        Returns:
+            What became of it, and the name of the file that it replaces.
+        """
+        header, now = instance.header, self._context.clock()
+        key = self._context.site.series_key(header.series_uid)
+        with self._context.database.writing() as database:
+            latest = latest_version(database, key)
+            held = database.execute(
+                "SELECT name, sha256 FROM instances WHERE key = ? AND sop_uid = ?", (key, header.sop_uid)
+            ).fetchone()
+            version = _open_version(database, key, latest, now)
+            database.execute(
+                "INSERT INTO conflicts (key, sop_uid, sha256, received, outcome, version) VALUES (?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (key, sop_uid, sha256) DO UPDATE SET received = excluded.received,"
+                " outcome = excluded.outcome, version = excluded.version, count = count + 1",
+                (key, header.sop_uid, held["sha256"], now, REPLACED, version),
+            )
+            facts = (header.sop_class, instance.name, instance.sha256, instance.file_sha256, instance.bytes)
+            database.execute(
+                "UPDATE instances SET sop_class = ?, name = ?, sha256 = ?, file_sha256 = ?, bytes = ?, version = ?,"
+                " received = ? WHERE key = ? AND sop_uid = ?",
+                (*facts, version, now, key, header.sop_uid),
+            )
+            database.execute("DELETE FROM refusals WHERE key = ? AND sop_uid = ?", (key, header.sop_uid))
+            # What was corrected may be what decides which model takes the series.
+            database.execute(
+                "UPDATE series SET modality = ?, body_part = ?, description = ? WHERE key = ?",
+                (header.modality, header.body_part, header.description, key),
+            )
+        late = latest is not None and version > latest["version"]
+        return Received(key, version, Fate.REPLACED, late=late), str(held["name"])
+
+    def record_conflict_refused(self, key: str, sop_uid: str) -> None:
+        """Record that an object with other bytes was refused: one row for each UID, however many come."""
+        with self._context.database.writing() as database:
+            database.execute(
+                "INSERT INTO conflicts (key, sop_uid, sha256, received, outcome) VALUES (?, ?, '', ?, ?)"
+                " ON CONFLICT (key, sop_uid, sha256) DO UPDATE SET received = excluded.received, count = count + 1",
+                (key, sop_uid, self._context.clock(), REFUSED),
+            )
+
+    def replacements(self, key: str, sop_uid: str) -> int:
+        """How often an object was replaced by other contents."""
+        with self._context.database.reading() as database:
+            [count] = database.execute(
+                "SELECT COALESCE(SUM(count), 0) FROM conflicts WHERE key = ? AND sop_uid = ? AND outcome = ?",
+                (key, sop_uid, REPLACED),
+            ).fetchone()
+        return int(count)
 
     def record_refusal(self, header: Header, reason: str, calling_ae: str = "") -> str:
         """Record that an object was not taken, with the code of the reason; the key of its series.
@@ -133,13 +199,8 @@ def _open_version(database: sqlite3.Connection, key: str, latest: sqlite3.Row | 
     return version
 
 
-def _again(database: sqlite3.Connection, latest: sqlite3.Row, instance: Instance, same: bool, now: float) -> Received:
+def _again(database: sqlite3.Connection, latest: sqlite3.Row, now: float) -> Received:
     """An instance that is on record came once more."""
     if latest["state"] == State.RECEIVING:  # somebody is still sending
         database.execute("UPDATE versions SET last_received = ? WHERE id = ?", (now, latest["id"]))
-    if not same:
-        database.execute(
-            "INSERT INTO conflicts VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (latest["key"], instance.header.sop_uid, instance.sha256, now),
-        )
-    return Received(latest["key"], latest["version"], Fate.DUPLICATE if same else Fate.CONFLICT)
+    return Received(latest["key"], latest["version"], Fate.DUPLICATE)

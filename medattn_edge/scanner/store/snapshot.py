@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from medattn_edge.scanner.store.rows import REFUSED, REPLACED
 from medattn_edge.scanner.store.transitions import DeliveryState, State
 
 LAST: Final = 100
+CONFLICTS_SHOWN_S: Final = 3 * 86_400.0  # long enough for a weekend
 STAGES: Final = {
     "receiving": "first object to last object",
     "completing": "last object to complete",
@@ -93,6 +95,23 @@ class VersionSeen:
 
 
 @dataclass(frozen=True)
+class ConflictSeen:
+    """A series of which objects came again with other contents, in the last days.
+
+    Attributes:
+        key: of the series.
+        replaced: objects that took the place of others.
+        refused: objects that were not taken.
+        last: when the last of them came, in seconds since 1970.
+    """
+
+    key: str
+    replaced: int
+    refused: int
+    last: float
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """Everything that the page, the metrics and `node status` count.
 
@@ -109,6 +128,7 @@ class Snapshot:
         recent: the latest versions, newest first.
         quarantined: newest first, at most 100.
         undelivered: newest first, at most 100.
+        conflicted: series of the last three days with such objects, newest first, at most 100.
     """
 
     now: float
@@ -123,6 +143,7 @@ class Snapshot:
     recent: tuple[VersionSeen, ...]
     quarantined: tuple[VersionSeen, ...]
     undelivered: tuple[VersionSeen, ...]
+    conflicted: tuple[ConflictSeen, ...] = ()
 
 
 def take(database: sqlite3.Connection, now: float, recent: int) -> Snapshot:
@@ -134,7 +155,7 @@ def take(database: sqlite3.Connection, now: float, recent: int) -> Snapshot:
     for name, count in database.execute("SELECT state, COUNT(*) FROM deliveries GROUP BY state"):
         deliveries[DeliveryState(name)] = count
     instances, size = database.execute("SELECT COUNT(*), COALESCE(SUM(bytes), 0) FROM instances").fetchone()
-    [conflicts] = database.execute("SELECT COUNT(*) FROM conflicts").fetchone()
+    [conflicts] = database.execute("SELECT COALESCE(SUM(count), 0) FROM conflicts").fetchone()
     [attempts] = database.execute("SELECT COALESCE(SUM(attempts), 0) FROM versions").fetchone()
     [retries] = database.execute("SELECT COALESCE(SUM(attempts), 0) FROM deliveries").fetchone()
     return Snapshot(
@@ -150,7 +171,17 @@ def take(database: sqlite3.Connection, now: float, recent: int) -> Snapshot:
         _versions(database, tuple(State), recent),
         _versions(database, (State.QUARANTINED,), LAST),
         _versions(database, (State.SEGMENTED, State.FAILED), LAST),
+        _conflicted(database, now),
     )
+
+
+def _conflicted(database: sqlite3.Connection, now: float) -> tuple[ConflictSeen, ...]:
+    rows = database.execute(
+        "SELECT key, SUM(count * (outcome = ?)), SUM(count * (outcome = ?)), MAX(received) AS last FROM conflicts"
+        " WHERE received > ? GROUP BY key ORDER BY last DESC, key LIMIT ?",
+        (REPLACED, REFUSED, now - CONFLICTS_SHOWN_S, LAST),
+    ).fetchall()
+    return tuple(ConflictSeen(*row) for row in rows)
 
 
 def _stages(database: sqlite3.Connection) -> dict[str, Spread]:

@@ -87,6 +87,13 @@ class Spool:
         _write(self.objects / name, content)
         return self.objects / name
 
+    def set_object_aside(self, key: str, name: str, reason: str) -> None:
+        """Put one object of a series into quarantine, if it is there, under a code of the reason."""
+        path = self.folder(key) / name
+        if path.is_file():
+            os.utime(path)  # it stays there for as long as what comes in today
+            rename_durably(path, self.objects / f"{reason}-{key}-{name}")
+
     def has(self, key: str, name: str) -> bool:
         """Whether an object is there."""
         return (self.folder(key) / name).is_file()
@@ -152,6 +159,7 @@ class Spool:
         """Make a folder from `working_folder` the result, instead of an earlier one."""
         for path in sorted(source.rglob("*")):
             if path.is_file():
+                path.chmod(0o600)  # libraries make their files by the umask
                 with path.open("rb") as written:
                     os.fsync(written.fileno())
             elif path.is_dir():
@@ -183,6 +191,12 @@ class Spool:
     def remove(self, folder: Path) -> None:
         """Remove a folder: never half of one under its own name."""
         remove_folder(folder)
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file on disk, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def measure(content: Content) -> tuple[int, str]:

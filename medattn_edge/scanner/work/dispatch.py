@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from medattn_edge.errors import MedattnError, ScanError
-from medattn_edge.reasons import CUT_OFF, FILE_MISSING, ROUTE_CHANGED
+from medattn_edge.errors import MedattnError
+from medattn_edge.reasons import CUT_OFF, OBJECT_DAMAGED, ROUTE_CHANGED
 from medattn_edge.scanner.config.node_config import Model
 from medattn_edge.scanner.config.routing import route
 from medattn_edge.scanner.observe.log import Level, Log
-from medattn_edge.scanner.store.custody import Custody
+from medattn_edge.scanner.store.custody import Custody, FilesLost
 from medattn_edge.scanner.store.records import Job
 from medattn_edge.scanner.work.supervisor import Supervisor
 from medattn_edge.scanner.work.tasks import Done, Refused, Task, WorkerLost
@@ -135,13 +135,15 @@ class Dispatcher(threading.Thread):
         self._log.event("claimed", key=job.key, version=job.version, attempt=job.attempt, model=model.name)
         try:
             files = self._custody.files(job)
-        except ScanError:
-            self._custody.quarantine(job, FILE_MISSING)
-            self._log.event("quarantined", key=job.key, level=Level.WARNING, version=job.version, reason=FILE_MISSING)
+        except FilesLost as lost:
+            self._custody.quarantine(job, lost.reason, lost.found)
+            level = Level.ERROR if lost.reason == OBJECT_DAMAGED else Level.WARNING
+            self._log.event(lost.reason, key=job.key, level=level, version=job.version)
+            self._log.event("quarantined", key=job.key, level=Level.WARNING, version=job.version, reason=lost.reason)
             return True
         folder = self._custody.working_folder(job)
         try:
-            self._segment(job, model, Task(model.name, files, folder))
+            self._segment(job, model, Task(model.name, files, folder, job.contents))
         finally:
             # Published it is not there any more; what a lost worker left is of no use to the next attempt.
             shutil.rmtree(folder, ignore_errors=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
+from medattn_edge.artifact import Artifact
 from medattn_edge.backends import open_session
 from medattn_edge.backends.session import Session
-from medattn_edge.errors import InputError
+from medattn_edge.errors import InputError, IntegrityError
 from medattn_edge.host.cores import usable_cores
 from medattn_edge.inference import OpenArtifact, Outputs, SegmentSettings, segment_to
 from medattn_edge.inference.cleanup import check_cleanup
@@ -44,6 +45,7 @@ class Segmenter:
         self._open: dict[str, _Open] = {}
         try:
             for model in models:
+                _check_pin(model)
                 threads = model.threads or usable_cores()
                 session = self._stack.enter_context(
                     open_session(model.artifact, device=_index(model.device), threads=threads)
@@ -58,6 +60,7 @@ class Segmenter:
                     session.spec,
                     outputs.regions_as(session.spec),
                 )
+                _check_pin(model)  # and nobody swapped it while it was read
                 algorithm = algorithm_of(model.artifact, session.spec, settings)
                 self._open[model.name] = _Open(model, session, algorithm)
         except BaseException:
@@ -92,13 +95,28 @@ class Segmenter:
             return Refused(error.code, error.message)
 
 
+def _check_pin(model: Model) -> None:
+    """A model that was swapped since the configuration was read is not taken in silence."""
+    found = Artifact.read(model.artifact).content_sha256
+    if model.sha256 and found != model.sha256.lower():
+        raise IntegrityError(
+            f"{model.artifact.name} has the hash {found[:16]}... now",
+            expected=f"{model.sha256[:16]}..., as when the node read its configuration",
+            hint="put the file back, or have the node read its configuration again: kill -HUP PID",
+        )
+
+
 def _segmented(opened: _Open, task: Task) -> Done:
     model, started = opened.model, time.monotonic()
     scan = Scan(task.folder, _only(series_of(task.files)))
     headers = time.monotonic() - started
     outputs = _outputs(model, task.folder)
     settings = SegmentSettings(model.overlap, skip_air=model.skip_air)
-    outcome = segment_to(OpenArtifact(opened.session, opened.algorithm), scan, outputs, settings=settings)
+    algorithm = opened.algorithm
+    if task.contents:
+        # Corrected objects have the UIDs of the first ones: without it their result would be a duplicate to an archive.
+        algorithm = replace(algorithm, settings=f"{algorithm.settings} contents={task.contents}".strip())
+    outcome = segment_to(OpenArtifact(opened.session, algorithm), scan, outputs, settings=settings)
     written = dict(outcome.written)
     seg, overlay = written.pop("labels"), written.pop("overlay")
     _shrink(overlay)

@@ -21,20 +21,24 @@ class Task:
         model: its name.
         files: of the series.
         folder: for the results; it is there and empty.
+        contents: as of a `Job`: results of corrected objects have an identity of their own.
     """
 
     model: str
     files: tuple[Path, ...]
     folder: Path
+    contents: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"model": self.model, "files": [str(path) for path in self.files], "folder": str(self.folder)}
+        files = [str(path) for path in self.files]
+        return {"model": self.model, "files": files, "folder": str(self.folder), "contents": self.contents}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Task:
         """The reverse."""
-        return cls(value["model"], tuple(Path(one) for one in value["files"]), Path(value["folder"]))
+        files = tuple(Path(one) for one in value["files"])
+        return cls(value["model"], files, Path(value["folder"]), value["contents"])
 
 
 @dataclass(frozen=True)
