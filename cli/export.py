@@ -18,13 +18,15 @@ from .rewrites import chosen, note_without_effect, show_plan
 
 if TYPE_CHECKING:
     from medattn_edge.artifact import Artifact
+    from medattn_edge.foreign import ForeignNetwork
     from medattn_edge.models.checkpoint import Checkpoint
+    from medattn_edge.rewrites import Rewritten
 
 Option = typer.Option
 
 
 def command(  # noqa: PLR0913
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint: ours, or any published layout.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or an ONNX, TorchScript or torch.export file.")],
     output: Annotated[
         Path, Option("--output", "-o", help="NAME.onnx or NAME.torchscript; its manifest is NAME.*.json.")
     ],
@@ -45,7 +47,10 @@ def command(  # noqa: PLR0913
     samples: Annotated[
         int | None, Option("--samples", min=1, help="Patches per scan for the check; 2, or 8 with --precision fp16.")
     ] = None,
-    network: Annotated[str, Option("--network", help="Insist on this network.")] = "",
+    network: Annotated[
+        str, Option("--network", help="Insist on this network, or package.module:build of your own, which is run.")
+    ] = "",
+    output_name: Annotated[str, Option("--output-name", help="Network from elsewhere: which output is logits.")] = "",
     set_: Annotated[
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="Foreign checkpoint: align_corners=true, ...")
     ] = None,
@@ -58,7 +63,7 @@ def command(  # noqa: PLR0913
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
     no_fuse: Annotated[bool, Option("--no-fuse", hidden=True)] = False,
 ) -> None:
-    """Export a checkpoint to ONNX or TorchScript.
+    """Export a checkpoint, or a network from elsewhere, to ONNX or TorchScript.
 
     The network is first rewritten to the same function with less work; the plan is printed. Nothing is written unless
     the exported network agrees with the checkpoint's own on real and random input: --scan, or the CT that slicerio
@@ -68,6 +73,7 @@ def command(  # noqa: PLR0913
         raise UsageError("--no-fuse, which has another name now", expected="--no-rewrites", hint="--no-rewrites")
     try:
         from medattn_edge.exporters import ExportSettings, exporter_of
+        from medattn_edge.foreign import ForeignNetwork, is_foreign, read_foreign
         from medattn_edge.models import checkpoint as checkpoints
         from medattn_edge.precision.export import SAMPLES, check_precision, export
         from medattn_edge.rewrites import rewrite as rewritten_from
@@ -77,30 +83,57 @@ def command(  # noqa: PLR0913
 
     exporter = exporter_of(output)
     check_precision(precision, output)
+    settings = ExportSettings(batch_of(batch), opset, attention)
+    config = parse_settings(set_ or [])
+    loaded: Checkpoint | ForeignNetwork
     with console.timed("loaded"):
-        loaded = checkpoints.load(checkpoint, network=network or None, config=parse_settings(set_ or []))
+        if is_foreign(checkpoint, network):
+            own, sizes = network if ":" in network else "", parse_sizes(patch) if patch else None
+            loaded = read_foreign(
+                checkpoint, network=own, patch=sizes, output=output_name, config=config, settings=settings
+            )
+        else:
+            loaded = checkpoints.load(checkpoint, network=network or None, config=config)
     options = {"--labels": labels, "--intensity": intensity, "--spacing": spacing, "--axes": axes}
     spec = spec_of(loaded, patch, {name: value for name, value in options.items() if value})
-    loaded.network.check_shape(spec.patch)
+    if not isinstance(loaded, ForeignNetwork):
+        loaded.network.check_shape(spec.patch)
     loaded = loaded.with_spec(spec)
     names = chosen(exporter.name, spec, rewrite or [], no_rewrites)
-    settings = ExportSettings(batch_of(batch), opset, attention)
     real = real_patches(spec, scan or [], samples or SAMPLES[precision])
     console.note(f"exporting {spec.network} for {'x'.join(map(str, spec.patch))} in {precision}")
-    with console.timed("rewritten"):
-        rewritten = rewritten_from(loaded, names)
-    note_without_effect(rewritten, rewrite or [])
+    rewritten: Rewritten | ForeignNetwork
+    if isinstance(loaded, ForeignNetwork):
+        rewritten = loaded
+        _note_foreign(loaded, rewrite or [])
+    else:
+        with console.timed("rewritten"):
+            rewritten = rewritten_from(loaded, names)
+        note_without_effect(rewritten, rewrite or [])
     thresholds = replace(gates.FP16.thresholds, min_dice=gate) if precision == "fp16" else None
     with console.timed("exported and checked"):
         artifact = export(rewritten, output, precision=precision, samples=real, settings=settings, gate=thresholds)
     if json:
         console.print_json({"artifact": str(output), **artifact.manifest.to_json()})
     else:
-        show_plan(rewritten)
+        if not isinstance(rewritten, ForeignNetwork):
+            show_plan(rewritten)
         _show(artifact)
 
 
-def spec_of(loaded: Checkpoint, patch: str, options: dict[str, str]) -> ModelSpec:
+def _note_foreign(loaded: ForeignNetwork, rewrites: list[str]) -> None:
+    """Say what was done to a network from elsewhere; rewrites know modules, which its file does not have."""
+    if rewrites:
+        raise UsageError(
+            f"--rewrite {rewrites[0]} for a network without modules ({loaded.layout})",
+            expected="rewrites for checkpoints, or for --network package.module:build",
+            hint="leave --rewrite out; BatchNorms are folded anyway",
+        )
+    for text in loaded.notes:
+        console.note(text)
+
+
+def spec_of(loaded: Checkpoint | ForeignNetwork, patch: str, options: dict[str, str]) -> ModelSpec:
     """The checkpoint's spec with what the user said; only of a foreign one may that be more than the patch."""
     if options and not loaded.foreign:
         raise UsageError(

@@ -11,14 +11,16 @@ from medattn_edge.errors import InputError
 
 from . import console
 from .inspect_dicom import show_series
+from .inspect_foreign import show_foreign
 from .rewrites import in_a_line
 
 
 def command(
-    path: Annotated[Path, typer.Argument(help="A checkpoint, an artifact, or a DICOM folder, file or DICOMDIR.")],
+    path: Annotated[Path, typer.Argument(help="A checkpoint, an artifact, a network from elsewhere, or DICOM.")],
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Print spec, lineage, inputs, outputs, operators, parameters and FLOPs; or the series of a DICOM folder."""
+    from medattn_edge.artifact import manifest_path
     from medattn_edge.backends import backend_of
     from medattn_edge.io.scan import is_dicom_source
 
@@ -27,6 +29,8 @@ def command(
         return
     if not path.is_file():
         raise InputError(f"{path} does not exist", expected="a model or DICOM", hint=f"ls '{path.parent}'")
+    if not manifest_path(path).is_file() and show_foreign(path, json):
+        return
     facts = _checkpoint(path) if backend_of(path).name == "eager" else _artifact(path)
     if json:
         console.print_json(facts)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from medattn_edge.errors import MedattnError
     from medattn_edge.evaluation import compare
     from medattn_edge.exporters import ExportSettings
+    from medattn_edge.foreign import read_foreign
     from medattn_edge.inference.samples import sample_patches
     from medattn_edge.inference.segment import segment
     from medattn_edge.inference.workflow import segment_to
@@ -44,6 +45,7 @@ _HOME = {
     "fold_batch_norms": ("rewrites.norms_and_activations", "fold_batch_norms"),
     "load_checkpoint": ("models.checkpoint", "load"),
     "open_session": ("backends", "open_session"),
+    "read_foreign": ("foreign", "read_foreign"),
     "read_labels": ("io", "read_labels"),
     "read_volume": ("io", "read_volume"),
     "rewrite": ("rewrites", "rewrite"),
@@ -56,6 +58,7 @@ _HOME = {
 
 __all__ = [  # noqa: RUF022 - the order of the work
     "load_checkpoint",
+    "read_foreign",
     "rewrite",
     "fold_batch_norms",
     "sample_patches",

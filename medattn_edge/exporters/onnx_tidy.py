@@ -46,6 +46,8 @@ def _constant_scales(graph: Any) -> None:
     for node in graph.node:
         if node.op_type != "Resize" or len(node.input) < 4 or not node.input[3]:
             continue
+        if any(entry.name == "axes" or entry.s in (b"not_larger", b"not_smaller") for entry in node.attribute):
+            continue  # sizes that are not those of all axes: of other people's graphs
         size, target = shapes.get(node.input[0], [])[2:], shapes.get(node.output[0], [])[2:]
         if not size or len(size) != len(target) or min(*size, *target) < 1:
             continue  # sizes that are not constants of the network: what computes them is found below

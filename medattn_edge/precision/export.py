@@ -1,4 +1,4 @@
-"""Export: checkpoint -> artifact in FP32 or FP16 that agrees with it.
+"""Export: checkpoint, or a network from elsewhere -> artifact in FP32 or FP16 that agrees with it.
 
 It stands here because FP16 is made from the FP32 file that an exporter writes: of the rooms that it joins (rewrites,
 inference, exporters, precision), this is the uppermost.
@@ -16,6 +16,7 @@ from medattn_edge.backends.session import Patches
 from medattn_edge.errors import UsageError
 from medattn_edge.exporters import ExportSettings, export_fp32, exporter_of, random_patches
 from medattn_edge.exporters.exporter import FP32_GATE
+from medattn_edge.foreign import ForeignNetwork, export_foreign
 from medattn_edge.inference.real_patches import real_patches
 from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.precision import fp16
@@ -29,7 +30,7 @@ SAMPLES = {"fp32": 2, "fp16": 8}
 
 
 def export(
-    network: Checkpoint | Rewritten,
+    network: Checkpoint | Rewritten | ForeignNetwork,
     path: Path | str,
     *,
     precision: str = "fp32",
@@ -41,8 +42,8 @@ def export(
     """Write a network, checked on real and random input before the file and its manifest appear.
 
     Args:
-        network: what `rewrite` returned; or a checkpoint, which is then rewritten as files of this suffix are by
-            default.
+        network: what `rewrite` returned; a checkpoint, which is then rewritten as files of this suffix are by default;
+            or what `read_foreign` returned.
         path: NAME.onnx or NAME.torchscript.
         precision: fp32, or fp16 with FP32 islands, for ONNX only.
         samples: name -> real input, float32 (n, C, *patch); patches of the scans by default. Noise is added to it.
@@ -64,17 +65,24 @@ def export(
     path = Path(path)
     exporter = exporter_of(path)
     check_precision(precision, path)
-    checkpoint = network if isinstance(network, Checkpoint) else network.checkpoint
-    spec = checkpoint.spec
-    checkpoint.network.check_shape(spec.patch)
+    spec = (network.checkpoint if isinstance(network, Rewritten) else network).spec
+    if not isinstance(network, ForeignNetwork):
+        (network if isinstance(network, Checkpoint) else network.checkpoint).network.check_shape(spec.patch)
     real = _real(spec, samples, scans, SAMPLES[precision])
     random = random_patches(spec, 2)
     if isinstance(network, Checkpoint):
         network = rewrite(network, defaults(exporter.name, spec.patch))
+
+    def in_fp32(file: Path, limits: Thresholds) -> Artifact:
+        inputs = {**real, RANDOM: random}
+        if isinstance(network, ForeignNetwork):
+            return export_foreign(network, file, inputs, settings=settings, gate=limits)
+        return export_fp32(network, file, inputs, settings=settings, gate=limits)
+
     if precision == "fp32":
-        return export_fp32(network, path, {**real, RANDOM: random}, settings=settings, gate=gate or FP32_GATE)
+        return in_fp32(path, gate or FP32_GATE)
     with tempfile.TemporaryDirectory() as folder:
-        parent = export_fp32(network, Path(folder) / "fp32.onnx", {**real, RANDOM: random}, settings=settings)
+        parent = in_fp32(Path(folder) / "fp32.onnx", FP32_GATE)
         return fp16.convert(parent, path, real, random, gate=gate or fp16.FP16_GATE)
 
 
