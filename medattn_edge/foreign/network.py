@@ -157,7 +157,7 @@ def manifest_of(network: ForeignNetwork) -> Manifest:
 def _check_settings(network: ForeignNetwork, path: Path, settings: ExportSettings) -> None:
     if exporter_of(path).name != "onnx":
         raise UsageError(
-            f"{path.name} from a {TITLES[network.kind]}",
+            f"{path.name} cannot be written from this {TITLES[network.kind]}",
             expected="NAME.onnx, the form that every runtime here takes",
             hint=f"-o {path.stem}.onnx",
         )

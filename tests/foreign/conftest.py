@@ -60,6 +60,10 @@ def save(tmp_path: Path) -> Save:
     return write
 
 
+def _arguments(image: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return image if isinstance(image, tuple) else (image,)
+
+
 def _script(network: nn.Module, image: Tensor, path: Path, options: dict[str, Any]) -> None:
     torch.jit.save(torch.jit.script(network), path)
 
@@ -69,15 +73,15 @@ def _trace(network: nn.Module, image: Tensor, path: Path, options: dict[str, Any
 
 
 def _exported(network: nn.Module, image: Tensor, path: Path, options: dict[str, Any]) -> None:
-    torch.export.save(torch.export.export(network, (image,), **options), path)
+    torch.export.save(torch.export.export(network, _arguments(image), **options), path)
 
 
 def _onnx(network: nn.Module, image: Tensor, path: Path, options: dict[str, Any]) -> None:
-    torch.onnx.export(network, (image,), str(path), **{"dynamo": True, "verbose": False, **options})
+    torch.onnx.export(network, _arguments(image), str(path), **{"dynamo": True, "verbose": False, **options})
 
 
 def _legacy(network: nn.Module, image: Tensor, path: Path, options: dict[str, Any]) -> None:
-    torch.onnx.export(network, (image,), str(path), **{"dynamo": False, **options})
+    torch.onnx.export(network, _arguments(image), str(path), **{"dynamo": False, **options})
 
 
 _SUFFIXES = {"script": ".pt", "trace": ".torchscript", "exported": ".pt2", "onnx": ".onnx", "legacy": ".onnx"}
