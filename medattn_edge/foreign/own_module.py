@@ -65,7 +65,7 @@ def load_own(reference: str, path: Path, settings: Mapping[str, Any]) -> nn.Modu
         raise raised(error, f"{reference} raises") from error
     if not isinstance(network, nn.Module):
         raise UsageError(
-            f"{reference} returns a {type(network).__name__}",
+            f"{reference} returns an object of the type {type(network).__name__}",
             expected="a torch.nn.Module",
             hint="return the network itself, without weights",
         )
@@ -124,11 +124,10 @@ def raised(error: BaseException, what: str) -> UsageError:
 
 
 def _is_library(file: str) -> bool:
-    parts = Path(file).parts
-    ours = str(Path(__file__).resolve().parents[1])
-    return (
-        "site-packages" in parts or "importlib" in parts or file.startswith((ours, "<", str(Path(os.__file__).parent)))
-    )
+    """Whether a frame is not the user's: ours, torch's, or the standard library's."""
+    if "site-packages" in Path(file).parts:
+        return file.rpartition("site-packages")[2].lstrip("/").startswith(("torch/", "medattn_edge/"))
+    return file.startswith((str(Path(__file__).resolve().parents[1]), "<", str(Path(os.__file__).parent)))
 
 
 def _function(reference: str) -> Any:

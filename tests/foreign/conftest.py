@@ -13,7 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from medattn_edge.volume import Volume
+from tests.cli.conftest import medattn
 from tests.foreign.networks import Encoder2d, Gated3d, monai_network, moved
+
+__all__ = ["medattn"]
 
 Save = Callable[..., Path]
 
