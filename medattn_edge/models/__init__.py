@@ -1,15 +1,56 @@
-"""Checkpoint -> network. One file per network, each with its NETWORK record."""
+"""Checkpoint -> network. One file per network, each with its NETWORK record.
+
+The attention blocks are public, for networks of one's own: `AdditiveGate` (a gate on the skip's own grid, 2-D and 3-D),
+`GridGate` (the 3-D gate of the article, whose signal has a coarser grid), `PositionAttention`, `ChannelAttention`,
+`GuidedScale` (both of them, guided by a `SemanticAutoencoder`'s reconstruction).
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from medattn_edge.errors import CheckpointError, UsageError
 from medattn_edge.models.network import Network, SegmentationNetwork
 from medattn_edge.registry import records
 from medattn_edge.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from medattn_edge.models.attention import ChannelAttention, PositionAttention
+    from medattn_edge.models.attention_unet_3d import GridGate
+    from medattn_edge.models.gated_unet import AdditiveGate
+    from medattn_edge.models.self_guided_attention import GuidedScale, SemanticAutoencoder
+
+# Found on first use: the files of the networks import this one.
+_BLOCKS = {
+    "AdditiveGate": "gated_unet",
+    "ChannelAttention": "attention",
+    "GridGate": "attention_unet_3d",
+    "GuidedScale": "self_guided_attention",
+    "PositionAttention": "attention",
+    "SemanticAutoencoder": "self_guided_attention",
+}
+
+__all__ = [
+    "AdditiveGate",
+    "ChannelAttention",
+    "GridGate",
+    "GuidedScale",
+    "PositionAttention",
+    "SemanticAutoencoder",
+    "build",
+    "construct",
+    "network_record",
+    "networks",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _BLOCKS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_BLOCKS[name]}"), name)
 
 
 def networks() -> dict[str, Network]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from medattn_edge.models.attention import ChannelAttention
 from medattn_edge.models.network import SegmentationNetwork
-from medattn_edge.models.self_guided_attention import GuidedStep, SelfGuidedAttention
+from medattn_edge.models.self_guided_attention import AttentionLayer, GuidedStep, SelfGuidedAttention
 from medattn_edge.rewrites.decomposed_guided import (
     DecomposedStep,
     FirstConvolutions,
@@ -44,7 +44,9 @@ def fold_channel_attentions(network: SegmentationNetwork) -> list[str]:
     paths = []
     for path, attention in sites(network, ChannelAttention):
         layer = network.get_submodule(path.rpartition(".")[0])
-        folded = FoldedChannelAttention(attention, layer.restore[0].in_channels)  # type: ignore[union-attr, index]
+        if not isinstance(layer, AttentionLayer):  # in a network of somebody's own: its channels are not known here
+            continue
+        folded = FoldedChannelAttention(attention, layer.restore[0].in_channels)  # type: ignore[arg-type]
         network.set_submodule(path, folded)
         paths.append(path)
     return paths

@@ -143,7 +143,8 @@ def fold_position_attentions(network: SegmentationNetwork) -> list[str]:
     """Written out as MatMul, Softmax, MatMul; the scale asks it for the received attention, not for all weights."""
     if isinstance(network, SelfGuidedAttention):
         decompose_guided(network)
-    attentions = sites(network, DecomposedPositionAttention)
+    # Those of networks that are not ours stand alone.
+    attentions = [*sites(network, DecomposedPositionAttention), *sites(network, PositionAttention)]
     for path, attention in attentions:
         network.set_submodule(path, FoldedPositionAttention(attention))
     return [path for path, _ in attentions]
