@@ -24,7 +24,7 @@ PATCH = (48, 48)
 @pytest.fixture(scope="module")
 def lungs(tmp_path_factory, randomised):
     """The network of the README's code block, trained by chance, and the folder of its code."""
-    [code] = re.findall(r"<!-- yournets.py -->\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    [code] = re.findall(r"<!-- yournets.py -->\n```py\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     folder = tmp_path_factory.mktemp("code")
     (folder / "yournets.py").write_text(code)
     sys.path.insert(0, str(folder))
