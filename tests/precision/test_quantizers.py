@@ -338,3 +338,35 @@ def test_nothing_is_made_of_a_graph_that_is_for_fp32_only(lungs: Artifact, wante
     with pytest.raises(UsageError, match=f"winograd, where large numbers cancel: in {wanted}") as caught:
         fp32_graph(Artifact(lungs.path, replace(lungs.manifest, rewrites=done)), wanted)
     assert caught.value.hint.endswith("--rewrite -winograd")
+
+
+def test_signed_activations_become_unsigned_and_keep_their_numbers(tmp_path):
+    import onnxruntime as ort
+    from onnx import TensorProto
+
+    from medattn_edge.precision.quantizers.nncf_onnx import unsign_activations
+
+    value = helper.make_tensor_value_info
+    weights = [np.array(0.02, np.float32), np.array(-13, np.int8)]
+    graph = helper.make_graph(
+        [
+            helper.make_node("QuantizeLinear", ["image", "scale", "zero"], ["q"], name="q"),
+            helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["logits"], name="dq"),
+        ],
+        "g",
+        [value("image", TensorProto.FLOAT, [1, 1, 4, 64])],
+        [value("logits", TensorProto.FLOAT, [1, 1, 4, 64])],
+        [numpy_helper.from_array(one, name) for one, name in zip(weights, ("scale", "zero"), strict=True)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    image = np.linspace(-4, 4, 256, dtype=np.float32).reshape(1, 1, 4, 64)
+
+    def run():
+        session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        return session.run(None, {"image": image})[0]
+
+    signed = run()
+    unsign_activations(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert {one.data_type for one in model.graph.initializer} == {TensorProto.FLOAT, TensorProto.UINT8}
+    np.testing.assert_array_equal(run(), signed)
