@@ -149,7 +149,7 @@ def _explicit(data: bytes, names: list[str]) -> Any:
     from pydicom.filereader import read_dataset
     from pydicom.tag import Tag
 
-    tags = [Tag(name) for name in names]
+    tags: list[Any] = [Tag(name) for name in names]
     return read_dataset(BytesIO(data), False, True, stop_when=lambda tag, *_: tag >= _PIXELS, specific_tags=tags)
 
 
