@@ -19,7 +19,7 @@ LOWEST := tests/test_floors.py tests/test_benchmarks.py $(addprefix tests/, \
 	models/test_resnet.py precision/test_quantizers.py scanner/test_metrics.py scanner/test_receive.py \
 	scanner/test_tls.py training/test_evaluate.py)
 
-.PHONY: demo test test-slow test-gpu test-lowest check format bench bench-gpu bench-curves bench-node bench-report clean
+.PHONY: demo test test-slow test-gpu test-faults test-lowest check format bench bench-gpu bench-curves bench-node bench-report clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medattn-edge demo -o demo
@@ -29,6 +29,10 @@ test: check
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "slow and not gpu" --timeout 1200
+
+# At least 1,000 faults in the node's spool and database; their count is printed.
+test-faults: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/adversarial/test_fault_machine.py -m "slow or not slow" --timeout 1200
 
 test-gpu: $(VENV)/.dev
 	$(BIN)/python -m pytest -m gpu --timeout 1200

@@ -23,7 +23,6 @@ def test_an_object_that_was_damaged_in_the_spool_is_not_segmented_and_is_taken_w
     with pytest.raises(FilesLost) as raised:
         node.custody.files(job)
     assert raised.value.reason == "object_damaged"
-    node.custody.quarantine(job, raised.value.reason, raised.value.found)
     [seen] = node.store.snapshot().quarantined
     assert seen.reason == "object_damaged"
     assert [path.name[:8] for path in node.spool.objects.iterdir()] == ["damaged-"]
@@ -33,6 +32,25 @@ def test_an_object_that_was_damaged_in_the_spool_is_not_segmented_and_is_taken_w
     again = node.custody.claim("worker-0")
     assert again is not None
     assert len(node.custody.files(again)) == 2
+
+
+def test_a_node_that_ends_while_it_puts_damage_aside_does_not_segment_the_rest(node: Node, monkeypatch):
+    job = node.job(count=3)
+    flip(node.spool.incoming / job.key / job.names[0])
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(node.spool, "set_object_aside", kill)
+    with pytest.raises(Killed):
+        node.custody.files(job)
+    monkeypatch.undo()
+    node.restart()
+    assert node.custody.claim("worker-0") is None
+    assert node.store.snapshot().quarantined[0].reason == "object_damaged"
 
 
 def test_damage_that_comes_before_the_next_start_is_found_all_the_same(node: Node):

@@ -186,7 +186,7 @@ class Custody:
 
         Raises:
             FilesLost: when one is not there, or is not what was received; quarantine the job for its reason. What is
-                damaged goes to quarantine, and is taken when it is sent again.
+                damaged goes to quarantine with its series, and is taken when it is sent again.
         """
         with self._spool.lock(job.key):
             try:
@@ -200,6 +200,7 @@ class Custody:
                 self._store.repairs.forget_files(job.key, damaged, OBJECT_DAMAGED)
                 for name in damaged:
                     self._spool.set_object_aside(job.key, name, "damaged")
+                self._quarantine_files(job.key)
                 raise FilesLost(OBJECT_DAMAGED, f"{len(damaged)} of {len(paths)} objects are not what was received")
         return paths
 
