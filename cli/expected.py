@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from medattn_edge.models.checkpoint import Checkpoint
 
 
-def fitted_to(loaded: Checkpoint, files: Sequence[Path], limit: int) -> Checkpoint:
+def fitted_to(
+    loaded: Checkpoint, files: Sequence[Path], limit: int, names: tuple[str, str] = ("image", "logits")
+) -> Checkpoint:
     """The checkpoint with the settings that give the logits of all files; says which they are and how near."""
     from medattn_edge.exporters import fit, read_expectation
 
@@ -24,7 +26,7 @@ def fitted_to(loaded: Checkpoint, files: Sequence[Path], limit: int) -> Checkpoi
             expected="this option only for foreign checkpoints",
             hint="medattn-edge inspect CHECKPOINT",
         )
-    expectations = [read_expectation(path) for path in files]
+    expectations = [read_expectation(path, *names) for path in files]
     fitted = fit(
         loaded,
         expectations,

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medattn_edge import gates
 from medattn_edge.errors import MissingDependency, UsageError
-from medattn_edge.spec import Intensity, ModelSpec
 
 from . import console
 from .expected import fitted_to, note_assumptions
-from .options import parse_settings, parse_sizes, parse_spacing
+from .options import parse_settings
 from .rewrites import chosen, note_without_effect, show_plan
+from .spec_options import SpecOptions, note_spec_assumptions, settings_of_file, with_spec_options
 
 if TYPE_CHECKING:
     from medattn_edge.artifact import Artifact
-    from medattn_edge.models.checkpoint import Checkpoint
 
 Option = typer.Option
 
@@ -64,12 +63,52 @@ def command(  # noqa: PLR0913
     expect_limit: Annotated[
         int, Option("--expect-limit", min=1, help="Combinations of settings to try with --expect.")
     ] = 300,
-    labels: Annotated[str, Option("--labels", help="Foreign checkpoint: names, background first, with commas.")] = "",
-    intensity: Annotated[
-        str, Option("--intensity", help="Foreign checkpoint: window:LOW:HIGH, zscore[:slice], minmax[:slice], none.")
+    expect_image: Annotated[str, Option("--expect-image", help="Name of the input in CASE.npz.")] = "image",
+    expect_logits: Annotated[str, Option("--expect-logits", help="Name of the output in CASE.npz.")] = "logits",
+    spec: Annotated[
+        Path | None, Option("--spec", metavar="SPEC.json", help="Foreign checkpoint: its spec; options override it.")
+    ] = None,
+    labels: Annotated[
+        str, Option("--labels", help="Foreign checkpoint: names with commas, background first unless sigmoid.")
     ] = "",
-    spacing: Annotated[str, Option("--spacing", metavar="[ZX]YXX", help="Foreign checkpoint: mm of its input.")] = "",
+    first_label_is_background: Annotated[
+        bool, Option("--first-label-is-background", help="Take the first of --labels for it, whatever its name.")
+    ] = False,
+    activation: Annotated[
+        str, Option("--activation", help="Foreign checkpoint: softmax, or sigmoid for regions that may overlap.")
+    ] = "",
+    region_order: Annotated[
+        str, Option("--region-order", metavar="WT,TC,ET", help="Regions in one label map, later over earlier.")
+    ] = "",
+    intensity: Annotated[
+        str,
+        Option(
+            "--intensity",
+            metavar="CHAIN",
+            help="Foreign checkpoint: window:LOW:HIGH, zscore[:nonzero], none, or steps such as "
+            "clip:-1000:400,map:-1000:400:-1:1; one chain for each channel with semicolons.",
+        ),
+    ] = "",
+    spacing: Annotated[
+        str, Option("--spacing", metavar="[ZX]YXX", help="Foreign checkpoint: mm of its input, or none: as scanned.")
+    ] = "",
+    orientation: Annotated[
+        str, Option("--orientation", metavar="RAS", help="Foreign checkpoint: where W, H and D run to.")
+    ] = "",
+    plane: Annotated[str, Option("--plane", help="Foreign 2-D checkpoint: axial, coronal or sagittal slices.")] = "",
     axes: Annotated[str, Option("--axes", help="Foreign checkpoint: axis order of its input, such as WHD.")] = "",
+    after: Annotated[
+        list[str] | None,
+        Option("--after", metavar="largest:LABEL", help="Clean labels: also drop-below:LABEL:ML, fill-holes:LABEL."),
+    ] = None,
+    mirror: Annotated[
+        str, Option("--mirror", metavar="HW", help="Average over mirrored axes; each doubles the work.")
+    ] = "",
+    modality: Annotated[str, Option("--modality", metavar="CT", help="DICOM's name of what it was trained on.")] = "",
+    body_part: Annotated[str, Option("--body-part", help="As DICOM's BodyPartExamined says it.")] = "",
+    channels: Annotated[
+        str, Option("--channels", metavar="t1,t2,...", help="Names of the input channels, in order.")
+    ] = "",
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
     no_fuse: Annotated[bool, Option("--no-fuse", hidden=True)] = False,
 ) -> None:
@@ -90,25 +129,45 @@ def command(  # noqa: PLR0913
         raise MissingDependency.of_extra(str(error.name), "export") from error
     from medattn_edge.inference.real_patches import real_patches
 
+    given = SpecOptions(
+        {
+            "--patch": patch,
+            "--labels": labels,
+            "--activation": activation,
+            "--region-order": region_order,
+            "--intensity": intensity,
+            "--spacing": spacing,
+            "--orientation": orientation,
+            "--plane": plane,
+            "--axes": axes,
+            "--mirror": mirror,
+            "--modality": modality,
+            "--body-part": body_part,
+            "--channels": channels,
+        },
+        after or [],
+        first_label_is_background,
+        spec,
+    )
     exporter = exporter_of(output)
     check_precision(precision, output)
     with console.timed("loaded"):
-        config = parse_settings(set_ or [])
+        config = {**settings_of_file(given), **parse_settings(set_ or [])}
         loaded = checkpoints.load(checkpoint, network=network or None, config=config, weights=weights or None)
     for remark in loaded.remarks:
         console.note(remark)
     if expect:
         with console.timed("held to what its owner expects"):
-            loaded = fitted_to(loaded, expect, expect_limit)
+            loaded = fitted_to(loaded, expect, expect_limit, (expect_image, expect_logits))
     note_assumptions(loaded)
-    options = {"--labels": labels, "--intensity": intensity, "--spacing": spacing, "--axes": axes}
-    spec = spec_of(loaded, patch, {name: value for name, value in options.items() if value})
-    loaded.network.check_shape(spec.patch)
-    loaded = loaded.with_spec(spec)
-    names = chosen(exporter.name, spec, rewrite or [], no_rewrites)
+    loaded = with_spec_options(loaded, given)
+    note_spec_assumptions(loaded)
+    facts = loaded.spec
+    loaded.network.check_shape(facts.patch)
+    names = chosen(exporter.name, facts, rewrite or [], no_rewrites)
     settings = ExportSettings(batch_of(batch), opset, attention)
-    real = real_patches(spec, scan or [], samples or SAMPLES[precision])
-    console.note(f"exporting {spec.network} for {'x'.join(map(str, spec.patch))} in {precision}")
+    real = real_patches(facts, scan or [], samples or SAMPLES[precision])
+    console.note(f"exporting {facts.network} for {'x'.join(map(str, facts.patch))} in {precision}")
     with console.timed("rewritten"):
         rewritten = rewritten_from(loaded, names)
     note_without_effect(rewritten, rewrite or [])
@@ -120,38 +179,6 @@ def command(  # noqa: PLR0913
     else:
         show_plan(rewritten)
         _show(artifact)
-
-
-def spec_of(loaded: Checkpoint, patch: str, options: dict[str, str]) -> ModelSpec:
-    """The checkpoint's spec with what the user said; only of a foreign one may that be more than the patch."""
-    if options and not loaded.foreign:
-        raise UsageError(
-            f"{', '.join(options)} for a checkpoint that carries its own spec",
-            expected="these options only for foreign checkpoints",
-            hint="medattn-edge inspect CHECKPOINT",
-        )
-    changes: dict[str, Any] = {}
-    if patch:
-        changes["patch"] = parse_sizes(patch)
-    if "--labels" in options:
-        changes["labels"] = tuple(options["--labels"].split(","))
-    if "--intensity" in options:
-        changes["intensity"] = Intensity.parse(options["--intensity"])
-    if "--spacing" in options:
-        changes["spacing"] = parse_spacing(options["--spacing"])
-    if "--axes" in options:
-        changes["axes"] = options["--axes"].upper()
-    spec = replace(loaded.spec, **changes)
-    if loaded.foreign:
-        assumed = {
-            "--labels": ",".join(spec.labels),
-            "--intensity": str(spec.intensity),
-            "--axes": spec.axes,
-            "--spacing": "none: as scanned",
-        }
-        guesses = [f"{name} {value}" for name, value in assumed.items() if name not in options]
-        console.note(f"the checkpoint ({loaded.layout}) says nothing of its input; assumed: {'; '.join(guesses)}")
-    return spec
 
 
 def batch_of(text: str) -> int | None:
