@@ -260,6 +260,9 @@ def _check_kinds(values: Mapping[str, Any]) -> None:
             raise TypeError(f"{name} is {values[name]!r}, not a text")
     if not isinstance(values.get("config", {}), Mapping):
         raise TypeError(f"config is {values['config']!r}, not settings by name")
+    spacing = values.get("spacing") or ()
+    if isinstance(spacing, str) or any(isinstance(mm, str | bool) for mm in spacing):
+        raise TypeError(f"spacing is {spacing!r}, not numbers")
     for name in ("in_channels", "outputs"):
         if name in values and (not isinstance(values[name], int) or isinstance(values[name], bool)):
             raise TypeError(f"{name} is {values[name]!r}, not a whole number")
