@@ -12,7 +12,7 @@ from medattn_edge import gates
 from medattn_edge.errors import MissingDependency, UsageError
 
 from . import console
-from .expected import fitted_to, note_assumptions
+from .expected import fitted_to, fitted_to_scan, note_assumptions
 from .options import parse_settings
 from .rewrites import chosen, note_without_effect, show_plan
 from .spec_options import SpecOptions, note_spec_assumptions, settings_of_file, with_spec_options
@@ -65,6 +65,18 @@ def command(  # noqa: PLR0913
     ] = 300,
     expect_image: Annotated[str, Option("--expect-image", help="Name of the input in CASE.npz.")] = "image",
     expect_logits: Annotated[str, Option("--expect-logits", help="Name of the output in CASE.npz.")] = "logits",
+    expect_scan: Annotated[
+        tuple[Path, Path] | None,
+        Option(
+            "--expect-scan",
+            metavar="SCAN RESULT",
+            help="Foreign checkpoint: its owner's labels or probabilities of a scan; orientation, axes, intensity and "
+            "activation are searched where no option gives them.",
+        ),
+    ] = None,
+    expect_scan_limit: Annotated[
+        str, Option("--expect-scan-limit", metavar="RUNS|SECONDSs", help="Of --expect-scan: 2000 runs by default.")
+    ] = "",
     spec: Annotated[
         Path | None, Option("--spec", metavar="SPEC.json", help="Foreign checkpoint: its spec; options override it.")
     ] = None,
@@ -161,6 +173,9 @@ def command(  # noqa: PLR0913
             loaded = fitted_to(loaded, expect, expect_limit, (expect_image, expect_logits))
     note_assumptions(loaded)
     loaded = with_spec_options(loaded, given)
+    if expect_scan:
+        with console.timed("held to its owner's result"):
+            loaded = fitted_to_scan(loaded, *expect_scan, expect_scan_limit)
     note_spec_assumptions(loaded)
     facts = loaded.spec
     loaded.network.check_shape(facts.patch)

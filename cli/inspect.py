@@ -161,6 +161,13 @@ def _reading(reading: dict[str, Any]) -> dict[str, str]:
     if proof:
         cases = ", ".join(f"{case['source']} ({case['sqnr_db']:.1f} dB)" for case in proof["cases"])
         rows["as its owner expects"] = f"{cases}; proven: {in_words(proof['proven']) or 'nothing was open'}"
+    proof = reading.get("scan_expectation")
+    if proof:
+        dice = min(proof["winner"]["dice"].values())
+        rows["as its owner's result"] = (
+            f"{proof['source']}: minimum Dice {dice:.4f}, label match {proof['winner']['label_match']:.6f}; "
+            f"searched: {', '.join(proof['searched']) or 'nothing'}, in {proof['runs']} runs"
+        )
     return rows
 
 
