@@ -79,7 +79,7 @@ def with_spec_options(loaded: Checkpoint, options: SpecOptions) -> Checkpoint:
     spec, given = loaded.spec, ()
     if options.file is not None:
         spec, given = _spec_of_file(loaded, options.file)
-    changes = _changes(typed, options.after, spec)
+    changes = changes_of(options, spec)
     if options.file is not None:
         _note_overridden(options.file, spec, changes)
     spec = replace(spec, **changes)
@@ -118,9 +118,10 @@ def _spec_of_file(loaded: Checkpoint, path: Path) -> tuple[ModelSpec, tuple[str,
     return replace(spec, config=loaded.spec.config), given
 
 
-def _changes(typed: Mapping[str, str], after: Sequence[str], spec: ModelSpec) -> dict[str, Any]:
-    """The fields of a spec that the options change."""
+def changes_of(options: SpecOptions, spec: ModelSpec) -> dict[str, Any]:
+    """The fields of a spec that the options change; raises UsageError for one that cannot be read."""
     changes: dict[str, Any] = {}
+    typed = options.typed
     for option, text in typed.items():
         match option:
             case "--patch":
@@ -136,7 +137,7 @@ def _changes(typed: Mapping[str, str], after: Sequence[str], spec: ModelSpec) ->
             case "--modality":
                 changes["modality"] = text.upper()
             case "--after":
-                changes["cleanup"] = tuple(map(Cleanup.parse, after))
+                changes["cleanup"] = tuple(map(Cleanup.parse, options.after))
             case "--activation" | "--body-part":
                 changes[_FIELDS[option]] = text
     if "--plane" in typed:
