@@ -43,7 +43,7 @@ def fitted_to(
     return fitted.checkpoint
 
 
-def fitted_to_scan(loaded: Checkpoint, scan: Path, result: Path, limit: str) -> Checkpoint:
+def fitted_to_scan(loaded: Checkpoint, scan: Path, result: Path, limit: str, plane: str = "") -> Checkpoint:
     """The checkpoint with the way from a scan to labels that gives its owner's result; says which, and how near."""
     from medattn_edge.evaluation import ExpectedScan, fit_scan
 
@@ -56,7 +56,7 @@ def fitted_to_scan(loaded: Checkpoint, scan: Path, result: Path, limit: str) -> 
         )
     expected = ExpectedScan.read(scan, result)
     with console.progress("searching") as progress:
-        fitted = fit_scan(loaded, expected, limit=runs, timeout_s=timeout_s, progress=progress)
+        fitted = fit_scan(loaded, expected, plane=plane, limit=runs, timeout_s=timeout_s, progress=progress)
     console.note(f"gives {expected.source}, of {fitted.runs} runs: {fitted.winner}")
     if fitted.runner_up is not None:
         console.note(f"runner-up: {fitted.runner_up}")

@@ -175,7 +175,7 @@ def command(  # noqa: PLR0913
     loaded = with_spec_options(loaded, given)
     if expect_scan:
         with console.timed("held to its owner's result"):
-            loaded = fitted_to_scan(loaded, *expect_scan, expect_scan_limit)
+            loaded = fitted_to_scan(loaded, *expect_scan, expect_scan_limit, plane)
     note_spec_assumptions(loaded)
     facts = loaded.spec
     loaded.network.check_shape(facts.patch)

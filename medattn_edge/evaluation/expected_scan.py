@@ -23,7 +23,7 @@ from medattn_edge.inference.sliding_window import slabs
 from medattn_edge.io import read_labels, read_volume
 from medattn_edge.labels import labels_of
 from medattn_edge.models.checkpoint import Checkpoint
-from medattn_edge.spec import Intensity, ModelSpec
+from medattn_edge.spec import Intensity, ModelSpec, plane_of
 from medattn_edge.volume import Volume
 
 Array = npt.NDArray[Any]
@@ -134,6 +134,7 @@ def fit_scan(
     checkpoint: Checkpoint,
     expected: ExpectedScan,
     *,
+    plane: str = "",
     limit: int = LIMIT,
     timeout_s: float = math.inf,
     progress: Progress | None = None,
@@ -146,6 +147,7 @@ def fit_scan(
     Args:
         checkpoint: its network's settings are fixed; its spacing is not searched.
         expected: the scan and the owner's result.
+        plane: of a 2-D network's slices, where it is known and their flips are not; empty for any.
         limit: runs of the network over a block or the scan at most.
         timeout_s: seconds at most.
         progress: called with the runs done and the runs in total.
@@ -155,6 +157,7 @@ def fit_scan(
         ShapeError, ScanError, UsageError: the result is of another network, or the scan cannot be used.
     """
     search = _Search(checkpoint, expected, limit, time.monotonic() + timeout_s, progress)
+    search.plane = plane
     trials, complete = search.run()
     if not trials:
         raise AgreementError(
@@ -236,11 +239,13 @@ class _Search:
                 hint="give the result of this checkpoint, with its own numbers of labels",
             )
         self.limit, self.deadline, self.progress = limit, deadline, progress
-        self.runs, self.total = 0, 0
+        self.runs, self.total, self.plane = 0, 0, ""
 
     def run(self) -> tuple[list[Trial], bool]:
         """The trials on the whole scan, the best first, and whether everything was tried."""
         chains, places = intensities(self.spec, self.free), layouts(self.spec, self.free)
+        if self.plane:
+            places = [place for place in places if plane_of(place.orientation) == self.plane]
         blocks = {place: self._block(self._spec(place)) for place in places}
         whole = all(block == _everything(self.scan) for block in blocks.values())
         self.total = len(chains) * len(places) + (0 if whole else min(_FINALISTS, len(chains) * len(places)))

@@ -126,6 +126,18 @@ def test_the_search_finds_intensity_plane_and_transposition_of_a_2d_owner(intens
     assert np.array_equal(segmented.labels.voxels, truth.voxels)
 
 
+def test_a_plane_that_is_known_is_not_searched() -> None:
+    checkpoint, volume = network_of(2), scan()
+    truth = by_hand(checkpoint, volume, "RSA", "zscore")
+    given = replace(checkpoint.spec, intensity=Intensity.parse("zscore"), orientation="LSP")
+    told = checkpoint.with_spec(given, ["intensity"])
+    fitted = fit_scan(told, ExpectedScan(volume, truth, "labels.nii.gz"), plane="coronal")
+    assert fitted.runs == 16  # 4 flips and 2 transpositions, and all of them once more on the whole scan
+    assert fitted.checkpoint.spec.plane == "coronal"
+    with pytest.raises(AgreementError, match="none of"):
+        fit_scan(told.with_spec(replace(given, orientation="LPS")), ExpectedScan(volume, truth, "l.npz"), plane="axial")
+
+
 def test_every_layout_is_another_tensor() -> None:
     for dims, free, count in ((3, ("orientation", "axes"), 48), (3, ("orientation",), 48), (3, ("axes",), 6)):
         places = layouts(network_of(dims).spec, free)
