@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from medattn_edge.models.checkpoint import Checkpoint
 
 
-def fitted_to(loaded: Checkpoint, files: Sequence[Path], limit: int) -> Checkpoint:
+def fitted_to(
+    loaded: Checkpoint, files: Sequence[Path], limit: int, names: tuple[str, str] = ("image", "logits")
+) -> Checkpoint:
     """The checkpoint with the settings that give the logits of all files; says which they are and how near."""
     from medattn_edge.exporters import fit, read_expectation
 
@@ -24,7 +26,7 @@ def fitted_to(loaded: Checkpoint, files: Sequence[Path], limit: int) -> Checkpoi
             expected="this option only for foreign checkpoints",
             hint="medattn-edge inspect CHECKPOINT",
         )
-    expectations = [read_expectation(path) for path in files]
+    expectations = [read_expectation(path, *names) for path in files]
     fitted = fit(
         loaded,
         expectations,
@@ -39,6 +41,43 @@ def fitted_to(loaded: Checkpoint, files: Sequence[Path], limit: int) -> Checkpoi
     if fitted.proven:
         console.note(f"proven: {in_words(fitted.proven)}")
     return fitted.checkpoint
+
+
+def fitted_to_scan(loaded: Checkpoint, scan: Path, result: Path, limit: str, plane: str = "") -> Checkpoint:
+    """The checkpoint with the way from a scan to labels that gives its owner's result; says which, and how near."""
+    from medattn_edge.evaluation import ExpectedScan, fit_scan
+
+    runs, timeout_s = parse_limit(limit)
+    if not loaded.foreign:
+        raise UsageError(
+            "--expect-scan for a checkpoint that carries its own spec",
+            expected="this option only for foreign checkpoints",
+            hint="medattn-edge inspect CHECKPOINT",
+        )
+    expected = ExpectedScan.read(scan, result)
+    with console.progress("searching") as progress:
+        fitted = fit_scan(loaded, expected, plane=plane, limit=runs, timeout_s=timeout_s, progress=progress)
+    console.note(f"gives {expected.source}, of {fitted.runs} runs: {fitted.winner}")
+    if fitted.runner_up is not None:
+        console.note(f"runner-up: {fitted.runner_up}")
+    return fitted.checkpoint
+
+
+def parse_limit(text: str) -> tuple[int, float]:
+    """Runs and seconds at most, of `2000` or `600s`; an empty text is the usual number of runs; raises UsageError."""
+    import math
+    import sys
+
+    from medattn_edge.evaluation.expected_scan import LIMIT
+
+    number = text.removesuffix("s")
+    if not text:
+        return LIMIT, math.inf
+    if not (number.isascii() and number.isdigit()) or int(number) < 1:
+        raise UsageError(
+            f"the limit {text!r}", expected="a number of runs, or of seconds with s", hint="--expect-scan-limit 600s"
+        )
+    return (int(number), math.inf) if number == text else (sys.maxsize, float(number))
 
 
 def note_assumptions(loaded: Checkpoint) -> None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medattn_edge import gates
 from medattn_edge.errors import MissingDependency, UsageError, quoted
-from medattn_edge.spec import Intensity, ModelSpec
 
 from . import console
 from .agreement_text import agreement_table
-from .expected import fitted_to, note_assumptions
+from .expected import fitted_to, fitted_to_scan, note_assumptions
 from .fp64_text import fp64_lines
-from .options import parse_settings, parse_sizes, parse_spacing, scans_of
+from .options import parse_settings, parse_sizes, scans_of
 from .rewrites import chosen, note_without_effect, show_plan
+from .spec_options import SpecOptions, note_spec_assumptions, settings_of_file, with_spec_options
 
 if TYPE_CHECKING:
     from medattn_edge.artifact import Artifact
@@ -79,14 +79,63 @@ def command(  # noqa: PLR0913
     expect_limit: Annotated[
         int, Option("--expect-limit", min=1, help="Combinations of settings to try with --expect.")
     ] = 300,
-    labels: Annotated[str, Option("--labels", help="Foreign checkpoint: names, background first, with commas.")] = "",
-    intensity: Annotated[
-        str, Option("--intensity", help="Foreign checkpoint: window:LOW:HIGH, zscore[:slice], minmax[:slice], none.")
+    expect_image: Annotated[str, Option("--expect-image", help="Name of the input in CASE.npz.")] = "image",
+    expect_logits: Annotated[str, Option("--expect-logits", help="Name of the output in CASE.npz.")] = "logits",
+    expect_scan: Annotated[
+        tuple[Path, Path] | None,
+        Option(
+            "--expect-scan",
+            metavar="SCAN RESULT",
+            help="Foreign checkpoint: its owner's labels or probabilities of a scan; orientation, axes, intensity and "
+            "activation are searched where no option gives them.",
+        ),
+    ] = None,
+    expect_scan_limit: Annotated[
+        str, Option("--expect-scan-limit", metavar="RUNS|SECONDSs", help="Of --expect-scan: 2000 runs by default.")
     ] = "",
-    spacing: Annotated[str, Option("--spacing", metavar="[ZX]YXX", help="Foreign checkpoint: mm of its input.")] = "",
-    axes: Annotated[str, Option("--axes", help="Foreign checkpoint: axis order of its input, such as WHD.")] = "",
+    spec: Annotated[
+        Path | None, Option("--spec", metavar="SPEC.json", help="Foreign checkpoint: its spec; options override it.")
+    ] = None,
+    labels: Annotated[
+        str, Option("--labels", help="Foreign checkpoint: names with commas, background first unless sigmoid.")
+    ] = "",
+    first_label_is_background: Annotated[
+        bool, Option("--first-label-is-background", help="Take the first of --labels for it, whatever its name.")
+    ] = False,
+    activation: Annotated[
+        str, Option("--activation", help="Foreign checkpoint: softmax, or sigmoid for regions that may overlap.")
+    ] = "",
+    region_order: Annotated[
+        str, Option("--region-order", metavar="WT,TC,ET", help="Regions in one label map, later over earlier.")
+    ] = "",
+    intensity: Annotated[
+        str,
+        Option(
+            "--intensity",
+            metavar="CHAIN",
+            help="Foreign checkpoint: window:LOW:HIGH, zscore[:nonzero], none, or steps such as "
+            "clip:-1000:400,map:-1000:400:-1:1; one chain for each channel with semicolons.",
+        ),
+    ] = "",
+    spacing: Annotated[
+        str, Option("--spacing", metavar="[ZX]YXX", help="Foreign checkpoint: mm of its input, or none: as scanned.")
+    ] = "",
     orientation: Annotated[
-        str, Option("--orientation", help="Folder that does not say it: how its training files are stored, as RAS.")
+        str, Option("--orientation", metavar="RAS", help="Foreign checkpoint: where W, H and D run to.")
+    ] = "",
+    plane: Annotated[str, Option("--plane", help="Foreign 2-D checkpoint: axial, coronal or sagittal slices.")] = "",
+    axes: Annotated[str, Option("--axes", help="Foreign checkpoint: axis order of its input, such as WHD.")] = "",
+    after: Annotated[
+        list[str] | None,
+        Option("--after", metavar="largest:LABEL", help="Clean labels: also drop-below:LABEL:ML, fill-holes:LABEL."),
+    ] = None,
+    mirror: Annotated[
+        str, Option("--mirror", metavar="HW", help="Average over mirrored axes; each doubles the work.")
+    ] = "",
+    modality: Annotated[str, Option("--modality", metavar="CT", help="DICOM's name of what it was trained on.")] = "",
+    body_part: Annotated[str, Option("--body-part", help="As DICOM's BodyPartExamined says it.")] = "",
+    channels: Annotated[
+        str, Option("--channels", metavar="t1,t2,...", help="Names of the input channels, in order.")
     ] = "",
     fold: Annotated[str, Option("--fold", help="nnU-Net: 0 to 4, or all; the only one by default.")] = "",
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
@@ -111,6 +160,26 @@ def command(  # noqa: PLR0913
         raise MissingDependency.of_extra(str(error.name), "export") from error
     from medattn_edge.inference.real_patches import real_patches
 
+    given = SpecOptions(
+        {
+            "--patch": patch,
+            "--labels": labels,
+            "--activation": activation,
+            "--region-order": region_order,
+            "--intensity": intensity,
+            "--spacing": spacing,
+            "--orientation": orientation,
+            "--plane": plane,
+            "--axes": axes,
+            "--mirror": mirror,
+            "--modality": modality,
+            "--body-part": body_part,
+            "--channels": channels,
+        },
+        after or [],
+        first_label_is_background,
+        spec,
+    )
     exporter = exporter_of(output)
     check_precision(precision, output)
     settings = ExportSettings(batch_of(batch), opset, attention)
@@ -118,30 +187,34 @@ def command(  # noqa: PLR0913
     loaded: Checkpoint | ForeignNetwork
     with console.timed("loaded"):
         folder = checkpoint.is_dir() and kind_of_folder(checkpoint)
-        if (orientation or fold) and not folder:
+        if fold and not folder:
             raise UsageError(
-                f"{'--orientation' if orientation else '--fold'} for {checkpoint.name}",
-                expected="a MONAI bundle or a folder of nnU-Net's results",
-                hint="leave it out",
+                f"--fold for {checkpoint.name}", expected="a folder of nnU-Net's results", hint="leave it out"
             )
         if folder:
             loaded = _of_folder(checkpoint, orientation, fold, bool(network or set_ or weights))
+            given = given.without("--orientation")
         elif is_foreign(checkpoint, network):
             own, sizes = network if ":" in network else "", parse_sizes(patch) if patch else None
             loaded = read_foreign(
                 checkpoint, network=own, patch=sizes, output=output_name, config=config, settings=settings
             )
         else:
+            config = {**settings_of_file(given), **config}
             loaded = checkpoints.load(checkpoint, network=network or None, config=config, weights=weights or None)
-    loaded = _told(loaded, expect or [], expect_limit)
-    options = {"--labels": labels, "--intensity": intensity, "--spacing": spacing, "--axes": axes}
-    spec = spec_of(loaded, patch, {name: value for name, value in options.items() if value})
+    loaded = with_spec_options(_held_to(loaded, expect or [], expect_limit, (expect_image, expect_logits)), given)
+    if expect_scan:
+        if isinstance(loaded, ForeignNetwork):
+            raise _without_settings("--expect-scan", loaded)
+        with console.timed("held to its owner's result"):
+            loaded = fitted_to_scan(loaded, *expect_scan, expect_scan_limit, plane)
+    note_spec_assumptions(loaded)
+    facts = loaded.spec
     if not isinstance(loaded, ForeignNetwork):
-        loaded.network.check_shape(spec.patch)
-    loaded = loaded.with_spec(spec)
-    names = chosen(exporter.name, spec, rewrite or [], no_rewrites)
-    real = real_patches(spec, scans_of(scan, resample_to_first), samples or SAMPLES[precision])
-    console.note(f"exporting {spec.network} for {'x'.join(map(str, spec.patch))} in {precision}")
+        loaded.network.check_shape(facts.patch)
+    names = chosen(exporter.name, facts, rewrite or [], no_rewrites)
+    real = real_patches(facts, scans_of(scan, resample_to_first), samples or SAMPLES[precision])
+    console.note(f"exporting {facts.network} for {'x'.join(map(str, facts.patch))} in {precision}")
     rewritten: Rewritten | ForeignNetwork
     if isinstance(loaded, ForeignNetwork):
         rewritten = loaded
@@ -175,25 +248,31 @@ def _of_folder(folder: Path, orientation: str, fold: str, refused: bool) -> Chec
     return read.checkpoint
 
 
-def _told(loaded: Checkpoint | ForeignNetwork, expect: list[Path], limit: int) -> Checkpoint | ForeignNetwork:
+def _held_to(
+    loaded: Checkpoint | ForeignNetwork, expect: list[Path], limit: int, names: tuple[str, str]
+) -> Checkpoint | ForeignNetwork:
     """What was loaded, with what was done to get at it printed, and held to what its owner expects."""
     from medattn_edge.models.checkpoint import Checkpoint
 
     if not isinstance(loaded, Checkpoint):
         if expect:
-            raise UsageError(
-                f"--expect for a network from elsewhere ({loaded.layout})",
-                expected="a checkpoint, whose settings are open; such a file is its own reference",
-                hint="leave --expect out",
-            )
+            raise _without_settings("--expect", loaded)
         return loaded
     for remark in loaded.remarks:
         console.note(remark)
     if expect:
         with console.timed("held to what its owner expects"):
-            loaded = fitted_to(loaded, expect, limit)
+            loaded = fitted_to(loaded, expect, limit, names)
     note_assumptions(loaded)
     return loaded
+
+
+def _without_settings(option: str, loaded: ForeignNetwork) -> UsageError:
+    return UsageError(
+        f"{option} for a network from elsewhere ({loaded.layout})",
+        expected="a checkpoint, whose settings are open; such a file is its own reference",
+        hint=f"leave {option} out",
+    )
 
 
 def _note_foreign(loaded: ForeignNetwork, rewrites: list[str]) -> None:
@@ -206,38 +285,6 @@ def _note_foreign(loaded: ForeignNetwork, rewrites: list[str]) -> None:
         )
     for text in loaded.notes:
         console.note(text)
-
-
-def spec_of(loaded: Checkpoint | ForeignNetwork, patch: str, options: dict[str, str]) -> ModelSpec:
-    """The checkpoint's spec with what the user said; only of a foreign one may that be more than the patch."""
-    if options and not loaded.foreign:
-        raise UsageError(
-            f"{', '.join(options)} for a checkpoint that carries its own spec",
-            expected="these options only for foreign checkpoints",
-            hint="medattn-edge inspect CHECKPOINT",
-        )
-    changes: dict[str, Any] = {}
-    if patch:
-        changes["patch"] = parse_sizes(patch)
-    if "--labels" in options:
-        changes["labels"] = tuple(options["--labels"].split(","))
-    if "--intensity" in options:
-        changes["intensity"] = Intensity.parse(options["--intensity"])
-    if "--spacing" in options:
-        changes["spacing"] = parse_spacing(options["--spacing"])
-    if "--axes" in options:
-        changes["axes"] = options["--axes"].upper()
-    spec = replace(loaded.spec, **changes)
-    if loaded.foreign:
-        assumed = {
-            "--labels": ",".join(spec.labels),
-            "--intensity": str(spec.intensity),
-            "--axes": spec.axes,
-            "--spacing": "none: as scanned",
-        }
-        guesses = [f"{name} {value}" for name, value in assumed.items() if name not in options]
-        console.note(f"the checkpoint ({loaded.layout}) says nothing of its input; assumed: {'; '.join(guesses)}")
-    return spec
 
 
 def batch_of(text: str) -> int | None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medattn_edge.errors import InputError, quoted
+from medattn_edge.errors import InputError, UsageError, quoted
 
 from . import console
 from .expected import in_words
@@ -25,6 +25,7 @@ def command(
     weights: Annotated[
         str, typer.Option("--weights", metavar="KEY", help="Foreign checkpoint: which of several sets of weights.")
     ] = "",
+    spec: Annotated[bool, typer.Option("--spec", help="Only the spec, in JSON: a file for export --spec.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Print spec, lineage, inputs, outputs and operators of a model; a scan's grid and values; or a folder's series."""
@@ -33,6 +34,8 @@ def command(
     from medattn_edge.io.scan import is_dicom_source
 
     if is_dicom_source(path):
+        if spec:
+            raise UsageError(f"--spec of {path}", expected="a checkpoint or an artifact", hint="leave --spec out")
         show_series(path, json)
         return
     if is_scan(path):
@@ -43,7 +46,10 @@ def command(
     if not manifest_path(path).is_file() and show_foreign(path, json):
         return
     facts = _checkpoint(path, weights) if backend_of(path).name == "eager" else _artifact(path)
-    if json:
+    if spec:
+        console.print_json(facts["spec"])
+        _note_assumed(facts.get("reading") or {})
+    elif json:
         console.print_json(facts)
     else:
         _show(path, facts)
@@ -92,10 +98,12 @@ def _show(path: Path, facts: dict[str, Any]) -> None:
     spec = facts["spec"]
     rows = {
         "network": f"{spec['network']} {spec['config']}",
-        "labels": ", ".join(f"{value} {name}" for value, name in enumerate(spec["labels"])),
+        **_labels(spec),
+        "orientation": spec["orientation"],
         "patch": f"{_times(spec['patch'])}, multiples of {_times(spec['stride'])}, axes {spec['axes']}",
         "spacing": f"{_times(spec['spacing'])} mm" if spec["spacing"] else "as scanned",
         "intensity": spec["intensity"],
+        **_rest_of(spec),
         "precision": facts["precision"],
         **_islands(facts.get("recipe") or {}),
         "sha256": facts["sha256"],
@@ -118,12 +126,37 @@ def _show(path: Path, facts: dict[str, Any]) -> None:
             rows["noise of FP32"] = "; ".join(lines)
     if facts.get("tools"):
         rows["made with"] = ", ".join(f"{name} {version}" for name, version in facts["tools"].items())
-    if facts.get("foreign"):
-        rows["caution"] = "foreign checkpoint: labels, spacing, intensity, axes and patch are assumed"
     rows |= _reading(facts.get("reading") or {})
     for name, value in rows.items():
         table.add_row(name, value)
     console.show(table)
+
+
+def _labels(spec: dict[str, Any]) -> dict[str, str]:
+    """Labels by value, or regions by output."""
+    names = ", ".join(f"{value} {name}" for value, name in enumerate(spec["labels"]))
+    if spec["activation"] != "sigmoid":
+        return {"labels": names}
+    return {"regions": f"{names}; label map: {', '.join(spec['region_order']) or 'none'}"}
+
+
+def _rest_of(spec: dict[str, Any]) -> dict[str, str]:
+    """What a spec says only where somebody wished it."""
+    rows = {
+        "after": ", ".join(spec["cleanup"]),
+        "mirror": spec["mirror"],
+        "modality": spec["modality"],
+        "body part": spec["body_part"],
+        "channels": ", ".join(spec["channels"]),
+    }
+    return {name: text for name, text in rows.items() if text}
+
+
+def _note_assumed(reading: dict[str, Any]) -> None:
+    """Say which fields of a printed spec are facts of nobody: with export --spec they would be taken as given."""
+    assumed = {**reading.get("assumptions", {}), **reading.get("spec_assumptions", {})}
+    if assumed:
+        console.note("nobody gave these, and export --spec takes them as given: " + ", ".join(assumed), level=0)
 
 
 def _reading(reading: dict[str, Any]) -> dict[str, str]:
@@ -131,12 +164,23 @@ def _reading(reading: dict[str, Any]) -> dict[str, str]:
     rows = {}
     if reading.get("assumptions"):
         rows["assumed"] = in_words(reading["assumptions"])
+    if reading.get("spec_assumptions"):
+        rows["assumed of its input"] = "\n".join(
+            f"{option:<14} {value}" for option, value in reading["spec_assumptions"].items()
+        )
     if reading.get("remarks"):
         rows["weights"] = "; ".join(reading["remarks"])
     proof = reading.get("expectation")
     if proof:
         cases = ", ".join(f"{case['source']} ({case['sqnr_db']:.1f} dB)" for case in proof["cases"])
         rows["as its owner expects"] = f"{cases}; proven: {in_words(proof['proven']) or 'nothing was open'}"
+    proof = reading.get("scan_expectation")
+    if proof:
+        dice = min(proof["winner"]["dice"].values())
+        rows["as its owner's result"] = (
+            f"{proof['source']}: minimum Dice {dice:.4f}, label match {proof['winner']['label_match']:.6f}; "
+            f"searched: {', '.join(proof['searched']) or 'nothing'}, in {proof['runs']} runs"
+        )
     return rows
 
 

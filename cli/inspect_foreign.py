@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from . import console
 
 
@@ -29,7 +27,7 @@ def show_foreign(path: Path, json: bool) -> bool:
 def _show(path: Path, facts: dict[str, Any]) -> None:
     from rich.table import Table
 
-    table = Table(title=escape(str(path)), show_header=False)
+    table = Table(title=str(path), show_header=False)
     rows = {
         "file": facts["kind"] + (f", opset {facts['opset']}" if "opset" in facts else ""),
         "made by": facts.get("producer", ""),
@@ -47,7 +45,7 @@ def _show(path: Path, facts: dict[str, Any]) -> None:
         rows["last tensors"] = ", ".join(facts["ends"])
     rows["export"] = facts.get("refused", "medattn-edge export SOURCE -o NET.onnx --labels background,...")
     for name, value in rows.items():
-        table.add_row(name, escape(value or "not said"))
+        table.add_row(name, value or "not said")
     console.show(table)
 
 

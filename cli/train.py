@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from medattn_edge.spec import Intensity
 
 from . import console
 from .options import parse_settings, parse_sizes, parse_spacing
+from .spec_options import SpecOptions, changes_of
 
 if TYPE_CHECKING:
     from medattn_edge.training import Epoch, Result
@@ -36,6 +38,15 @@ def command(  # noqa: PLR0913
     ] = "",
     intensity: Annotated[
         str, Option("--intensity", help="window:LOW:HIGH, zscore[:slice], minmax[:slice] or none.")
+    ] = "",
+    after: Annotated[
+        list[str] | None,
+        Option("--after", metavar="largest:LABEL", help="Clean labels: also drop-below:LABEL:ML, fill-holes:LABEL."),
+    ] = None,
+    modality: Annotated[str, Option("--modality", metavar="CT", help="DICOM's name of what the scans are.")] = "",
+    body_part: Annotated[str, Option("--body-part", help="As DICOM's BodyPartExamined says it.")] = "",
+    channels: Annotated[
+        str, Option("--channels", metavar="t1,t2,...", help="Names of the scans' channels, in order.")
     ] = "",
     epochs: Annotated[int, Option("--epochs", help="Each ends with the held-out Dice.")] = 40,
     steps: Annotated[int, Option("--steps", help="Per epoch.")] = 25,
@@ -80,6 +91,8 @@ def command(  # noqa: PLR0913
     spec, remarks = training.choose_spec(cases, labels, training.Wishes(network, config, sizes, mm, how))
     for remark in remarks:
         console.note(remark)
+    facts = SpecOptions({"--modality": modality, "--body-part": body_part, "--channels": channels}, after or [])
+    spec = replace(spec, **changes_of(facts, spec))
     first = training.initial_network(spec, seed, backbone_weights)
     named = [*pairs, output, *([backbone_weights] if backbone_weights else [])]
     target = training.Output(output, {"command": _typed(sys.argv[1:], named)}, resume)

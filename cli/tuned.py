@@ -83,13 +83,14 @@ def _graphs(source: Path, output: Path, compiler: Compiler, options: TuneOptions
         from medattn_edge.models import checkpoint as checkpoints
     except ImportError as error:
         raise MissingDependency.of_extra(str(error.name), "export") from error
-    from .export import batch_of, spec_of
+    from .export import batch_of
+    from .spec_options import SpecOptions, note_spec_assumptions, with_spec_options
 
-    loaded = checkpoints.load(source)
-    spec = spec_of(loaded, options.patch, {})
-    loaded.network.check_shape(spec.patch)
+    loaded = with_spec_options(checkpoints.load(source), SpecOptions({"--patch": options.patch}))
+    note_spec_assumptions(loaded)
+    loaded.network.check_shape(loaded.spec.patch)
     settings = ExportSettings(batch_of(options.batch or "1"))
-    return RewrittenGraphs(loaded.with_spec(spec), compiler.name, settings), False
+    return RewrittenGraphs(loaded, compiler.name, settings), False
 
 
 def show_tuning(record: dict[str, Any]) -> None:

@@ -63,7 +63,8 @@ class Manifest:
         rewrites: what was done to the network before it was exported, in order: name, title, how many sites, and what
             it saved (`gflop_saved`, `mbytes_saved`).
         reading: how a foreign checkpoint was read: `assumptions`, settings that nobody told, with their values;
-            `remarks`, what was taken and what left out; `expectation`, what the owner's own logits proved.
+            `spec_assumptions`, the same of the spec, by option; `remarks`, what was taken and what left out;
+            `expectation` and `scan_expectation`, what the owner's own logits and own result of a scan proved.
     """
 
     spec: ModelSpec

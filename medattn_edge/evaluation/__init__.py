@@ -2,6 +2,7 @@
 
 from medattn_edge.evaluation.candidate import BenchCandidate, BenchSettings, computed_as, gate_of
 from medattn_edge.evaluation.comparison import Comparison, ComparisonSettings, compare
+from medattn_edge.evaluation.expected_scan import ExpectedScan, ScanFit, fit_scan
 from medattn_edge.evaluation.measure import measure_candidates
 from medattn_edge.evaluation.measurement import Measurement, MeasurementPlan, PlanSettings, measure, plan_measurement
 from medattn_edge.evaluation.report import BenchReport, BenchRow
@@ -15,13 +16,16 @@ __all__ = [
     "BenchSettings",
     "Comparison",
     "ComparisonSettings",
+    "ExpectedScan",
     "Measurement",
     "MeasurementPlan",
     "Peak",
     "PlanSettings",
+    "ScanFit",
     "TrueLabels",
     "compare",
     "computed_as",
+    "fit_scan",
     "gate_of",
     "measure",
     "measure_candidates",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from medattn_edge.foreign.adopt import IMAGE, LOGITS, Adopted
 from medattn_edge.foreign.cost import gflop, operators, parameters
 from medattn_edge.foreign.sessions import Activated, Centred
 from medattn_edge.foreign.source import TITLES
-from medattn_edge.spec import ModelSpec
+from medattn_edge.spec import SPEC_OPTIONS, ModelSpec, assumed_values
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class ForeignNetwork:
             logits, of a torch program what this returns.
         batch: the N of `graph`, None for any.
         notes: what was changed or left out, in sentences for people.
+        assumed: fields of the spec that nobody gave.
     """
 
     kind: str
@@ -47,14 +49,25 @@ class ForeignNetwork:
     batch: int | None
     notes: tuple[str, ...]
     foreign: bool = True
+    assumed: tuple[str, ...] = tuple(name for name in SPEC_OPTIONS if name not in ("patch", "activation"))
 
     @property
     def layout(self) -> str:
         """What it came as, for messages."""
         return f"{TITLES[self.kind]}, opset {self.graph.opset}"
 
-    def with_spec(self, spec: ModelSpec) -> ForeignNetwork:
-        """The same network under another spec; raises UsageError for another patch than it was read for."""
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the file was read, for the manifest: what is assumed of its input, and what was done to it."""
+        return {"spec_assumptions": assumed_values(self.spec, self.assumed), "remarks": list(self.notes)}
+
+    def with_spec(self, spec: ModelSpec, given: Iterable[str] = ()) -> ForeignNetwork:
+        """The same network under another spec; raises UsageError for another patch than it was read for.
+
+        Args:
+            spec: the other spec.
+            given: fields of it that somebody gave, so that they are assumed no more.
+        """
         own = self.spec
         fixed = (own.in_channels, own.outputs, own.patch)
         if (spec.in_channels, spec.outputs, spec.patch) != fixed:
@@ -63,7 +76,9 @@ class ForeignNetwork:
                 expected=f"{fixed[0]} channels, {fixed[1]} outputs and the patch {fixed[2]}, as the network was read",
                 hint="--patch " + "x".join(map(str, own.patch)),
             )
-        return replace(self, spec=replace(spec, network=own.network, config=own.config))
+        known = set(given)
+        rest = tuple(name for name in self.assumed if name not in known)
+        return replace(self, spec=replace(spec, network=own.network, config=own.config), assumed=rest)
 
 
 def default_spec(kind: str, graph: Adopted) -> ModelSpec:
@@ -151,6 +166,7 @@ def manifest_of(network: ForeignNetwork) -> Manifest:
         parameters=parameters(model),
         gflop=gflop(model),
         tools=tool_versions(),
+        reading=network.reading,
     )
 
 

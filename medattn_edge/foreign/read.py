@@ -18,7 +18,7 @@ from medattn_edge.foreign.onnx_file import read_onnx
 from medattn_edge.foreign.sessions import OriginalOnnx, OriginalTorch
 from medattn_edge.foreign.source import EXPORTED, MODULE, ONNX, TITLES, TORCHSCRIPT, kind_of
 from medattn_edge.models.checkpoint import Checkpoint
-from medattn_edge.spec import ModelSpec
+from medattn_edge.spec import SPEC_OPTIONS, ModelSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -116,7 +116,9 @@ def _from_torch(
     if kind == MODULE and not graph.activation and module.key is None:
         spec = default_spec(kind, graph)
         own = OwnNetwork(program, tuple(patch)).eval()
-        return Checkpoint(own, spec, sha256(path), f"{TITLES[kind]}, {network}", foreign=True, notes={})
+        return Checkpoint(
+            own, spec, sha256(path), f"{TITLES[kind]}, {network}", foreign=True, notes={}, assumed=tuple(SPEC_OPTIONS)
+        )
     return _found(path, kind, graph, partial(OriginalTorch, module), settings)
 
 

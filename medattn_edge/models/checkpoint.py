@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from medattn_edge.models.checkpoint_file import read_file
 from medattn_edge.models.nearest import Misfit, nearest_layout
 from medattn_edge.models.network import Config, Layout, Network, SegmentationNetwork
 from medattn_edge.models.weights import WeightSet, choose, find_weights, in_short, is_measure
-from medattn_edge.spec import ModelSpec, nearest_patch
+from medattn_edge.spec import SPEC_OPTIONS, ModelSpec, assumed_values, nearest_patch
 
 _SCHEMA = 1
 _METADATA = "medattn_edge"
@@ -41,6 +41,8 @@ class Checkpoint:
         remarks: what was done to get at the weights, to be printed: which of several sets was taken, what was left out.
         assumptions: settings that neither the file nor the caller told, with the values that were taken.
         expectation: what the owner's own logits proved, as `exporters.fit` says it; empty when nobody gave them.
+        assumed: fields of the spec that nobody gave, so that they have the network's usual values.
+        scan_expectation: what the owner's own result of a scan proved; empty when nobody gave one.
     """
 
     network: SegmentationNetwork
@@ -52,6 +54,8 @@ class Checkpoint:
     remarks: tuple[str, ...] = ()
     assumptions: Mapping[str, Any] = field(default_factory=dict)
     expectation: Mapping[str, Any] = field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
+    scan_expectation: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -60,13 +64,21 @@ class Checkpoint:
             return {}
         return {
             "assumptions": dict(self.assumptions),
+            "spec_assumptions": assumed_values(self.spec, self.assumed),
             "remarks": list(self.remarks),
             "expectation": dict(self.expectation),
+            "scan_expectation": dict(self.scan_expectation),
         }
 
-    def with_spec(self, spec: ModelSpec) -> Checkpoint:
-        """The same weights under another spec (labels, patch, intensity...); settings that build may not change."""
-        return replace(self, spec=spec)
+    def with_spec(self, spec: ModelSpec, given: Iterable[str] = ()) -> Checkpoint:
+        """The same weights under another spec (labels, patch, intensity...); settings that build may not change.
+
+        Args:
+            spec: the other spec.
+            given: fields of it that somebody gave, so that they are assumed no more.
+        """
+        known = set(given)
+        return replace(self, spec=spec, assumed=tuple(name for name in self.assumed if name not in known))
 
     def with_settings(self, config: Mapping[str, Any]) -> Checkpoint:
         """The same weights in a network of other settings, which are assumptions no more.
@@ -242,6 +254,7 @@ def _foreign(path: Path, content: dict[str, Any], config: Mapping[str, Any], wei
         notes={},
         remarks=tuple(remarks),
         assumptions=assumptions,
+        assumed=tuple(SPEC_OPTIONS),
     )
 
 

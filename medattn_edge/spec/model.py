@@ -236,6 +236,7 @@ class ModelSpec:
                 hint="pip install --upgrade medattn-edge",
             )
         try:
+            _check_kinds(values)
             intensity = Intensity.from_json(values.get("intensity", "none"))
             cleanup = tuple(map(Cleanup.parse, values.get("cleanup", ())))
             return cls(**{**values, "intensity": intensity, "cleanup": cleanup})
@@ -246,6 +247,25 @@ class ModelSpec:
                 expected="the spec of a medattn-edge file",
                 hint="export the checkpoint again",
             ) from error
+
+
+def _check_kinds(values: Mapping[str, Any]) -> None:
+    """Raise TypeError for lists of names that are none, which Python would take apart letter by letter, and such."""
+    for name in ("labels", "region_order", "cleanup", "channels"):
+        names = values.get(name, [])
+        if not isinstance(names, list | tuple) or not all(isinstance(text, str) for text in names):
+            raise TypeError(f"{name} is {names!r}, not a list of names")
+    for name in ("network", "axes", "orientation", "activation", "mirror", "modality", "body_part"):
+        if not isinstance(values.get(name, ""), str):
+            raise TypeError(f"{name} is {values[name]!r}, not a text")
+    if not isinstance(values.get("config", {}), Mapping):
+        raise TypeError(f"config is {values['config']!r}, not settings by name")
+    spacing = values.get("spacing") or ()
+    if isinstance(spacing, str) or any(isinstance(mm, str | bool) for mm in spacing):
+        raise TypeError(f"spacing is {spacing!r}, not numbers")
+    for name in ("in_channels", "outputs"):
+        if name in values and (not isinstance(values[name], int) or isinstance(values[name], bool)):
+            raise TypeError(f"{name} is {values[name]!r}, not a whole number")
 
 
 def _codes(codes: Mapping[str, Sequence[str]]) -> dict[str, Code]:

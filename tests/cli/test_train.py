@@ -46,6 +46,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_what_the_scans_are_and_what_follows_the_network_travel_with_the_checkpoint(folder: Path) -> None:
+    words = ("--after", "largest:ball", "--modality", "ct", "--body-part", "CHEST")
+    done = run(folder, *NETWORK, *SHORT, *words, "-o", "facts.safetensors", "scan.npz", "labels.npz")
+    assert done.returncode == 0, done.stderr
+    spec = checkpoint.load(folder / "facts.safetensors").spec
+    assert (spec.modality, spec.body_part, [str(step) for step in spec.cleanup]) == ("CT", "CHEST", ["largest:ball"])
+
+
 @pytest.mark.parametrize(
     ("words", "code", "exit_code", "told"),
     [
@@ -58,6 +66,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("scan.npz", "labels.npz", "--set", "width"), "usage", 2, "KEY=VALUE"),
         (("scan.npz", "labels.npz", "--patch", "32"), "usage", 2, "HxW"),
         (("scan.npz", "labels.npz", "--resume"), "usage", 2, "a.safetensors.resume"),
+        (("scan.npz", "labels.npz", "--after", "largest:liver"), "usage", 2, "the network does not find"),
+        (("scan.npz", "labels.npz", "--channels", "t1,t2"), "usage", 2, "the channels t1, t2"),
         (("scan.npz", "labels.npz", "-o", "a.onnx"), "usage", 2, "NAME.safetensors"),
     ],
 )
