@@ -25,6 +25,7 @@ from medattn_edge.inference.segment import SegmentSettings
 from medattn_edge.inference.tiling import gaussian
 from medattn_edge.io import read_volume, write_labels
 from medattn_edge.rewrites import rewrite
+from tests.support.networks import randomised
 
 monai = pytest.importorskip("monai")
 nibabel = pytest.importorskip("nibabel")
@@ -103,7 +104,7 @@ def compose(*transforms: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def bundle(tmp_path: Path, randomised: Callable[[Any], Any]) -> Callable[..., Path]:
+def bundle(tmp_path: Path) -> Callable[..., Path]:
     """Writes a bundle."""
 
     def write(
@@ -115,13 +116,13 @@ def bundle(tmp_path: Path, randomised: Callable[[Any], Any]) -> Callable[..., Pa
             (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / "configs" / "inference.json").write_text(json.dumps(document))
         (folder / "configs" / "metadata.json").write_text(json.dumps(METADATA if metadata is None else metadata))
-        torch.save(weights or network_of(document, randomised).state_dict(), folder / "models" / "model.pt")
+        torch.save(weights or network_of(document).state_dict(), folder / "models" / "model.pt")
         return folder
 
     return write
 
 
-def network_of(document: dict[str, Any], randomised: Callable[[Any], Any]) -> Any:
+def network_of(document: dict[str, Any]) -> Any:
     from monai.networks import nets
 
     torch.manual_seed(0)
@@ -326,7 +327,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("sections", "words"), REFUSED, ids=[words for _, words in REFUSED])
 def test_what_has_no_place_is_named_and_refused(
-    bundle: Callable[..., Path], sections: dict[str, Any], words: str, randomised: Callable[[Any], Any]
+    bundle: Callable[..., Path], sections: dict[str, Any], words: str
 ) -> None:
     weights = network_of(inference(), randomised).state_dict()
     with pytest.raises(InputError, match=words) as refused:

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from medattn_edge.spec import ModelSpec
+from tests.support.networks import randomised
 
 Run = Callable[..., Any]
 NAMES = ("t1", "t2")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, randomised: Callable[[Any], Any]) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """t1.nii.gz, t2.nii.gz, both.nii.gz (4-D), far.nii.gz on another grid, and a checkpoint of two channels."""
     import torch
 

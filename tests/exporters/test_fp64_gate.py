@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from medattn_edge.models import build
 from medattn_edge.models.checkpoint import Checkpoint, save
 from medattn_edge.rewrites import rewrite
 from medattn_edge.spec import ModelSpec
+from tests.support.networks import randomised
 
 SPEC = ModelSpec(
     "attention-unet-monai", 1, ("background", "organ"), (32, 32), (4, 4), config={"dims": 2, "channels": [8, 16, 32]}
@@ -36,7 +36,7 @@ OLD_FLOOR_DB = FP32.limits["min_sqnr_db"]
 
 
 @pytest.fixture(scope="module")
-def sound(randomised: Callable[[Any], Any]) -> Checkpoint:
+def sound() -> Checkpoint:
     """A network whose answer FP32 hardly changes."""
     torch.manual_seed(0)
     return Checkpoint(randomised(build(SPEC)), SPEC, "c" * 64, "medattn_edge", foreign=False, notes={})

@@ -17,12 +17,13 @@ from medattn_edge.backends.torch.deprecations import torchscript_is_deprecated
 from medattn_edge.foreign.attentions import CHANNEL, GATE, POSITION, attentions
 from tests.foreign.conftest import labels_by_owner, volume_of
 from tests.support import ROOT
+from tests.support.networks import randomised
 
 PATCH = (48, 48)
 
 
 @pytest.fixture(scope="module")
-def lungs(tmp_path_factory, randomised):
+def lungs(tmp_path_factory):
     """The network of the README's code block, trained by chance, and the folder of its code."""
     [code] = re.findall(r"<!-- yournets.py -->\n```py\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     folder = tmp_path_factory.mktemp("code")

@@ -17,6 +17,7 @@ from medattn_edge.foreign import ForeignNetwork
 from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.spec import ModelSpec
 from tests.foreign.conftest import labels_by_owner, volume_of
+from tests.support.networks import randomised
 
 CODE = """
 import torch
@@ -68,7 +69,7 @@ def mynets(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def weights(mynets, randomised, image_2d, tmp_path) -> Path:
+def weights(mynets, image_2d, tmp_path) -> Path:
     torch.manual_seed(3)
     network = randomised(mynets.build())
     with torch.no_grad():

@@ -26,6 +26,7 @@ from torch import nn
 from medattn_edge.errors import CheckpointError, MedattnError, UsageError
 from medattn_edge.models import checkpoint, networks
 from medattn_edge.models.harmless import STAND_INS, Forgotten
+from tests.support.networks import randomised
 
 State = dict[str, torch.Tensor]
 
@@ -46,7 +47,7 @@ class Owned(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def trained(randomised: Any) -> tuple[State, torch.Tensor, torch.Tensor]:
+def trained() -> tuple[State, torch.Tensor, torch.Tensor]:
     """A small network's state_dict under MONAI's names, an image and the logits."""
     record = networks()["attention-unet-monai"]
     config = {**record.settings, "dims": 2, "channels": [4, 8, 6]}

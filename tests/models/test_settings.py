@@ -12,6 +12,7 @@ from torch import nn
 from medattn_edge.errors import CheckpointError
 from medattn_edge.models import build, checkpoint, construct, networks
 from medattn_edge.spec import ModelSpec
+from tests.support.networks import randomised
 
 SMALL: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "attention-unet-2d": ({"width": 4}, (32, 32)),
@@ -65,7 +66,7 @@ def test_every_open_setting_begins_with_what_is_assumed_and_leaves_the_shapes(na
 
 @pytest.mark.parametrize("name", list(SMALL))
 @torch.inference_mode()
-def test_every_open_setting_changes_the_function(name, randomised):
+def test_every_open_setting_changes_the_function(name):
     record, (small, size) = networks()[name], SMALL[name]
     config = {**record.settings, **small}
     torch.manual_seed(2)
@@ -80,7 +81,7 @@ def test_every_open_setting_changes_the_function(name, randomised):
 
 
 @pytest.mark.parametrize("name", list(SMALL))
-def test_what_a_file_does_not_tell_is_an_assumption_until_it_is_said(name, randomised, tmp_path):
+def test_what_a_file_does_not_tell_is_an_assumption_until_it_is_said(name, tmp_path):
     record = networks()[name]
     config = {**record.settings, **SMALL[name][0]}
     network = randomised(construct(record, config, 1, 2))
@@ -105,7 +106,7 @@ def test_our_own_file_assumes_nothing(tmp_path):
     assert checkpoint.load(tmp_path / "model.safetensors").assumptions == {}
 
 
-def test_a_setting_that_opens_another_one_makes_it_an_assumption(randomised, tmp_path):
+def test_a_setting_that_opens_another_one_makes_it_an_assumption(tmp_path):
     record = networks()["attention-unet-2d"]
     config = {**record.settings, "width": 2}
     network = randomised(construct(record, config, 1, 2))

@@ -9,6 +9,7 @@ import torch
 
 from medattn_edge.models import construct, networks
 from medattn_edge.rewrites import rewrite_network, rewrites
+from tests.support.networks import randomised
 
 FORMS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "attention-unet-2d": ({"width": 4}, (32, 32)),
@@ -34,7 +35,7 @@ def variants() -> list[Any]:
 
 @pytest.mark.parametrize(("name", "config", "size"), variants())
 @torch.inference_mode()
-def test_every_rewrite_keeps_the_function_with_every_open_setting(name, config, size, randomised):
+def test_every_rewrite_keeps_the_function_with_every_open_setting(name, config, size):
     torch.manual_seed(3)
     network = randomised(construct(networks()[name], config, 1, 3)).double()
     image = torch.rand(1, 1, *size, dtype=torch.float64)

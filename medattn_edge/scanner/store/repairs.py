@@ -124,10 +124,11 @@ class Repairs:
             )
 
     def forget_files(self, key: str, names: Collection[str], reason: str) -> None:
-        """Record that these files of a series are not there any more. What waits for work, or is being worked on, is
-        quarantined with them: a node that ends here would segment the rest at its next start.
+        """Record that these files of a series are not there any more.
 
-        A version that is still received may get them again; with a result or a delivery they are not needed.
+        What waits for work, or is being worked on, is quarantined with them: a node that ends here would segment the
+        rest at its next start. A version that is still received may get them again; with a result or a delivery they
+        are not needed.
         """
         with self._context.database.writing() as database:
             _forget(database, key, names, reason)
