@@ -14,7 +14,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 # What meets every library that pyproject.toml bounds, in two minutes.
 LOWEST := tests/test_floors.py tests/test_benchmarks.py $(addprefix tests/, \
-	backends/test_runtimes.py cli/test_infer.py cli/test_node.py export/test_onnx_tidy.py inference/test_segment.py \
+	backends/test_runtimes.py cli/test_infer.py cli/test_node.py exporters/test_onnx_tidy.py inference/test_segment.py \
 	inference/test_tiling.py io/dicom/test_pixels.py io/dicom/test_seg.py io/test_image.py io/test_nifti.py io/test_nrrd.py \
 	models/test_resnet.py precision/test_quantizers.py scanner/test_metrics.py scanner/test_receive.py \
 	scanner/test_tls.py training/test_evaluate.py)
