@@ -30,7 +30,6 @@ _RAS_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
 _IJK_DHW = np.eye(4)[[2, 1, 0, 3]]
 _COMMENT = 6  # the code of plain text among the extensions of a header
 _NAMES = "medattn-edge regions"  # the key of the names in a comment of the header
-_MAPS = -1  # as a choice of volume: all of them, each the map of a region
 
 
 def read(path: Path, choice: Choice = _NONE) -> Volume:
@@ -53,14 +52,14 @@ def read(path: Path, choice: Choice = _NONE) -> Volume:
 
 def read_regions(path: Path, choice: Choice = _NONE) -> Regions | None:
     """The maps of a 4-D file (i, j, k, K); their names where it is one of ours. None for a 3-D file."""
-    stored, source, names = _read(path, Choice(choice.geometry, _MAPS))
+    stored, source, names = _read(path, choice, maps=True)
     if stored.ndim != 4:
         return None
     named = len(names) == stored.shape[3]
     return Volume(stored.T, np.array(source["affine"]), source=source), names if named else ("",) * stored.shape[3]
 
 
-def _read(path: Path, choice: Choice) -> tuple[Array, dict[str, Any], tuple[str, ...]]:
+def _read(path: Path, choice: Choice, *, maps: bool = False) -> tuple[Array, dict[str, Any], tuple[str, ...]]:
     """The array (i, j, k, ...) in the machine's byte order, the facts of the header, and the names of regions in it."""
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
@@ -70,7 +69,7 @@ def _read(path: Path, choice: Choice) -> tuple[Array, dict[str, Any], tuple[str,
     try:
         with _opened(path) as stream:
             image = _image(stream)
-            shape = _check(path, image, choice)
+            shape = _check(path, image, choice, maps)
             forms = forms_of(path, image.header, shape[:3], choice.geometry)
             stored: Array = np.asarray(image.dataobj, dtype=np.float32 if _scales(image) else None)
             read_to_end(path, stream)
@@ -154,18 +153,18 @@ def _image(stream: Any) -> Any:
     raise ImageFileError("it does not begin with the length of a NIfTI header")
 
 
-def _check(path: Path, image: Any, choice: Choice) -> tuple[int, ...]:
-    """Refuse what is not one real 3-D scan; the shape of what is, of every axis."""
+def _check(path: Path, image: Any, choice: Choice, maps: bool) -> tuple[int, ...]:
+    """Refuse what is not real volumes of one axis at most, or maps; the shape of what is, of every axis."""
     shape = tuple(int(size) for size in image.shape)
     volumes = math.prod(shape[3:])
-    if len(shape) < 2 or (sum(size != 1 for size in shape[3:]) > 1 and not choice.volume):
+    if len(shape) < 2 or (sum(size != 1 for size in shape[3:]) > 1 and not choice.volume and not maps):
         raise ScanError(
             f"{path} has the shape {shape}",
             expected="one 3-D scan, or several as the channels of a fourth axis",
             hint=f"--volume N takes one of the {volumes}; as a file of its own: python -c "
             "\"import nibabel; nibabel.load('in.nii.gz').slicer[..., 0].to_filename('out.nii.gz')\"",
         )
-    if choice.volume > volumes or choice.volume < _MAPS:
+    if choice.volume > volumes or choice.volume < 0:
         raise UsageError(f"--volume {choice.volume} of {path.name!r}", expected=f"1 to {volumes}", hint="--volume 1")
     if image.get_data_dtype().kind not in "biuf":
         raise ScanError(

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from medattn_edge.errors import GeometryError, ScanError, UsageError
+from medattn_edge.inference.preprocess import prepare
 from medattn_edge.io import read_labels, read_volume, write_labels, write_maps
 from medattn_edge.io.nifti_forms import FIELDS, forms_of
 from medattn_edge.volume import Volume
+from tests.support.sessions import make_spec
 
 RAS_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
 SCANNER = np.array([[-1.8, 0, 0, 90.0], [0, 1.8, 0, -120.0], [0, 0, 5.0, 33.0], [0, 0, 0, 1]])
@@ -185,8 +187,10 @@ def test_a_format_of_one_geometry_leaves_no_choice(tmp_path):
 def test_one_of_several_volumes_is_taken_by_its_number(tmp_path):
     several = np.stack([VOXELS, VOXELS + 1, VOXELS + 2], axis=-1)
     path = save(tmp_path / "scan.nii.gz", SCANNER, 1, SCANNER, 1, voxels=several)
-    with pytest.raises(ScanError, match=r"6, 7, 8, 3") as caught:
-        read_volume(path)
+    channels = read_volume(path)  # what a network of three channels takes
+    assert np.array_equal(channels.voxels, np.moveaxis(several, -1, 0).transpose(0, 3, 2, 1))
+    with pytest.raises(ScanError, match="3 channel") as caught:
+        prepare(channels, make_spec((4, 4)))
     assert "--volume" in caught.value.hint
     for number in (1, 2, 3):
         assert np.array_equal(read_volume(path, volume=number).voxels, several[..., number - 1].T)
