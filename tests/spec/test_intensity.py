@@ -164,3 +164,31 @@ def test_what_a_step_measures_it_measures_behind_the_steps_before_it(scan: np.nd
 def test_a_spec_takes_one_chain_or_one_for_each_channel() -> None:
     with pytest.raises(UsageError, match="2 channels of a network with 3"):
         make_spec((4, 4), channels=3, intensity=Intensity.parse("zscore;minmax"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("CTNormalization", "clip:-950:250,normalize:-120.5:310.25"), ("ZScoreNormalization", "zscore")],
+)
+def test_a_chain_does_what_nnu_net_does(scan: np.ndarray, name: str, text: str) -> None:
+    module = "nnunetv2.preprocessing.normalization.default_normalization_schemes"
+    schemes = pytest.importorskip(module, reason="nnunetv2 is not installed: pip install --no-deps nnunetv2")
+    properties = {"mean": -120.5, "std": 310.25, "percentile_00_5": -950.0, "percentile_99_5": 250.0}
+    scheme = getattr(schemes, name)(use_mask_for_norm=False, intensityproperties=properties)
+    wanted = scheme.run(scan.copy())
+    image = prepare(make_volume(scan), make_spec((4, 4), intensity=Intensity.parse(text))).image[0]
+    np.testing.assert_allclose(image, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_chain_does_what_torchvision_does() -> None:
+    try:
+        from torchvision.transforms import Normalize
+    except (ImportError, RuntimeError) as error:  # its operators need the very build of torch that it was made for
+        pytest.skip(f"torchvision cannot be imported here: {error}")
+    import torch
+
+    picture = np.random.default_rng(5).random((3, 1, 9, 7)).astype(np.float32)
+    wanted = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))(torch.from_numpy(picture[:, 0]))
+    chain = Intensity.parse("normalize:0.485:0.229;normalize:0.456:0.224;normalize:0.406:0.225")
+    image = prepare(make_volume(picture), make_spec((4, 4), channels=3, intensity=chain)).image
+    np.testing.assert_allclose(image[:, 0], wanted.numpy(), rtol=1e-5, atol=1e-6)
