@@ -329,7 +329,7 @@ REFUSED = [
 def test_what_has_no_place_is_named_and_refused(
     bundle: Callable[..., Path], sections: dict[str, Any], words: str
 ) -> None:
-    weights = network_of(inference(), randomised).state_dict()
+    weights = network_of(inference()).state_dict()
     with pytest.raises(InputError, match=words) as refused:
         read_folder(bundle(inference(**sections), weights=weights))
     assert refused.value.expected
