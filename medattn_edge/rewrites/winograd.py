@@ -128,18 +128,22 @@ def apply_at(
     is_cheaper: IsCheaper = is_cheaper,
 ) -> list[str]:
     """Those of them for which it is cheaper at one of the sizes that they see, at the patch of the spec."""
-    wide, cheaper = _wide(network, min_channels), set[nn.Module]()
+    wide, cheaper = _wide(network, min_channels), set[str]()
 
-    def look(conv: nn.Conv2d, inputs: tuple[Tensor]) -> None:
-        height, width = inputs[0].shape[2:]
-        if is_cheaper(conv.in_channels, conv.out_channels, height, width):
-            cheaper.add(conv)
+    def looking_at(path: str) -> Callable[[nn.Conv2d, tuple[Tensor]], None]:
+        # By path: what runs is a copy of the network, hooks included, whose modules are others.
+        def look(conv: nn.Conv2d, inputs: tuple[Tensor]) -> None:
+            height, width = inputs[0].shape[2:]
+            if is_cheaper(conv.in_channels, conv.out_channels, height, width):
+                cheaper.add(path)
 
-    hooks = [conv.register_forward_pre_hook(look) for conv in wide.values()]
+        return look
+
+    hooks = [conv.register_forward_pre_hook(looking_at(path)) for path, conv in wide.items()]
     imagined(network, spec)()
     for hook in hooks:
         hook.remove()
-    return _replace(network, {path: conv for path, conv in wide.items() if conv in cheaper}, is_cheaper)
+    return _replace(network, {path: conv for path, conv in wide.items() if path in cheaper}, is_cheaper)
 
 
 def _wide(network: SegmentationNetwork, min_channels: int) -> dict[str, nn.Conv2d]:
