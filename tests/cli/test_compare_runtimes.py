@@ -118,23 +118,17 @@ def test_signed_int8_after_a_concat_is_caught(
     assert verdicts == {name: "fail" if name == WITHOUT_AMX else "pass" for name in rows}
 
 
-@pytest.mark.skipif(not X86, reason="OpenVINO's ARM plugin has other kernels")
-def test_a_3d_graph_of_nncf_is_caught(medattn: Run, in_3d: Path, ct: Path) -> None:
-    path = quantised(in_3d, "nncf-onnx", "cpu")
-    told, rows = compared(medattn, in_3d.with_suffix(".safetensors"), path, ct, code=1)
-    assert told["runtimes"][0]["refused"] == [WITHOUT_AMX]
-    assert rows[WITHOUT_AMX]["sqnr_db"] < rows[AS_WRITTEN]["sqnr_db"] - 6
-    assert rows["onnxruntime"]["verdict"] == "pass"
-
-
-def test_unsigned_int8_is_the_same_everywhere(medattn: Run, in_2d: Path, in_3d: Path, ct: Path) -> None:
-    for fp32 in (in_2d, in_3d):
-        u8s8 = quantised(fp32, "onnxruntime", "cpu")
-        told, rows = compared(medattn, fp32.with_suffix(".safetensors"), u8s8, ct, code=0)
-        assert told["runtimes"][0]["refused"] == []
-        assert {AS_WRITTEN, "onnxruntime", "openvino"} <= set(rows)
-        figures = [row["sqnr_db"] for row in rows.values()]
-        assert max(figures) - min(figures) < 1
+@pytest.mark.parametrize(("dims", "quantizer"), [(2, "onnxruntime"), (3, "onnxruntime"), (3, "nncf-onnx")])
+def test_unsigned_int8_is_the_same_everywhere(
+    medattn: Run, ct: Path, dims: int, quantizer: str, request: pytest.FixtureRequest
+) -> None:
+    fp32 = request.getfixturevalue(f"in_{dims}d")
+    u8s8 = quantised(fp32, quantizer, "cpu")
+    told, rows = compared(medattn, fp32.with_suffix(".safetensors"), u8s8, ct, code=0)
+    assert told["runtimes"][0]["refused"] == []
+    assert {AS_WRITTEN, "onnxruntime", "openvino"} <= set(rows)
+    figures = [row["sqnr_db"] for row in rows.values()]
+    assert max(figures) - min(figures) < 1
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 from medattn_edge.artifact import sha256
 from medattn_edge.backends import open_session
 from medattn_edge.backends.session import Session
-from medattn_edge.errors import OutputError
+from medattn_edge.errors import OutputError, quoted
 from medattn_edge.scanner.work.canary import CanaryError, run_canary
 
 
@@ -109,7 +109,7 @@ def test_a_damaged_record_is_refused_with_what_to_type(session, tmp_path, conten
     with pytest.raises(CanaryError, match="damaged") as raised:
         run_canary(session, "a" * 64, tmp_path)
     assert raised.value.reason == "canary_damaged"
-    assert raised.value.hint == f"rm '{tmp_path / 'canary.json'}'"
+    assert raised.value.hint == f"rm {quoted(tmp_path / 'canary.json')}"
     assert (tmp_path / "canary.json").read_text() == content
 
 
