@@ -15,6 +15,8 @@ import pytest
 import medattn_edge
 from medattn_edge.errors import MedattnError, MissingDependency
 from medattn_edge.io.dicom.reasons import RefusedSeries
+from medattn_edge.reasons import DELIVERY_REASONS, SERIES_REASONS
+from medattn_edge.scanner.deliver.send import DeliveryRefused
 from tests.support.raising import refuse
 
 
@@ -38,12 +40,14 @@ def kinds() -> list[type[MedattnError]]:
 
 def example(kind: type[MedattnError]) -> MedattnError:
     """One with every argument of its own constructor given, as far as a text or a number can be one."""
-    if kind is RefusedSeries:
-        return RefusedSeries("missing_slice", "1 missing", hint="send all of it")
+    # Whose first argument is the code of a reason, and of which catalogue.
+    reasons = {RefusedSeries: SERIES_REASONS, DeliveryRefused: DELIVERY_REASONS}
     values = {"int": 7, "int | None": 7, "float": 0.5, "bool": True}
     arguments, options = [], {}
     for name, parameter in inspect.signature(kind).parameters.items():
         value = values.get(str(parameter.annotation), f"the {name}")
+        if name == "reason" and kind in reasons:
+            value = next(iter(reasons[kind]))
         if parameter.kind is parameter.KEYWORD_ONLY:
             options[name] = value
         else:
