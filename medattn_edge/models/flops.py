@@ -42,4 +42,6 @@ def imagined(network: nn.Module, spec: ModelSpec) -> Callable[[], None]:
 
 
 def _ghost(tensor: Tensor) -> Tensor:
-    return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    # FP32, as the image: of a copy in FP64 the arithmetic is the same.
+    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    return torch.empty(tensor.shape, dtype=dtype, device="meta")

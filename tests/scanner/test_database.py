@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -175,3 +177,20 @@ def test_a_closed_store_says_so(node):
     node.store.close()
     with pytest.raises(sqlite3.ProgrammingError):
         node.store.snapshot()
+
+
+def test_a_process_that_comes_and_goes_leaves_the_database_to_those_who_have_it_open(node):
+    """Were a lock of this process lost, the other one would take itself for the last, and remove the log of changes."""
+    node.job()
+    thread = threading.Thread(target=states, args=(node,))  # a connection more, which opens the file once again
+    thread.start()
+    thread.join()
+    path = node.store.database.path
+    program = (
+        "import sys; from pathlib import Path; from medattn_edge.scanner.store.schema import connect; "
+        "database = connect(Path(sys.argv[1])); "
+        "assert database.execute('SELECT COUNT(*) FROM versions').fetchone()[0] == 1; database.close()"
+    )
+    subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+    assert path.with_name(path.name + "-wal").exists()
+    assert len(states(node)) == 1

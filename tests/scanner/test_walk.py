@@ -50,7 +50,7 @@ class Walk:
     def receive(self):
         series, number = self.random.randint(1, 3), self.random.randint(1, 40)
         more = self.random.choice(["", "", "other"])
-        expected = Fate.DUPLICATE if self.sent.get((series, number), more) == more else Fate.CONFLICT
+        expected = Fate.DUPLICATE if self.sent.get((series, number), more) == more else Fate.REPLACED
         if (series, number) not in self.sent:
             self.sent[series, number], expected = more, Fate.NEW
         assert self.node.keep(series, number, more).fate is expected

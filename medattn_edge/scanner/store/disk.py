@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import math
 import os
@@ -54,9 +55,14 @@ def make_folder(folder: Path) -> None:
 
 
 def only_for_owner(path: Path) -> None:
-    """Make an empty file (0600) where there is none; one that is there gets that mode. Raises OutputError."""
+    """Make an empty file (0600) where there is none; one that is there gets that mode. Raises OutputError.
+
+    One that is there is never opened: closing it again would drop every lock that SQLite holds on it in this process
+    (POSIX locks belong to the process and the file), and another process would then take the database for unused.
+    """
     with as_output_error(path):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
 
