@@ -6,22 +6,24 @@ import json
 from pathlib import Path
 from typing import Any
 
-from medattn_edge.errors import InputError
+from medattn_edge.errors import InputError, quoted
 
 
 def read_document(path: Path, what: str) -> dict[str, Any]:
     """A JSON object; raises InputError for a file that is missing, or no JSON object."""
     if not path.is_file():
-        raise InputError(f"{path} does not exist", expected=what, hint=f"ls '{path.parent}'")
+        raise InputError(f"{path} does not exist", expected=what, hint=f"ls {quoted(path.parent)}")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise InputError(
-            f"{path} is not valid JSON: {error}", expected=what, hint=f"python -m json.tool '{path}'"
+            f"{path} is not valid JSON: {error}", expected=what, hint=f"python -m json.tool {quoted(path)}"
         ) from error
     if not isinstance(document, dict):
         raise InputError(
-            f"{path} holds a {type(document).__name__}", expected=f"an object: {what}", hint=f"cat '{path}'"
+            f"{path} holds a {type(document).__name__}",
+            expected=f"an object: {what}",
+            hint=f"cat {quoted(path)}",
         )
     return document
 
@@ -35,7 +37,7 @@ def entry(document: Any, path: Path, *names: str) -> Any:
             raise InputError(
                 f"{path.name} has no {'.'.join(names[: depth + 1])}",
                 expected=f"it beside {known}",
-                hint=f"python -m json.tool '{path}'",
+                hint=f"python -m json.tool {quoted(path)}",
             )
         place = place[name]
     return place

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from medattn_edge.errors import InputError
+from medattn_edge.errors import InputError, quoted
 from medattn_edge.models.checkpoint import Checkpoint
 
 MONAI, NNUNET = "monai", "nnunet"
@@ -59,5 +59,5 @@ def read_folder(path: Path, *, orientation: str = "", fold: str = "") -> OwnersF
     raise InputError(
         f"{path} is neither a MONAI bundle nor a folder of nnU-Net's results",
         expected="configs/metadata.json and configs/inference.json, or plans.json and dataset.json",
-        hint=f"ls '{path}'",
+        hint=f"ls {quoted(path)}",
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medattn_edge.errors import InputError
+from medattn_edge.errors import InputError, quoted
 
 _DEPTH = 32
 _FLOAT32 = ("torch.float32", "torch.float", "np.float32", "numpy.float32")
@@ -58,7 +58,7 @@ class Configuration:
         raise InputError(
             f"{self.path.name} has no {names[0]}",
             expected=f"a section {' or '.join(names)} beside {', '.join(self._document)}",
-            hint=f"python -m json.tool '{self.path}'",
+            hint=f"python -m json.tool {quoted(self.path)}",
         )
 
     def has(self, name: str) -> bool:
@@ -97,7 +97,7 @@ class Configuration:
             raise InputError(
                 f"{self.path.name} has {value!r:.120} where an object is described",
                 expected='{"_target_": NAME, ...}',
-                hint=f"python -m json.tool '{self.path}'",
+                hint=f"python -m json.tool {quoted(self.path)}",
             )
         target = self.follow(value["_target_"])
         if "." in target and not target.startswith("monai."):
@@ -118,7 +118,7 @@ class Configuration:
                 raise InputError(
                     f"{self.path.name} refers to {reference}, which it does not hold",
                     expected=f"one of {', '.join(self._document)}",
-                    hint=f"python -m json.tool '{self.path}'",
+                    hint=f"python -m json.tool {quoted(self.path)}",
                 ) from None
         return place
 

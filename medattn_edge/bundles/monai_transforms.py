@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medattn_edge.bundles.monai_config import Component, Configuration
-from medattn_edge.errors import InputError
+from medattn_edge.errors import InputError, quoted
 
 
 @dataclass
@@ -316,14 +316,14 @@ def read_transforms(
             raise InputError(
                 f"{compose.name} where the transforms begin",
                 expected="a Compose of transforms",
-                hint=f"python -m json.tool '{configuration.path}'",
+                hint=f"python -m json.tool {quoted(configuration.path)}",
             )
         section = configuration.follow(compose.arguments.get("transforms"))
     if not isinstance(section, list):
         raise InputError(
             f"{section!r:.120} where the transforms are listed",
             expected="a list",
-            hint=f"python -m json.tool '{configuration.path}'",
+            hint=f"python -m json.tool {quoted(configuration.path)}",
         )
     for item in section:
         component = configuration.component(item)

@@ -15,7 +15,7 @@ from medattn_edge.artifact import Artifact, Manifest, sha256, tool_versions, wri
 from medattn_edge.backends.check import check
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options, Patches, Session
-from medattn_edge.errors import InputError, UsageError
+from medattn_edge.errors import InputError, UsageError, quoted
 from medattn_edge.exporters import ExportSettings, exporter_of
 from medattn_edge.exporters.exporter import FP32_GATE
 from medattn_edge.foreign.adopt import IMAGE, LOGITS, Adopted
@@ -175,7 +175,7 @@ def _check_settings(network: ForeignNetwork, path: Path, settings: ExportSetting
         raise UsageError(
             f"{path.name} cannot be written from this {TITLES[network.kind]}",
             expected="NAME.onnx, the form that every runtime here takes",
-            hint=f"-o {path.stem}.onnx",
+            hint=f"-o {quoted(f'{path.stem}.onnx')}",
         )
     if settings.attention:
         raise UsageError(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medattn_edge.errors import CheckpointError, MedattnError, UsageError
+from medattn_edge.errors import CheckpointError, MedattnError, UsageError, quoted
 from medattn_edge.models.checkpoint_file import read_file
 from medattn_edge.models.network import SegmentationNetwork
 
@@ -70,7 +70,7 @@ def load_own(reference: str, path: Path, settings: Mapping[str, Any]) -> nn.Modu
             hint="return the network itself, without weights",
         )
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist", expected="a checkpoint", hint=f"ls '{path.parent}'")
+        raise CheckpointError(f"{path} does not exist", expected="a checkpoint", hint=f"ls {quoted(path.parent)}")
     content, _ = read_file(path)
     network = network.cpu()
     own = network.state_dict()
@@ -156,7 +156,7 @@ def _imported(name: str, reference: str) -> ModuleType:
             raise UsageError(
                 f"there is no module {error.name} for --network {reference}",
                 expected=f"one that is installed or on the path, {len(sys.path)} folders",
-                hint=f"PYTHONPATH=FOLDER medattn-edge ... --network {reference}",
+                hint=f"PYTHONPATH=FOLDER medattn-edge ... --network {quoted(reference)}",
             ) from error
         raise raised(error, f"{name} cannot be imported:") from error
     except Exception as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medattn_edge.artifact import manifest_path, sha256
 from medattn_edge.backends.session import Session
-from medattn_edge.errors import InputError, UsageError
+from medattn_edge.errors import InputError, UsageError, quoted
 from medattn_edge.exporters import ExportSettings
 from medattn_edge.foreign.adopt import Adopted, adopt
 from medattn_edge.foreign.attentions import attentions, notes_on
@@ -65,11 +65,11 @@ def read_foreign(
         raise UsageError(
             f"{path.name} has a manifest: it is exported already",
             expected="a network from elsewhere, or a checkpoint",
-            hint=f"medattn-edge inspect '{path}', or remove {manifest_path(path).name} if it is another file's",
+            hint=f"medattn-edge inspect {quoted(path)}, or remove {manifest_path(path).name} if it is another file's",
         )
     if kind != ONNX:
         if not path.is_file():
-            raise InputError(f"{path} does not exist", expected=f"a {TITLES[kind]}", hint=f"ls '{path.parent}'")
+            raise InputError(f"{path} does not exist", expected=f"a {TITLES[kind]}", hint=f"ls {quoted(path.parent)}")
         return _from_torch(path, kind, network, patch, output, config, settings)
     if config:
         raise UsageError(f"settings for {path.name}", expected="none: an ONNX file has its own", hint="leave --set out")

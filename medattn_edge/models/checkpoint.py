@@ -369,7 +369,11 @@ def _default_spec(record: Network, settings: Config, in_channels: int, outputs: 
 def _fill(path: Path, network: SegmentationNetwork, state: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
     """Fill the outline with numbers that are known to fit; `names` maps our keys to the file's."""
     own = network.state_dict()
-    values = {key: _in_order(state[names[key]].to(value.dtype)) for key, value in own.items() if names[key] in state}
+    values = {
+        key: _in_order(state[names[key]].as_subclass(Tensor).to(value.dtype))
+        for key, value in own.items()
+        if names[key] in state
+    }
     infinite = [names[key] for key, value in values.items() if not torch.isfinite(value).all()]
     if infinite:
         raise CheckpointError(

@@ -141,4 +141,5 @@ def make_certificates(folder: Path) -> SimpleNamespace:
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
         )
+        found[f"{name}_key"].chmod(0o600)  # or a node refuses it
     return SimpleNamespace(**found)
