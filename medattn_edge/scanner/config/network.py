@@ -127,7 +127,7 @@ def _check_key(where: str, path: Path | None, reader: Reader) -> None:
     mode = 0 if path is None else stat.S_IMODE(path.stat().st_mode)
     if mode & 0o007:
         what = f"{path} has the mode {mode:04o}: others may read it"
-        raise reader.wrong(f"{where} key", what, f"chmod o= '{path}'", "0600 or 0640")
+        raise reader.wrong(f"{where} key", what, f"chmod o= {quoted(path)}", "0600 or 0640")
 
 
 def _check_ae_title(title: str, where: str, reader: Reader) -> None:
