@@ -165,6 +165,7 @@ def _with_commas(dataset: Any) -> list[str]:
     """The keywords of numbers that are written with a comma, those in sequences too."""
     from pydicom.datadict import dictionary_VR, keyword_for_tag
     from pydicom.dataelem import RawDataElement
+    from pydicom.dataset import Dataset
 
     found: dict[str, None] = {}
     waiting = [dataset]
@@ -180,7 +181,8 @@ def _with_commas(dataset: Any) -> list[str]:
                 ):
                     found[name] = None
                 elif dictionary_VR(tag) == "SQ":
-                    waiting += list(item[tag].value or ())
+                    # A damaged length may leave a text where a sequence should be.
+                    waiting += [one for one in item[tag].value or () if isinstance(one, Dataset)]
     return list(found)
 
 
