@@ -125,7 +125,7 @@ def _check_files(where: str, files: Sequence[tuple[str, Path | None]], reader: R
 def _check_key(where: str, path: Path | None, reader: Reader) -> None:
     """Its group may read it: that is how systems hand keys to services."""
     mode = 0 if path is None else stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o007:
+    if path is not None and mode & 0o007:
         what = f"{path} has the mode {mode:04o}: others may read it"
         raise reader.wrong(f"{where} key", what, f"chmod o= {quoted(path)}", "0600 or 0640")
 
