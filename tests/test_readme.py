@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from medattn_edge.io import read_labels
 from tests.support import ROOT
 
@@ -72,6 +74,7 @@ def test_what_the_pipeline_names_in_python_is_there() -> None:
         assert callable(getattr(importlib.import_module(module), attribute)), name
 
 
+@pytest.mark.slow
 def test_the_demo_leaves_labels_and_pictures_of_both_networks(tmp_path: Path) -> None:
     done = subprocess.run(
         [PROGRAM, "demo", "-o", tmp_path / "demo"], capture_output=True, text=True, check=False, timeout=280

@@ -134,6 +134,7 @@ def test_the_table_shows_the_reason_where_there_is_no_speed(measured: Measured) 
     assert "load" in aside
 
 
+@pytest.mark.slow
 def test_an_artifact_can_be_the_reference_where_there_is_no_torch(
     medattn: Run, artifact: Path, int8: Path, scan: Path
 ) -> None:

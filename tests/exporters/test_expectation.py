@@ -163,6 +163,7 @@ def test_a_network_that_is_not_built_is_refused_with_the_nearest(kind, tmp_path)
     assert refused.value.hint
 
 
+@pytest.mark.slow
 def test_of_all_these_networks_none_is_silently_wrong(tmp_path):
     count: Counter[str] = Counter()
     for kind in (*OWNERS.values(), *REFUSED.values()):

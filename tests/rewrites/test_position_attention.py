@@ -102,6 +102,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is Linux's to tell")
 def test_blocks_leave_no_holes_that_add_up_to_the_whole_matrix():
     command = [sys.executable, "-W", "ignore", "-c", PEAKS]

@@ -229,6 +229,7 @@ def test_an_archive_that_hangs_with_an_object_is_given_up_in_time(node, results)
     assert seen(node)[0][3] == "no_answer"
 
 
+@pytest.mark.slow
 def test_an_archive_that_stops_reading_in_the_middle_of_an_object_is_given_up_in_time(node, results, tmp_path):
     from pynetdicom import evt
 

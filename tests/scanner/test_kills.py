@@ -197,6 +197,7 @@ def survive(folder: Path, model: Path, archive: Archive, seed: int, stages: list
     return nights
 
 
+@pytest.mark.slow
 def test_a_kill_in_every_stage_loses_nothing_and_makes_no_second_identity(model, archive, tmp_path):
     nights = survive(tmp_path, model, archive, 1, list(STAGES))
     assert sum(nights.kills.values()) >= len(STAGES) - 1  # a drain may be over before the kill
