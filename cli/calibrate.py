@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medattn_edge import gates
-from medattn_edge.errors import UsageError, quoted
+from medattn_edge.errors import quoted
 
 from . import console
 from .options import scans_of
+from .renamed import renamed
 
 if TYPE_CHECKING:
     from medattn_edge.artifact import Artifact
@@ -56,7 +57,7 @@ def command(  # noqa: PLR0913
     quantizer: Annotated[
         str, Option("--quantizer", help="nncf-onnx, nncf-openvino or onnxruntime; by default the best of all that fit.")
     ] = "",
-    door: Annotated[str | None, Option("--door", hidden=True)] = None,
+    door: Annotated[str | None, renamed("--door", "--quantizer")] = None,
     runtime: Annotated[
         Literal["onnxruntime", "openvino"] | None, Option(help="To judge and time in, for --profile cpu.")
     ] = None,
@@ -79,8 +80,6 @@ def command(  # noqa: PLR0913
     from medattn_edge.precision import CalibrationSettings, calibrate
     from medattn_edge.precision.cache import Cache
 
-    if door is not None:
-        raise UsageError("--door is now --quantizer", expected="--quantizer NAME", hint=f"--quantizer {door}")
     settings = CalibrationSettings(
         profile=profile,
         isa=isa or "",

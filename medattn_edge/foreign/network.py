@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,7 +145,7 @@ def export_foreign(
                 owner = Centred(reference) if graph.activation == "Sigmoid" else reference
                 cases = check(owner, Activated(candidate, graph.activation), samples, gate)
         manifest = replace(manifest, agreement=tuple(cases))
-        sidecar.write_text(json.dumps(manifest.to_json(), indent=2) + "\n", encoding="utf-8")
+        manifest.write(sidecar)
     return Artifact(path, manifest)
 
 
