@@ -52,6 +52,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev
+	$(INSTALL) --editable ".[dev,peers]"
 	$(BIN)/python -m pytest benchmarks -m "not gpu" --benchmark-only -s --timeout 3600
 	$(BIN)/python benchmarks/report.py
 

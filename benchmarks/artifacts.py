@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import json
-import logging
-import warnings
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import networks
 import numpy as np
-import torch
+import peer_files
 from cases import Case
 from quantised import int8
 
 import medattn_edge
 from medattn_edge.artifact import Artifact, tool_versions
-from medattn_edge.atomic import replacing
 from medattn_edge.backends.compiler import CompileSettings
 from medattn_edge.compile.compilation import compile_artifact
 from medattn_edge.exporters import ExportSettings, export_fp32
@@ -31,11 +25,11 @@ from medattn_edge.rewrites import defaults, rewrite
 
 # A change in these makes other files.
 _MADE_BY = ("models/*.py", "rewrites/*.py", "exporters/*.py", "precision/**/*.py", "backends/openvino/*.py")
-_AND_BY = ("networks.py", "artifacts.py", "quantised.py")
+_AND_BY = ("networks.py", "artifacts.py", "quantised.py", "peer_files.py")
 
 
 class Files:
-    """Makes the files of a case when they are asked for; a public method is what `Form.made` names.
+    """Makes the files of a case when asked; `Form.made` names a public method, or a function of `peer_files`.
 
     Each raises what the product raises when it refuses to write: that is the row's verdict.
     """
@@ -56,7 +50,7 @@ class Files:
 
     def make(self, name: str) -> Path:
         """The file that a form names."""
-        made: Path = getattr(self, name)()
+        made: Path = getattr(self, name)() if hasattr(self, name) else getattr(peer_files, name)(self)
         return made
 
     def checkpoint(self) -> Path:
@@ -138,40 +132,6 @@ class Files:
         """TensorRT for RTX, symmetric Q/DQ."""
         return self._compiled("int8.rtx", self._int8_for_tensorrt())
 
-    def plain(self) -> Path:
-        """What torch.onnx.export makes of the network by itself: nothing rewritten, nothing folded by us."""
-        path = self.folder / "plain.onnx"
-        if not path.is_file():
-            import onnx
-
-            spec = self.loaded.spec
-            image = torch.zeros(self.case.batch, spec.in_channels, *spec.patch)
-            with _quiet():
-                program = torch.onnx.export(self.loaded.network, (image,), dynamo=True, verbose=False)
-            assert program is not None
-            with replacing(path) as file:
-                onnx.save(program.model_proto, str(file))
-        return path
-
-    def quantize_static(self) -> Path:
-        """What ONNX Runtime's own quantize_static makes of the plain export, by itself."""
-        path = self.folder / "quantize_static.onnx"
-        if not path.is_file():
-            from onnxruntime.quantization import CalibrationDataReader, quantize_static
-
-            class Reader(CalibrationDataReader):  # type: ignore[misc]
-                def __init__(self, patches: Any, name: str) -> None:
-                    self._left = iter([{name: patch} for patch in patches])
-
-                def get_next(self) -> Any:
-                    return next(self._left, None)
-
-            source = self.plain()
-            patches = self.patches[0][:, None]
-            with replacing(path) as file, _quiet():
-                quantize_static(str(source), str(file), Reader(patches, _input_of(source)))
-        return path
-
     def _exported(self, name: str, runtime: str) -> Path:
         path = self.folder / name
         if not path.is_file():
@@ -224,23 +184,3 @@ def _key(case: Case) -> str:
     plain = {**case._asdict(), "gates": {name: gate.to_json() for name, gate in case.gates.items()}}
     told = json.dumps([plain, tool_versions()], sort_keys=True, default=dict).encode()
     return hashlib.sha256(told + b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
-
-
-def _input_of(path: Path) -> str:
-    import onnx
-
-    return str(onnx.load(str(path), load_external_data=False).graph.input[0].name)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Foreign tools talk: about packages that they would like, and of their own deprecated pieces."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

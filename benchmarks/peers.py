@@ -70,6 +70,37 @@ def open_torch_compile(path: Path, options: Options) -> Session:
 
 
 @Opener
+def open_max_autotune(path: Path, options: Options) -> Session:
+    """torch.compile(mode="max-autotune"): inductor times its own templates; compiled by the first run."""
+    import torch
+
+    network, spec = _network(path, options)
+    return _of_torch(torch.compile(network, dynamic=False, mode="max-autotune"), spec, "torch.compile, max-autotune")
+
+
+@Opener
+def open_torch_int8(path: Path, options: Options) -> Session:
+    """torchao's PT2E quantization for x86, by its documentation: calibrated here, compiled by the first run.
+
+    The calibration patches lie beside the checkpoint, as `calibration.npy` (n, C, *patch).
+    """
+    import torch
+    import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer as x86
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    network, spec = _network(path, options)
+    patches = torch.from_numpy(np.load(path.with_name("calibration.npy")))
+    quantizer = x86.X86InductorQuantizer()
+    quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
+    with torch.no_grad():
+        prepared = prepare_pt2e(torch.export.export(network, (patches[:1],)).module(), quantizer)
+        for patch in patches:
+            prepared(patch[None])
+        converted = convert_pt2e(prepared)
+    return _of_torch(torch.compile(converted, dynamic=False), spec, "torchao pt2e")
+
+
+@Opener
 def open_torch_jit(path: Path, options: Options) -> Session:
     """Traced, frozen and given to torch.jit.optimize_for_inference."""
     import torch

@@ -8,6 +8,7 @@ that could not be made, and why; and in each row the paired ratios of `cases.BAS
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -108,7 +109,9 @@ def _check_here(form: Form) -> None:
     record = backends()[form.backend]
     for package in missing_packages(record):
         raise MissingDependency.of_extra(package, record.extra)
-    if form.opener.endswith("torch_compile") and shutil.which(os.environ.get("CXX", "g++")) is None:
+    if form.made == "torch_int8" and importlib.util.find_spec("torchao") is None:
+        raise MissingDependency.of_extra("torchao", "peers")
+    if "inductor" in form.runs and shutil.which(os.environ.get("CXX", "g++")) is None:
         raise MissingDependency("torch.compile finds no C++ compiler", expected="g++", hint="apt-get install g++")
 
 
