@@ -19,7 +19,7 @@ LOWEST := tests/test_floors.py tests/test_benchmarks.py $(addprefix tests/, \
 	models/test_resnet.py precision/test_quantizers.py scanner/test_metrics.py scanner/test_receive.py \
 	scanner/test_tls.py training/test_evaluate.py)
 
-.PHONY: demo test test-slow test-gpu test-faults test-lowest check format bench bench-gpu bench-curves bench-node bench-report clean
+.PHONY: demo test test-slow test-gpu test-faults test-lowest check format bench bench-published bench-gpu bench-curves bench-node bench-report clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medattn-edge demo -o demo
@@ -55,6 +55,10 @@ bench: $(VENV)/.dev
 	$(INSTALL) --editable ".[dev,peers]"
 	$(BIN)/python -m pytest benchmarks -m "not gpu" --benchmark-only -s --timeout 3600
 	$(BIN)/python benchmarks/report.py
+
+# Networks of the published width, trained to be measured; with CT=SCAN CT_LABELS=LABELS the 3-D one too. About an hour.
+bench-published: $(VENV)/.dev
+	$(BIN)/python benchmarks/train_published.py $(CT) $(CT_LABELS)
 
 bench-gpu: $(VENV)/.dev
 	$(BIN)/python -m pytest benchmarks -m gpu --benchmark-only -s --timeout 3600
