@@ -16,6 +16,7 @@ from .agreement_text import agreement_table
 from .expected import fitted_to, fitted_to_scan, note_assumptions
 from .fp64_text import fp64_lines
 from .options import parse_settings, parse_sizes, scans_of
+from .renamed import renamed_flag
 from .rewrites import chosen, note_without_effect, show_plan
 from .spec_options import SpecOptions, note_spec_assumptions, settings_of_file, with_spec_options
 
@@ -139,7 +140,7 @@ def command(  # noqa: PLR0913
     ] = "",
     fold: Annotated[str, Option("--fold", help="nnU-Net: 0 to 4, or all; the only one by default.")] = "",
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
-    no_fuse: Annotated[bool, Option("--no-fuse", hidden=True)] = False,
+    no_fuse: Annotated[bool, renamed_flag("--no-fuse", "--no-rewrites")] = False,
 ) -> None:
     """Export a checkpoint, or a network from elsewhere, to ONNX or TorchScript.
 
@@ -147,8 +148,6 @@ def command(  # noqa: PLR0913
     the exported network agrees with the checkpoint's own on real and random input: --scan, or the CT that slicerio
     ships. With --precision fp16 that input also says which tensors come near the end of half precision: they stay FP32.
     """
-    if no_fuse:
-        raise UsageError("--no-fuse, which has another name now", expected="--no-rewrites", hint="--no-rewrites")
     try:
         from medattn_edge.bundles import kind_of_folder
         from medattn_edge.exporters import ExportSettings, exporter_of
