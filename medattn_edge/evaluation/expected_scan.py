@@ -307,7 +307,7 @@ class _Search:
         part, truth = _cut(volume, block), _cut(self.result, block).voxels
         prepared = prepare(part, spec)
         session = EagerSession(self.network, spec)
-        shape = prepared.lps.shape
+        shape = prepared.oriented.shape
         answers = [_room(reading, truth, spec.outputs, shape) for reading in self.readings]
         for slab in restore(slabs(session, prepared.image, _OVERLAP), prepared):
             for reading, answer in zip(self.readings, answers, strict=True):
