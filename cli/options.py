@@ -57,6 +57,16 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
+def orientation_of(orientation: str, plane: str) -> str:
+    """The code of --orientation, LPS when nobody said it, with slices along D of --plane; raises UsageError."""
+    from medattn_edge.spec import with_plane
+    from medattn_edge.spec.orientation import patient_axes
+
+    code = orientation.upper() or "LPS"
+    patient_axes(code)
+    return with_plane(code, plane) if plane else code
+
+
 def scans_of(paths: Sequence[Path] | None, resample_to_first: bool) -> list[Scan]:
     """The scans that arguments mean; raises UsageError as `as_scan` does."""
     from medattn_edge.io import as_scan
