@@ -12,7 +12,7 @@ from medattn_edge import gates
 
 from . import console
 from .bench_text import announce, tell
-from .options import scans_of
+from .options import GeometryOption, VolumeOption, check_choice, scans_of
 from .renamed import renamed
 
 Option = typer.Option
@@ -27,6 +27,8 @@ def command(  # noqa: PLR0913
     resample_to_first: Annotated[
         bool, Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
     ] = False,
+    geometry: GeometryOption = None,
+    volume_number: VolumeOption = 0,
     samples: Annotated[int, Option("--samples", min=1, help="Patches per scan.")] = 4,
     duration: Annotated[float, Option("--duration", min=0, help="Of the timing, in s for each row.")] = 10.0,
     warm_up: Annotated[float, Option("--warm-up", min=0, help="Before it, in s for each row.")] = 1.0,
@@ -78,7 +80,9 @@ def command(  # noqa: PLR0913
         reduced_floors={"min_sqnr_db": min_sqnr_db, "min_dice": min_dice},
     )
     settings = BenchSettings(duration, warm_up, threads, deadline_ms, timeout, batch)
-    plan = plan_measurement(artifacts, reference, scans_of(scan, resample_to_first), chosen=chosen, settings=settings)
+    check_choice(geometry, volume_number, scan or [], "--scan")
+    scans = scans_of(scan, resample_to_first, geometry, volume_number)
+    plan = plan_measurement(artifacts, reference, scans, chosen=chosen, settings=settings)
     announce(plan)
     with console.stages() as progress:
         measurement = plan.run(progress)

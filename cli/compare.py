@@ -12,7 +12,7 @@ from medattn_edge.errors import UsageError
 
 from . import console
 from .comparison_text import tell
-from .options import scans_of
+from .options import GeometryOption, VolumeOption, scans_of
 from .renamed import renamed
 
 Option = typer.Option
@@ -35,6 +35,8 @@ def command(  # noqa: PLR0913
     resample_to_first: Annotated[
         bool, Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
     ] = False,
+    geometry: GeometryOption = None,
+    volume_number: VolumeOption = 0,
     max_gap_db: Annotated[
         float, Option("--max-gap-db", min=0, help="SQNR that a runtime may lose to the graph as written.")
     ] = gates.RUNTIME_GAP.limits["max_gap_db"],
@@ -78,7 +80,7 @@ def command(  # noqa: PLR0913
         comparison = compare(
             reference,
             candidates,
-            scans_of(scans, resample_to_first),
+            scans_of(scans, resample_to_first, geometry, volume_number),
             labels=truth,
             thresholds=Thresholds(min_dice, min_sqnr_db, min_label_match, atol, max_volume_change),
             runtimes=runtime or (),

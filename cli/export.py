@@ -15,7 +15,7 @@ from . import console
 from .agreement_text import agreement_table
 from .expected import fitted_to, fitted_to_scan, note_assumptions
 from .fp64_text import fp64_lines
-from .options import parse_settings, parse_sizes, scans_of
+from .options import GeometryOption, VolumeOption, check_choice, note_scans, parse_settings, parse_sizes, scans_of
 from .renamed import renamed_flag
 from .rewrites import chosen, note_without_effect, show_plan
 from .spec_options import SpecOptions, note_spec_assumptions, settings_of_file, with_spec_options
@@ -56,6 +56,8 @@ def command(  # noqa: PLR0913
     resample_to_first: Annotated[
         bool, Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
     ] = False,
+    geometry: GeometryOption = None,
+    volume_number: VolumeOption = 0,
     samples: Annotated[
         int | None, Option("--samples", min=1, help="Patches per scan for the check; 2, or 8 with --precision fp16.")
     ] = None,
@@ -158,6 +160,7 @@ def command(  # noqa: PLR0913
     except ImportError as error:
         raise MissingDependency.of_extra(str(error.name), "export") from error
     from medattn_edge.inference.real_patches import real_patches
+    from medattn_edge.io import Scan
 
     given = SpecOptions(
         {
@@ -179,6 +182,7 @@ def command(  # noqa: PLR0913
         first_label_is_background,
         spec,
     )
+    check_choice(geometry, volume_number, [*(scan or ()), *(expect_scan or ())], "--scan")
     exporter = exporter_of(output)
     check_precision(precision, output)
     settings = ExportSettings(batch_of(batch), opset, attention)
@@ -206,13 +210,16 @@ def command(  # noqa: PLR0913
         if isinstance(loaded, ForeignNetwork):
             raise _without_settings("--expect-scan", loaded)
         with console.timed("held to its owner's result"):
-            loaded = fitted_to_scan(loaded, *expect_scan, expect_scan_limit, plane)
+            expected = Scan(expect_scan[0], geometry=geometry or "", volume=volume_number)
+            loaded = fitted_to_scan(loaded, expected, expect_scan[1], expect_scan_limit, plane)
     note_spec_assumptions(loaded)
     facts = loaded.spec
     if not isinstance(loaded, ForeignNetwork):
         loaded.network.check_shape(facts.patch)
     names = chosen(exporter.name, facts, rewrite or [], no_rewrites)
-    real = real_patches(facts, scans_of(scan, resample_to_first), samples or SAMPLES[precision])
+    scans = scans_of(scan, resample_to_first, geometry, volume_number)
+    real = real_patches(facts, scans, samples or SAMPLES[precision])
+    note_scans(scans)
     console.note(f"exporting {facts.network} for {'x'.join(map(str, facts.patch))} in {precision}")
     rewritten: Rewritten | ForeignNetwork
     if isinstance(loaded, ForeignNetwork):

@@ -15,6 +15,7 @@ from .fp64_text import fp64_lines
 from .inspect_dicom import show_series
 from .inspect_foreign import show_foreign
 from .inspect_scan import is_scan, show_scan
+from .options import GeometryOption, VolumeOption, check_choice
 from .rewrites import in_a_line
 
 
@@ -26,21 +27,26 @@ def command(
         str, typer.Option("--weights", metavar="KEY", help="Foreign checkpoint: which of several sets of weights.")
     ] = "",
     spec: Annotated[bool, typer.Option("--spec", help="Only the spec, in JSON: a file for export --spec.")] = False,
+    geometry: GeometryOption = None,
+    volume_number: VolumeOption = 0,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Print spec, lineage, inputs, outputs and operators of a model; a scan's grid and values; or a folder's series."""
     from medattn_edge.artifact import manifest_path
     from medattn_edge.backends import backend_of
-    from medattn_edge.io.scan import is_dicom_source
+    from medattn_edge.io.scan import Scan, is_dicom_source
 
     if is_dicom_source(path):
         if spec:
             raise UsageError(f"--spec of {path}", expected="a checkpoint or an artifact", hint="leave --spec out")
-        show_series(path, json)
+        if geometry:
+            raise UsageError(f"--geometry with {path.name!r}", expected="a NIfTI file", hint="leave --geometry out")
+        show_series(path, json, volume_number)
         return
     if is_scan(path):
-        show_scan(path, json)
+        show_scan(Scan(path, geometry=geometry or "", volume=volume_number), json)
         return
+    check_choice(geometry, volume_number, [], "medattn-edge inspect")
     if not path.is_file():
         raise InputError(f"{path} does not exist", expected="a model or a scan", hint=f"ls {quoted(path.parent)}")
     if not manifest_path(path).is_file() and show_foreign(path, json):

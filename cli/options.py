@@ -6,12 +6,24 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
 
 from medattn_edge.errors import UsageError
 
+from . import console
+
 if TYPE_CHECKING:
     from medattn_edge.io import Scan
+
+GeometryOption = Annotated[
+    Literal["sform", "qform"] | None, typer.Option("--geometry", help="Of a NIfTI file whose two forms contradict.")
+]
+VolumeOption = Annotated[
+    int,
+    typer.Option("--volume", metavar="N", min=0, help="Of data with several volumes (time points, echoes), from 1."),
+]
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:
@@ -67,8 +79,28 @@ def orientation_of(orientation: str, plane: str) -> str:
     return with_plane(code, plane) if plane else code
 
 
-def scans_of(paths: Sequence[Path] | None, resample_to_first: bool) -> list[Scan]:
+def note_scans(scans: Sequence[Scan]) -> None:
+    """Say what people should know of how scans were read: what was left out, assumed or chosen."""
+    for scan in scans:
+        for note in scan.notes():
+            console.note(f"{scan.name}: {note}")
+
+
+def check_choice(geometry: str | None, volume: int, scans: Sequence[Path], option: str) -> None:
+    """Raise UsageError for a choice of what no scan was given for; option: which would give one."""
+    if (geometry or volume) and not scans:
+        raise UsageError(
+            "--geometry or --volume without a scan", expected="the scan that it is of", hint=f"{option} SCAN"
+        )
+
+
+def scans_of(
+    paths: Sequence[Path] | None, resample_to_first: bool = False, geometry: str | None = None, volume: int = 0
+) -> list[Scan]:
     """The scans that arguments mean; raises UsageError as `as_scan` does."""
     from medattn_edge.io import as_scan
 
-    return [as_scan(path, resample_to_first=resample_to_first) for path in paths or ()]
+    return [
+        as_scan(path, resample_to_first=resample_to_first, geometry=geometry or "", volume=volume)
+        for path in paths or ()
+    ]

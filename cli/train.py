@@ -15,7 +15,15 @@ from medattn_edge.errors import MissingDependency, UsageError, quoted
 from medattn_edge.spec import Intensity
 
 from . import console
-from .options import orientation_of, parse_settings, parse_sizes, parse_spacing
+from .options import (
+    GeometryOption,
+    VolumeOption,
+    note_scans,
+    orientation_of,
+    parse_settings,
+    parse_sizes,
+    parse_spacing,
+)
 from .spec_options import SpecOptions, changes_of
 
 if TYPE_CHECKING:
@@ -52,6 +60,8 @@ def command(  # noqa: PLR0913
     channels: Annotated[
         str, Option("--channels", metavar="t1,t2,...", help="Names of the scans' channels, in order.")
     ] = "",
+    geometry: GeometryOption = None,
+    volume_number: VolumeOption = 0,
     epochs: Annotated[int, Option("--epochs", help="Each ends with the held-out Dice.")] = 40,
     steps: Annotated[int, Option("--steps", help="Per epoch.")] = 25,
     batch: Annotated[int, Option("--batch", help="Patches per step.")] = 8,
@@ -88,11 +98,14 @@ def command(  # noqa: PLR0913
         raise MissingDependency.of_extra("torch", "train") from error
     from medattn_edge import training
     from medattn_edge.host.cores import usable_cores
+    from medattn_edge.io import Scan
 
     settings = training.TrainingSettings(epochs, steps, batch, learning_rate, holdout, blocks, seed, frozen_norms)
     labels = training.check_labels([training.Label.parse(text) for text in label])
     torch.set_num_threads(threads or usable_cores())
-    cases = training.read_cases(files, labels)
+    scans = [Scan(path, geometry=geometry or "", volume=volume_number) for path, _ in files]
+    cases = training.read_cases([(scan, truth) for scan, (_, truth) in zip(scans, files, strict=True)], labels)
+    note_scans(scans)
     spec, remarks = training.choose_spec(cases, labels, training.Wishes(network, config, sizes, mm, how, code))
     for remark in remarks:
         console.note(remark)

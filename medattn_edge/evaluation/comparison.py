@@ -216,6 +216,8 @@ class _Graph:
             self._notes += [note for note in describe_after(reference.spec) if note not in self._notes]
             for index, scan in enumerate(scans):
                 volume, name = scan.read_for(reference.spec), scan.described(reference.spec)
+                about = [f"{name}: {note}" for note in scan.notes()]
+                self._notes += [note for note in about if note not in self._notes]
                 seen = side_by_side(
                     reference,
                     sessions,

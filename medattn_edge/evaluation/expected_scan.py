@@ -14,13 +14,14 @@ import numpy.typing as npt
 
 from medattn_edge.agreement import dice_per_label
 from medattn_edge.backends.torch.eager import EagerSession
-from medattn_edge.errors import AgreementError, ScanError, UsageError
+from medattn_edge.errors import AgreementError, GeometryError, ScanError, UsageError
 from medattn_edge.evaluation.pipelines import SEARCHED, Pipeline, Reading, intensities, layouts, readings
 from medattn_edge.inference.intensity import normalised
 from medattn_edge.inference.preprocess import prepare
 from medattn_edge.inference.restore import restore
 from medattn_edge.inference.sliding_window import slabs
-from medattn_edge.io import read_labels, read_volume
+from medattn_edge.io import Scan, read_volume
+from medattn_edge.io.scan import read_labels_of
 from medattn_edge.labels import Meaning, labels_of
 from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.spec import Intensity, ModelSpec, plane_of
@@ -110,17 +111,15 @@ class ExpectedScan:
     source: str
 
     @classmethod
-    def read(cls, scan: Path, result: Path) -> ExpectedScan:
-        """From two files.
+    def read(cls, scan: Path | Scan, result: Path) -> ExpectedScan:
+        """From two files, the scan of any kind.
 
         Raises:
             InputError: one cannot be read, or the result has nothing in it.
             GeometryError: they do not lie on one grid.
         """
-        volume, found = read_volume(Path(scan)), read_volume(Path(result))
-        if found.voxels.ndim == 3:
-            found = read_labels(Path(result))
-        found = found.like(volume)
+        volume = (scan if isinstance(scan, Scan) else Scan(scan)).read()
+        found = _result_on(volume, Path(result))
         if not np.isfinite(found.voxels).all() or not (found.voxels > 0).any():
             raise ScanError(
                 f"{Path(result).name} is empty, or has values that are not finite",
@@ -128,6 +127,15 @@ class ExpectedScan:
                 hint="give a scan in which the network finds something",
             )
         return cls(volume, found, Path(result).name)
+
+
+def _result_on(scan: Volume, path: Path) -> Volume:
+    """Labels, or maps, on the grid of their scan."""
+    try:
+        found = read_volume(path)
+    except GeometryError:
+        return read_labels_of(path, scan)  # the header of its scan, which needed a choice
+    return read_labels_of(path, scan) if found.voxels.ndim == 3 else found.like(scan)
 
 
 def fit_scan(

@@ -17,7 +17,7 @@ from medattn_edge.evaluation.candidate_runs import check_files
 from medattn_edge.evaluation.measure import Progress, measure_candidates
 from medattn_edge.evaluation.report import BenchReport
 from medattn_edge.inference.real_patches import real_patches
-from medattn_edge.io.channels import AnyScan
+from medattn_edge.io.channels import AnyScan, as_scan
 from medattn_edge.spec import ModelSpec
 
 
@@ -30,12 +30,14 @@ class Measurement:
         samples: the names of the scans.
         report: a row for the reference and for every artifact in every runtime.
         left_out: runtime, or `artifact in runtime` -> why it is no row.
+        notes: what a reader of the figures should know.
     """
 
     reference: Path
     samples: tuple[str, ...]
     report: BenchReport
     left_out: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -45,7 +47,7 @@ class Measurement:
     def to_json(self) -> dict[str, Any]:
         """The document of `bench --json`."""
         report = {**self.report.to_json(), "left_out": dict(self.left_out)}
-        return {"reference": str(self.reference), "samples": list(self.samples), **report}
+        return {"reference": str(self.reference), "samples": list(self.samples), "notes": list(self.notes), **report}
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ class MeasurementPlan:
     def run(self, progress: Progress | None = None) -> Measurement:
         """Judge and time them; raises as `measure_candidates` does."""
         report = measure_candidates(self.reference, self.candidates, self.samples, self.settings, progress)
-        return Measurement(self.reference.path, tuple(self.samples), report, {**self.left_out, **report.left_out})
+        return Measurement(
+            self.reference.path, tuple(self.samples), report, {**self.left_out, **report.left_out}, self.notes
+        )
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,9 @@ def plan_measurement(
     if backend_of(reference).name != "eager":
         notes.append(f"the reference is {reference.name}, an artifact, and not the eager network")
     candidates, left_out = _candidates(files, chosen)
-    samples = real_patches(spec, scans, max(chosen.patches, settings.batch))
+    found = [as_scan(scan) for scan in scans]
+    samples = real_patches(spec, found, max(chosen.patches, settings.batch))
+    notes += [f"{scan.described(spec)}: {note}" for scan in found for note in scan.notes()]
     return MeasurementPlan(first, tuple(candidates), samples, settings.explicit(), left_out, tuple(notes))
 
 

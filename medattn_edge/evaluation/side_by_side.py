@@ -103,7 +103,7 @@ def side_by_side(
 
 
 class _Side:
-    """One session on its way through the scan, and its labels so far on the scan's grid as the network's orientation has it."""
+    """One session on its way through the scan, and its labels so far, oriented as the network sees them."""
 
     def __init__(self, session: Session, prepared: Prepared, settings: SegmentSettings, count: _Count) -> None:
         session = mirrored(session)

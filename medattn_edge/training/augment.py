@@ -15,8 +15,8 @@ from torch import Tensor
 class Augmentation:
     """The largest changes; each sample draws its own evenly between minus and plus them.
 
-    Rotation, scale and translation are in the axial plane, or that of a 2-D network's slices. Those of the intensities are relative to the patch itself,
-    so that they do not depend on the normalisation.
+    Rotation, scale and translation are in the axial plane, or that of a 2-D network's slices. Those of the intensities
+    are relative to the patch itself, so that they do not depend on the normalisation.
 
     Attributes:
         rotation: Degrees.
