@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medattn_edge.errors import UsageError
+from medattn_edge.errors import MissingDependency, UsageError
 
 from . import console
 
 if TYPE_CHECKING:
+    from medattn_edge.foreign import SourceOptions
     from medattn_edge.io import Scan
 
 GeometryOption = Annotated[
@@ -24,6 +25,37 @@ VolumeOption = Annotated[
     int,
     typer.Option("--volume", metavar="N", min=0, help="Of data with several volumes (time points, echoes), from 1."),
 ]
+
+
+NetworkOption = Annotated[
+    str, typer.Option("--network", help="Of the reference: package.module:build of your own, which is run.")
+]
+OutputNameOption = Annotated[
+    str, typer.Option("--output-name", help="Of a reference from elsewhere: which output is logits.")
+]
+SettingsOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Of the reference, as it was said to export.")
+]
+WeightsOption = Annotated[
+    str, typer.Option("--weights", metavar="KEY", help="Of the reference: which of several sets of weights.")
+]
+FoldOption = Annotated[str, typer.Option("--fold", help="Of a reference of nnU-Net's: 0 to 4, or all.")]
+
+
+def source_options(
+    network: str, output: str, set_: Sequence[str], weights: str, fold: str, spec: Path | None = None
+) -> SourceOptions | None:
+    """How to read a reference that is no artifact; None where nothing was said."""
+    if not any((network, output, set_, weights, fold, spec)):
+        return None
+    try:
+        from medattn_edge.foreign import SourceOptions as Said
+    except ImportError as error:
+        raise MissingDependency.of_extra(str(error.name), "export") from error
+    from medattn_edge.spec import read_spec
+
+    given = None if spec is None else read_spec(spec)[0]
+    return Said(network, output, parse_settings(set_), weights, fold, given)
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:
