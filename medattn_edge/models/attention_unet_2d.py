@@ -34,8 +34,8 @@ def build(config: Config, in_channels: int, outputs: int) -> GatedUNet:
 
     upsampling: `nearest` as published, or `bilinear`, then with align_corners; or learned, by a transposed convolution
     of stride 2 and kernel k = 2, 3 or 4: `transposed-k` alone, `transposed-k-conv` before the 3x3 convolution, or
-    `transposed-k-conv-halved`, where it halves the channels itself. activation: of every convolution block;
-    the gates keep their ReLU. norm_eps: of every BatchNorm.
+    `transposed-k-conv-halved`, where it halves the channels itself; its dilation is 1. activation: of every
+    convolution block; the gates keep their ReLU. norm_eps: of every BatchNorm.
     """
     filters = [config["width"] * 2**level for level in range(_LEVELS)]
     encoder: list[nn.Module] = [nn.Sequential(nn.Identity(), double_conv(2, in_channels, filters[0]))]

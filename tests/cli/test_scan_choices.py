@@ -77,6 +77,7 @@ def test_compare_reads_what_infer_reads_and_the_labels_that_have_its_header(
     assert medattn("compare", checkpoint, artifact, two, *CHOICE[:2], "--volume", "3").returncode == 2
 
 
+@pytest.mark.slow
 def test_bench_and_export_name_the_choice_and_refuse_one_of_nothing(
     medattn: Run, checkpoint: Path, artifact: Path, two: Path, tmp_path: Path
 ) -> None:

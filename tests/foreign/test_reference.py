@@ -89,7 +89,7 @@ def test_probabilities_that_no_node_shows_are_no_reference(image_2d, save, tmp_p
         taken.open()
 
 
-@pytest.mark.parametrize("form", ["onnx", "exported"])
+@pytest.mark.parametrize("form", ["onnx", pytest.param("exported", marks=pytest.mark.slow)])
 def test_compare_and_bench_take_the_file_that_was_exported(form, medattn, plain, image_2d, save, scan, tmp_path):
     source, net = save(plain, image_2d, form), tmp_path / "net.onnx"
     done = medattn("export", source, "-o", net, *EXPORT, "--scan", scan)
@@ -113,6 +113,7 @@ def test_compare_and_bench_take_the_file_that_was_exported(form, medattn, plain,
         assert rows[0]["artifact"] == source.name
 
 
+@pytest.mark.slow
 def test_compare_against_another_file_needs_a_spec(medattn, plain, image_2d, save, scan, tmp_path):
     net = tmp_path / "net.onnx"
     assert medattn("export", save(plain, image_2d, "onnx"), "-o", net, *EXPORT, "--scan", scan).returncode == 0
