@@ -12,7 +12,18 @@ from medattn_edge import gates
 
 from . import console
 from .bench_text import announce, tell
-from .options import scans_of
+from .options import (
+    FoldOption,
+    GeometryOption,
+    NetworkOption,
+    OutputNameOption,
+    SettingsOption,
+    VolumeOption,
+    WeightsOption,
+    check_choice,
+    scans_of,
+    source_options,
+)
 from .renamed import renamed
 
 Option = typer.Option
@@ -21,12 +32,20 @@ Option = typer.Option
 def command(  # noqa: PLR0913
     artifacts: Annotated[list[Path], typer.Argument(metavar="ARTIFACT ...", help="What was made of the reference.")],
     reference: Annotated[
-        Path, Option("--reference", metavar="CHECKPOINT", help="Eager FP32; without torch, an FP32 artifact.")
+        Path,
+        Option("--reference", metavar="SOURCE", help="What export was given; without torch, an FP32 artifact."),
     ],
     scan: Annotated[list[Path] | None, Option("--scan", help="Real input to judge on; repeat it.")] = None,
     resample_to_first: Annotated[
         bool, Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
     ] = False,
+    network: NetworkOption = "",
+    output_name: OutputNameOption = "",
+    set_: SettingsOption = None,
+    weights: WeightsOption = "",
+    fold: FoldOption = "",
+    geometry: GeometryOption = None,
+    volume_number: VolumeOption = 0,
     samples: Annotated[int, Option("--samples", min=1, help="Patches per scan.")] = 4,
     duration: Annotated[float, Option("--duration", min=0, help="Of the timing, in s for each row.")] = 10.0,
     warm_up: Annotated[float, Option("--warm-up", min=0, help="Before it, in s for each row.")] = 1.0,
@@ -76,9 +95,12 @@ def command(  # noqa: PLR0913
         patches=samples,
         fp32_floors={} if min_fp32_sqnr_db is None else {"min_sqnr_db": min_fp32_sqnr_db},
         reduced_floors={"min_sqnr_db": min_sqnr_db, "min_dice": min_dice},
+        source=source_options(network, output_name, set_ or [], weights, fold),
     )
     settings = BenchSettings(duration, warm_up, threads, deadline_ms, timeout, batch)
-    plan = plan_measurement(artifacts, reference, scans_of(scan, resample_to_first), chosen=chosen, settings=settings)
+    check_choice(geometry, volume_number, scan or [], "--scan")
+    scans = scans_of(scan, resample_to_first, geometry, volume_number)
+    plan = plan_measurement(artifacts, reference, scans, chosen=chosen, settings=settings)
     announce(plan)
     with console.stages() as progress:
         measurement = plan.run(progress)

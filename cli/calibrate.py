@@ -11,7 +11,7 @@ from medattn_edge import gates
 from medattn_edge.errors import quoted
 
 from . import console
-from .options import scans_of
+from .options import GeometryOption, VolumeOption, scans_of
 from .renamed import renamed
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def command(  # noqa: PLR0913
     resample_to_first: Annotated[
         bool, Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
     ] = False,
+    geometry: GeometryOption = None,
+    volume_number: VolumeOption = 0,
     method: Annotated[
         Literal["minmax", "percentile", "entropy"], Option(help="How ranges come from what was seen.")
     ] = "minmax",
@@ -97,10 +99,10 @@ def command(  # noqa: PLR0913
     with console.stages() as progress:
         quantised = calibrate(
             artifact,
-            scans_of(scans, resample_to_first),
+            scans_of(scans, resample_to_first, geometry, volume_number),
             output,
             settings=settings,
-            held_out=scans_of(held_out, resample_to_first),
+            held_out=scans_of(held_out, resample_to_first, geometry, volume_number),
             labels=labels or [],
             label_values=parse_label_values(label_value or []),
             cache=None if cache is None else Cache(cache),
@@ -131,6 +133,8 @@ def _show(artifact: Artifact) -> None:
         f"{artifact.path}: {size / 1e6:.1f} MB, INT8 through {recipe['quantizer']}, after {recipe['trials']} trials"
     )
     console.say(f"calibrated on {_counts(recipe['calibrated_on'])}; judged on {_counts(recipe['judged_on'])}")
+    for note in recipe["scan_notes"]:
+        console.note(note)
     if recipe["unseen"]:
         console.note(f"not judged, because FP32 finds none in the held-out windows: {', '.join(recipe['unseen'])}")
     if recipe["floating"]:

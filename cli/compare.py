@@ -12,14 +12,26 @@ from medattn_edge.errors import UsageError
 
 from . import console
 from .comparison_text import tell
-from .options import scans_of
+from .options import (
+    FoldOption,
+    GeometryOption,
+    NetworkOption,
+    OutputNameOption,
+    SettingsOption,
+    VolumeOption,
+    WeightsOption,
+    scans_of,
+    source_options,
+)
 from .renamed import renamed
 
 Option = typer.Option
 
 
 def command(  # noqa: PLR0913
-    reference: Annotated[Path, typer.Argument(help="The checkpoint (eager FP32), or an artifact.")],
+    reference: Annotated[
+        Path, typer.Argument(help="What export was given (checkpoint, ONNX, program, bundle, ...), or an artifact.")
+    ],
     files: Annotated[
         list[Path],
         typer.Argument(metavar="CANDIDATE ... SCAN ...", help="Artifacts, then scans, of several channels T1+T2+..."),
@@ -35,6 +47,17 @@ def command(  # noqa: PLR0913
     resample_to_first: Annotated[
         bool, Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
     ] = False,
+    geometry: GeometryOption = None,
+    volume_number: VolumeOption = 0,
+    network: NetworkOption = "",
+    output_name: OutputNameOption = "",
+    set_: SettingsOption = None,
+    weights: WeightsOption = "",
+    fold: FoldOption = "",
+    spec: Annotated[
+        Path | None,
+        Option("--spec", metavar="SPEC.json", help="Of a reference that the candidates were not made from."),
+    ] = None,
     max_gap_db: Annotated[
         float, Option("--max-gap-db", min=0, help="SQNR that a runtime may lose to the graph as written.")
     ] = gates.RUNTIME_GAP.limits["max_gap_db"],
@@ -73,12 +96,13 @@ def command(  # noqa: PLR0913
 
     candidates, scans = _split(files)
     truth = TrueLabels(labels or (), parse_label_values(label_value or []), min_dice_ratio)
-    settings = ComparisonSettings(device, threads, timeout, max_gap_db, overlap, batch)
+    source = source_options(network, output_name, set_ or [], weights, fold, spec)
+    settings = ComparisonSettings(device, threads, timeout, max_gap_db, overlap, batch, source)
     with console.stages() as progress:
         comparison = compare(
             reference,
             candidates,
-            scans_of(scans, resample_to_first),
+            scans_of(scans, resample_to_first, geometry, volume_number),
             labels=truth,
             thresholds=Thresholds(min_dice, min_sqnr_db, min_label_match, atol, max_volume_change),
             runtimes=runtime or (),

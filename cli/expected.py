@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from medattn_edge.errors import UsageError
 
 from . import console
+from .options import note_scans
 
 if TYPE_CHECKING:
+    from medattn_edge.io import Scan
     from medattn_edge.models.checkpoint import Checkpoint
 
 
@@ -43,7 +45,7 @@ def fitted_to(
     return fitted.checkpoint
 
 
-def fitted_to_scan(loaded: Checkpoint, scan: Path, result: Path, limit: str, plane: str = "") -> Checkpoint:
+def fitted_to_scan(loaded: Checkpoint, scan: Scan, result: Path, limit: str, plane: str = "") -> Checkpoint:
     """The checkpoint with the way from a scan to labels that gives its owner's result; says which, and how near."""
     from medattn_edge.evaluation import ExpectedScan, fit_scan
 
@@ -55,6 +57,7 @@ def fitted_to_scan(loaded: Checkpoint, scan: Path, result: Path, limit: str, pla
             hint="medattn-edge inspect CHECKPOINT",
         )
     expected = ExpectedScan.read(scan, result)
+    note_scans([scan])
     with console.progress("searching") as progress:
         fitted = fit_scan(loaded, expected, plane=plane, limit=runs, timeout_s=timeout_s, progress=progress)
     console.note(f"gives {expected.source}, of {fitted.runs} runs: {fitted.winner}")

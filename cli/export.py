@@ -15,7 +15,8 @@ from . import console
 from .agreement_text import agreement_table
 from .expected import fitted_to, fitted_to_scan, note_assumptions
 from .fp64_text import fp64_lines
-from .options import parse_settings, parse_sizes, scans_of
+from .options import GeometryOption, VolumeOption, check_choice, note_scans, parse_settings, parse_sizes, scans_of
+from .renamed import renamed_flag
 from .rewrites import chosen, note_without_effect, show_plan
 from .spec_options import SpecOptions, note_spec_assumptions, settings_of_file, with_spec_options
 
@@ -55,6 +56,8 @@ def command(  # noqa: PLR0913
     resample_to_first: Annotated[
         bool, Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
     ] = False,
+    geometry: GeometryOption = None,
+    volume_number: VolumeOption = 0,
     samples: Annotated[
         int | None, Option("--samples", min=1, help="Patches per scan for the check; 2, or 8 with --precision fp16.")
     ] = None,
@@ -139,7 +142,7 @@ def command(  # noqa: PLR0913
     ] = "",
     fold: Annotated[str, Option("--fold", help="nnU-Net: 0 to 4, or all; the only one by default.")] = "",
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
-    no_fuse: Annotated[bool, Option("--no-fuse", hidden=True)] = False,
+    no_fuse: Annotated[bool, renamed_flag("--no-fuse", "--no-rewrites")] = False,
 ) -> None:
     """Export a checkpoint, or a network from elsewhere, to ONNX or TorchScript.
 
@@ -147,8 +150,6 @@ def command(  # noqa: PLR0913
     the exported network agrees with the checkpoint's own on real and random input: --scan, or the CT that slicerio
     ships. With --precision fp16 that input also says which tensors come near the end of half precision: they stay FP32.
     """
-    if no_fuse:
-        raise UsageError("--no-fuse, which has another name now", expected="--no-rewrites", hint="--no-rewrites")
     try:
         from medattn_edge.bundles import kind_of_folder
         from medattn_edge.exporters import ExportSettings, exporter_of
@@ -159,6 +160,7 @@ def command(  # noqa: PLR0913
     except ImportError as error:
         raise MissingDependency.of_extra(str(error.name), "export") from error
     from medattn_edge.inference.real_patches import real_patches
+    from medattn_edge.io import Scan
 
     given = SpecOptions(
         {
@@ -180,6 +182,7 @@ def command(  # noqa: PLR0913
         first_label_is_background,
         spec,
     )
+    check_choice(geometry, volume_number, [*(scan or ()), *(expect_scan or ())], "--scan")
     exporter = exporter_of(output)
     check_precision(precision, output)
     settings = ExportSettings(batch_of(batch), opset, attention)
@@ -207,13 +210,16 @@ def command(  # noqa: PLR0913
         if isinstance(loaded, ForeignNetwork):
             raise _without_settings("--expect-scan", loaded)
         with console.timed("held to its owner's result"):
-            loaded = fitted_to_scan(loaded, *expect_scan, expect_scan_limit, plane)
+            expected = Scan(expect_scan[0], geometry=geometry or "", volume=volume_number)
+            loaded = fitted_to_scan(loaded, expected, expect_scan[1], expect_scan_limit, plane)
     note_spec_assumptions(loaded)
     facts = loaded.spec
     if not isinstance(loaded, ForeignNetwork):
         loaded.network.check_shape(facts.patch)
     names = chosen(exporter.name, facts, rewrite or [], no_rewrites)
-    real = real_patches(facts, scans_of(scan, resample_to_first), samples or SAMPLES[precision])
+    scans = scans_of(scan, resample_to_first, geometry, volume_number)
+    real = real_patches(facts, scans, samples or SAMPLES[precision])
+    note_scans(scans)
     console.note(f"exporting {facts.network} for {'x'.join(map(str, facts.patch))} in {precision}")
     rewritten: Rewritten | ForeignNetwork
     if isinstance(loaded, ForeignNetwork):

@@ -11,7 +11,7 @@ import typer
 from medattn_edge.errors import UsageError
 
 from . import console
-from .options import parse_spacing
+from .options import GeometryOption, VolumeOption, parse_spacing
 
 Option = typer.Option
 
@@ -63,12 +63,8 @@ def command(  # noqa: PLR0913
     series: Annotated[
         str, Option("--series", metavar="HASH", help="Of a DICOM folder with several: as inspect shows it.")
     ] = "",
-    geometry: Annotated[
-        Literal["sform", "qform"] | None, Option("--geometry", help="Of a NIfTI file whose two forms contradict.")
-    ] = None,
-    volume_number: Annotated[
-        int, Option("--volume", metavar="N", min=0, help="Of data with several volumes (time points, echoes), from 1.")
-    ] = 0,
+    geometry: GeometryOption = None,
+    volume_number: VolumeOption = 0,
     resample_to_first: Annotated[
         bool, Option("--resample-to-first", help="Bring scans on another grid to the first's, linearly.")
     ] = False,

@@ -13,38 +13,75 @@ from . import console
 from .expected import in_words
 from .fp64_text import fp64_lines
 from .inspect_dicom import show_series
+from .inspect_folder import show_folder
 from .inspect_foreign import show_foreign
 from .inspect_scan import is_scan, show_scan
+from .options import GeometryOption, VolumeOption, check_choice, parse_sizes
 from .rewrites import in_a_line
 
 
-def command(
+def command(  # noqa: PLR0913
     path: Annotated[
-        Path, typer.Argument(help="A checkpoint, an artifact, a network from elsewhere, a scan, or a DICOM folder.")
+        Path,
+        typer.Argument(
+            help="A checkpoint, an artifact, a network from elsewhere, a MONAI bundle, nnU-Net's results, a scan, or a "
+            "DICOM folder."
+        ),
     ],
     weights: Annotated[
         str, typer.Option("--weights", metavar="KEY", help="Foreign checkpoint: which of several sets of weights.")
     ] = "",
     spec: Annotated[bool, typer.Option("--spec", help="Only the spec, in JSON: a file for export --spec.")] = False,
+    orientation: Annotated[
+        str, typer.Option("--orientation", metavar="RAS", help="Of a bundle or results that do not say it.")
+    ] = "",
+    fold: Annotated[str, typer.Option("--fold", help="Of nnU-Net's results: 0 to 4, or all.")] = "",
+    patch: Annotated[
+        str, typer.Option("--patch", metavar="[DX]HXW", help="Of a network from elsewhere, where its sizes are free.")
+    ] = "",
+    output_name: Annotated[
+        str, typer.Option("--output-name", help="Of a network from elsewhere: which output is logits.")
+    ] = "",
+    geometry: GeometryOption = None,
+    volume_number: VolumeOption = 0,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Print spec, lineage, inputs, outputs and operators of a model; a scan's grid and values; or a folder's series."""
     from medattn_edge.artifact import manifest_path
     from medattn_edge.backends import backend_of
-    from medattn_edge.io.scan import is_dicom_source
+    from medattn_edge.io.scan import Scan, is_dicom_source
 
+    if path.is_dir() and show_folder(path, json, orientation, fold, spec):
+        return
+    if fold or orientation:
+        raise UsageError(
+            f"--fold or --orientation for {path.name}",
+            expected="a MONAI bundle, or a folder of nnU-Net's results",
+            hint="leave it out",
+        )
     if is_dicom_source(path):
         if spec:
             raise UsageError(f"--spec of {path}", expected="a checkpoint or an artifact", hint="leave --spec out")
-        show_series(path, json)
+        if geometry:
+            raise UsageError(f"--geometry with {path.name!r}", expected="a NIfTI file", hint="leave --geometry out")
+        show_series(path, json, volume_number)
         return
     if is_scan(path):
-        show_scan(path, json)
+        show_scan(Scan(path, geometry=geometry or "", volume=volume_number), json)
         return
+    check_choice(geometry, volume_number, [], "medattn-edge inspect")
     if not path.is_file():
         raise InputError(f"{path} does not exist", expected="a model or a scan", hint=f"ls {quoted(path.parent)}")
-    if not manifest_path(path).is_file() and show_foreign(path, json):
-        return
+    if not manifest_path(path).is_file():
+        sizes = parse_sizes(patch) if patch else None
+        if show_foreign(path, json, sizes, output_name, spec):
+            return
+    if patch or output_name:
+        raise UsageError(
+            f"--patch or --output-name for {path.name}",
+            expected="an ONNX, TorchScript or torch.export file from elsewhere",
+            hint="leave it out",
+        )
     facts = _checkpoint(path, weights) if backend_of(path).name == "eager" else _artifact(path)
     if spec:
         console.print_json(facts["spec"])

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from medattn_edge.io.dicom.volume import SearchResult, Series
 
 
-def show_series(path: Path, json: bool) -> None:
+def show_series(path: Path, json: bool, volume: int = 0) -> None:
     """Print every series: what it is, whether it can be segmented, and the reason when not.
 
     Raises MissingDependency without pydicom, ScanError when there is no DICOM at all.
@@ -23,7 +23,7 @@ def show_series(path: Path, json: bool) -> None:
         import pydicom  # noqa: F401
     except ImportError as error:
         raise MissingDependency.of_extra("pydicom", "dicom") from error
-    result = search(path)
+    result = search(path, volume)
     if not result.series:
         raise ScanError(
             f"{path} has no DICOM series ({result.ignored} other files)",
@@ -51,6 +51,7 @@ def _facts(series: Series) -> dict[str, Any]:
         "series_hash": series.hash or None,
         "modality": series.modality,
         "slices": series.slices,
+        **({"volume": series.volume} if series.volume else {}),
         "spacing_mm": [round(step, 6) for step in series.spacing_mm] if series.spacing_mm else None,
         "accepted": series.accepted,
         "reason": series.reason,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import console
+
+if TYPE_CHECKING:
+    from medattn_edge.io import Scan
 
 
 def is_scan(path: Path) -> bool:
@@ -15,27 +18,29 @@ def is_scan(path: Path) -> bool:
     return any(path.name.lower().endswith(suffix) for form in formats() for suffix in form.suffixes)
 
 
-def show_scan(path: Path, json: bool) -> None:
-    """Print what a scan is; raises what `read_volume` raises."""
-    facts = _facts(path)
+def show_scan(scan: Scan, json: bool) -> None:
+    """Print what a scan is; raises what `Scan.read` raises."""
+    facts = _facts(scan)
     if json:
         console.print_json(facts)
     else:
-        _show(path, facts)
+        _show(scan, facts)
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def _facts(scan: Scan) -> dict[str, Any]:
     import numpy as np
 
-    from medattn_edge.io import format_of, read_volume
+    from medattn_edge.io import format_of
+    from medattn_edge.io.scan import facts_of_grid
 
-    volume = read_volume(path)
+    volume = scan.read()
     voxels = volume.voxels
     finite = voxels if voxels.dtype.kind != "f" else voxels[np.isfinite(voxels)]
     known = volume.calibrated
     return {
-        "scan": str(path),
-        "format": format_of(path).name,
+        "scan": str(scan.path),
+        "name": scan.name,
+        "format": format_of(scan.path).name,
         "channels": volume.channels,
         "shape": list(volume.shape),
         "spacing_mm": [round(step, 6) for step in volume.spacing] if known else None,
@@ -46,13 +51,15 @@ def _facts(path: Path) -> dict[str, Any]:
         "minimum": finite.min().item() if finite.size else None,
         "maximum": finite.max().item() if finite.size else None,
         "not_finite": int(voxels.size - finite.size),
+        "geometry": facts_of_grid(volume),
+        "notes": list(scan.notes()),
     }
 
 
-def _show(path: Path, facts: dict[str, Any]) -> None:
+def _show(scan: Scan, facts: dict[str, Any]) -> None:
     from rich.table import Table
 
-    table = Table(title=str(path), show_header=False)
+    table = Table(title=str(scan.path), show_header=False)
     several = f", {facts['channels']} channels" if facts["channels"] > 1 else ""
     rows = {"format": facts["format"], "voxels (D, H, W)": _joined(facts["shape"], "x") + several}
     if facts["spacing_mm"] is None:
@@ -65,9 +72,14 @@ def _show(path: Path, facts: dict[str, Any]) -> None:
     values = "none is finite" if facts["minimum"] is None else f"{facts['minimum']:g} to {facts['maximum']:g}"
     broken = f", {facts['not_finite']} not finite" if facts["not_finite"] else ""
     rows["values"] = f"{facts['type']}, {values}{broken}"
+    if facts["geometry"]:
+        codes = ", ".join(f"{form} code {code}" for form, code in facts["geometry"]["codes"].items())
+        rows["placed by"] = f"its {facts['geometry']['geometry']} ({codes})"
     for name, value in rows.items():
         table.add_row(name, value)
     console.show(table)
+    for note in facts["notes"]:
+        console.say(f"note: {note}")
 
 
 def _joined(values: list[float], between: str) -> str:

@@ -6,12 +6,56 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from medattn_edge.errors import UsageError
+import typer
+
+from medattn_edge.errors import MissingDependency, UsageError
+
+from . import console
 
 if TYPE_CHECKING:
+    from medattn_edge.foreign import SourceOptions
     from medattn_edge.io import Scan
+
+GeometryOption = Annotated[
+    Literal["sform", "qform"] | None, typer.Option("--geometry", help="Of a NIfTI file whose two forms contradict.")
+]
+VolumeOption = Annotated[
+    int,
+    typer.Option("--volume", metavar="N", min=0, help="Of data with several volumes (time points, echoes), from 1."),
+]
+
+
+NetworkOption = Annotated[
+    str, typer.Option("--network", help="Of the reference: package.module:build of your own, which is run.")
+]
+OutputNameOption = Annotated[
+    str, typer.Option("--output-name", help="Of a reference from elsewhere: which output is logits.")
+]
+SettingsOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Of the reference, as it was said to export.")
+]
+WeightsOption = Annotated[
+    str, typer.Option("--weights", metavar="KEY", help="Of the reference: which of several sets of weights.")
+]
+FoldOption = Annotated[str, typer.Option("--fold", help="Of a reference of nnU-Net's: 0 to 4, or all.")]
+
+
+def source_options(
+    network: str, output: str, set_: Sequence[str], weights: str, fold: str, spec: Path | None = None
+) -> SourceOptions | None:
+    """How to read a reference that is no artifact; None where nothing was said."""
+    if not any((network, output, set_, weights, fold, spec)):
+        return None
+    try:
+        from medattn_edge.foreign import SourceOptions as Said
+    except ImportError as error:
+        raise MissingDependency.of_extra(str(error.name), "export") from error
+    from medattn_edge.spec import read_spec
+
+    given = None if spec is None else read_spec(spec)[0]
+    return Said(network, output, parse_settings(set_), weights, fold, given)
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:
@@ -57,8 +101,38 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def scans_of(paths: Sequence[Path] | None, resample_to_first: bool) -> list[Scan]:
+def orientation_of(orientation: str, plane: str) -> str:
+    """The code of --orientation, LPS when nobody said it, with slices along D of --plane; raises UsageError."""
+    from medattn_edge.spec import with_plane
+    from medattn_edge.spec.orientation import patient_axes
+
+    code = orientation.upper() or "LPS"
+    patient_axes(code)
+    return with_plane(code, plane) if plane else code
+
+
+def note_scans(scans: Sequence[Scan]) -> None:
+    """Say what people should know of how scans were read: what was left out, assumed or chosen."""
+    for scan in scans:
+        for note in scan.notes():
+            console.note(f"{scan.name}: {note}")
+
+
+def check_choice(geometry: str | None, volume: int, scans: Sequence[Path], option: str) -> None:
+    """Raise UsageError for a choice of what no scan was given for; option: which would give one."""
+    if (geometry or volume) and not scans:
+        raise UsageError(
+            "--geometry or --volume without a scan", expected="the scan that it is of", hint=f"{option} SCAN"
+        )
+
+
+def scans_of(
+    paths: Sequence[Path] | None, resample_to_first: bool = False, geometry: str | None = None, volume: int = 0
+) -> list[Scan]:
     """The scans that arguments mean; raises UsageError as `as_scan` does."""
     from medattn_edge.io import as_scan
 
-    return [as_scan(path, resample_to_first=resample_to_first) for path in paths or ()]
+    return [
+        as_scan(path, resample_to_first=resample_to_first, geometry=geometry or "", volume=volume)
+        for path in paths or ()
+    ]

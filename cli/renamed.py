@@ -22,3 +22,13 @@ def renamed(old: str, new: str) -> Any:
             raise UsageError(f"{old} is now {new}", expected=f"{new} {value}", hint=f"{new} {value}")
 
     return typer.Option(old, hidden=True, callback=refuse)
+
+
+def renamed_flag(old: str, new: str) -> Any:
+    """As `renamed`, of an option without a value, `--no-fuse`."""
+
+    def refuse(given: bool) -> None:
+        if given:
+            raise UsageError(f"{old} is now {new}", expected=new, hint=new)
+
+    return typer.Option(old, hidden=True, callback=refuse)

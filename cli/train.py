@@ -15,7 +15,15 @@ from medattn_edge.errors import MissingDependency, UsageError, quoted
 from medattn_edge.spec import Intensity
 
 from . import console
-from .options import parse_settings, parse_sizes, parse_spacing
+from .options import (
+    GeometryOption,
+    VolumeOption,
+    note_scans,
+    orientation_of,
+    parse_settings,
+    parse_sizes,
+    parse_spacing,
+)
 from .spec_options import SpecOptions, changes_of
 
 if TYPE_CHECKING:
@@ -36,6 +44,10 @@ def command(  # noqa: PLR0913
     spacing: Annotated[
         str, Option("--spacing", metavar="[Zx]YxX", help="mm, or none: as scanned; the scans' median by default.")
     ] = "",
+    orientation: Annotated[
+        str, Option("--orientation", metavar="RAS", help="Where W, H and D of what it sees run to; LPS by default.")
+    ] = "",
+    plane: Annotated[str, Option("--plane", help="Slices of a 2-D network: axial, coronal or sagittal.")] = "",
     intensity: Annotated[
         str, Option("--intensity", help="window:LOW:HIGH, zscore[:slice], minmax[:slice] or none.")
     ] = "",
@@ -48,6 +60,8 @@ def command(  # noqa: PLR0913
     channels: Annotated[
         str, Option("--channels", metavar="t1,t2,...", help="Names of the scans' channels, in order.")
     ] = "",
+    geometry: GeometryOption = None,
+    volume_number: VolumeOption = 0,
     epochs: Annotated[int, Option("--epochs", help="Each ends with the held-out Dice.")] = 40,
     steps: Annotated[int, Option("--steps", help="Per epoch.")] = 25,
     batch: Annotated[int, Option("--batch", help="Patches per step.")] = 8,
@@ -77,22 +91,29 @@ def command(  # noqa: PLR0913
     sizes = parse_sizes(patch) if patch else None
     mm = () if spacing == "none" else parse_spacing(spacing) if spacing else None
     how = Intensity.parse(intensity) if intensity else None
+    code = orientation_of(orientation, plane)
     try:
         import torch
     except ImportError as error:
         raise MissingDependency.of_extra("torch", "train") from error
     from medattn_edge import training
     from medattn_edge.host.cores import usable_cores
+    from medattn_edge.io import Scan
 
     settings = training.TrainingSettings(epochs, steps, batch, learning_rate, holdout, blocks, seed, frozen_norms)
     labels = training.check_labels([training.Label.parse(text) for text in label])
     torch.set_num_threads(threads or usable_cores())
-    cases = training.read_cases(files, labels)
-    spec, remarks = training.choose_spec(cases, labels, training.Wishes(network, config, sizes, mm, how))
+    scans = [Scan(path, geometry=geometry or "", volume=volume_number) for path, _ in files]
+    cases = training.read_cases([(scan, truth) for scan, (_, truth) in zip(scans, files, strict=True)], labels)
+    note_scans(scans)
+    spec, remarks = training.choose_spec(cases, labels, training.Wishes(network, config, sizes, mm, how, code))
     for remark in remarks:
         console.note(remark)
     facts = SpecOptions({"--modality": modality, "--body-part": body_part, "--channels": channels}, after or [])
     spec = replace(spec, **changes_of(facts, spec))
+    if plane and spec.dims != 2:
+        raise UsageError("--plane for a 3-D network", expected="a 2-D network", hint="--orientation RAS")
+    console.note(f"orientation {spec.orientation}{f': {spec.plane} slices' if spec.plane else ''}")
     first = training.initial_network(spec, seed, backbone_weights)
     named = [*pairs, output, *([backbone_weights] if backbone_weights else [])]
     target = training.Output(output, {"command": _typed(sys.argv[1:], named)}, resume)

@@ -43,6 +43,7 @@ class IsolatedSession(Session):
         timeout_s: float = TIMEOUT_S,
         environment: Mapping[str, str] | None = None,
         opener: str = _OPENER,
+        arguments: Mapping[str, Any] | None = None,
     ) -> None:
         """Start the child, and open the artifact there.
 
@@ -53,13 +54,14 @@ class IsolatedSession(Session):
             timeout_s: the time limit of opening, and of each run, in s.
             environment: variables to set for the child beside this process's own.
             opener: `module:function`, imported in the child and called as `open_session` is.
+            arguments: JSON values that this function takes beside.
         """
         self._name, self._timeout_s = Path(path).name, timeout_s
         self._gone: tuple[str, str] | None = None  # why there is no child any more, and what to do
         self.last_ms, start = math.nan, time.perf_counter()
         self._child = Child(_WORKER, environment=environment)
         try:
-            opened, _ = self._ask(_request(path, backend, options or Options(), opener))
+            opened, _ = self._ask(_request(path, backend, options or Options(), opener, arguments or {}))
         except BaseException:
             self.close()
             raise
@@ -125,13 +127,16 @@ _LOST = "open it again, in a new process; dmesg | grep NVRM says more when it co
 _KILLED = "a smaller --batch: the kernel kills with SIGKILL when memory runs out, and dmesg tells it"
 
 
-def _request(path: Path | str, backend: str | None, options: Options, opener: str) -> dict[str, Any]:
+def _request(
+    path: Path | str, backend: str | None, options: Options, opener: str, arguments: Mapping[str, Any]
+) -> dict[str, Any]:
     values = {
         "device": options.device,
         "threads": options.threads,
         "spec": None if options.spec is None else options.spec.to_json(),
         "optimise": options.optimise,
         "provider": options.provider,
+        **arguments,
     }
     return {"do": "open", "path": str(path), "backend": backend, "options": values, "opener": opener}
 

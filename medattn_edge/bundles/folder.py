@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medattn_edge.errors import InputError, quoted
-from medattn_edge.models.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from medattn_edge.models.checkpoint import Checkpoint
 
 MONAI, NNUNET = "monai", "nnunet"
 

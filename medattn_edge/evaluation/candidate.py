@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from medattn_edge.agreement import Thresholds
 from medattn_edge.backends.isolated import TIMEOUT_S, IsolatedSession
@@ -29,6 +30,7 @@ class BenchCandidate:
         gate: what it must reach on real input.
         gflop: of one patch, of the graph that it runs.
         opener: `module:function`, imported in the child.
+        arguments: JSON values that it takes beside.
         spec: of a checkpoint.
         stored: the precision of the file, where it is another.
         optional: left out, and not failed, where its runtime turns out not to be here.
@@ -42,6 +44,7 @@ class BenchCandidate:
     gate: Thresholds
     gflop: float
     opener: str = "medattn_edge.backends:open_session"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     spec: ModelSpec | None = None
     stored: str = ""
     optional: bool = False
@@ -61,6 +64,7 @@ class BenchCandidate:
             timeout_s=timeout_s,
             environment=runtime.environment,
             opener=self.opener,
+            arguments=self.arguments,
         )
 
 

@@ -6,16 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import sha256
 from medattn_edge.backends import backend_of, open_session
 from medattn_edge.backends.isolated import IsolatedSession
+from medattn_edge.backends.session import Session
 from medattn_edge.errors import BackendError, HostError, UsageError
 from medattn_edge.evaluation.candidate_runs import CandidateRun, plan_runs
 from medattn_edge.evaluation.disagreement import MAX_GAP_DB, Ruling, RuntimeOutcome, judge
 from medattn_edge.evaluation.side_by_side import SideBySide, side_by_side
+from medattn_edge.evaluation.source import read_source
 from medattn_edge.evaluation.true_labels import TrueLabels
 from medattn_edge.gates import COMPARED
 from medattn_edge.host import hardware
@@ -26,6 +28,9 @@ from medattn_edge.io import Scan, as_scan
 from medattn_edge.labels import Meaning
 from medattn_edge.spec import ModelSpec
 from medattn_edge.volume import Volume
+
+if TYPE_CHECKING:
+    from medattn_edge.foreign import SourceOptions
 
 Progress = Callable[[str, int, int], None]  # the scan, windows done, windows in total
 
@@ -41,6 +46,7 @@ class ComparisonSettings:
         max_gap_db: SQNR that a runtime may lose to the graph as written.
         overlap: of neighbouring windows.
         batch: windows per run.
+        source: how to read a reference that is no artifact, as it was said to `export`; None: nothing need be said.
     """
 
     device: str = "cpu"
@@ -49,6 +55,7 @@ class ComparisonSettings:
     max_gap_db: float = MAX_GAP_DB
     overlap: float = 0.5
     batch: int = 4
+    source: SourceOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +147,7 @@ def compare(  # noqa: PLR0913 - each is one thing that a comparison is given
     A candidate whose runtime crashes, hangs or computes another graph is refused and stops no other.
 
     Args:
-        reference: the checkpoint (eager FP32), or an artifact.
+        reference: the checkpoint (eager FP32), an artifact, or any other source that `export` takes.
         candidates: artifacts, or checkpoints.
         scans: each a file of any format, a folder of DICOM files or a DICOMDIR, several of these joined
             by `+` for the channels of a network, or a Scan.
@@ -210,12 +217,13 @@ class _Graph:
             sessions = self._opened(stack)
             if not sessions:
                 return
-            spec = self._spec()
-            reference = stack.enter_context(open_session(self._reference, threads=self._threads, spec=spec))
+            reference = stack.enter_context(self._opened_reference())
             meaning = Meaning.of(reference.spec)
             self._notes += [note for note in describe_after(reference.spec) if note not in self._notes]
             for index, scan in enumerate(scans):
                 volume, name = scan.read_for(reference.spec), scan.described(reference.spec)
+                about = [f"{name}: {note}" for note in scan.notes()]
+                self._notes += [note for note in about if note not in self._notes]
                 seen = side_by_side(
                     reference,
                     sessions,
@@ -262,6 +270,14 @@ class _Graph:
                 if not self.runs:  # a candidate that nobody ran would pass
                     raise
         return sessions
+
+    def _opened_reference(self) -> Session:
+        """The reference under the candidate's spec where that was made from it."""
+        source = read_source(self._reference, self._settings.source, self.runs[0].manifest)
+        if source is None:
+            return open_session(self._reference, threads=self._threads, spec=self._spec())
+        self._notes += [note for note in source.notes if note not in self._notes]
+        return source.open(self._threads)
 
     def _spec(self) -> ModelSpec | None:
         """The candidate's when it was made from the reference: the checkpoint may say less, or another patch."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medattn_edge.artifact import Artifact, sha256
 from medattn_edge.backends import backend_of
@@ -16,9 +16,13 @@ from medattn_edge.evaluation.candidate import BenchCandidate, BenchSettings, com
 from medattn_edge.evaluation.candidate_runs import check_files
 from medattn_edge.evaluation.measure import Progress, measure_candidates
 from medattn_edge.evaluation.report import BenchReport
+from medattn_edge.evaluation.source import read_source
 from medattn_edge.inference.real_patches import real_patches
-from medattn_edge.io.channels import AnyScan
+from medattn_edge.io.channels import AnyScan, as_scan
 from medattn_edge.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from medattn_edge.foreign import SourceOptions, SourceReference
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,14 @@ class Measurement:
         samples: the names of the scans.
         report: a row for the reference and for every artifact in every runtime.
         left_out: runtime, or `artifact in runtime` -> why it is no row.
+        notes: what a reader of the figures should know.
     """
 
     reference: Path
     samples: tuple[str, ...]
     report: BenchReport
     left_out: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -45,7 +51,7 @@ class Measurement:
     def to_json(self) -> dict[str, Any]:
         """The document of `bench --json`."""
         report = {**self.report.to_json(), "left_out": dict(self.left_out)}
-        return {"reference": str(self.reference), "samples": list(self.samples), **report}
+        return {"reference": str(self.reference), "samples": list(self.samples), "notes": list(self.notes), **report}
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,9 @@ class MeasurementPlan:
     def run(self, progress: Progress | None = None) -> Measurement:
         """Judge and time them; raises as `measure_candidates` does."""
         report = measure_candidates(self.reference, self.candidates, self.samples, self.settings, progress)
-        return Measurement(self.reference.path, tuple(self.samples), report, {**self.left_out, **report.left_out})
+        return Measurement(
+            self.reference.path, tuple(self.samples), report, {**self.left_out, **report.left_out}, self.notes
+        )
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,7 @@ class PlanSettings:
         patches: of real input from each scan.
         fp32_floors: limits of FP32 by their names in Thresholds, in place of the usual ones.
         reduced_floors: limits of what is stored in less than FP32.
+        source: how to read a reference that is no artifact; None where nothing need be said.
     """
 
     runtimes: Sequence[str] = ()
@@ -92,6 +101,7 @@ class PlanSettings:
     patches: int = 4
     fp32_floors: Mapping[str, float] = field(default_factory=dict)
     reduced_floors: Mapping[str, float] = field(default_factory=dict)
+    source: SourceOptions | None = None
 
 
 _USUAL, _DEFAULTS = PlanSettings(), BenchSettings()
@@ -110,7 +120,8 @@ def measure(
 
     Args:
         artifacts: what was made of the reference.
-        reference: the checkpoint (eager FP32), or an FP32 artifact where there is no torch.
+        reference: the checkpoint (eager FP32), any other source that `export` takes, or an FP32 artifact where there
+            is no torch.
         scans: real input to judge on, files or DICOM folders; none for the CT that slicerio ships.
         chosen: what is measured.
         settings: how it is timed.
@@ -136,22 +147,33 @@ def plan_measurement(
     reference = Path(reference)
     files = _read([Path(path) for path in artifacts], reference, settings.batch, chosen.runtimes)
     spec, notes = files[0].spec, list[str]()
-    first = _reference(reference, spec)
-    if backend_of(reference).name != "eager":
+    source = read_source(reference, chosen.source, files[0].manifest, settings.batch)
+    if source is None:
+        for file in files:
+            _check_made_from(file, reference, sha256(reference))
+        first = _reference(reference, spec)
+    else:
+        for file in files:
+            _check_made_from(file, reference, source.loaded.sha256)
+        first = _of_source(reference, source, files[0], chosen.source, settings.batch)
+        notes += source.notes
+    if source is None and backend_of(reference).name != "eager":
         notes.append(f"the reference is {reference.name}, an artifact, and not the eager network")
     candidates, left_out = _candidates(files, chosen)
-    samples = real_patches(spec, scans, max(chosen.patches, settings.batch))
+    found = [as_scan(scan) for scan in scans]
+    samples = real_patches(spec, found, max(chosen.patches, settings.batch))
+    notes += [f"{scan.described(spec)}: {note}" for scan in found for note in scan.notes()]
     return MeasurementPlan(first, tuple(candidates), samples, settings.explicit(), left_out, tuple(notes))
 
 
 def _read(paths: Sequence[Path], reference: Path, batch: int, runtimes: Sequence[str]) -> list[Artifact]:
-    """The artifacts, when all of them were made from the reference and take the same input."""
-    if not reference.is_file():
+    """The artifacts, when all of them take the same input."""
+    if not reference.exists():
         raise InputError(f"{reference} does not exist", expected="a checkpoint", hint=f"ls {quoted(reference.parent)}")
     if not paths:
         raise UsageError("no artifact", expected="at least one", hint="medattn-edge bench NET.onnx --reference NET.pth")
     check_files(paths, runtimes)
-    digest, artifacts = sha256(reference), list[Artifact]()
+    artifacts = list[Artifact]()
     for path in paths:
         if backend_of(path).name == "eager":
             raise UsageError(
@@ -160,7 +182,6 @@ def _read(paths: Sequence[Path], reference: Path, batch: int, runtimes: Sequence
                 hint=f"medattn-edge export {quoted(path)} -o {quoted(path.stem + '.onnx')}",
             )
         artifacts.append(Artifact.read(path))
-        _check_made_from(artifacts[-1], reference, digest)
         _check_alike(artifacts[-1], artifacts[0], batch)
     return artifacts
 
@@ -206,6 +227,28 @@ def _reference(path: Path, spec: ModelSpec) -> BenchCandidate:
             hint="--reference CHECKPOINT",
         )
     return BenchCandidate(path.name, path, runtime, spec.network, "fp32", gate, manifest.gflop)
+
+
+def _of_source(
+    path: Path, source: SourceReference, made: Artifact, options: SourceOptions | None, batch: int
+) -> BenchCandidate:
+    """A source in a process of its own, where it is read again."""
+    return BenchCandidate(
+        name=path.name,
+        path=path,
+        runtime=Runtime("source", "source"),
+        network=made.spec.network,
+        precision="fp32",
+        gate=gate_of("fp32", "cpu"),
+        gflop=source.gflop,
+        opener="medattn_edge.foreign.reference:open_source",
+        arguments={
+            "options": {} if options is None else options.to_json(),
+            "batch": batch,
+            "lineage": [*made.manifest.lineage, made.manifest.sha256],
+        },
+        spec=made.spec,
+    )
 
 
 def _gflop(path: Path, spec: ModelSpec) -> float:

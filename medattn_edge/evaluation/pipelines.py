@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from medattn_edge.spec import Intensity, ModelSpec, plane_of, with_plane
+from medattn_edge.spec.model import MOST_REGIONS
 
 # What people train with, usual things first. A window is tried on a scan that has values on both sides of it.
 INTENSITIES: Final = (
@@ -144,6 +145,8 @@ def _of_kind(kind: str, spec: ModelSpec, free: Collection[str], maps: int, highe
     if kind == "softmax":
         if maps in (0, max(2, spec.outputs)) and highest < max(2, spec.outputs):
             yield Reading(kind)
+    elif spec.outputs > MOST_REGIONS:
+        return  # no voxel of ours holds so many regions
     elif maps == spec.outputs:
         yield Reading(kind)
     elif maps == 0 and highest <= spec.outputs:

@@ -90,7 +90,7 @@ def side_by_side(
     meaning = Meaning.of(reference.spec)
     done = {name: side for name, side in sides.items() if name not in failed}
     for side in (expected, *done.values()):
-        clean(side.labels, reference.spec, prepared.lps.voxel_ml)
+        clean(side.labels, reference.spec, prepared.oriented.voxel_ml)
     return SideBySide(
         meaning,
         prepared.on_scan(expected.labels),
@@ -103,12 +103,12 @@ def side_by_side(
 
 
 class _Side:
-    """One session on its way through the scan, and its labels so far on the scan's LPS grid."""
+    """One session on its way through the scan, and its labels so far, oriented as the network sees them."""
 
     def __init__(self, session: Session, prepared: Prepared, settings: SegmentSettings, count: _Count) -> None:
         session = mirrored(session)
         self.distance, self._meaning = LogitsDistance(), Meaning.of(session.spec)
-        self.labels: Array = np.zeros(prepared.lps.shape, self._meaning.label_type)
+        self.labels: Array = np.zeros(prepared.oriented.shape, self._meaning.label_type)
         self._view = prepared.in_network_order(self.labels)
         report = count.of(self)
         batch = batch_for(session, prepared.image, settings.overlap, settings.batch)

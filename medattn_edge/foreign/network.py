@@ -33,8 +33,8 @@ class ForeignNetwork:
         spec: what the network expects: channels, outputs and patch are the file's, the rest is assumed.
         sha256: of the file.
         graph: the network in our form.
-        open_reference: the file's own answer: what a spec expects, batch -> a session. Of an ONNX file it answers
-            logits, of a torch program what this returns.
+        open_reference: the file's own answer: what a spec expects, batch, threads (0: the runtime's) -> a session. Of
+            an ONNX file it answers logits, of a torch program what this returns.
         batch: the N of `graph`, None for any.
         notes: what was changed or left out, in sentences for people.
         assumed: fields of the spec that nobody gave.
@@ -44,7 +44,7 @@ class ForeignNetwork:
     spec: ModelSpec
     sha256: str
     graph: Adopted
-    open_reference: Callable[[ModelSpec, int | None], Session]
+    open_reference: Callable[[ModelSpec, int | None, int], Session]
     batch: int | None
     notes: tuple[str, ...]
     foreign: bool = True
@@ -135,11 +135,11 @@ def export_foreign(
         onnx.save(graph.model, str(file))
         manifest = replace(manifest_of(network), sha256=sha256(file))
         with (
-            network.open_reference(spec, network.batch) as reference,
+            network.open_reference(spec, network.batch, 0) as reference,
             OnnxRuntimeSession(Artifact(file, manifest), Options()) as candidate,
         ):
             if network.kind == "onnx" or not graph.activation:
-                _check_scores(reference, samples)
+                check_scores(reference, samples)
                 cases = check(reference, candidate, samples, gate)
             else:  # a program cannot be asked for what is before its activation: what comes after it is compared
                 owner = Centred(reference) if graph.activation == "Sigmoid" else reference
@@ -190,8 +190,11 @@ def _check_settings(network: ForeignNetwork, path: Path, settings: ExportSetting
         )
 
 
-def _check_scores(reference: Session, samples: Mapping[str, Patches]) -> None:
-    """Refuse what is a probability on every sample: an activation inside, which the end of the graph does not show."""
+def check_scores(reference: Session, samples: Mapping[str, Patches]) -> None:
+    """Refuse what is a probability on every sample: an activation inside, which the end of the graph does not show.
+
+    Raises InputError.
+    """
     answers = [reference.run_any(patches) for patches in samples.values()]
     low, high = min(float(one.min()) for one in answers), max(float(one.max()) for one in answers)
     alone = reference.spec.outputs == 1

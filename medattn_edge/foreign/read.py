@@ -76,8 +76,8 @@ def read_foreign(
     model = read_onnx(path)
     graph = adopt(model, path.name, patch=patch, output=output, batch=settings.batch)
 
-    def reference(spec: ModelSpec, batch: int | None) -> Session:
-        return OriginalOnnx(model, spec, graph.image, graph.logits, batch)
+    def reference(spec: ModelSpec, batch: int | None, threads: int) -> Session:
+        return OriginalOnnx(model, spec, graph.image, graph.logits, batch, threads)
 
     return _found(path, kind, graph, reference, settings)
 

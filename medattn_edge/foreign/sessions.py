@@ -26,9 +26,12 @@ class OriginalOnnx(Session):
         image: the name of its input.
         logits: the name of the tensor that is asked for.
         batch: its fixed N, or None.
+        threads: of the CPU; 0 leaves it to the runtime.
     """
 
-    def __init__(self, model: Any, spec: ModelSpec, image: str, logits: str, batch: int | None) -> None:
+    def __init__(
+        self, model: Any, spec: ModelSpec, image: str, logits: str, batch: int | None, threads: int = 0
+    ) -> None:
         import onnxruntime as ort
         from onnx import TensorProto, helper
 
@@ -37,6 +40,7 @@ class OriginalOnnx(Session):
             model.graph.output.append(helper.make_tensor_value_info(logits, TensorProto.FLOAT, None))
         settings = ort.SessionOptions()
         settings.log_severity_level = 3
+        settings.intra_op_num_threads = threads
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             self._session: Any = ort.InferenceSession(
@@ -61,8 +65,10 @@ class OriginalOnnx(Session):
 class OriginalTorch(TorchSession):
     """A torch program or module that answers one tensor (N, K, *patch), logits or what an activation made of them."""
 
-    def __init__(self, run: Callable[[torch.Tensor], torch.Tensor], spec: ModelSpec, batch: int | None) -> None:
-        facts = {"backend": "the program as it came", **prepare_torch(Options())}
+    def __init__(
+        self, run: Callable[[torch.Tensor], torch.Tensor], spec: ModelSpec, batch: int | None, threads: int = 0
+    ) -> None:
+        facts = {"backend": "the program as it came", **prepare_torch(Options(threads=threads))}
         super().__init__(spec, "cpu", run, fixed_patch=True, batch=batch, facts=facts)
 
 

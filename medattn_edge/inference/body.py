@@ -23,7 +23,8 @@ def windows_of_air(prepared: Prepared, tiling: Tiling) -> list[int]:
 
     Careful rather than keen: a window that sees any voxel of `hull` is not among them.
     """
-    seen = prepared.in_network_order(hull(prepared.lps))
+    lps = prepared.oriented.to_lps()  # the body is closed in axial slices, whichever a network sees
+    seen = prepared.in_network_order(lps.with_voxels(hull(lps)).like(prepared.oriented).voxels)
     places = []
     # One axis after the other: every voxel is looked at about twice, however much the windows overlap.
     for axis, size in enumerate(tiling.size):
@@ -36,15 +37,15 @@ def windows_of_air(prepared: Prepared, tiling: Tiling) -> list[int]:
     return [index for index, (z, y, x) in enumerate(tiling.windows) if not seen[d[z], h[y], w[x]]]
 
 
-def hull(lps: Volume) -> Mask:
+def hull(volume: Volume) -> Mask:
     """Whether each voxel (D, H, W) of a scan in LPS order may belong to the body.
 
     In a scan with voxels below AIR_HU, which can only be HU, what counts is AIR_HU or more; in any other all but its
     lowest value, so that noise is never taken for air. A voxel is outside when nothing that counts lies between it and
     an edge of its axial slice, straight to the left, right, front or back: lungs and bowel gas are inside.
     """
-    channels = lps.voxels[None] if lps.voxels.ndim == 3 else lps.voxels
-    inside = np.zeros(lps.shape, bool)
+    channels = volume.voxels[None] if volume.voxels.ndim == 3 else volume.voxels
+    inside = np.zeros(volume.shape, bool)
     for channel in channels:
         lowest = channel.min()
         in_hu = bool(lowest < AIR_HU)
@@ -65,7 +66,7 @@ def _passed(plane: Mask, axis: int, step: int) -> Mask:
 def _span(prepared: Prepared, axis: int, start: int, size: int) -> slice:
     """The voxels of the scan that a window sees along an axis of the image, and a spare part on each side."""
     length, spare = prepared.image.shape[1 + axis], size // _SPARE
-    scan = prepared.lps.shape[prepared.order[axis]]
+    scan = prepared.oriented.shape[prepared.order[axis]]
     where = positions(scan, length, prepared.steps[axis])
     first, last = where[max(0, start - spare)], where[min(length, start + size + spare) - 1]
     return slice(math.floor(first), math.ceil(last) + 1)

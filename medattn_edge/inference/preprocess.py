@@ -27,14 +27,14 @@ class Prepared:
     Attributes:
         image: float32 (C, *three axes), the scan's axes in the network's order, on the network's spacing.
         scan: what came in.
-        lps: the same voxels in the order (S, P, L).
-        order: image axis 1 + i is axis order[i] of lps.
-        steps: per image axis, the network's voxel in voxels of lps; exactly 1 where the axis was not resampled.
+        oriented: the same voxels with their axes as the network's orientation has them: D, H and W run where it says.
+        order: image axis 1 + i is axis order[i] of oriented.
+        steps: per image axis, the network's voxel in voxels of oriented; exactly 1 where the axis was not resampled.
     """
 
     image: Floats
     scan: Volume
-    lps: Volume
+    oriented: Volume
     order: tuple[int, int, int]
     steps: tuple[float, float, float]
 
@@ -42,22 +42,26 @@ class Prepared:
     def way_back(self) -> dict[int, Positions]:
         """For each resampled image axis 0, 1, 2 (D-like first): where the scan's voxels lie on it, in its voxels."""
         return {
-            axis: positions(self.image.shape[1 + axis], self.lps.shape[self.order[axis]], 1 / step)
+            axis: positions(self.image.shape[1 + axis], self.oriented.shape[self.order[axis]], 1 / step)
             for axis, step in enumerate(self.steps)
             if step != 1
         }
 
+    def samples(self, axis: int) -> Positions:
+        """Where the image's voxels lie along its axis 0, 1 or 2 (D-like first), in voxels of the scan."""
+        return positions(self.oriented.shape[self.order[axis]], self.image.shape[1 + axis], self.steps[axis])
+
     def in_network_order(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """A view of an array (..., D, H, W) on the grid of lps with its axes in the network's order."""
+        """A view of an array (..., D, H, W) on the grid of oriented with its axes in the network's order."""
         return network_view(array, self.order)
 
     def oriented_labels(self, labels: Volume) -> Volume:
-        """Labels of the scan's grid with their axes as `lps` has them; raises GeometryError for another grid."""
-        return labels.like(self.scan).like(self.lps)
+        """Labels of the scan's grid with their axes as `oriented` has them; raises GeometryError for another grid."""
+        return labels.like(self.scan).like(self.oriented)
 
     def on_scan(self, voxels: Array) -> Volume:
-        """Voxels (D, H, W) or (C, D, H, W) on the grid of lps as a volume on the scan's own grid: a view, no copy."""
-        return replace(self.lps, voxels=voxels).like(self.scan)
+        """Voxels (D, H, W) or (C, D, H, W) on the grid of oriented on the scan's own grid: a view, no copy."""
+        return replace(self.oriented, voxels=voxels).like(self.scan)
 
 
 def prepare(volume: Volume, spec: ModelSpec) -> Prepared:
@@ -69,28 +73,30 @@ def prepare(volume: Volume, spec: ModelSpec) -> Prepared:
     becomes zeros under a statistic per slice.
     """
     _check(volume, spec)
-    lps = volume.oriented(spec.orientation)
+    oriented = volume.oriented(spec.orientation)
     axes = spec.axes if spec.dims == 3 else "D" + spec.axes
     d, h, w = ("DHW".index(axis) for axis in axes)
     order, steps = (d, h, w), [1.0, 1.0, 1.0]
     if spec.spacing is not None:
-        wanted = spec.spacing if spec.dims == 3 else (lps.spacing[0], *spec.spacing)
-        ratios = [wanted[axis] / lps.spacing[axis] for axis in order]
+        wanted = spec.spacing if spec.dims == 3 else (oriented.spacing[0], *spec.spacing)
+        ratios = [wanted[axis] / oriented.spacing[axis] for axis in order]
         steps = [1.0 if abs(ratio - 1) <= SAME_SPACING else ratio for ratio in ratios]
-    image = _image(lps, spec.intensity, order, steps)
-    return Prepared(image, volume, lps, order, (steps[0], steps[1], steps[2]))
+    image = _image(oriented, spec.intensity, order, steps)
+    return Prepared(image, volume, oriented, order, (steps[0], steps[1], steps[2]))
 
 
 def labels_on_image(labels: Volume, prepared: Prepared) -> Array:
     """Labels (D, H, W) of the scan's grid on the grid of prepared.image: at each of its voxels the nearest label.
+
+    Of two that are equally near it is the later one. Rounding to even numbers, as numpy's rint does, would take the
+    same voxel twice and leave the next one out wherever all positions lie half way.
 
     Raises GeometryError for labels that are not on the scan's grid.
     """
     nearest = prepared.in_network_order(prepared.oriented_labels(labels).voxels)
     for axis, step in enumerate(prepared.steps):
         if step != 1:
-            where = positions(nearest.shape[axis], prepared.image.shape[1 + axis], step)
-            nearest = np.take(nearest, np.rint(where).astype(np.intp), axis)
+            nearest = np.take(nearest, np.floor(prepared.samples(axis) + 0.5).astype(np.intp), axis)
     return nearest
 
 
@@ -100,16 +106,16 @@ def network_view(array: npt.NDArray[Any], order: tuple[int, ...]) -> npt.NDArray
     return array.transpose(*range(lead), *(lead + axis for axis in order))
 
 
-def _image(lps: Volume, intensity: Intensity, order: tuple[int, int, int], steps: list[float]) -> Floats:
+def _image(oriented: Volume, intensity: Intensity, order: tuple[int, int, int], steps: list[float]) -> Floats:
     """The normalised and resampled image (C, *three axes), without ever holding all of it before it has shrunk."""
-    sizes = tuple(lps.shape[axis] for axis in order)
+    sizes = tuple(oriented.shape[axis] for axis in order)
     samples = _forward(sizes, steps)
     slices = 1 + order.index(0)  # the image axis that the planes come along
-    first = list(takewhile(lambda axis: axis != slices, by_ratio(samples, (lps.channels, *sizes))))
+    first = list(takewhile(lambda axis: axis != slices, by_ratio(samples, (oriented.channels, *sizes))))
     shape = [samples[1 + axis].size if 1 + axis in first else size for axis, size in enumerate(sizes)]
-    image = np.empty((lps.channels, *shape), np.float32)
+    image = np.empty((oriented.channels, *shape), np.float32)
     planes = network_view(image, tuple(np.argsort(order).tolist()))
-    for channel, row, plane in normalised(lps, intensity):
+    for channel, row, plane in normalised(oriented, intensity):
         for axis in first:  # one by one, in the order that the whole image would have
             plane = resample(plane, {order[axis - 1] - 1: samples[axis]})  # 0 is H and 1 is W
         planes[channel, row] = plane

@@ -190,7 +190,7 @@ def _segmented(
 ) -> Segmentation:
     meaning = Meaning.of(session.spec)
     windows = _windows(session, prepared, settings, progress)
-    labels = np.zeros(prepared.lps.shape, meaning.label_type)
+    labels = np.zeros(prepared.oriented.shape, meaning.label_type)
     probabilities = _maps((len(meaning.names), *labels.shape), settings) if settings.probabilities else None
     attention = _maps((len(session.attention_names), *labels.shape), settings) if settings.attention else None
 
@@ -214,7 +214,7 @@ def _segmented(
     else:
         with closing(windows.answers(windows.batches())) as answers:
             take(answers)
-    clean(labels, session.spec, prepared.lps.voxel_ml)
+    clean(labels, session.spec, prepared.oriented.voxel_ml)
     return Segmentation(
         prepared.on_scan(labels),
         meaning,

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from medattn_edge.errors import ScanError, UsageError
-from medattn_edge.io import read_labels, read_regions
+from medattn_edge.io import read_regions
+from medattn_edge.io.scan import read_labels_of
 from medattn_edge.labels import Meaning
 from medattn_edge.volume import Volume
 
@@ -105,7 +106,7 @@ def read_true_labels(path: Path, scan: Volume, meaning: Meaning, values: LabelVa
     complete = values_of_labels(values, meaning)
     if meaning.overlapping:
         return _true_regions(path, scan, meaning, complete)
-    labels = read_labels(path).like(scan)
+    labels = read_labels_of(path, scan)
     truth = np.zeros(labels.shape, np.uint16)
     for value, name in enumerate(meaning.structures, start=1):
         truth[np.isin(labels.voxels, complete[name])] = value
@@ -122,7 +123,7 @@ def _true_regions(path: Path, scan: Volume, meaning: Meaning, values: dict[str, 
     """Regions (D, H, W), a bit for each, from maps or from a label map."""
     regions = read_regions(path)
     if regions is None:
-        labels = read_labels(path).like(scan)
+        labels = read_labels_of(path, scan)
         _check_all_given(f"{path} is a label map, which does not say where regions overlap", meaning, values)
         masks = {name: np.isin(labels.voxels, values[name]) for name in meaning.structures}
     else:

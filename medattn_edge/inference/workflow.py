@@ -20,7 +20,7 @@ from medattn_edge.inference.outputs import Outputs
 from medattn_edge.inference.segment import STANDARD, Segmentation, SegmentSettings, segment
 from medattn_edge.inference.sliding_window import Progress
 from medattn_edge.io import Scan, as_scan
-from medattn_edge.io.scan import facts_of_grid, notes_of_grid
+from medattn_edge.io.scan import facts_of_grid
 from medattn_edge.volume import Volume
 
 if TYPE_CHECKING:
@@ -185,9 +185,9 @@ def segment_to(
             algorithm = algorithm_of(Path(artifact), spec, identity)
     written, notes = outputs.write(segmentation, volume, scan, spec, algorithm)
     seconds = {"read": read - start, "infer": inferred - read, "write": time.perf_counter() - inferred}
-    about = scan.series.notes if scan.series is not None else ()
-    notes = (*about, *notes_of_grid(volume), *scan.notes(), *notes)
-    return Outcome(scan, segmentation, written, notes, facts, seconds, facts_of_grid(volume), channels)
+    return Outcome(
+        scan, segmentation, written, (*scan.notes(), *notes), facts, seconds, facts_of_grid(volume), channels
+    )
 
 
 @contextmanager

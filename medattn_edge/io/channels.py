@@ -59,7 +59,6 @@ class ChannelScan(Scan):
                 "a scan comes twice", expected="another scan for each channel", hint=quoted(JOINT.join(parts))
             )
         super().__init__(JOINT.join(str(path) for path in self.paths), "", pixel_spacing)
-        self._notes: tuple[str, ...] = ()
         self.is_dicom = self._scans[0].is_dicom
 
     @property
@@ -94,8 +93,14 @@ class ChannelScan(Scan):
         return gathered.volume
 
     def notes(self) -> tuple[str, ...]:
-        """What was resampled by the last `read`."""
-        return self._notes
+        """What people should know of each channel, and what was resampled by the last `read`."""
+        own = [f"{scan.name}: {note}" for scan in self._scans for note in scan.notes()]
+        return (*own, *self._notes)
+
+    @property
+    def name(self) -> str:
+        """The channels' names, in the order that was given."""
+        return JOINT.join(scan.name for scan in self._scans)
 
     def described(self, spec: ModelSpec) -> str:
         """Each channel with the name that the network has for it, and whether scans may have been resampled."""

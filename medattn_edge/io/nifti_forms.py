@@ -94,7 +94,7 @@ def forms_of(path: Path, header: Any, shape: tuple[int, ...], geometry: str = ""
             f"{path} says in two ways where its voxels are, and they contradict each other: {contradiction}; "
             f"sform (code {codes[0]}): {_text(sform)}; qform (code {codes[1]}): {_text(qform)}",
             expected="a sform and a qform that agree in spacing, handedness and place",
-            hint="look at the scan, and say to infer which one is right: --geometry sform or --geometry qform; or give "
+            hint="look at the scan, and say which one is right: --geometry sform or --geometry qform; or give "
             "a file both: python -c \"import nibabel; i = nibabel.load('in.nii.gz'); i.set_sform(i.get_qform(), 1); "
             "i.to_filename('out.nii.gz')\"",
         )

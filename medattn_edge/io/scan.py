@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medattn_edge.errors import MissingDependency, UsageError
+from medattn_edge.errors import GeometryError, MissingDependency, UsageError
 from medattn_edge.io.dicom.files import SUFFIXES, is_dicom
-from medattn_edge.io.files import read_volume
+from medattn_edge.io.files import format_of, read_labels, read_volume
 from medattn_edge.spec import ModelSpec
 from medattn_edge.volume import Volume
 
@@ -53,6 +53,7 @@ class Scan:
         """
         self.path, self._pixel_spacing = Path(path), tuple(pixel_spacing)
         self._wanted, self._geometry, self._volume = series, geometry, volume
+        self._notes: tuple[str, ...] = ()
         self.is_dicom = not isinstance(series, str) or is_dicom_source(self.path)
         if series and not self.is_dicom:
             raise UsageError(
@@ -87,9 +88,16 @@ class Scan:
         """Where it lies: one path, or one for each channel."""
         return (self.path,)
 
+    @property
+    def name(self) -> str:
+        """Its name for reports, without folders, with the form of its header and the volume that were chosen."""
+        chosen = [self._geometry] if self._geometry else []
+        chosen += [f"volume {self._volume}"] if self._volume else []
+        return ", ".join([self.path.resolve().name, *chosen])
+
     def described(self, spec: ModelSpec) -> str:
-        """Its name for reports, without folders, with the names of a network's channels where these have some."""
-        name = self.path.resolve().name
+        """Its name with the names of a network's channels where these have some."""
+        name = self.name
         return f"{name} ({', '.join(spec.channels)})" if len(spec.channels) > 1 else name
 
     def assignment(self, spec: ModelSpec) -> tuple[str, ...]:
@@ -99,8 +107,8 @@ class Scan:
         return tuple(f"{name} <- volume {n} of {self.path.name}" for n, name in enumerate(spec.channels, start=1))
 
     def notes(self) -> tuple[str, ...]:
-        """What people should know of how it was read."""
-        return ()
+        """What people should know of how it was last read: what was left out, assumed or chosen. Raises as `series`."""
+        return (*(() if self.series is None else self.series.notes), *self._notes)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -115,10 +123,13 @@ class Scan:
             MedattnError: as `series`, `read_volume` and `read_series` do.
         """
         if self.series is None:
-            return _calibrated(read_volume(self.path, self._geometry, self._volume), self._pixel_spacing)
-        from medattn_edge.io.dicom.volume import read_series
+            volume = read_volume(self.path, self._geometry, self._volume)
+        else:
+            from medattn_edge.io.dicom.volume import read_series
 
-        return _calibrated(read_series(self.series), self._pixel_spacing)
+            volume = read_series(self.series)
+        self._notes = notes_of_grid(volume)
+        return _calibrated(volume, self._pixel_spacing)
 
     def arranged(self, volume: Volume, spec: ModelSpec) -> Volume:
         """What `read` gave with its channels in the order of a network's.
@@ -147,6 +158,26 @@ def read_scan(path: Path | str, series: str = "") -> Volume:
     Raises as `find_scan` and `Scan.read` do.
     """
     return find_scan(path, series).read()
+
+
+def read_labels_of(path: Path, scan: Volume) -> Volume:
+    """The labels (D, H, W) in a file on a scan's own grid.
+
+    Labels that have the header of a scan whose two forms contradict each other are read by the form that was chosen
+    for the scan.
+
+    Raises:
+        GeometryError: they do not lie on the scan.
+        MedattnError: as `read_labels` does.
+    """
+    try:
+        labels = read_labels(path)
+    except GeometryError:
+        chosen = scan.source["geometry"] if scan.source is not None and scan.source["contradiction"] else ""
+        if not chosen or format_of(path).read_choice is None:
+            raise
+        labels = read_labels(path, chosen)
+    return labels.like(scan)
 
 
 def facts_of_grid(volume: Volume) -> dict[str, Any] | None:

@@ -89,7 +89,10 @@ def calibrate(  # noqa: PLR0913
             (settings.samples, settings.held_out_samples),
             settings.seed,
         )
-    return quantise(parent, output, windows, settings, Cache.of_user() if cache is None else cache, progress)
+    sources = [*judged, *(calibrated if held_out else ())]
+    notes = [f"{source.name}: {note}" for source in sources for note in source.notes()]
+    kept = Cache.of_user() if cache is None else cache
+    return quantise(parent, output, windows, settings, kept, progress, scan_notes=notes)
 
 
 def _truths(labels: Sequence[Path | str], scans: int, meaning: Meaning, values: LabelValues) -> list[Truth | None]:

@@ -42,6 +42,8 @@ def quantise(
     settings: CalibrationSettings,
     cache: Cache = NO_CACHE,
     progress: Progress | None = None,
+    *,
+    scan_notes: Sequence[str] = (),
 ) -> Artifact:
     """Write the INT8 artifact of an FP32 ONNX artifact, from windows that were chosen; `calibrate` chooses them.
 
@@ -52,6 +54,7 @@ def quantise(
         settings: what to ask.
         cache: where measured ranges and rankings are kept.
         progress: called with what is done, how many steps of it, and of how many.
+        scan_notes: what people should know of how the scans were read, for the recipe.
 
     Returns:
         The artifact. Its manifest's recipe says what the windows were, what every quantizer gave, which layers stayed
@@ -99,6 +102,7 @@ def quantise(
                 "calibrated_on": calibrated.report(),
                 "calibration_sha256": calibrated.digest,
                 "judged_on": held_out.report(),
+                "scan_notes": list(scan_notes),
                 "unseen": list(judge.unseen),
                 "speed": asdict(best.speed) if best.speed else None,
                 "lint": _warnings(best),

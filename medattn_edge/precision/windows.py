@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ from medattn_edge.spec import ModelSpec
 from medattn_edge.volume import Volume
 
 OVERLAP = 0.5  # of the windows that are chosen from, as in inference
+if TYPE_CHECKING:
+    from medattn_edge.io.dicom.series import Series
+
 Labels = npt.NDArray[Any]
 Truth = Callable[[Volume], Volume]
 
@@ -37,11 +40,13 @@ class ScanSource:
         read: gives the volume; called once.
         truth: gives the true labels (D, H, W) of the volume, in the network's numbers and on its grid, where there
             are any.
+        notes: what people should know of how it was read, after that.
     """
 
     name: str
     read: Callable[[], Volume] = field(repr=False, compare=False)
     truth: Truth | None = field(default=None, repr=False, compare=False)
+    notes: Callable[[], tuple[str, ...]] = field(default=tuple, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -68,11 +73,15 @@ class ScanSource:
                 raise InputError(f"{path} does not exist", expected="a scan", hint=f"ls {quoted(path.parent)}")
         series = chosen.series
         if spec is None:
-            return cls(chosen.path.name if series is None else f"series {series.hash}", chosen.read, truth)
+            return cls(chosen.name if series is None else _series_name(series), chosen.read, truth, chosen.notes)
         chosen.assignment(spec)  # an error now, and not when it is read
         plain = series is None or len(chosen.paths) > 1
-        name = chosen.described(spec) if plain or series is None else f"series {series.hash}"
-        return cls(name, lambda: chosen.read_for(spec), truth)
+        name = chosen.described(spec) if plain or series is None else _series_name(series)
+        return cls(name, lambda: chosen.read_for(spec), truth, chosen.notes)
+
+
+def _series_name(series: Series) -> str:
+    return f"series {series.hash}" + (f", volume {series.volume}" if series.volume else "")
 
 
 @dataclass(frozen=True, eq=False)

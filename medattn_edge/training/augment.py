@@ -15,8 +15,8 @@ from torch import Tensor
 class Augmentation:
     """The largest changes; each sample draws its own evenly between minus and plus them.
 
-    Rotation, scale and translation are in the axial plane. Those of the intensities are relative to the patch itself,
-    so that they do not depend on the normalisation.
+    Rotation, scale and translation are in the axial plane, or that of a 2-D network's slices. Those of the intensities
+    are relative to the patch itself, so that they do not depend on the normalisation.
 
     Attributes:
         rotation: Degrees.
@@ -42,10 +42,10 @@ STANDARD = Augmentation()
 
 @dataclass(frozen=True)
 class Plane:
-    """The axial plane in a patch.
+    """The axial plane in a patch, or of a 2-D network that of its slices.
 
     Attributes:
-        axes: Which spatial axes are H and W.
+        axes: Which spatial axes these are, back to front before left to right: H and W in LPS.
         spacing: mm (or any unit) along these two.
     """
 
@@ -64,7 +64,7 @@ def augment(
         images: (N, C, *spatial).
         labels: (N, *spatial), any integer type.
         rng: Where all randomness comes from.
-        plane: The axial plane in the patches.
+        plane: The plane of rotations in the patches.
         limits: The largest changes.
     """
     grid = F.affine_grid(_affine(images, rng, plane, limits), list(images.shape), align_corners=False)

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from medattn_edge.errors import ScanError, UsageError
-from medattn_edge.io import read_labels, read_volume
+from medattn_edge.io import Scan
+from medattn_edge.io.scan import read_labels_of
 from medattn_edge.volume import Volume
 
 _LABEL = re.compile(r"(\d+)=([^:=,\s]+)(?::(\d+(?:,\d+)*))?")
@@ -78,7 +79,7 @@ class Case:
     """A scan and its labels on the scan's own grid.
 
     Attributes:
-        name: The scan's file name, without its folder, which may name people.
+        name: The scan's, without its folder, which may name people.
         scan: Voxels (D, H, W) or (C, D, H, W).
         labels: (D, H, W), 0 the background, else a Label's index.
     """
@@ -98,8 +99,10 @@ class Case:
         return digest.hexdigest()
 
 
-def read_cases(pairs: Sequence[tuple[Path, Path]], labels: Sequence[Label]) -> list[Case]:
-    """Read (scan, labels) files; raises what `read_volume` and `read_labels` do as well.
+def read_cases(pairs: Sequence[tuple[Path | Scan, Path]], labels: Sequence[Label]) -> list[Case]:
+    """Read (scan, labels) files; raises what `Scan.read` and `read_labels` do as well.
+
+    A Scan says of its file which form of the header and which volume count; its `notes` are those of this reading.
 
     Raises:
         GeometryError: Labels are not on their scan's grid.
@@ -108,10 +111,11 @@ def read_cases(pairs: Sequence[tuple[Path, Path]], labels: Sequence[Label]) -> l
     labels = check_labels(labels)
     cases, seen = [], set[int]()
     for scan_path, labels_path in pairs:
-        scan = read_volume(scan_path)
-        stored = read_labels(labels_path).like(scan)
+        source = scan_path if isinstance(scan_path, Scan) else Scan(scan_path)
+        scan = source.read()
+        stored = read_labels_of(labels_path, scan)
         seen |= set(np.unique(stored.voxels).tolist())
-        cases.append(Case(Path(scan_path).name, scan, remapped(stored, labels)))
+        cases.append(Case(source.name, scan, remapped(stored, labels)))
     for label in labels:
         missing = sorted(set(label.sources) - seen)
         if missing:

@@ -13,6 +13,7 @@ from medattn_edge.errors import CheckpointError, UsageError
 from medattn_edge.models import construct, network_record
 from medattn_edge.models.network import Network, SegmentationNetwork
 from medattn_edge.spec import Intensity, ModelSpec
+from medattn_edge.spec.orientation import patient_axes
 from medattn_edge.training.cases import Case, Label
 
 AIR_HU = -500.0  # a scan with values below it is taken for a CT in HU: no other modality stores them
@@ -29,6 +30,7 @@ class Wishes:
         patch: (H, W) or (D, H, W) in the network's axes; None for its usual one, but no larger than the scans.
         spacing: mm in volume order; None for the median of the scans, () for as scanned.
         intensity: None to choose.
+        orientation: where W, H and D of what the network sees run to; a 2-D network sees slices along D.
     """
 
     network: str
@@ -36,6 +38,7 @@ class Wishes:
     patch: tuple[int, ...] | None = None
     spacing: tuple[float, ...] | None = None
     intensity: Intensity | None = None
+    orientation: str = "LPS"
 
 
 def choose_spec(cases: Sequence[Case], labels: Sequence[Label], wishes: Wishes) -> tuple[ModelSpec, list[str]]:
@@ -48,6 +51,7 @@ def choose_spec(cases: Sequence[Case], labels: Sequence[Label], wishes: Wishes) 
     outputs, channels = len(labels) + 1, cases[0].scan.channels
     settings = _settings(record, wishes.config)
     blank = _unbuilt(record, settings, channels, outputs)
+    patient_axes(wishes.orientation)
     remarks: list[str] = []
     intensity = wishes.intensity
     if intensity is None:
@@ -55,7 +59,7 @@ def choose_spec(cases: Sequence[Case], labels: Sequence[Label], wishes: Wishes) 
         remarks.append(f"intensity {intensity}: {why}")
     spacing = wishes.spacing or None
     if wishes.spacing is None:
-        spacing = _median_spacing(cases, len(blank.stride))
+        spacing = _median_spacing(cases, len(blank.stride), wishes.orientation)
         shown = (
             "x".join(f"{mm:g}" for mm in spacing) + " mm: the scans' median" if spacing else "as scanned: no mm known"
         )
@@ -70,6 +74,7 @@ def choose_spec(cases: Sequence[Case], labels: Sequence[Label], wishes: Wishes) 
         intensity=intensity,
         axes=record.axes,
         config=settings,
+        orientation=wishes.orientation,
     )
     if wishes.patch is None:
         spec = spec.with_patch(_patch(record.patch_for(settings), blank, spec, cases))
@@ -107,11 +112,11 @@ def _intensity(record: Network, cases: Sequence[Case]) -> tuple[Intensity, str]:
     return Intensity.parse("zscore"), f"values from {lowest:g}, so this is no CT"
 
 
-def _median_spacing(cases: Sequence[Case], dims: int) -> tuple[float, ...] | None:
+def _median_spacing(cases: Sequence[Case], dims: int, orientation: str) -> tuple[float, ...] | None:
     """The scans' in mm in volume order, (y, x) or (z, y, x); None when a scan does not know its own."""
     if not all(case.scan.calibrated for case in cases):
         return None
-    grids = zip(*(case.scan.to_lps().spacing for case in cases), strict=True)
+    grids = zip(*(case.scan.oriented(orientation).spacing for case in cases), strict=True)
     return tuple(statistics.median(axis) for axis in grids)[-dims:]
 
 
@@ -124,9 +129,9 @@ def _patch(
         volume_axis = "DHW".index(spec.axes[axis])
         sizes = []
         for case in cases:
-            lps = case.scan.to_lps()
+            seen = case.scan.oriented(spec.orientation)
             first = 3 - spec.dims
-            mm = spec.spacing[volume_axis - first] if spec.spacing else lps.spacing[volume_axis]
-            sizes.append(round(lps.shape[volume_axis] * lps.spacing[volume_axis] / mm))
+            mm = spec.spacing[volume_axis - first] if spec.spacing else seen.spacing[volume_axis]
+            sizes.append(round(seen.shape[volume_axis] * seen.spacing[volume_axis] / mm))
         patch.append(max(-(-minimum // step) * step, min(size, *sizes) // step * step))
     return tuple(patch)

@@ -56,7 +56,7 @@ def evaluate(
     judged = [(case, part) for case, part in zip(cases, parts, strict=True) if everything or part.held_out]
     for case, part in judged:
         segmented = segment(session, case.scan).labels
-        predicted, true = segmented.to_lps().voxels, case.labels.to_lps().voxels
+        predicted, true = (volume.oriented(spec.orientation).voxels for volume in (segmented, case.labels))
         for row, slices in enumerate((part.held_out, part.training)):
             a, b = predicted[list(slices)], true[list(slices)]
             counts[row] += [_count(a[a == b], count), _count(a, count), _count(b, count)]

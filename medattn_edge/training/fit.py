@@ -16,6 +16,7 @@ from medattn_edge.errors import HostError, OutputError, ScanError, UsageError, q
 from medattn_edge.models import checkpoint
 from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.spec import ModelSpec
+from medattn_edge.spec.orientation import patient_axes
 from medattn_edge.training.augment import Plane, augment
 from medattn_edge.training.cases import Case
 from medattn_edge.training.evaluate import Score, evaluate
@@ -64,7 +65,7 @@ def fit(
             expected="labels that exclude each other: cases have one label per voxel, and the loss is a softmax's",
             hint="train it with your own code, and export its checkpoint with --activation sigmoid",
         )
-    parts = split_cases(cases, settings.holdout, settings.blocks)
+    parts = split_cases(cases, settings.holdout, settings.blocks, spec.orientation)
     run = _Run(network, cases, parts, spec, settings, output)
     progressed = run.begin()
     for epoch in range(progressed.epochs, settings.epochs):
@@ -221,5 +222,13 @@ def _freeze_norms(network: torch.nn.Module) -> None:
 
 
 def _plane(spec: ModelSpec) -> Plane:
-    axes = (spec.axes.index("H"), spec.axes.index("W"))
-    return Plane(axes) if spec.spacing is None else Plane(axes, (spec.spacing[-2], spec.spacing[-1]))
+    """Where patches are turned: the axial plane, or of a 2-D network that of its slices, whichever that is."""
+    first, second = "H", "W"
+    if spec.dims == 3:
+        letters = dict(zip(patient_axes(spec.orientation), "WHD", strict=True))
+        first, second = letters[1], letters[0]  # back-front and left-right, as H and W are in LPS
+    axes = (spec.axes.index(first), spec.axes.index(second))
+    if spec.spacing is None:
+        return Plane(axes)
+    step = dict(zip("DHW"[3 - spec.dims :], spec.spacing, strict=True))
+    return Plane(axes, (step[first], step[second]))

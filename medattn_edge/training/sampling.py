@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medattn_edge.inference import prepare
-from medattn_edge.inference.preprocess import Prepared
-from medattn_edge.inference.resample import Floats, Positions, positions
+from medattn_edge.inference.preprocess import labels_on_image
+from medattn_edge.inference.resample import Floats
 from medattn_edge.inference.tiling import Tiling
 from medattn_edge.spec import ModelSpec
 from medattn_edge.training.cases import Case
@@ -42,9 +42,9 @@ def training_stretches(case: Case, part: Part, spec: ModelSpec) -> list[Stretch]
     of a whole volume (zscore, minmax) know of held-out voxels, as they do of the voxels of a new scan.
     """
     prepared = prepare(case.scan, spec)
-    labels = nearest_labels(prepared, prepared.oriented_labels(case.labels).voxels)
+    labels = labels_on_image(case.labels, prepared)
     axis = prepared.order.index(0)
-    where, training = _samples(prepared, axis), set(part.training)
+    where, training = prepared.samples(axis), set(part.training)
     inside = [
         index
         for index, (low, high) in enumerate(zip(np.floor(where), np.ceil(where), strict=True))
@@ -55,20 +55,6 @@ def training_stretches(case: Case, part: Part, spec: ModelSpec) -> list[Stretch]
         cut = tuple(slice(first, last + 1) if i == axis else slice(None) for i in range(3))
         runs.append(Stretch(prepared.image[:, *cut], labels[cut]))
     return runs
-
-
-def nearest_labels(prepared: Prepared, labels: Labels) -> Labels:
-    """Labels (D, H, W) on the grid of prepared.lps, on the grid of prepared.image (*three axes)."""
-    seen = prepared.in_network_order(labels)
-    for axis, step in enumerate(prepared.steps):
-        if step != 1:
-            seen = np.take(seen, np.floor(_samples(prepared, axis) + 0.5).astype(np.intp), axis)
-    return seen
-
-
-def _samples(prepared: Prepared, axis: int) -> Positions:
-    """Where the image's voxels lie along an axis, in voxels of the scan; the same positions as `prepare` reads at."""
-    return positions(prepared.lps.shape[prepared.order[axis]], prepared.image.shape[1 + axis], prepared.steps[axis])
 
 
 class Sampler:

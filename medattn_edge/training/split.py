@@ -18,7 +18,9 @@ _MIN_BLOCKS = 3
 
 @dataclass(frozen=True)
 class Part:
-    """One case's slices, counted along D of its LPS grid from the feet up; a slice in neither list is dropped.
+    """One case's slices, counted along D as the network's orientation has it; a slice in neither list is dropped.
+
+    In LPS, as in every orientation that ends with S, that is from the feet up.
 
     Attributes:
         training: Slices to learn from.
@@ -29,7 +31,7 @@ class Part:
     held_out: tuple[int, ...]
 
 
-def split_cases(cases: Sequence[Case], holdout: float, blocks: int) -> tuple[Part, ...]:
+def split_cases(cases: Sequence[Case], holdout: float, blocks: int, orientation: str = "LPS") -> tuple[Part, ...]:
     """One part per case; the same arguments give the same parts.
 
     With WHOLE_CASES scans or more, or with several of too few slices to cut, whole cases are held out. Otherwise each
@@ -40,6 +42,7 @@ def split_cases(cases: Sequence[Case], holdout: float, blocks: int) -> tuple[Par
         cases: The scans with their labels.
         holdout: The fraction to hold out, at most 0.5.
         blocks: Per scan.
+        orientation: The network's: slices are those along its D.
 
     Raises:
         UsageError: The fraction or the number of blocks cannot be.
@@ -51,7 +54,7 @@ def split_cases(cases: Sequence[Case], holdout: float, blocks: int) -> tuple[Par
             expected=f"0 < fraction <= 0.5, and at least {_MIN_BLOCKS} blocks",
             hint="--holdout 0.2 --blocks 10",
         )
-    depths = [case.labels.to_lps().shape[0] for case in cases]
+    depths = [case.labels.oriented(orientation).shape[0] for case in cases]
     if len(cases) >= WHOLE_CASES or (len(cases) > 1 and min(depths) < _MIN_BLOCKS):
         held = evenly(len(cases), holdout)
         slices = [tuple(range(depth)) for depth in depths]
@@ -64,7 +67,7 @@ def split_cases(cases: Sequence[Case], holdout: float, blocks: int) -> tuple[Par
         )
     else:
         parts = tuple(cut(depth, holdout, blocks) for depth in depths)
-    _check_labels(cases, parts)
+    _check_labels(cases, parts, orientation)
     return parts
 
 
@@ -107,12 +110,12 @@ def stretches(slices: Sequence[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _check_labels(cases: Sequence[Case], parts: Sequence[Part]) -> None:
+def _check_labels(cases: Sequence[Case], parts: Sequence[Part], orientation: str) -> None:
     for purpose in ("training", "held_out"):
         seen: set[int] = set()
         wanted: set[int] = set()
         for case, part in zip(cases, parts, strict=True):
-            voxels = case.labels.to_lps().voxels
+            voxels = case.labels.oriented(orientation).voxels
             seen |= set(np.unique(voxels[list(getattr(part, purpose))]).tolist())
             wanted |= set(np.unique(voxels).tolist())
         if wanted - seen:

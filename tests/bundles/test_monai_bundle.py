@@ -372,6 +372,23 @@ def test_metadata_that_is_missing_cut_or_incomplete_is_named(bundle: Callable[..
         read_folder(folder)
 
 
+def test_a_bundle_is_the_reference_of_what_was_made_from_it(bundle: Callable[..., Path]) -> None:
+    from medattn_edge.foreign import SourceOptions, SourceReference
+
+    folder = bundle()
+    made = read_folder(folder).checkpoint
+    reference = SourceReference.read(folder, SourceOptions(), made.spec, (made.sha256,))
+    patches = random_patches(made.spec, 1)
+    with torch.inference_mode(), reference.open(threads=1) as session:
+        expected = made.network(torch.from_numpy(patches)).numpy()
+        np.testing.assert_allclose(session.run(patches), expected, rtol=1e-6, atol=1e-6)
+    assert reference.spec == made.spec
+    with pytest.raises(UsageError, match="1 channels, and the candidate one of 2"):
+        SourceReference.read(folder, SourceOptions(spec=replace(made.spec, in_channels=2)), made.spec)
+    with pytest.raises(UsageError, match="for a bundle that says RAS"):
+        SourceReference.read(folder, SourceOptions(), replace(made.spec, orientation="LPS"))
+
+
 def test_a_folder_of_neither_kind_is_none(tmp_path: Path) -> None:
     assert kind_of_folder(tmp_path) is None
     with pytest.raises(InputError, match="neither a MONAI bundle nor"):

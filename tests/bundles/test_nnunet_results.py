@@ -237,6 +237,23 @@ def test_the_network_is_the_owners_and_exports(results: Callable[..., Path], tmp
 
 
 @with_builder
+def test_results_are_the_reference_of_what_was_made_from_them(results: Callable[..., Path]) -> None:
+    from medattn_edge.foreign import SourceOptions, SourceReference
+
+    trained = network_of_the_library(PLANS["configurations"]["3d_fullres"], deep_supervision=True)
+    folder = results(weights=trained.state_dict(), folds=("0", "1"))
+    made = read_folder(folder, orientation="LAS", fold="1").checkpoint
+    with pytest.raises(UsageError, match="2 of the folds"):
+        SourceReference.read(folder, SourceOptions(), made.spec, (made.sha256,))
+    reference = SourceReference.read(folder, SourceOptions(fold="1"), made.spec, (made.sha256,))
+    patches = random_patches(made.spec, 1)
+    with torch.inference_mode(), reference.open(threads=1) as session:
+        expected = trained.eval()(torch.from_numpy(patches))[0].numpy()
+        np.testing.assert_allclose(session.run(patches), expected, rtol=1e-6, atol=1e-6)
+    assert any("stored in LAS" in note for note in reference.notes)
+
+
+@with_builder
 def test_weights_of_another_plan_are_refused(results: Callable[..., Path]) -> None:
     with pytest.raises(CheckpointError, match="does not fit the network of its folder"):
         read_folder(results(), orientation="LAS")

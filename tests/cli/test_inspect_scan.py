@@ -51,6 +51,7 @@ def test_a_scan_is_shown_with_its_grid_and_its_values(medattn: Run, tmp_path: Pa
     facts = json.loads(medattn("inspect", path, "--json").stdout)
     assert facts == {
         "scan": str(path),
+        "name": "scan.nii.gz",
         "format": "nifti",
         "channels": 1,
         "shape": [6, 5, 4],
@@ -62,6 +63,8 @@ def test_a_scan_is_shown_with_its_grid_and_its_values(medattn: Run, tmp_path: Pa
         "minimum": -60,
         "maximum": 59,
         "not_finite": 0,
+        "geometry": {"geometry": "sform", "codes": {"sform": 1, "qform": 0}, "apart_mm": None},
+        "notes": [],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,21 @@ def test_lungs_are_in_the_hull_and_the_air_around_is_not(volume_of: Make) -> Non
     expected = np.zeros((8, 64, 64), bool)
     expected[:, 4:28, 4:28] = True
     np.testing.assert_array_equal(inside, expected)
+
+
+def test_the_body_is_the_same_however_the_network_sees_the_scan(spec_of: Make, volume_of: Make) -> None:
+    """In coronal slices a lung that goes on below the scan would be open to the feet, and taken for air."""
+    scan = volume_of(phantom((16, 64, 64)))
+    left_out = {}
+    for code, axes in (("LPS", "DHW"), ("LSP", "HDW"), ("SPL", "WHD"), ("RAI", "DHW")):
+        spec = replace(spec_of((4, 8, 8), 2, axes=axes), orientation=code)
+        prepared = prepare(scan, spec)
+        tiling = Tiling(prepared.image.shape[1:], spec.patch, 0.0)
+        windows = [tiling.windows[index] for index in windows_of_air(prepared, tiling)]
+        left_out[code] = len(windows)
+        for window in windows:
+            assert prepared.image[:, *tiling.area(window)].max() < -900
+    assert len(set(left_out.values())) == 1, left_out
 
 
 def test_a_scan_that_is_not_in_hu_has_only_its_lowest_value_for_air(volume_of: Make) -> None:

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medattn_edge.data.samples import sample_labels, sample_scan
 from medattn_edge.errors import ScanError
-from medattn_edge.inference.preprocess import prepare
+from medattn_edge.inference.preprocess import labels_on_image, prepare
 from medattn_edge.inference.resample import positions, resample
+from medattn_edge.io import read_labels, read_volume
 from medattn_edge.spec import Intensity
 
 Make = Callable[..., Any]
@@ -54,6 +56,36 @@ def test_channels_have_their_own_statistics(spec_of: Make, volume_of: Make) -> N
     voxels = np.stack([RAMP, 100 * RAMP + 7])
     image = prepare(volume_of(voxels), spec_of((4, 4), channels=2, intensity=Intensity.parse("zscore"))).image
     np.testing.assert_allclose(image[0], image[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "spacing"), [(8, 2.0), (9, 2.0), (8, 1.4), (10, 0.5)])
+def test_labels_half_way_between_two_voxels_are_all_taken_from_the_same_side(
+    spec_of: Make, volume_of: Make, size: int, spacing: float
+) -> None:
+    labels = volume_of(np.tile(np.arange(size, dtype=np.uint8)[:, None, None], (1, 4, 4)))
+    prepared = prepare(
+        labels.with_voxels(labels.voxels.astype(np.float32)), spec_of((2, 2, 2), spacing=(spacing, 1, 1))
+    )
+    found = labels_on_image(labels, prepared)[:, 0, 0].astype(float)
+    exact = prepared.image[0, :, 0, 0]  # a ramp, interpolated: the position itself
+    assert np.array_equal(found, np.floor(exact.round(4) + 0.5))
+    assert np.array_equal(found, np.unique(found)) or spacing < 1  # none twice, unless they are made more
+
+
+@pytest.mark.parametrize("spacing", [(1.5, 1.5), (3.05, 3.05), (2.0, 2.5), (1.7, 4.1)])
+def test_the_labels_of_the_shipped_scan_do_not_depend_on_how_halves_are_rounded(
+    spec_of: Make, spacing: tuple[float, float]
+) -> None:
+    """So what was trained and judged before on such scans had the same labels in both places."""
+    scan, labels = read_volume(sample_scan()), read_labels(sample_labels())
+    labels = labels.like(scan)
+    prepared = prepare(scan, spec_of((16, 16), spacing=spacing))
+    by_numpy = prepared.oriented_labels(labels).voxels
+    for axis in (1, 2):
+        by_numpy = np.take(by_numpy, np.rint(prepared.samples(axis)).astype(int), axis)
+    found = labels_on_image(labels, prepared)
+    assert found.any()
+    assert np.array_equal(found, by_numpy)
 
 
 def test_equal_spacing_leaves_an_axis_untouched(spec_of: Make, volume_of: Make) -> None:

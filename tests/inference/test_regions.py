@@ -51,10 +51,10 @@ def test_each_region_is_where_its_own_interpolated_logit_is_above_zero(
     assert with_maps.probabilities is not None
     for found in (with_maps, segment(session, volume, settings=SegmentSettings(threaded=False))):
         assert found.labels.affine.tobytes() == volume.affine.tobytes()
-        bits = found.labels.like(prepared.lps).voxels
+        bits = found.labels.like(prepared.oriented).voxels
         for bit, logit in enumerate(logits):
             np.testing.assert_array_equal(prepared.in_network_order(bits) >> bit & 1, logit > 0)
-    probabilities = prepared.in_network_order(with_maps.probabilities.like(prepared.lps).voxels)
+    probabilities = prepared.in_network_order(with_maps.probabilities.like(prepared.oriented).voxels)
     np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-logits)), atol=1e-6)
     counts = {name: int((logit > 0).sum()) for name, logit in zip(NAMES, logits, strict=True)}
     assert with_maps.voxel_counts == counts

@@ -51,7 +51,7 @@ def test_a_3d_network_sees_what_monais_orientation_gives(tmp_path, code: str) ->
 def test_what_a_2d_network_says_comes_back_on_the_scans_grid(tmp_path, code: str, axes: str) -> None:
     scan = read_volume(write(tmp_path / "scan.nii.gz", "ASL"))
     prepared = prepare(scan, ModelSpec("any", 1, ("background", "a"), (4, 4), (1, 1), axes=axes, orientation=code))
-    back = np.empty(prepared.lps.shape, np.float32)
+    back = np.empty(prepared.oriented.shape, np.float32)
     prepared.in_network_order(back)[...] = prepared.image[0]
     np.testing.assert_array_equal(prepared.on_scan(back).voxels, scan.voxels)
 

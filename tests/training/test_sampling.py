@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from medattn_edge.inference import prepare
+from medattn_edge.inference.preprocess import labels_on_image
 from medattn_edge.spec import Intensity, ModelSpec
 from medattn_edge.training import Case, Part
-from medattn_edge.training.sampling import Sampler, Stretch, nearest_labels, training_stretches
+from medattn_edge.training.sampling import Sampler, Stretch, training_stretches
 from medattn_edge.volume import Volume
 
 LABELS = ("background", "large", "small")
@@ -71,7 +72,7 @@ def test_labels_are_resampled_to_where_the_image_is(spacing: tuple[float, ...], 
     affine = np.array([[0.0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
     spec = ModelSpec("any", 1, LABELS, (8, 8, 8), (8, 8, 8), spacing, Intensity(), axes=axes)
     prepared = prepare(Volume(ramp, affine), spec)
-    labels = nearest_labels(prepared, ramp.astype(np.uint8))
+    labels = labels_on_image(Volume(ramp.astype(np.uint8), affine), prepared)
     assert labels.shape == prepared.image.shape[1:]
     # Half a voxel on each of three axes at most.
     assert np.abs(labels - prepared.image[0]).max() <= 1.5 + 1e-4
