@@ -47,8 +47,15 @@ def command(  # noqa: PLR0913
     ] = None,
     device: Annotated[str, Option("--device", help="Of the artifacts: cpu or cuda:INDEX.")] = "cpu",
     min_dice: Annotated[
-        float, Option("--min-dice", min=0, max=1, help="Of fp16 and int8: with the reference, every label.")
-    ] = gates.REDUCED.limits["min_dice"],
+        float | None,
+        Option(
+            "--min-dice",
+            min=0,
+            max=1,
+            help="Of fp16 and int8: Dice with the reference, every label; never looser than the gate that the file "
+            f"carries, which decides by default, or else {gates.REDUCED.limits['min_dice']:g}.",
+        ),
+    ] = None,
     min_sqnr_db: Annotated[
         float, Option("--min-sqnr-db", help="Of fp16 and int8: of the logits.")
     ] = gates.REDUCED.limits["min_sqnr_db"],
@@ -75,7 +82,7 @@ def command(  # noqa: PLR0913
         device=device,
         patches=samples,
         fp32_floors={} if min_fp32_sqnr_db is None else {"min_sqnr_db": min_fp32_sqnr_db},
-        reduced_floors={"min_sqnr_db": min_sqnr_db, "min_dice": min_dice},
+        reduced_floors={"min_sqnr_db": min_sqnr_db} | ({} if min_dice is None else {"min_dice": min_dice}),
     )
     settings = BenchSettings(duration, warm_up, threads, deadline_ms, timeout, batch)
     plan = plan_measurement(artifacts, reference, scans_of(scan, resample_to_first), chosen=chosen, settings=settings)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact, sha256
 from medattn_edge.backends import backend_of
 from medattn_edge.backends.runtimes import ALL, Runtime, choose
@@ -14,6 +15,7 @@ from medattn_edge.backends.session import Patches
 from medattn_edge.errors import InputError, UsageError, quoted
 from medattn_edge.evaluation.candidate import BenchCandidate, BenchSettings, computed_as, gate_of
 from medattn_edge.evaluation.candidate_runs import check_files
+from medattn_edge.evaluation.held_gate import held_gate
 from medattn_edge.evaluation.measure import Progress, measure_candidates
 from medattn_edge.evaluation.report import BenchReport
 from medattn_edge.inference.real_patches import real_patches
@@ -30,12 +32,14 @@ class Measurement:
         samples: the names of the scans.
         report: a row for the reference and for every artifact in every runtime.
         left_out: runtime, or `artifact in runtime` -> why it is no row.
+        notes: what a reader of the figures should know: the gate of every file, and what cannot be held.
     """
 
     reference: Path
     samples: tuple[str, ...]
     report: BenchReport
     left_out: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -45,7 +49,8 @@ class Measurement:
     def to_json(self) -> dict[str, Any]:
         """The document of `bench --json`."""
         report = {**self.report.to_json(), "left_out": dict(self.left_out)}
-        return {"reference": str(self.reference), "samples": list(self.samples), **report}
+        head = {"reference": str(self.reference), "samples": list(self.samples), "notes": list(self.notes)}
+        return {**head, **report}
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,8 @@ class MeasurementPlan:
     def run(self, progress: Progress | None = None) -> Measurement:
         """Judge and time them; raises as `measure_candidates` does."""
         report = measure_candidates(self.reference, self.candidates, self.samples, self.settings, progress)
-        return Measurement(self.reference.path, tuple(self.samples), report, {**self.left_out, **report.left_out})
+        left_out = {**self.left_out, **report.left_out}
+        return Measurement(self.reference.path, tuple(self.samples), report, left_out, self.notes)
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class PlanSettings:
         device: of the artifacts, cpu or cuda:INDEX.
         patches: of real input from each scan.
         fp32_floors: limits of FP32 by their names in Thresholds, in place of the usual ones.
-        reduced_floors: limits of what is stored in less than FP32.
+        reduced_floors: limits of what is stored in less than FP32, none looser than the gate that a file carries.
     """
 
     runtimes: Sequence[str] = ()
@@ -94,6 +100,7 @@ class PlanSettings:
     reduced_floors: Mapping[str, float] = field(default_factory=dict)
 
 
+_ON_NOISE = "on noise, where labels mean nothing, only finite logits"
 _USUAL, _DEFAULTS = PlanSettings(), BenchSettings()
 
 
@@ -139,7 +146,7 @@ def plan_measurement(
     first = _reference(reference, spec)
     if backend_of(reference).name != "eager":
         notes.append(f"the reference is {reference.name}, an artifact, and not the eager network")
-    candidates, left_out = _candidates(files, chosen)
+    candidates, left_out = _candidates(files, chosen, notes)
     samples = real_patches(spec, scans, max(chosen.patches, settings.batch))
     return MeasurementPlan(first, tuple(candidates), samples, settings.explicit(), left_out, tuple(notes))
 
@@ -215,15 +222,24 @@ def _gflop(path: Path, spec: ModelSpec) -> float:
     return gflop(checkpoint.load(path, config=spec.config).network, spec)
 
 
-def _candidates(artifacts: Sequence[Artifact], chosen: PlanSettings) -> tuple[list[BenchCandidate], dict[str, str]]:
-    """Every artifact in every runtime chosen for it, and which runtimes are left out for which reason."""
+def _candidates(
+    artifacts: Sequence[Artifact], chosen: PlanSettings, notes: list[str]
+) -> tuple[list[BenchCandidate], dict[str, str]]:
+    """Every artifact in every runtime chosen for it, and which runtimes are left out for which reason.
+
+    notes: are added to, with the gate of every file in less than FP32.
+    """
     candidates, left_out = list[BenchCandidate](), dict[str, str]()
     by_us = not chosen.runtimes or ALL in chosen.runtimes
     for artifact in artifacts:
         manifest = artifact.manifest
         runtimes, absent = choose(artifact.path, manifest.precision, chosen.runtimes, chosen.device)
         left_out |= absent
-        floors = chosen.fp32_floors if manifest.precision == "fp32" else chosen.reduced_floors
+        exact = manifest.precision == "fp32"
+        given = Thresholds(**(chosen.fp32_floors if exact else chosen.reduced_floors))
+        held = held_gate(artifact.path, manifest, given, gate_of(manifest.precision, chosen.device), labelled=False)
+        if not exact:
+            notes += [f"gate of {artifact.path.name}: {held.text}; {_ON_NOISE}", *held.notes]
         candidates += [
             BenchCandidate(
                 name=artifact.path.name,
@@ -231,7 +247,7 @@ def _candidates(artifacts: Sequence[Artifact], chosen: PlanSettings) -> tuple[li
                 runtime=one,
                 network=manifest.spec.network,
                 precision=computed_as(manifest.precision, one),
-                gate=gate_of(manifest.precision, one.device, floors),
+                gate=held.thresholds,
                 gflop=float(manifest.gflop),
                 stored=manifest.precision,
                 # ONNX Runtime names providers whose libraries are missing; nobody asked for this one by name.
