@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from medattn_edge.gates import TRUE_LABELS
 from medattn_edge.io import read_labels, read_volume
 
 Run = Callable[..., Any]
@@ -141,6 +142,10 @@ def test_compare_judges_the_true_dice_too(medattn: Run, checkpoint: Path, artifa
     done = medattn(*words)
     assert done.returncode == 0, done.stderr
     (case,) = json.loads(done.stdout)["candidates"][0]["cases"]
+    assert json.loads(done.stdout)["thresholds"] == TRUE_LABELS.limits
+    old = medattn(*words, "--min-dice-ratio", "0.999")
+    assert old.returncode == 2
+    assert "--min-dice-ratio is now --min-true-dice-share" in json.loads(old.stdout)["error"]["message"]
     assert case["reference_dice"]["right_lung"] == pytest.approx(case["candidate_dice"]["right_lung"], abs=1e-4)
 
 
