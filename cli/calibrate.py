@@ -140,7 +140,7 @@ def command(  # noqa: PLR0913
 def _show(artifact: Artifact) -> None:
     from rich.table import Table
 
-    from medattn_edge.agreement import gate_text
+    from medattn_edge.file_gate import gate_text
 
     manifest = artifact.manifest
     recipe, (case,) = manifest.recipe, manifest.agreement

@@ -43,7 +43,7 @@ def tell(document: dict[str, Any]) -> None:
                 console.note(f"{row['artifact']} in {row['backend']}: {row['reason']}")
     _tell_left_out(document["left_out"])
     gates = _gates(document["candidates"])
-    for gate, names in gates.items():
+    for gate, names in gates.items() if len(gates) > 1 else ():
         console.say(f"gate of {', '.join(names)}: {gate}")
     limits = next(iter(gates)) if len(gates) == 1 else "each file by its own gate"
     console.say(f"verdict against {document['reference']}: {document['verdict'].upper()} ({limits})")
@@ -55,8 +55,8 @@ def tell(document: dict[str, Any]) -> None:
 
 def _gates(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
     """What was held, and by whose word -> the files that it was held for."""
-    from medattn_edge.agreement import gate_text
     from medattn_edge.evaluation.held_gate import ORIGINS
+    from medattn_edge.file_gate import gate_text
 
     found: dict[str, list[str]] = {}
     for row in rows:

@@ -93,8 +93,7 @@ def _checkpoint(path: Path, weights: str) -> dict[str, Any]:
 
 def _gate(gate: dict[str, Any]) -> str:
     """What the file carries: limits, the labels that they were held on, and the values in the files of true labels."""
-    from medattn_edge.agreement import gate_text
-    from medattn_edge.file_gate import FileGate
+    from medattn_edge.file_gate import FileGate, gate_text
 
     text = gate_text(FileGate.from_json(gate).limits)
     if gate["labels"]:

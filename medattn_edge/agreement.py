@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medattn_edge.errors import ShapeError
+from medattn_edge.file_gate import gate_text
 from medattn_edge.labels import Meaning
 
 Array = npt.NDArray[Any]
@@ -143,7 +144,16 @@ class Thresholds:
             for name, value in agreement.volume_change_percent.items()
         ]
         ceilings += [("largest difference of two logits", agreement.max_abs, self.max_abs)]
-        for name, share in (agreement.true_dice_share or {}).items():
+        shares = agreement.true_dice_share or {}
+        if self.min_true_dice_share is not None or self.max_true_dice_share is not None:
+            messages += [
+                f"{name} has no share of the reference's true Dice: the reference has nothing of it right"
+                for name, share in shares.items()
+                if math.isnan(share)
+            ]
+        for name, share in shares.items():
+            if math.isnan(share):
+                continue
             figure = _true_dice(agreement, name)
             floors += [(figure, share, self.min_true_dice_share)]
             ceilings += [(figure, share, self.max_true_dice_share)]
@@ -168,29 +178,6 @@ class Thresholds:
     def to_json(self) -> dict[str, float]:
         """Only what was asked."""
         return {key: value for key, value in asdict(self).items() if value is not None}
-
-
-def gate_text(limits: Mapping[str, float]) -> str:
-    """What is asked, for people: every figure under its one name, with its limit.
-
-    Args:
-        limits: figure -> limit, by the names of `Thresholds`.
-    """
-    rest = dict(limits)
-    words = [f"Dice with the reference at least {rest.pop('min_dice'):g}"] if "min_dice" in rest else []
-    shares = {"min_true_dice_share": "at least", "max_true_dice_share": "at most"}
-    if bounds := [f"{word} {rest.pop(name):g}" for name, word in shares.items() if name in rest]:
-        words.append(f"share of the reference's true Dice {' and '.join(bounds)}")
-    words += [f"{_FIGURES.get(name, name)} {value:g}" for name, value in rest.items()]
-    return ", ".join(words) or "finite logits"
-
-
-_FIGURES = {
-    "min_sqnr_db": "SQNR in dB at least",
-    "min_label_match": "label match at least",
-    "max_abs": "largest difference of two logits at most",
-    "max_volume_change_percent": "volume change in % at most",
-}
 
 
 def _true_dice(agreement: Agreement, name: str) -> str:

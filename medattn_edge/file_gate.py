@@ -11,6 +11,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 LIMITS = ("min_dice", "min_true_dice_share", "max_true_dice_share")
+_FIGURES = {
+    "min_sqnr_db": "SQNR in dB at least",
+    "min_label_match": "label match at least",
+    "max_abs": "largest difference of two logits at most",
+    "max_volume_change_percent": "volume change in % at most",
+}
 
 
 @dataclass(frozen=True)
@@ -84,3 +90,18 @@ class FileGate:
             raise TypeError(f"label_values of the gate are {dict(numbers)!r}")
         known = {name: tuple(one) for name, one in numbers.items()}
         return cls(**{**values, "labels": tuple(labels), "label_values": known})
+
+
+def gate_text(limits: Mapping[str, float]) -> str:
+    """What is asked, for people: every figure under its one name, with its limit.
+
+    Args:
+        limits: figure -> limit, by the names of `Thresholds`.
+    """
+    rest = dict(limits)
+    words = [f"Dice with the reference at least {rest.pop('min_dice'):g}"] if "min_dice" in rest else []
+    shares = {"min_true_dice_share": "at least", "max_true_dice_share": "at most"}
+    if bounds := [f"{word} {rest.pop(name):g}" for name, word in shares.items() if name in rest]:
+        words.append(f"share of the reference's true Dice {' and '.join(bounds)}")
+    words += [f"{_FIGURES.get(name, name)} {value:g}" for name, value in rest.items()]
+    return ", ".join(words) or "finite logits"

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medattn_edge.agreement import Thresholds, gate_text
+from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Manifest
 from medattn_edge.errors import UsageError
-from medattn_edge.file_gate import LIMITS, FileGate
+from medattn_edge.file_gate import LIMITS, FileGate, gate_text
 from medattn_edge.gates import COMPARED, TRUE_LABELS
 from medattn_edge.labels import Meaning
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from medattn_edge.agreement import Agreement, Thresholds, gate_text
+from medattn_edge.agreement import Agreement, Thresholds
 from medattn_edge.artifact import Manifest
 from medattn_edge.errors import UsageError
 from medattn_edge.evaluation.held_gate import held_gate, usual_gate
-from medattn_edge.file_gate import FileGate
+from medattn_edge.file_gate import FileGate, gate_text
 from medattn_edge.gates import COMPARED, TRUE_LABELS
 from tests.support.networks import gated_spec
 
@@ -84,7 +84,9 @@ def test_a_reference_that_has_nothing_right_leaves_no_share_to_hold() -> None:
     lost = Agreement(
         0.0, 300.0, 1.0, {"a": 1.0}, {"a": 0.0}, 0, 0, reference_dice={"a": 0.0}, candidate_dice={"a": 0.0}
     )
-    assert TRUE_LABELS.thresholds.failures(lost)
+    [failure] = TRUE_LABELS.thresholds.failures(lost)
+    assert failure == "a has no share of the reference's true Dice: the reference has nothing of it right"
+    assert COMPARED.thresholds.failures(lost) == []
     assert lost.to_json()["true_dice_share"] == {"a": None}
 
 

@@ -15,10 +15,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from medattn_edge.agreement import Agreement, Thresholds, gate_text
+from medattn_edge.agreement import Agreement, Thresholds
 from medattn_edge.artifact import Manifest
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import BackendError, quoted
+from medattn_edge.file_gate import gate_text
 from medattn_edge.host import hardware
 from medattn_edge.labels import Meaning
 from medattn_edge.scanner.store.disk import locked, write_durably
