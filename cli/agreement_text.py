@@ -11,7 +11,7 @@ def agreement_table(title: str, cases: Iterable[Mapping[str, Any]]) -> Any:
     from rich.table import Table
 
     table = Table(
-        "checked on", "patches", "SQNR dB", "largest difference", "label match", "Dice with it, minimum", title=title
+        "checked on", "patches", "SQNR dB", "largest difference", "label match", "Dice with the reference", title=title
     )
     for case in cases:
         table.add_row(
