@@ -55,12 +55,11 @@ def tell(document: dict[str, Any]) -> None:
 
 def _gates(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
     """What was held, and by whose word -> the files that it was held for."""
-    from medattn_edge.evaluation.held_gate import ORIGINS
-    from medattn_edge.file_gate import gate_text
+    from medattn_edge.evaluation.held_gate import held_text
 
     found: dict[str, list[str]] = {}
     for row in rows:
-        names = found.setdefault(f"{gate_text(row['thresholds'])}; {ORIGINS[row['gate']]}", [])
+        names = found.setdefault(held_text(row["thresholds"], row["gate"]), [])
         if (name := Path(row["artifact"]).name) not in names:
             names.append(name)
     return found

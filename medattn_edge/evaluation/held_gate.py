@@ -49,7 +49,20 @@ class HeldGate:
     @property
     def text(self) -> str:
         """The gate and its origin, for people."""
-        return f"{self.thresholds.text}; {ORIGINS[self.origin]}"
+        return held_text(self.thresholds.to_json(), self.origin)
+
+
+def held_text(limits: Mapping[str, float], origin: str) -> str:
+    """What is held, and which of it is the gate that a file may carry, for people.
+
+    Args:
+        limits: figure -> limit, by the names of `Thresholds`.
+        origin: of the limits of Dice, a key of ORIGINS; others never come from the file.
+    """
+    dice = {name: value for name, value in limits.items() if name in LIMITS}
+    others = {name: value for name, value in limits.items() if name not in LIMITS}
+    parts = [f"{gate_text(dice)}, {ORIGINS[origin]}"] if dice else []
+    return "; ".join([*parts, *([f"beside it {gate_text(others)}"] if others else [])]) or gate_text({})
 
 
 def usual_gate(labelled: bool) -> Thresholds:

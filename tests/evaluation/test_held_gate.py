@@ -65,6 +65,15 @@ def test_what_is_not_of_the_gate_comes_from_the_options_beside_it() -> None:
     assert held(FULL, min_sqnr_db=30.0).thresholds.to_json() == {**LIMITS, "min_sqnr_db": 30.0}
 
 
+def test_what_the_file_carries_is_told_from_what_stands_beside_it() -> None:
+    assert held(FileGate(0.99), labelled=False, min_sqnr_db=30.0).text == (
+        "Dice with the reference at least 0.99, as the file carries it; beside it SQNR in dB at least 30"
+    )
+    assert held(None, labelled=False).text == (
+        "Dice with the reference at least 0.999, as usual, for the file carries none"
+    )
+
+
 def test_what_cannot_be_held_and_what_is_weak_is_said() -> None:
     without = held(FULL, labelled=False)
     assert without.thresholds == Thresholds(min_dice=0.98)

@@ -76,7 +76,7 @@ def test_a_file_is_held_to_the_gate_that_it_carries_and_what_cannot_be_held_is_s
 
     dice, said = planned()
     assert dice == {0.98}
-    assert "gate of net.int8.onnx: Dice with the reference at least 0.98, SQNR in dB at least 30" in said
+    assert "Dice with the reference at least 0.98, as the file carries it; beside it SQNR in dB at least 30" in said
     assert "on noise, where labels mean nothing, only finite logits" in said
     assert "share of the reference's true Dice at least 0.99 and at most 1.02 cannot be held here" in said
     assert planned(min_dice=0.99)[0] == {0.99}
