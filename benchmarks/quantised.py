@@ -45,7 +45,7 @@ class Judge:
         """The verdict on all patches, or on those of `indices`."""
         chosen = list(range(len(self._patches)) if indices is None else indices)
         found = on_patches(self._reference, candidate, self._patches[chosen])
-        return Verdict(found, {}, {}, tuple(self.gate.failures(found)))
+        return Verdict(found, tuple(self.gate.failures(found)))
 
 
 def int8(

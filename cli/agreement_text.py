@@ -10,7 +10,9 @@ def agreement_table(title: str, cases: Iterable[Mapping[str, Any]]) -> Any:
     """A rich table with a row for every case of a manifest's `agreement`."""
     from rich.table import Table
 
-    table = Table("checked on", "patches", "SQNR dB", "largest difference", "label match", "minimum Dice", title=title)
+    table = Table(
+        "checked on", "patches", "SQNR dB", "largest difference", "label match", "Dice with the reference", title=title
+    )
     for case in cases:
         table.add_row(
             case["input"],

@@ -66,8 +66,15 @@ def command(  # noqa: PLR0913
     ] = None,
     device: Annotated[str, Option("--device", help="Of the artifacts: cpu or cuda:INDEX.")] = "cpu",
     min_dice: Annotated[
-        float, Option("--min-dice", min=0, max=1, help="Of fp16 and int8: with the reference, every label.")
-    ] = gates.REDUCED.limits["min_dice"],
+        float | None,
+        Option(
+            "--min-dice",
+            min=0,
+            max=1,
+            help="Of fp16 and int8: Dice with the reference, every label; never looser than the gate that the file "
+            f"carries, which decides by default, or else {gates.REDUCED.limits['min_dice']:g}.",
+        ),
+    ] = None,
     min_sqnr_db: Annotated[
         float, Option("--min-sqnr-db", help="Of fp16 and int8: of the logits.")
     ] = gates.REDUCED.limits["min_sqnr_db"],
@@ -94,7 +101,7 @@ def command(  # noqa: PLR0913
         device=device,
         patches=samples,
         fp32_floors={} if min_fp32_sqnr_db is None else {"min_sqnr_db": min_fp32_sqnr_db},
-        reduced_floors={"min_sqnr_db": min_sqnr_db, "min_dice": min_dice},
+        reduced_floors={"min_sqnr_db": min_sqnr_db} | ({} if min_dice is None else {"min_dice": min_dice}),
         source=source_options(network, output_name, set_ or [], weights, fold),
     )
     settings = BenchSettings(duration, warm_up, threads, deadline_ms, timeout, batch)

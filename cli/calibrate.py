@@ -38,7 +38,7 @@ def command(  # noqa: PLR0913
     ] = None,
     labels: Annotated[
         list[Path] | None,
-        Option("--labels", help="True labels of the scans to judge on: the gate is then on true Dice."),
+        Option("--labels", help="True labels of the scans to judge on: the gate then holds both thresholds."),
     ] = None,
     label_value: Annotated[
         list[str] | None, Option("--label-value", metavar="NAME=VALUE", help="A label's value in --labels; repeat it.")
@@ -54,8 +54,31 @@ def command(  # noqa: PLR0913
     samples: Annotated[int, Option("--samples", min=1, help="Patches to calibrate on, half of them foreground.")] = 32,
     held_out_samples: Annotated[int, Option("--held-out-samples", min=1, help="Patches to judge on.")] = 16,
     gate: Annotated[
-        float, Option("--gate", min=0, max=1, help="Minimum Dice of every label with the FP32 one.")
-    ] = gates.INT8.limits["min_dice"],
+        float | None,
+        Option(
+            "--gate",
+            min=0,
+            max=1,
+            help="Dice with the reference (FP32), every label, that the file must reach and carries from then on; "
+            f"{gates.INT8.limits['min_dice']:g}, with --labels {gates.TRUE_LABELS.limits['min_dice']:g}.",
+        ),
+    ] = None,
+    min_true_dice_share: Annotated[
+        float | None,
+        Option(
+            "--min-true-dice-share",
+            help="Share of the reference's true Dice, every label; needs --labels; "
+            f"{gates.TRUE_LABELS.limits['min_true_dice_share']:g}.",
+        ),
+    ] = None,
+    max_true_dice_share: Annotated[
+        float | None,
+        Option(
+            "--max-true-dice-share",
+            help="The same, at most: a true Dice that rises further is another answer too; "
+            f"{gates.TRUE_LABELS.limits['max_true_dice_share']:g}.",
+        ),
+    ] = None,
     quantizer: Annotated[
         str, Option("--quantizer", help="nncf-onnx, nncf-openvino or onnxruntime; by default the best of all that fit.")
     ] = "",
@@ -87,6 +110,8 @@ def command(  # noqa: PLR0913
         isa=isa or "",
         method=method,
         gate=gate,
+        min_true_dice_share=min_true_dice_share,
+        max_true_dice_share=max_true_dice_share,
         quantizer=quantizer,
         runtime=runtime or "",
         samples=samples,
@@ -117,14 +142,20 @@ def command(  # noqa: PLR0913
 def _show(artifact: Artifact) -> None:
     from rich.table import Table
 
+    from medattn_edge.file_gate import gate_text
+
     manifest = artifact.manifest
     recipe, (case,) = manifest.recipe, manifest.agreement
-    table = Table("quantizer", "minimum Dice", "SQNR dB", "gate", "FP32 time / INT8 time", title="quantizers")
+    labelled = any(row["true_dice_share"] for row in recipe["quantizers"])
+    share = ["share of the reference's true Dice"] * labelled
+    head = ("quantizer", "Dice with the reference", *share, "SQNR dB", "gate", "FP32 time / INT8 time")
+    table = Table(*head, title="quantizers")
     for row in recipe["quantizers"]:
         ratio = "-" if row["ratio_to_fp32"] is None else f"{row['ratio_to_fp32']:.2f}"
         holds = "holds" if row["holds"] else "fails"
         sqnr = "not finite" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f}"
-        table.add_row(row["quantizer"], f"{row['dice']:.6f}", sqnr, holds, ratio)
+        shares = [_shares(row["true_dice_share"])] * labelled
+        table.add_row(row["quantizer"], f"{row['dice']:.6f}", *shares, sqnr, holds, ratio)
     console.show(table)
     size = artifact.path.stat().st_size + sum(
         artifact.path.with_suffix(one).stat().st_size for one in manifest.companions
@@ -139,14 +170,23 @@ def _show(artifact: Artifact) -> None:
         console.note(f"not judged, because FP32 finds none in the held-out windows: {', '.join(recipe['unseen'])}")
     if recipe["floating"]:
         left = Table(
-            "left in floating point", "operator", "Dice, it only", "SQNR dB, it only", title="what INT8 would lose"
+            "left in floating point",
+            "operator",
+            "Dice with the reference, it only",
+            "SQNR dB, it only",
+            title="what INT8 would lose",
         )
         for damage in recipe["floating"]:
             names = "\n".join(layer["module"] or layer["node"] for layer in damage["layers"])
             kinds = "\n".join(layer["operator"] for layer in damage["layers"])
             left.add_row(names, kinds, f"{damage['dice']:.6f}", f"{damage['sqnr_db']:.1f}")
         console.show(left)
-    console.say(f"minimum Dice of a label {min(case['dice'].values()):.6f}, SQNR {case['sqnr_db']:.1f} dB against FP32")
+    figures = [f"Dice with the reference, FP32: minimum of a label {min(case['dice'].values()):.6f}"]
+    if "true_dice_share" in case:
+        values = case["true_dice_share"].values()
+        figures.append(f"share of the reference's true Dice {_shares([min(values), max(values)])}")
+    console.say(f"{', '.join(figures)}, SQNR {case['sqnr_db']:.1f} dB")
+    console.say(f"gate, held here and carried by the file: {gate_text(case['thresholds'])}")
     for finding in recipe["lint"]:
         console.note(f"lint: {finding['module'] or finding['node']}: {finding['reason']}", level=2)
     _advise(artifact)
@@ -167,6 +207,13 @@ def _advise(artifact: Artifact) -> None:
             "deploy the FP32 file, or calibrate -o NAME.xml for OpenVINO"
         )
     console.note(f"next: medattn-edge compare CHECKPOINT {quoted(path)} SCAN")
+
+
+def _shares(bounds: list[float | None] | None) -> str:
+    """The smallest and the largest share."""
+    if bounds is None:
+        return "-"
+    return " to ".join("none" if one is None else f"{one:.6f}" for one in bounds)
 
 
 def _counts(report: dict[str, int]) -> str:

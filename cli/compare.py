@@ -65,17 +65,42 @@ def command(  # noqa: PLR0913
     time_limit: Annotated[str | None, renamed("--time-limit", "--timeout")] = None,
     labels: Annotated[list[Path] | None, Option("--labels", help="True labels, one file per scan, in order.")] = None,
     label_value: Annotated[
-        list[str] | None, Option("--label-value", metavar="NAME=VALUE", help="A label's value in --labels; repeat it.")
+        list[str] | None,
+        Option(
+            "--label-value",
+            metavar="NAME=VALUE",
+            help="A label's value in --labels; repeat it. By default as files carry it.",
+        ),
     ] = None,
     min_dice: Annotated[
-        float | None, Option("--min-dice", help="Dice with the reference, every label.")
-    ] = gates.COMPARED.limits["min_dice"],
+        float | None,
+        Option(
+            "--min-dice",
+            help="Dice with the reference, every label; never looser than the gate that a file carries, which decides "
+            f"by default, or else {gates.COMPARED.limits['min_dice']:g}, with --labels "
+            f"{gates.TRUE_LABELS.limits['min_dice']:g}.",
+        ),
+    ] = None,
     min_sqnr_db: Annotated[float | None, Option("--min-sqnr-db", help="Of the logits.")] = None,
     min_label_match: Annotated[float | None, Option("--min-label-match", help="Share of equal voxels.")] = None,
     max_volume_change: Annotated[float | None, Option("--max-volume-change", help="In %, every label.")] = None,
-    min_dice_ratio: Annotated[
-        float | None, Option("--min-dice-ratio", help="True Dice over the reference's, every label; needs --labels.")
+    min_true_dice_share: Annotated[
+        float | None,
+        Option(
+            "--min-true-dice-share",
+            help="Share of the reference's true Dice, every label; needs --labels. By default the file's own, or else "
+            f"{gates.TRUE_LABELS.limits['min_true_dice_share']:g}.",
+        ),
     ] = None,
+    max_true_dice_share: Annotated[
+        float | None,
+        Option(
+            "--max-true-dice-share",
+            help="The same, at most: a true Dice that rises further is another answer too; "
+            f"{gates.TRUE_LABELS.limits['max_true_dice_share']:g}.",
+        ),
+    ] = None,
+    min_dice_ratio: Annotated[str | None, renamed("--min-dice-ratio", "--min-true-dice-share")] = None,
     atol: Annotated[float | None, Option("--atol", help="Largest difference of two logits.")] = None,
     device: Annotated[str, Option("--device", help="Of the candidates: cpu or cuda:INDEX.")] = "cpu",
     threads: Annotated[
@@ -95,7 +120,8 @@ def command(  # noqa: PLR0913
     from medattn_edge.inference.truth import parse_label_values
 
     candidates, scans = _split(files)
-    truth = TrueLabels(labels or (), parse_label_values(label_value or []), min_dice_ratio)
+    values = parse_label_values(label_value or [])
+    truth = TrueLabels(labels or (), values, min_true_dice_share, max_true_dice_share)
     source = source_options(network, output_name, set_ or [], weights, fold, spec)
     settings = ComparisonSettings(device, threads, timeout, max_gap_db, overlap, batch, source)
     with console.stages() as progress:

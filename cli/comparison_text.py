@@ -15,10 +15,11 @@ _FIGURES = {
     "on a boundary": ("boundary_flips", "d"),
 }
 _PER_LABEL = {
-    "Dice": "dice",
+    "Dice with the reference": "dice",
     "volume change %": "volume_change_percent",
     "true Dice, reference": "reference_dice",
     "true Dice, candidate": "candidate_dice",
+    "share of the reference's true Dice": "true_dice_share",
 }
 
 
@@ -41,12 +42,27 @@ def tell(document: dict[str, Any]) -> None:
             if row["reason"] and row["verdict"] == "pass":
                 console.note(f"{row['artifact']} in {row['backend']}: {row['reason']}")
     _tell_left_out(document["left_out"])
-    limits = ", ".join(f"{name} {value:g}" for name, value in document["thresholds"].items())
+    gates = _gates(document["candidates"])
+    for gate, names in gates.items() if len(gates) > 1 else ():
+        console.say(f"gate of {', '.join(names)}: {gate}")
+    limits = next(iter(gates)) if len(gates) == 1 else "each file by its own gate"
     console.say(f"verdict against {document['reference']}: {document['verdict'].upper()} ({limits})")
     for graph in document["runtimes"]:
         if graph["refused"]:
             console.say(f"refused for deployment of {graph['artifact']}: {', '.join(graph['refused'])}")
             console.say(f"  next: {graph['hint']}")
+
+
+def _gates(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """What was held, and by whose word -> the files that it was held for."""
+    from medattn_edge.evaluation.held_gate import held_text
+
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        names = found.setdefault(held_text(row["thresholds"], row["gate"]), [])
+        if (name := Path(row["artifact"]).name) not in names:
+            names.append(name)
+    return found
 
 
 def _tell_left_out(left_out: dict[str, str]) -> None:

@@ -33,7 +33,7 @@ def command(
     for name, checkpoint in shipped_checkpoints().items():
         artifact, stem = str(output / f"{name}.onnx"), str(output / name)
         _run("export", str(checkpoint), "-o", artifact, "--batch", "dynamic", "--attention")
-        _run("compare", str(checkpoint), artifact, scan, "--labels", labels, *values, "--min-dice-ratio", "0.999")
+        _run("compare", str(checkpoint), artifact, scan, "--labels", labels, *values, "--min-true-dice-share", "0.999")
         _run("infer", artifact, scan, "-o", f"{stem}-labels.nii.gz", "--overlay", f"{stem}-overlay.png")
     console.say(
         f"\nLook at {output}/*-overlay.png. With your own checkpoint:\n"

@@ -44,7 +44,7 @@ def command(  # noqa: PLR0913
     opset: Annotated[int, Option("--opset", min=18, max=24, help="ONNX operator set.")] = 18,
     precision: Annotated[str, Option("--precision", help="fp32, or fp16 with FP32 islands; ONNX only.")] = "fp32",
     gate: Annotated[
-        float, Option("--gate", min=0, max=1, help="Minimum Dice of every label in fp16 with that in fp32.")
+        float, Option("--gate", min=0, max=1, help="Of fp16: Dice with the reference (FP32), every label.")
     ] = gates.FP16.limits["min_dice"],
     attention: Annotated[bool, Option("--attention", help="Add the attention maps as a second output.")] = False,
     no_rewrites: Annotated[bool, Option("--no-rewrites", help="Fold BatchNorms, and rewrite nothing else.")] = False,

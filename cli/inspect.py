@@ -128,6 +128,17 @@ def _checkpoint(path: Path, weights: str) -> dict[str, Any]:
     }
 
 
+def _gate(gate: dict[str, Any]) -> str:
+    """What the file carries: limits, the labels that they were held on, and the values in the files of true labels."""
+    from medattn_edge.file_gate import FileGate, gate_text
+
+    text = gate_text(FileGate.from_json(gate).limits)
+    if gate["labels"]:
+        text += f"; judged on {', '.join(gate['labels'])}"
+    values = [f"{name}={','.join(map(str, numbers))}" for name, numbers in gate["label_values"].items()]
+    return f"{text}; true labels {' '.join(values)}" if values else text
+
+
 def _show(path: Path, facts: dict[str, Any]) -> None:
     from rich.table import Table
 
@@ -154,6 +165,8 @@ def _show(path: Path, facts: dict[str, Any]) -> None:
     }
     if facts.get("rewrites"):
         rows["rewrites"] = in_a_line(facts["rewrites"])
+    if facts.get("gate"):
+        rows["gate"] = _gate(facts["gate"])
     if facts.get("agreement"):
         rows["agreement"] = "; ".join(
             f"{case['input']}: SQNR {case['sqnr_db']:.1f} dB, label match {case['label_match']:.6f}"

@@ -24,6 +24,8 @@ def tell_check(result: CheckResult) -> None:
 
     if result.ok:
         console.say(f"{result.kind} {result.name}: ok ({result.seconds:.1f} s)")
+        for note in result.notes:
+            console.note(f"{result.name}: {note}")
         return
     console.say(f"{result.kind} {result.name}: {result.reason}")
     console.say(f"  {sentence(result.meaning)} {sentence(result.action)}")

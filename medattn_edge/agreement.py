@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medattn_edge.errors import ShapeError
+from medattn_edge.file_gate import gate_text
 from medattn_edge.labels import Meaning
 
 Array = npt.NDArray[Any]
@@ -25,7 +26,7 @@ class Agreement:
         max_abs: largest difference of two logits.
         sqnr_db: 10 log10 of the logits' energy over their difference's, IDENTICAL_DB when there is none.
         label_match: fraction of voxels with the same label, or in the same regions.
-        dice: per label or region of either, 2|A & B| / (|A| + |B|).
+        dice: Dice with the reference, per label or region of either, 2|A & B| / (|A| + |B|).
         volume_change_percent: per label or region of the reference.
         boundary_flips: voxels whose label differs and that touch (6 neighbours) another label in the reference, or, of
             overlapping regions, that lie at the boundary of every region that differs; the other flips are inside an
@@ -34,6 +35,8 @@ class Agreement:
         finite: False when the candidate has a logit that is not a number or infinite.
         fp64_sqnr_db: as sqnr_db, against the reference network in FP64; None when that was not computed.
         reference_fp64_sqnr_db: of the reference itself on the same patches, which is the noise of FP32 in this network.
+        reference_dice: true Dice of the reference, by name; None where there are no true labels.
+        candidate_dice: true Dice of the candidate, likewise.
     """
 
     max_abs: float
@@ -46,10 +49,24 @@ class Agreement:
     finite: bool = True
     fp64_sqnr_db: float | None = None
     reference_fp64_sqnr_db: float | None = None
+    reference_dice: Mapping[str, float] | None = None
+    candidate_dice: Mapping[str, float] | None = None
+
+    @property
+    def true_dice_share(self) -> dict[str, float] | None:
+        """Share of the reference's true Dice that the candidate has, by name; None where there are no true labels.
+
+        Not a number for a label of which the reference has nothing right: there is nothing to have a share of.
+        """
+        if self.reference_dice is None or self.candidate_dice is None:
+            return None
+        after = self.candidate_dice
+        return {name: after[name] / dice if dice else math.nan for name, dice in self.reference_dice.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; a figure that is not finite becomes null, and what was not computed has no key."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values["true_dice_share"] = self.true_dice_share
         return {name: _plain(value) for name, value in values.items() if value is not None}
 
 
@@ -58,7 +75,7 @@ class Thresholds:
     """What an agreement must reach, given before the run; None asks nothing.
 
     Attributes:
-        min_dice: of every label.
+        min_dice: Dice with the reference, of every label.
         min_sqnr_db: of the logits.
         min_label_match: a fraction of the voxels.
         max_abs: of two logits.
@@ -66,6 +83,8 @@ class Thresholds:
         max_noise_gain_db: how much further from FP64 than the reference itself; `given_noise` makes a limit of it.
         min_fp64_sqnr_db: of the logits from FP64, however far from it the reference itself is.
         enough_fp64_sqnr_db: of the logits from FP64, however near to it the reference itself is.
+        min_true_dice_share: share of the reference's true Dice, of every label; held where there are true labels.
+        max_true_dice_share: likewise: a true Dice that rises by more is another answer too.
     """
 
     min_dice: float | None = None
@@ -76,6 +95,8 @@ class Thresholds:
     max_noise_gain_db: float | None = None
     min_fp64_sqnr_db: float | None = None
     enough_fp64_sqnr_db: float | None = None
+    min_true_dice_share: float | None = None
+    max_true_dice_share: float | None = None
 
     def without_fp64(self) -> Thresholds:
         """The same thresholds where nobody knows the answer in FP64."""
@@ -108,7 +129,9 @@ class Thresholds:
     def failures(self, agreement: Agreement) -> list[str]:
         """One sentence per threshold that is not reached; empty when the gate holds."""
         messages = [] if agreement.finite else ["the candidate's logits are not finite"]
-        floors = [("Dice of " + name, value, self.min_dice) for name, value in agreement.dice.items()]
+        floors = [
+            ("Dice with the reference of " + name, value, self.min_dice) for name, value in agreement.dice.items()
+        ]
         floors += [
             ("SQNR in dB", agreement.sqnr_db, self.min_sqnr_db),
             ("label match", agreement.label_match, self.min_label_match),
@@ -121,6 +144,19 @@ class Thresholds:
             for name, value in agreement.volume_change_percent.items()
         ]
         ceilings += [("largest difference of two logits", agreement.max_abs, self.max_abs)]
+        shares = agreement.true_dice_share or {}
+        if self.min_true_dice_share is not None or self.max_true_dice_share is not None:
+            messages += [
+                f"{name} has no share of the reference's true Dice: the reference has nothing of it right"
+                for name, share in shares.items()
+                if math.isnan(share)
+            ]
+        for name, share in shares.items():
+            if math.isnan(share):
+                continue
+            figure = _true_dice(agreement, name)
+            floors += [(figure, share, self.min_true_dice_share)]
+            ceilings += [(figure, share, self.max_true_dice_share)]
         # `not >=` rather than `<`, so that a figure which is not a number fails.
         messages += [
             f"{name} is {value:.6g}, below {floor:g}"
@@ -134,9 +170,19 @@ class Thresholds:
         ]
         return messages
 
+    @property
+    def text(self) -> str:
+        """What is asked, for people."""
+        return gate_text(self.to_json())
+
     def to_json(self) -> dict[str, float]:
         """Only what was asked."""
         return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+def _true_dice(agreement: Agreement, name: str) -> str:
+    before, after = agreement.reference_dice or {}, agreement.candidate_dice or {}
+    return f"share of the reference's true Dice of {name} ({after[name]:.6f} of {before[name]:.6f})"
 
 
 @dataclass

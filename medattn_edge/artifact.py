@@ -19,6 +19,7 @@ from typing import Any
 
 from medattn_edge.atomic import replacing
 from medattn_edge.errors import InputError, IntegrityError, MedattnError, quoted
+from medattn_edge.file_gate import FileGate
 from medattn_edge.host.distributions import installed
 from medattn_edge.onnx_external import external_files
 from medattn_edge.spec import ModelSpec
@@ -32,6 +33,7 @@ _KINDS: dict[str, Any] = {
     "batch": int | None,
     "parameters": int,
     "gflop": int | float,
+    "gate": FileGate | None,
 }
 _RENAMED = {"door": "quantizer", "doors": "quantizers"}  # old names in a recipe, which files in use still have
 _TOOLS = ("medattn-edge", "numpy", "torch", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf")
@@ -65,6 +67,8 @@ class Manifest:
         reading: how a foreign checkpoint was read: `assumptions`, settings that nobody told, with their values;
             `spec_assumptions`, the same of the spec, by option; `remarks`, what was taken and what left out;
             `expectation` and `scan_expectation`, what the owner's own logits and own result of a scan proved.
+        gate: what was asked of an fp16 or int8 graph, or of the one that it was compiled from, against the FP32
+            network; None for FP32, and in manifests from before there was one.
     """
 
     spec: ModelSpec
@@ -87,6 +91,7 @@ class Manifest:
     companions: Mapping[str, str] = field(default_factory=dict)
     rewrites: tuple[Mapping[str, Any], ...] = ()
     reading: Mapping[str, Any] = field(default_factory=dict)
+    gate: FileGate | None = None
 
     def __post_init__(self) -> None:
         wrong = [name for name, kind in _KINDS.items() if not isinstance(getattr(self, name), kind)]
@@ -101,6 +106,8 @@ class Manifest:
         )
         if wrong:
             raise TypeError(f"{wrong[0]} is {getattr(self, wrong[0])!r}")
+        if self.gate is not None and (strange := {*self.gate.labels, *self.gate.label_values} - {*self.spec.labels}):
+            raise ValueError(f"the gate names {', '.join(sorted(strange))}, which the network does not have")
         if not self.lineage:  # what an export writes, and what older manifests say
             object.__setattr__(self, "lineage", (self.parent_sha256,))
 
@@ -115,7 +122,8 @@ class Manifest:
         plain = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
         lists = {name: list(getattr(self, name)) for name in ("attention_maps", "lineage")}
         lists |= {name: [dict(one) for one in getattr(self, name)] for name in ("agreement", "rewrites")}
-        return {"schema": SCHEMA, **plain, "spec": self.spec.to_json(), **lists}
+        gate = None if self.gate is None else self.gate.to_json()
+        return {"schema": SCHEMA, **plain, "spec": self.spec.to_json(), "gate": gate, **lists}
 
     def write(self, sidecar: Path) -> None:
         """Write it as the JSON file that lies beside the model."""
@@ -151,6 +159,7 @@ class Manifest:
                     "agreement": tuple(rest.get("agreement", ())),
                     "rewrites": tuple(rest.get("rewrites", ())),
                     "recipe": _renamed(rest["recipe"]) if "recipe" in rest else {},
+                    "gate": None if rest.get("gate") is None else FileGate.from_json(rest["gate"]),
                 }
             )
             _check_sizes(manifest)

@@ -359,6 +359,11 @@ WORKER_REASONS: Final = catalogue(
             "compare the artifact with its checkpoint",
         ),
         Reason("canary_not_finite", "a model's canary is not finite", "compare the artifact with its checkpoint"),
+        Reason(
+            "gate_not_held",
+            "the figures in a model's manifest do not hold the gate that it carries",
+            "compare the artifact with its checkpoint on a scan, and calibrate it again",
+        ),
         Reason("canary_damaged", "the canaries' known answers are damaged", "remove canary.json from the root"),
         Reason(
             "unwanted_modules",

@@ -113,7 +113,11 @@ def test_the_boundary_is_both_sides_of_every_change() -> None:
 @pytest.mark.parametrize(
     ("thresholds", "agreement", "said"),
     [
-        (Thresholds(min_dice=0.99), perfect(dice={"kidney": 0.9}), "Dice of kidney is 0.9, below 0.99"),
+        (
+            Thresholds(min_dice=0.99),
+            perfect(dice={"kidney": 0.9}),
+            "Dice with the reference of kidney is 0.9, below 0.99",
+        ),
         (Thresholds(min_sqnr_db=40), perfect(sqnr_db=30.0), "SQNR in dB is 30, below 40"),
         (Thresholds(min_label_match=0.999), perfect(label_match=0.5), "label match is 0.5, below 0.999"),
         (Thresholds(max_abs=0.1), perfect(max_abs=0.2), "largest difference of two logits is 0.2, above 0.1"),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from medattn_edge.artifact import SCHEMA, Artifact, Manifest, manifest_path, sha256, tool_versions, writing
 from medattn_edge.errors import InputError, IntegrityError, OutputError
+from medattn_edge.file_gate import FileGate
 from medattn_edge.spec import Intensity, ModelSpec
 
 SPEC = ModelSpec(
@@ -95,7 +96,7 @@ def test_a_path_may_be_a_string(tmp_path):
     assert Artifact.read(str(write(tmp_path))).manifest == manifest_of()
 
 
-@given(field=st.sampled_from([*FIELDS, "attention_maps", "agreement", "tools", "rewrites"]), value=ANY_JSON)
+@given(field=st.sampled_from([*FIELDS, "attention_maps", "agreement", "tools", "rewrites", "gate"]), value=ANY_JSON)
 def test_a_field_of_another_kind_is_refused_or_harmless(field, value):
     def outcome() -> str:
         try:
@@ -120,6 +121,48 @@ def test_a_manifest_of_before_there_were_rewrites_is_read_and_what_is_made_of_a_
     del values["rewrites"]
     assert Manifest.from_json(values).rewrites == ()
     assert manifest_of().child(precision="fp16").rewrites == (REWRITE,)
+
+
+GATE = FileGate(0.99, 0.999, 1.01, ("lung",), {"lung": (5, 6)})
+
+
+def test_a_gate_survives_json_and_what_is_made_of_a_file_has_it_too():
+    manifest = manifest_of(gate=GATE)
+    assert Manifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
+    assert manifest.child(precision="int8").gate == GATE
+
+
+def test_a_manifest_of_before_there_were_gates_is_read():
+    values = manifest_of(gate=GATE).to_json()
+    del values["gate"]
+    assert Manifest.from_json(values).gate is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"min_dice": None},
+        {"min_dice": 1.5},
+        {"min_dice": True},
+        {"min_dice": "0.99"},
+        {"max_true_dice_share": None},
+        {"min_true_dice_share": 1.1},
+        {"min_true_dice_share": -0.1},
+        {"labels": ["liver"]},
+        {"labels": "lung"},
+        {"labels": [1]},
+        {"label_values": {"liver": [1]}},
+        {"label_values": {"lung": 5}},
+        {"label_values": {"lung": [-1]}},
+        {"label_values": {"lung": [True]}},
+        {"label_values": []},
+        {"later": 1},
+    ],
+)
+def test_a_gate_that_nothing_could_be_held_to_is_refused(change):
+    values = manifest_of(gate=GATE).to_json()
+    with pytest.raises(IntegrityError, match="export the checkpoint again"):
+        Manifest.from_json({**values, "gate": {**values["gate"], **change}})
 
 
 def test_a_field_of_another_version_is_refused():

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from medattn_edge.agreement import Agreement, Thresholds
-from medattn_edge.gates import FP16, FP32, GATES, INT8, REDUCED, REDUCED_NOISE, RUNTIME_GAP, Gate
+from medattn_edge.gates import FP16, FP32, GATES, INT8, REDUCED, REDUCED_NOISE, RUNTIME_GAP, TRUE_LABELS, Gate
 
 ROOT = Path(__file__).parents[1]
-FIGURES = {item.name for item in fields(Thresholds)} | {"max_gap_db", "clip_db", "min_dice_ratio", "min_fp32_sqnr_db"}
+FIGURES = {item.name for item in fields(Thresholds)} | {"max_gap_db", "clip_db", "min_fp32_sqnr_db"}
 ELSEWHERE = sorted(
     path
     for room in ("medattn_edge", "cli", "benchmarks")
@@ -81,7 +81,8 @@ def test_the_names_of_the_gates_differ() -> None:
 def test_a_lossy_gate_is_never_stricter_than_that_of_fp32() -> None:
     for gate in (FP16, REDUCED):
         assert gate.limits["min_sqnr_db"] < FP32.limits["min_sqnr_db"]
-    assert INT8.limits["min_dice"] <= FP16.limits["min_dice"] < 1
+    assert TRUE_LABELS.limits["min_dice"] <= INT8.limits["min_dice"] <= FP16.limits["min_dice"] < 1
+    assert TRUE_LABELS.limits["min_true_dice_share"] < 1 < TRUE_LABELS.limits["max_true_dice_share"]
     assert RUNTIME_GAP.limits["clip_db"] > FP32.limits["min_sqnr_db"]
 
 

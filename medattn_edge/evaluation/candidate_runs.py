@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medattn_edge.agreement import Agreement
+from medattn_edge.agreement import Agreement, Thresholds
 from medattn_edge.artifact import Artifact, Manifest
 from medattn_edge.backends import backend_of
 from medattn_edge.backends.runtimes import ALL, Runtime, choose, one_graph_each
 from medattn_edge.errors import UsageError
+from medattn_edge.evaluation.held_gate import HeldGate
 from medattn_edge.io import Scan
+
+_NO_GATE = HeldGate(Thresholds(), None, "usual")
 
 
 @dataclass
@@ -28,6 +31,7 @@ class CandidateRun:
         agreements: with the reference, one for each scan that it finished, in order.
         cases: the same as JSON values, with the verdict of each scan.
         failure: why it ended early, empty when it did not.
+        gate: that decides about the file; set before anything is run.
     """
 
     path: Path
@@ -38,15 +42,15 @@ class CandidateRun:
     agreements: list[Agreement] = field(default_factory=list)
     cases: list[dict[str, Any]] = field(default_factory=list)
     failure: str = ""
+    gate: HeldGate = _NO_GATE
 
-    def add(self, scan: tuple[Scan, str], agreement: Agreement, true_dice: dict[str, Any], failures: list[str]) -> None:
-        """Keep the outcome of one scan, with its name for reports."""
+    def add(self, scan: tuple[Scan, str], agreement: Agreement) -> None:
+        """Keep the outcome of one scan, with its name for reports, and hold it to the gate."""
         path, name = str(scan[0].path), scan[1]
+        failures = self.gate.thresholds.failures(agreement)
         self.agreements.append(agreement)
         verdict = "fail" if failures else "pass"
-        self.cases.append(
-            {"scan": path, "name": name, **agreement.to_json(), **true_dice, "verdict": verdict, "failures": failures}
-        )
+        self.cases.append({"scan": path, "name": name, **agreement.to_json(), "verdict": verdict, "failures": failures})
 
 
 def plan_runs(

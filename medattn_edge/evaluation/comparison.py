@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,11 @@ from medattn_edge.backends.session import Session
 from medattn_edge.errors import BackendError, HostError, UsageError
 from medattn_edge.evaluation.candidate_runs import CandidateRun, plan_runs
 from medattn_edge.evaluation.disagreement import MAX_GAP_DB, Ruling, RuntimeOutcome, judge
+from medattn_edge.evaluation.held_gate import held_gate, usual_gate
 from medattn_edge.evaluation.side_by_side import SideBySide, side_by_side
 from medattn_edge.evaluation.source import read_source
-from medattn_edge.evaluation.true_labels import TrueLabels
-from medattn_edge.gates import COMPARED
+from medattn_edge.evaluation.true_labels import TrueLabels, with_true_dice
+from medattn_edge.file_gate import FileGate
 from medattn_edge.host import hardware
 from medattn_edge.host.cores import usable_cores
 from medattn_edge.inference.cleanup import describe_after
@@ -65,8 +66,7 @@ class Comparison:
     Attributes:
         reference: the file.
         candidates: the files, in the order in which they were given.
-        thresholds: what every agreement must reach.
-        min_dice_ratio: what every true Dice must keep of the reference's, None for nothing.
+        thresholds: what a candidate that carries no gate must reach on every scan.
         max_gap_db: what a runtime may lose to the graph as written.
         graphs: the runs of each graph, in the order of the candidates, and what the gate says of its runtimes.
         left_out: runtime -> why it was not run.
@@ -76,7 +76,6 @@ class Comparison:
     reference: Path
     candidates: tuple[Path, ...]
     thresholds: Thresholds
-    min_dice_ratio: float | None
     max_gap_db: float
     graphs: tuple[tuple[tuple[CandidateRun, ...], Ruling], ...]
     left_out: Mapping[str, str]
@@ -89,10 +88,9 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """The document of `compare --json`."""
-        ratio = self.min_dice_ratio
         return {
             "reference": str(self.reference),
-            "thresholds": self.thresholds.to_json() | ({} if ratio is None else {"min_dice_ratio": ratio}),
+            "thresholds": self.thresholds.to_json(),
             "verdict": "pass" if self.passed else "fail",
             "candidates": self._rows(),
             "runtimes": [self._graph(runs, ruling) for runs, ruling in self.graphs],
@@ -113,6 +111,9 @@ class Comparison:
                         "backend": one.runtime.name,
                         "verdict": "pass" if passed else "fail",
                         "failures": failures,
+                        "thresholds": one.gate.thresholds.to_json(),
+                        "gate": one.gate.origin,
+                        "carried_gate": None if one.gate.carried is None else one.gate.carried.to_json(),
                         "cases": one.cases,
                     }
                 )
@@ -128,7 +129,7 @@ class Comparison:
 
 
 _USUAL = ComparisonSettings()
-_SAME_LABELS = COMPARED.thresholds
+_AS_USUAL = Thresholds()
 
 
 def compare(  # noqa: PLR0913 - each is one thing that a comparison is given
@@ -137,7 +138,7 @@ def compare(  # noqa: PLR0913 - each is one thing that a comparison is given
     scans: Sequence[Path | str | Scan],
     *,
     labels: TrueLabels | Sequence[Path] = (),
-    thresholds: Thresholds = _SAME_LABELS,
+    thresholds: Thresholds = _AS_USUAL,
     runtimes: Sequence[str] = (),
     settings: ComparisonSettings = _USUAL,
     progress: Progress | None = None,
@@ -151,15 +152,17 @@ def compare(  # noqa: PLR0913 - each is one thing that a comparison is given
         candidates: artifacts, or checkpoints.
         scans: each a file of any format, a folder of DICOM files or a DICOMDIR, several of these joined
             by `+` for the channels of a network, or a Scan.
-        labels: true labels, one file for each scan.
-        thresholds: what every agreement must reach.
+        labels: true labels, one file for each scan: both thresholds of `gates.TRUE_LABELS` are then held.
+        thresholds: more than the gate that a candidate carries; its limits of Dice that are None are the candidate's
+            own, or the usual ones where it carries none (see `evaluation.held_gate`).
         runtimes: of .onnx candidates: names, or `all`; empty for all there are for int8 and fp16, and the usual one for
             fp32.
         settings: how they are run.
         progress: called with the scan's name, the windows done and the windows in total of all sessions.
 
     Raises:
-        UsageError: for what cannot be compared: no candidate or scan, specs that differ, labels that do not fit.
+        UsageError: for what cannot be compared: no candidate or scan, specs that differ, labels that do not fit;
+            for a threshold that is looser than the gate that a candidate carries.
         InputError, IntegrityError: for files that cannot be used.
         HostError: for a runtime that was asked for by name and is not here.
     """
@@ -174,10 +177,12 @@ def compare(  # noqa: PLR0913 - each is one thing that a comparison is given
     truth.check(len(found))
     files = tuple(Path(path) for path in candidates)
     plan, left_out = plan_runs(files, runtimes, settings.device)
-    graphs, notes = list[tuple[tuple[CandidateRun, ...], Ruling]](), list[str]()
+    given, usual = replace(thresholds, **truth.asked), usual_gate(bool(truth.files))
+    truth, notes = _gated([one for runs in plan for one in runs], truth, given, usual)
+    graphs = list[tuple[tuple[CandidateRun, ...], Ruling]]()
     for runs in plan:
         graph = _Graph(runs, reference, settings, left_out, notes)
-        graph.run(found, truth, thresholds, progress or (lambda scan, done, total: None))
+        graph.run(found, truth, progress or (lambda scan, done, total: None))
         outcomes = [
             RuntimeOutcome(one.name, tuple(one.agreements), one.failure, one.runtime.as_written) for one in graph.runs
         ]
@@ -185,13 +190,25 @@ def compare(  # noqa: PLR0913 - each is one thing that a comparison is given
     return Comparison(
         reference=reference,
         candidates=files,
-        thresholds=thresholds,
-        min_dice_ratio=truth.min_dice_ratio,
+        thresholds=Thresholds(**{**usual.to_json(), **given.to_json()}),
         max_gap_db=settings.max_gap_db,
         graphs=tuple(graphs),
         left_out=left_out,
         notes=tuple(notes),
     )
+
+
+def _gated(
+    runs: Sequence[CandidateRun], truth: TrueLabels, given: Thresholds, usual: Thresholds
+) -> tuple[TrueLabels, list[str]]:
+    """Give every run the gate of its file; the true labels with the values that the files carry, and notes."""
+    notes, gates = list[str](), dict[str, FileGate | None]()
+    for one in runs:
+        one.gate = held_gate(one.path, one.manifest, given, usual, bool(truth.files))
+        gates[one.path.name] = one.gate.carried
+        notes += [note for note in one.gate.notes if note not in notes]
+    truth, more = truth.with_carried(gates)
+    return truth, notes + more
 
 
 class _Graph:
@@ -210,7 +227,7 @@ class _Graph:
         self._reference, self._settings, self._left_out, self._notes = reference, settings, left_out, notes
         self._threads = settings.threads or usable_cores()
 
-    def run(self, scans: Sequence[Scan], truth: TrueLabels, thresholds: Thresholds, progress: Progress) -> None:
+    def run(self, scans: Sequence[Scan], truth: TrueLabels, progress: Progress) -> None:
         """Fill in the outcome of each run; one whose runtime turns out not to be here is taken out."""
         settings = SegmentSettings(self._settings.overlap, self._settings.batch)
         with ExitStack() as stack:
@@ -234,25 +251,16 @@ class _Graph:
                 for failed, error in seen.failed.items():
                     next(one for one in self.runs if one.name == failed).failure = f"{error.found}, on {name}"
                     sessions.pop(failed).close()
-                true_labels = truth.read(index, volume, meaning)
-                self._keep(seen, (scan, name), truth, true_labels, thresholds)
+                self._keep(seen, (scan, name), truth.read(index, volume, meaning))
                 if not sessions:
                     return
 
-    def _keep(
-        self,
-        seen: SideBySide,
-        scan: tuple[Scan, str],
-        truth: TrueLabels,
-        true_labels: Volume | None,
-        thresholds: Thresholds,
-    ) -> None:
+    def _keep(self, seen: SideBySide, scan: tuple[Scan, str], truth: Volume | None) -> None:
         """scan: and its name for reports."""
         for one in self.runs:
             if one.name in seen.agreed:
                 agreement, labels = seen.agreed[one.name]
-                true_dice, lost = truth.judge(true_labels, seen.labels, labels, seen.meaning)
-                one.add(scan, agreement, dict(true_dice), thresholds.failures(agreement) + lost)
+                one.add(scan, with_true_dice(agreement, truth, seen.labels, labels, seen.meaning))
 
     def _opened(self, stack: ExitStack) -> dict[str, IsolatedSession]:
         sessions: dict[str, IsolatedSession] = {}

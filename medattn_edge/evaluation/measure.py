@@ -8,14 +8,15 @@ from pathlib import Path
 
 from medattn_edge.artifact import manifest_path
 from medattn_edge.backends import backends
-from medattn_edge.backends.check import CachedReference
-from medattn_edge.backends.session import Patches
+from medattn_edge.backends.check import TOGETHER, CachedReference
+from medattn_edge.backends.session import Patches, Session
 from medattn_edge.errors import AgreementError, MedattnError, UsageError
 from medattn_edge.evaluation.candidate import BenchCandidate, BenchSettings
 from medattn_edge.evaluation.environment import Surroundings, read_ahead
 from medattn_edge.evaluation.report import BenchReport, row_of
 from medattn_edge.evaluation.roofline import peak
 from medattn_edge.evaluation.trial import BenchTrial
+from medattn_edge.labels import Meaning
 from medattn_edge.timing import in_turn
 
 Progress = Callable[[str, int, int], None]  # what is going on, done, of how many
@@ -88,13 +89,28 @@ def _judge(trials: Sequence[BenchTrial], samples: Mapping[str, Patches], tell: P
     _check_reference(first)
     assert first.session is not None
     answers = CachedReference(first.session)
+    unseen = _unseen(answers, samples)
     for index, trial in enumerate(trials):
         tell(f"judging {trial.candidate.name}", index, len(trials))
         if trial.stands:
             trial.judge(answers, samples)
+            if unseen and trial.candidate.gate.min_dice is not None:
+                trial.notes.append(unseen)
         _check_reference(first)
         if not trial.stands and trial.session is not None:
             trial.session.close()  # it will not be timed, and others need the memory
+
+
+def _unseen(reference: Session, samples: Mapping[str, Patches]) -> str:
+    """A note about the labels that the reference finds nowhere, whose Dice with it says nothing; empty without any."""
+    meaning, seen = Meaning.of(reference.spec), set[str]()
+    for patches in samples.values():
+        step = reference.batch or TOGETHER
+        for start in range(0, len(patches), step):
+            logits = reference.run_any(patches[start : start + step])
+            seen |= set[str]().union(*(meaning.seen(meaning.labels_of(one)) for one in logits))
+    names = ", ".join(name for name in meaning.structures if name not in seen)
+    return f"no Dice with the reference of {names}: the reference finds none in the real input" if names else ""
 
 
 def _timed_patch(samples: Mapping[str, Patches], batch: int) -> Patches:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact, sha256
 from medattn_edge.backends import backend_of
 from medattn_edge.backends.runtimes import ALL, Runtime, choose
@@ -14,6 +15,7 @@ from medattn_edge.backends.session import Patches
 from medattn_edge.errors import InputError, UsageError, quoted
 from medattn_edge.evaluation.candidate import BenchCandidate, BenchSettings, computed_as, gate_of
 from medattn_edge.evaluation.candidate_runs import check_files
+from medattn_edge.evaluation.held_gate import held_gate
 from medattn_edge.evaluation.measure import Progress, measure_candidates
 from medattn_edge.evaluation.report import BenchReport
 from medattn_edge.evaluation.source import read_source
@@ -34,7 +36,7 @@ class Measurement:
         samples: the names of the scans.
         report: a row for the reference and for every artifact in every runtime.
         left_out: runtime, or `artifact in runtime` -> why it is no row.
-        notes: what a reader of the figures should know.
+        notes: what a reader of the figures should know: the gate of every file, and what cannot be held.
     """
 
     reference: Path
@@ -51,7 +53,8 @@ class Measurement:
     def to_json(self) -> dict[str, Any]:
         """The document of `bench --json`."""
         report = {**self.report.to_json(), "left_out": dict(self.left_out)}
-        return {"reference": str(self.reference), "samples": list(self.samples), "notes": list(self.notes), **report}
+        head = {"reference": str(self.reference), "samples": list(self.samples), "notes": list(self.notes)}
+        return {**head, **report}
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,8 @@ class MeasurementPlan:
     def run(self, progress: Progress | None = None) -> Measurement:
         """Judge and time them; raises as `measure_candidates` does."""
         report = measure_candidates(self.reference, self.candidates, self.samples, self.settings, progress)
-        return Measurement(
-            self.reference.path, tuple(self.samples), report, {**self.left_out, **report.left_out}, self.notes
-        )
+        left_out = {**self.left_out, **report.left_out}
+        return Measurement(self.reference.path, tuple(self.samples), report, left_out, self.notes)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class PlanSettings:
         device: of the artifacts, cpu or cuda:INDEX.
         patches: of real input from each scan.
         fp32_floors: limits of FP32 by their names in Thresholds, in place of the usual ones.
-        reduced_floors: limits of what is stored in less than FP32.
+        reduced_floors: limits of what is stored in less than FP32, none looser than the gate that a file carries.
         source: how to read a reference that is no artifact; None where nothing need be said.
     """
 
@@ -104,6 +106,7 @@ class PlanSettings:
     source: SourceOptions | None = None
 
 
+_ON_NOISE = "on noise, where labels mean nothing, only finite logits"
 _USUAL, _DEFAULTS = PlanSettings(), BenchSettings()
 
 
@@ -159,7 +162,7 @@ def plan_measurement(
         notes += source.notes
     if source is None and backend_of(reference).name != "eager":
         notes.append(f"the reference is {reference.name}, an artifact, and not the eager network")
-    candidates, left_out = _candidates(files, chosen)
+    candidates, left_out = _candidates(files, chosen, notes)
     found = [as_scan(scan) for scan in scans]
     samples = real_patches(spec, found, max(chosen.patches, settings.batch))
     notes += [f"{scan.described(spec)}: {note}" for scan in found for note in scan.notes()]
@@ -258,15 +261,24 @@ def _gflop(path: Path, spec: ModelSpec) -> float:
     return gflop(checkpoint.load(path, config=spec.config).network, spec)
 
 
-def _candidates(artifacts: Sequence[Artifact], chosen: PlanSettings) -> tuple[list[BenchCandidate], dict[str, str]]:
-    """Every artifact in every runtime chosen for it, and which runtimes are left out for which reason."""
+def _candidates(
+    artifacts: Sequence[Artifact], chosen: PlanSettings, notes: list[str]
+) -> tuple[list[BenchCandidate], dict[str, str]]:
+    """Every artifact in every runtime chosen for it, and which runtimes are left out for which reason.
+
+    notes: are added to, with the gate of every file in less than FP32.
+    """
     candidates, left_out = list[BenchCandidate](), dict[str, str]()
     by_us = not chosen.runtimes or ALL in chosen.runtimes
     for artifact in artifacts:
         manifest = artifact.manifest
         runtimes, absent = choose(artifact.path, manifest.precision, chosen.runtimes, chosen.device)
         left_out |= absent
-        floors = chosen.fp32_floors if manifest.precision == "fp32" else chosen.reduced_floors
+        exact = manifest.precision == "fp32"
+        given = Thresholds(**(chosen.fp32_floors if exact else chosen.reduced_floors))
+        held = held_gate(artifact.path, manifest, given, gate_of(manifest.precision, chosen.device), labelled=False)
+        if not exact:
+            notes += [f"gate of {artifact.path.name}: {held.text}; {_ON_NOISE}", *held.notes]
         candidates += [
             BenchCandidate(
                 name=artifact.path.name,
@@ -274,7 +286,7 @@ def _candidates(artifacts: Sequence[Artifact], chosen: PlanSettings) -> tuple[li
                 runtime=one,
                 network=manifest.spec.network,
                 precision=computed_as(manifest.precision, one),
-                gate=gate_of(manifest.precision, one.device, floors),
+                gate=held.thresholds,
                 gflop=float(manifest.gflop),
                 stored=manifest.precision,
                 # ONNX Runtime names providers whose libraries are missing; nobody asked for this one by name.

@@ -119,7 +119,7 @@ def row_of(
     trial: BenchTrial, patch: tuple[int, ...], reference: Latency | None, settings: BenchSettings, peaks: Peak
 ) -> BenchRow:
     """What a trial on patches of a size comes to, beside the reference's latency."""
-    candidate, notes = trial.candidate, list[str]()
+    candidate, notes = trial.candidate, list(trial.notes)
     speed: dict[str, Any] = {}
     latency = trial.latency if trial.stands else None
     if latency is not None and reference is not None:

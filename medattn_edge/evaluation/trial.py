@@ -36,6 +36,7 @@ class BenchTrial:
         latency: of the rounds in which all candidates ran.
         failures: what speaks against it.
         left_out: why it is no row at all, empty when it is one.
+        notes: what a reader of its figures should know.
     """
 
     candidate: BenchCandidate
@@ -48,6 +49,7 @@ class BenchTrial:
     latency: Latency | None = None
     failures: list[str] = field(default_factory=list)
     left_out: str = ""
+    notes: list[str] = field(default_factory=list)
     _first: Patches | None = None
 
     @property
@@ -127,7 +129,10 @@ class BenchTrial:
 
 
 def worst(agreements: list[Agreement]) -> dict[str, Any]:
-    """The worst of each figure as JSON values; the SQNR of identical logits, and of what is not finite, is null."""
+    """The worst of each figure as JSON values; `min_dice` is the Dice with the reference.
+
+    The SQNR of identical logits, and of what is not finite, is null.
+    """
     sqnr, far = min(one.sqnr_db for one in agreements), max(one.max_abs for one in agreements)
     return {
         "sqnr_db": sqnr if math.isfinite(sqnr) and sqnr < IDENTICAL_DB else None,

@@ -49,7 +49,7 @@ def calibrate(  # noqa: PLR0913
         settings: what to ask; see `CalibrationSettings`.
         held_out: scans to judge on; by default the last of `scans`, or a part of it when it is the only one.
         labels: files with the true labels, one each, of the held-out scans, or, without any, of all scans: the gate is
-            then on the Dice with them.
+            then on both the Dice with the reference and the share of the reference's true Dice.
         label_values: name -> its values in these files; a label that is not in it has its own number there.
         cache: where measured ranges and rankings are kept; None for the user's own folder.
         progress: called with what is done, how many steps of it, and of how many.
@@ -65,6 +65,7 @@ def calibrate(  # noqa: PLR0913
     """
     parent = artifact if isinstance(artifact, Artifact) else Artifact.read(Path(artifact))
     output = Path(output)
+    _check_shares(settings, labels)
     quantizers_for(parent, output, settings)  # what stands against it is said before the work
     if not scans and not settings.allow_random:
         raise UsageError(
@@ -92,7 +93,18 @@ def calibrate(  # noqa: PLR0913
     sources = [*judged, *(calibrated if held_out else ())]
     notes = [f"{source.name}: {note}" for source in sources for note in source.notes()]
     kept = Cache.of_user() if cache is None else cache
-    return quantise(parent, output, windows, settings, kept, progress, scan_notes=notes)
+    values = values_of_labels(label_values, Meaning.of(spec)) if labels else {}
+    return quantise(parent, output, windows, settings, kept, progress, scan_notes=notes, label_values=values)
+
+
+def _check_shares(settings: CalibrationSettings, labels: Sequence[Path | str]) -> None:
+    """A share of nothing is asked by mistake."""
+    for option, value in (
+        ("--min-true-dice-share", settings.min_true_dice_share),
+        ("--max-true-dice-share", settings.max_true_dice_share),
+    ):
+        if value is not None and not labels:
+            raise UsageError(f"{option} without --labels", expected="true labels to judge by", hint="--labels FILE")
 
 
 def _truths(labels: Sequence[Path | str], scans: int, meaning: Meaning, values: LabelValues) -> list[Truth | None]:

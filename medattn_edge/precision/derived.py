@@ -13,6 +13,7 @@ from medattn_edge.backends.check import check
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options, Patches
 from medattn_edge.errors import UsageError
+from medattn_edge.file_gate import FileGate
 from medattn_edge.precision.onnx_graph import operators
 
 
@@ -58,7 +59,7 @@ def against_parent(
         return check(reference, candidate, samples, gates)
 
 
-def write_derived(
+def write_derived(  # noqa: PLR0913 - each is one thing that the file gets
     parent: Artifact,
     path: Path,
     model: Any,
@@ -67,6 +68,7 @@ def write_derived(
     recipe: Mapping[str, Any],
     samples: Mapping[str, Patches],
     gates: Mapping[str, Thresholds],
+    carried: FileGate | None = None,
 ) -> Artifact:
     """Write a ModelProto made from `parent`, if it agrees with it.
 
@@ -78,6 +80,7 @@ def write_derived(
         recipe: of the manifest.
         samples: name -> patches that it must agree on.
         gates: name -> what it must reach on them.
+        carried: the gate that its manifest keeps, for whoever judges it later.
 
     Raises:
         AgreementError: a sample does not reach its gate; nothing was written.
@@ -91,6 +94,7 @@ def write_derived(
             sha256=sha256(file),
             operators=operators(model),
             recipe=dict(recipe),
+            gate=carried,
         )
         cases = against_parent(parent, Artifact(file, manifest), precision, samples, gates)
         manifest = replace(manifest, agreement=tuple(cases))

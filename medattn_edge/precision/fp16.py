@@ -18,6 +18,7 @@ from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.session import Options, Patches
 from medattn_edge.errors import InputError, UsageError
+from medattn_edge.file_gate import FileGate
 from medattn_edge.gates import FP16, FP16_NOISE
 from medattn_edge.precision.derived import against_parent, fp32_graph, write_derived
 from medattn_edge.precision.fp16_graph import Island, rounded, to_fp16
@@ -147,7 +148,8 @@ def convert(
 
     Returns:
         The artifact. Its recipe names every island with its module and reason, the largest magnitude of every tensor,
-        how far emulated FP16 is from FP32, and how far the FP32 parent was from its own.
+        how far emulated FP16 is from FP32, and how far the FP32 parent was from its own; its gate, the Dice with the
+        reference that was asked.
 
     Raises:
         AgreementError: real input does not reach the gate; nothing was written.
@@ -184,6 +186,7 @@ def convert(
         recipe=recipe,
         samples={**real, "random": random},
         gates={**dict.fromkeys(real, gate), "random": FP16_SMOKE},
+        carried=None if gate.min_dice is None else FileGate(gate.min_dice),
     )
 
 

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from medattn_edge.artifact import Artifact
@@ -18,6 +19,7 @@ from medattn_edge.atomic import check_folder
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options, Patches, filled_runs
 from medattn_edge.errors import AgreementError, UsageError
+from medattn_edge.inference.truth import LabelValues
 from medattn_edge.precision.cache import NO_CACHE, Cache
 from medattn_edge.precision.derived import fp32_graph
 from medattn_edge.precision.judge import Judge
@@ -44,6 +46,7 @@ def quantise(
     progress: Progress | None = None,
     *,
     scan_notes: Sequence[str] = (),
+    label_values: LabelValues = MappingProxyType({}),
 ) -> Artifact:
     """Write the INT8 artifact of an FP32 ONNX artifact, from windows that were chosen; `calibrate` chooses them.
 
@@ -55,10 +58,11 @@ def quantise(
         cache: where measured ranges and rankings are kept.
         progress: called with what is done, how many steps of it, and of how many.
         scan_notes: what people should know of how the scans were read, for the recipe.
+        label_values: label -> its values in the files of the windows' true labels, for the gate that the file carries.
 
     Returns:
         The artifact. Its manifest's recipe says what the windows were, what every quantizer gave, which layers stayed
-        in floating point and why, and how fast it is against FP32 in its runtime.
+        in floating point and why, and how fast it is against FP32 in its runtime; its gate, what was asked.
 
     Raises:
         AgreementError: the gate cannot be held within the trials; nothing was written.
@@ -74,7 +78,7 @@ def quantise(
     calibration = Calibration(inputs, calibrated.digest, _ranges(parent, model, inputs, settings, cache, report))
     report("FP32 on the held-out windows", 0, 1)
     with OnnxRuntimeSession(parent, Options(threads=settings.threads)) as reference:
-        judge = Judge(reference, held_out, settings.gate)
+        judge = Judge(reference, held_out, settings.thresholds(held_out.has_truth))
     with tempfile.TemporaryDirectory() as folder:
         trials = QuantizationTrials(
             parent, model, calibration, judge, _runtime(path, settings), (Path(folder), settings.max_trials)
@@ -92,6 +96,7 @@ def quantise(
         manifest = replace(
             best.artifact.manifest,
             agreement=(_case(best, judge),),
+            gate=judge.file_gate(label_values),
             recipe={
                 **asdict(replace(recipe, floating=())),
                 "floating": [damage.to_json() for damage in ranking if set(damage.nodes) <= set(best.recipe.floating)],
@@ -197,15 +202,14 @@ def _gate_failed(best: QuantizedCandidate, trials: QuantizationTrials, count: in
     figures = f"SQNR {best.verdict.agreement.sqnr_db:.1f} dB, after {trials.count} trials"
     return AgreementError(
         f"INT8 does not hold the gate: {'; '.join(best.verdict.failures)} ({closest}, {figures})",
-        expected=f"a Dice of at least {trials.judge.gate:g}",
+        expected=trials.judge.gate.text,
         hint="more --max-trials goes on from here, more scans or --method percentile may help; "
         "fp16 or fp32 keep the answer: medattn-edge export --precision fp16",
     )
 
 
 def _case(best: QuantizedCandidate, judge: Judge) -> dict[str, Any]:
-    figure = "min_dice_ratio" if best.verdict.candidate_dice else "min_dice"
-    thresholds = {figure: judge.gate}
+    thresholds = judge.gate.to_json()
     return {"input": "held out", "patches": len(judge.windows), "thresholds": thresholds, **best.verdict.to_json()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy as np
 from medattn_edge.agreement import Agreement, LogitsDistance, Thresholds, dice_per_label, of_labels
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import UsageError
+from medattn_edge.file_gate import FileGate
+from medattn_edge.inference.truth import LabelValues
 from medattn_edge.labels import Meaning
 from medattn_edge.precision.windows import Windows, answers
 
@@ -21,22 +23,20 @@ class Verdict:
     """What a candidate is worth on the held-out windows.
 
     Attributes:
-        agreement: with the FP32 network.
-        reference_dice: of the FP32 network with the true labels, by name; empty where there are none.
-        candidate_dice: of the candidate, likewise.
-        failures: one sentence per label that is below the gate; empty when it holds.
+        agreement: with the FP32 network; with the true Dice of both where there are true labels.
+        failures: one sentence per threshold that a label does not reach; empty when the gate holds.
+        shortfall: how far the worst figure is beyond its limit, as a Dice or a share; 0 when none is.
     """
 
     agreement: Agreement
-    reference_dice: dict[str, float]
-    candidate_dice: dict[str, float]
     failures: tuple[str, ...]
+    shortfall: float = 0.0
 
     @classmethod
     def of_failure(cls, reason: str) -> Verdict:
         """Of a candidate whose runtime failed: no figure, and no gate that it holds."""
         lost = Agreement(math.inf, -math.inf, 0.0, {}, {}, 0, 0, finite=False)
-        return cls(lost, {}, {}, (reason,))
+        return cls(lost, (reason,), math.inf)
 
     @property
     def holds(self) -> bool:
@@ -45,20 +45,23 @@ class Verdict:
 
     @property
     def dice(self) -> float:
-        """What the gate looks at: the smallest Dice, or the smallest share of the reference's true Dice."""
-        if not self.candidate_dice:
-            return min(self.agreement.dice.values(), default=1.0) if self.agreement.finite else 0.0
-        return min(_share(self.candidate_dice[name], self.reference_dice[name]) for name in self.candidate_dice)
+        """The smallest Dice with the reference of any label."""
+        return min(self.agreement.dice.values(), default=1.0) if self.agreement.finite else 0.0
 
     @property
-    def rank(self) -> tuple[float, float]:
-        """Larger is better: first the Dice, then the SQNR."""
-        return self.dice, self.agreement.sqnr_db
+    def true_dice_share(self) -> tuple[float, float] | None:
+        """The smallest and the largest share of the reference's true Dice; None where there are no true labels."""
+        shares = self.agreement.true_dice_share
+        return (min(shares.values()), max(shares.values())) if shares else None
+
+    @property
+    def rank(self) -> tuple[float, float, float]:
+        """Larger is better: first what is nearest to holding the gate, then the Dice with the reference, then SQNR."""
+        return -self.shortfall, self.dice, self.agreement.sqnr_db
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        truth = {"reference_dice": self.reference_dice, "candidate_dice": self.candidate_dice}
-        return {**self.agreement.to_json(), **(truth if self.candidate_dice else {}), "failures": list(self.failures)}
+        return {**self.agreement.to_json(), "failures": list(self.failures)}
 
 
 class Judge:
@@ -69,8 +72,8 @@ class Judge:
     Args:
         reference: the FP32 network.
         windows: held out.
-        gate: the minimum Dice of every label with the FP32 network's labels; with true labels, the smallest share of
-            the FP32 network's own Dice (MLPerf's rule for 3D-UNet: 0.999 is its high accuracy, 0.99 its default).
+        gate: the minimum Dice with the reference of every label, and, held where the windows come with true labels,
+            the shares of the reference's true Dice; see `gates.INT8` and `gates.TRUE_LABELS`.
 
     Attributes:
         unseen: labels, or regions, that FP32 finds in no window, of which the gate says nothing.
@@ -79,7 +82,7 @@ class Judge:
         UsageError: FP32 finds none at all: any gate would hold.
     """
 
-    def __init__(self, reference: Session, windows: Windows, gate: float) -> None:
+    def __init__(self, reference: Session, windows: Windows, gate: Thresholds) -> None:
         self.windows, self.gate, self._meaning = windows, gate, Meaning.of(reference.spec)
         self._logits = list(answers(reference, iter(windows)))
         meaning = self._meaning
@@ -103,21 +106,37 @@ class Judge:
             if self.windows.has_truth:
                 truth.append(self.windows.truth(index))
         agreement = of_labels(np.stack(expected), np.stack(labels), self._meaning, distance)
-        if not truth:
-            return Verdict(agreement, {}, {}, tuple(Thresholds(min_dice=self.gate).failures(agreement)))
-        right = np.stack(truth)
-        before, after = (dice_per_label(right, np.stack(maps), self._meaning) for maps in (expected, labels))
-        failures = [] if agreement.finite else ["the candidate's logits are not finite"]
-        failures += [
-            f"true Dice of {name} is {after[name]:.6f}, below {self.gate:g} of the reference's {before[name]:.6f}"
-            for name in before
-            if not _share(after[name], before[name]) >= self.gate
-        ]
-        return Verdict(agreement, before, after, tuple(failures))
+        if truth:
+            right = np.stack(truth)
+            before, after = (dice_per_label(right, np.stack(maps), self._meaning) for maps in (expected, labels))
+            agreement = replace(agreement, reference_dice=before, candidate_dice=after)
+        return Verdict(agreement, tuple(self.gate.failures(agreement)), _shortfall(agreement, self.gate))
+
+    def file_gate(self, label_values: LabelValues) -> FileGate | None:
+        """What a file that was held to this gate carries; None where no Dice with the reference was asked.
+
+        Args:
+            label_values: of the true labels of the windows; left out where there are none.
+        """
+        if self.gate.min_dice is None:
+            return None
+        judged = tuple(name for name in self._meaning.structures if name not in self.unseen)
+        if not self.windows.has_truth:
+            return FileGate(self.gate.min_dice, labels=judged)
+        values = {name: tuple(numbers) for name, numbers in label_values.items()}
+        shares = self.gate.min_true_dice_share, self.gate.max_true_dice_share
+        return FileGate(self.gate.min_dice, *shares, labels=judged, label_values=values)
 
     def _patches(self, chosen: Any) -> Iterator[Any]:
         return (self.windows[index] for index in chosen)
 
 
-def _share(after: float, before: float) -> float:
-    return after / before if before else 1.0
+def _shortfall(agreement: Agreement, gate: Thresholds) -> float:
+    """By how much the worst figure that a gate looks at is beyond its limit; infinite where there is no figure."""
+    if not agreement.finite:
+        return math.inf
+    shares = (agreement.true_dice_share or {}).values()
+    beyond = [gate.min_dice - dice for dice in agreement.dice.values() if gate.min_dice is not None]
+    beyond += [gate.min_true_dice_share - share for share in shares if gate.min_true_dice_share is not None]
+    beyond += [share - gate.max_true_dice_share for share in shares if gate.max_true_dice_share is not None]
+    return max(0.0, *(math.inf if math.isnan(one) else one for one in beyond), 0.0)

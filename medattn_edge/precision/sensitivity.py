@@ -17,7 +17,7 @@ class Damage:
     Attributes:
         layers: neighbours in the graph; a single one where the trials allow it.
         sqnr_db: on held-out windows, against FP32.
-        dice: the minimum of all labels, on the same windows.
+        dice: Dice with the reference, the minimum of all labels, on the same windows.
     """
 
     layers: tuple[Layer, ...]
@@ -34,7 +34,9 @@ class Damage:
         return {"layers": [asdict(one) for one in self.layers], "sqnr_db": self.sqnr_db, "dice": self.dice}
 
 
-SingleLayers = Callable[[tuple[str, ...]], tuple[float, float]]  # quantise these nodes and no others: SQNR in dB, Dice
+SingleLayers = Callable[
+    [tuple[str, ...]], tuple[float, float]
+]  # quantise these nodes and no others: SQNR in dB, Dice with it
 Floating = Callable[[tuple[str, ...]], Verdict | None]  # quantise all but these, and judge; None: no trial is left
 Progress = Callable[[int, int], None]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from medattn_edge.agreement import Thresholds
 from medattn_edge.errors import UsageError
-from medattn_edge.gates import INT8
+from medattn_edge.gates import INT8, TRUE_LABELS
 from medattn_edge.host import hardware
 from medattn_edge.precision.lint.rules import ISAS
 from medattn_edge.precision.quantizers.quantizer import QuantizationRecipe
@@ -20,8 +22,11 @@ class CalibrationSettings:
         profile: what will run it: cpu for ONNX Runtime and OpenVINO, tensorrt for TensorRT 10, 11 and RTX.
         isa: the CPU that will run it: x86-vnni, x86 or arm; empty for this host's.
         method: how ranges come from what was seen: minmax, percentile or entropy.
-        gate: the minimum Dice of every label with the FP32 network's, or, with true labels, the smallest share of its
-            own Dice.
+        gate: the minimum Dice with the reference, the FP32 network, of every label; None for that of `gates.INT8`, or
+            of `gates.TRUE_LABELS` where there are true labels.
+        min_true_dice_share: the minimum share of the reference's true Dice, of every label; None for that of
+            `gates.TRUE_LABELS`.
+        max_true_dice_share: the maximum share, likewise.
         quantizer: the only one to try, or empty for all that fit.
         runtime: the backend that judges and times, for the profile cpu; empty for the suffix's own.
         samples: patches to calibrate on, half of them with foreground.
@@ -38,7 +43,9 @@ class CalibrationSettings:
     profile: str
     isa: str = ""
     method: str = "minmax"
-    gate: float = INT8.limits["min_dice"]
+    gate: float | None = None
+    min_true_dice_share: float | None = None
+    max_true_dice_share: float | None = None
     quantizer: str = ""
     runtime: str = ""
     samples: int = 32
@@ -51,8 +58,15 @@ class CalibrationSettings:
     def __post_init__(self) -> None:
         check_method(self.method)
         QuantizationRecipe(self.profile, self.isa or ISAS[0])  # which refuses what it does not know
-        if not 0 <= self.gate <= 1:
+        if self.gate is not None and not 0 <= self.gate <= 1:
             raise UsageError(f"a gate of {self.gate:g}", expected="a Dice from 0 to 1", hint="--gate 0.999")
+        low, high = self.shares
+        if not 0 <= low <= high < math.inf:
+            raise UsageError(
+                f"a share of the reference's true Dice from {low:g} to {high:g}",
+                expected="a minimum from 0 on, and a maximum that is not below it",
+                hint="--min-true-dice-share 0.999 --max-true-dice-share 1.01",
+            )
         for option, value in (
             ("--samples", self.samples),
             ("--held-out-samples", self.held_out_samples),
@@ -60,6 +74,28 @@ class CalibrationSettings:
         ):
             if value < 1:
                 raise UsageError(f"{option} {value}", expected="at least 1", hint=f"{option} 16")
+
+    @property
+    def shares(self) -> tuple[float, float]:
+        """The minimum and the maximum share of the reference's true Dice that are asked where there are true labels."""
+        low, high = self.min_true_dice_share, self.max_true_dice_share
+        return (
+            TRUE_LABELS.limits["min_true_dice_share"] if low is None else low,
+            TRUE_LABELS.limits["max_true_dice_share"] if high is None else high,
+        )
+
+    def thresholds(self, labelled: bool) -> Thresholds:
+        """What every label must reach on the held-out windows.
+
+        Args:
+            labelled: whether these come with true labels: both thresholds are then held.
+        """
+        usual = (TRUE_LABELS if labelled else INT8).limits["min_dice"]
+        dice = usual if self.gate is None else self.gate
+        if not labelled:
+            return Thresholds(min_dice=dice)
+        low, high = self.shares
+        return Thresholds(min_dice=dice, min_true_dice_share=low, max_true_dice_share=high)
 
     @property
     def recipe(self) -> QuantizationRecipe:

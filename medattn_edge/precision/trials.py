@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +90,13 @@ class QuantizedCandidate:
     speed: Speed | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values: one line of a report."""
+        """Plain JSON values: one line of a report; `dice` is the smallest Dice with the reference of any label."""
+        shares = self.verdict.true_dice_share
         return {
             "quantizer": self.quantizer.name,
             "floating": len(self.recipe.floating),
             "dice": self.verdict.dice,
+            "true_dice_share": None if shares is None else [one if isfinite(one) else None for one in shares],
             "sqnr_db": self.verdict.to_json()["sqnr_db"],
             "holds": self.verdict.holds,
             "ratio_to_fp32": self.speed.ratio_to_fp32 if self.speed else None,
@@ -195,14 +198,16 @@ class QuantizationTrials:
         return max(tried, key=closeness), ranking
 
     def _damage_of(self, recipe: QuantizationRecipe, cache: Cache) -> SingleLayers:
-        """Tells SQNR in dB and Dice of the parent with some nodes quantised and no others, on a few windows.
+        """Tells SQNR in dB and minimum Dice with the reference of the parent with only some nodes quantised.
 
-        In ONNX Runtime, as the graph is written. What was measured is kept, so that an interrupted ranking goes on.
+        On a few windows, in ONNX Runtime, as the graph is written. What was measured is kept, so that an interrupted
+        ranking goes on.
         """
         windows = tuple(range(0, len(self.judge.windows), max(1, len(self.judge.windows) // _QUICK)))[:_QUICK]
         runtime = TrialRuntime("onnxruntime", optimise=False, threads=self.runtime.threads)
         about = {**asdict(recipe), "patches": self.calibration.digest, "judged": self.judge.windows.digest}
         about |= {"model": self.parent.manifest.sha256, "windows": list(windows), "floating": []}
+        about |= {"figures": "SQNR, Dice with the reference"}  # older ones had a share of true Dice in its place
 
         def damage(nodes: tuple[str, ...]) -> tuple[float, float]:
             key = {**about, "nodes": list(nodes)}

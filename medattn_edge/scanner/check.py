@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from medattn_edge.artifact import Artifact
 from medattn_edge.errors import BackendError, HostError
 from medattn_edge.reasons import DELIVERY_REASONS, WORKER_REASONS
 from medattn_edge.scanner.config.node_config import Destination, Model, NodeConfig
 from medattn_edge.scanner.deliver.folder import probe
 from medattn_edge.scanner.deliver.send import DeliveryRefused, echo
 from medattn_edge.scanner.observe.log import Log
+from medattn_edge.scanner.work.canary import gate_note
 from medattn_edge.scanner.work.supervisor import Supervisor
 from medattn_edge.scanner.work.tasks import WorkerLost
 
@@ -35,6 +37,7 @@ class CheckResult:
         meaning: what is wrong, for people; "" when it works.
         action: what to do about it; "" when it works.
         exit_code: that the command ends with when this is the first that fails.
+        notes: what was held of a model's gate, and what can only be held elsewhere; for people.
     """
 
     kind: Literal["model", "destination"]
@@ -45,6 +48,7 @@ class CheckResult:
     meaning: str = ""
     action: str = ""
     exit_code: int = 0
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -82,7 +86,8 @@ def _check_model(model: Model, config: NodeConfig, log: Log, root: Path) -> Chec
         reason, code = WORKER_REASONS["unwanted_modules"], HostError.exit_code
         meaning = f"{reason.meaning}: {', '.join(unwanted)}"
         return CheckResult("model", model.name, False, _since(began), reason.code, meaning, reason.action, code)
-    return CheckResult("model", model.name, True, _since(began))
+    note = gate_note(Artifact.read(model.artifact).manifest)
+    return CheckResult("model", model.name, True, _since(began), notes=(note,))
 
 
 def _check_destination(destination: Destination, calling_ae: str) -> CheckResult:

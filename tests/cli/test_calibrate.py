@@ -11,6 +11,7 @@ import pytest
 
 from medattn_edge.data import shipped_checkpoints
 from medattn_edge.data.samples import sample_labels, sample_scan
+from medattn_edge.gates import TRUE_LABELS
 
 Run = Callable[..., Any]
 
@@ -72,13 +73,15 @@ def test_true_labels_of_a_held_out_scan_are_the_gate(medattn: Run, net: Path, sc
             "onnxruntime",
             "--gate",
             0.5,
+            "--min-true-dice-share",
+            0.5,
             "--json",
         ),
         *("--held-out", sample_scan(), "--labels", sample_labels(), *values),
     )
     assert done.returncode == 0, done.stderr
     (case,) = json.loads(done.stdout)["agreement"]
-    assert case["thresholds"] == {"min_dice_ratio": 0.5}
+    assert case["thresholds"] == {**TRUE_LABELS.limits, "min_dice": 0.5, "min_true_dice_share": 0.5}
     assert case["reference_dice"]["right_lung"] > 0.9
 
 
@@ -89,7 +92,7 @@ def test_true_labels_of_one_scan_are_the_gate_on_the_part_that_is_held_out(
     done = medattn("calibrate", net, sample_scan(), "-o", tmp_path / "net.onnx", *QUICK, *values, "--json")
     assert done.returncode == 0, done.stderr
     (case,) = json.loads(done.stdout)["agreement"]
-    assert case["thresholds"] == {"min_dice_ratio": 0.999}
+    assert case["thresholds"] == TRUE_LABELS.limits
     assert min(case["reference_dice"].values()) > 0.9
 
 

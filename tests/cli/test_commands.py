@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from medattn_edge.gates import TRUE_LABELS
 from medattn_edge.io import read_labels, read_volume
 
 Run = Callable[..., Any]
@@ -137,10 +138,14 @@ def test_compare_fails_another_network_with_exit_code_1(
 def test_compare_judges_the_true_dice_too(medattn: Run, checkpoint: Path, artifact: Path, scan: Path) -> None:
     truth = scan.with_name("truth.nii.gz")
     words = ["compare", checkpoint, artifact, scan, "--labels", truth, "--label-value", "right_lung=1"]
-    words += ["--label-value", "left_lung=9", "--min-dice-ratio", "0.999", "--json"]
+    words += ["--label-value", "left_lung=0", "--min-true-dice-share", "0.999", "--json"]
     done = medattn(*words)
     assert done.returncode == 0, done.stderr
     (case,) = json.loads(done.stdout)["candidates"][0]["cases"]
+    assert json.loads(done.stdout)["thresholds"] == TRUE_LABELS.limits
+    old = medattn(*words, "--min-dice-ratio", "0.999")
+    assert old.returncode == 2
+    assert "--min-dice-ratio is now --min-true-dice-share" in json.loads(old.stdout)["error"]["message"]
     assert case["reference_dice"]["right_lung"] == pytest.approx(case["candidate_dice"]["right_lung"], abs=1e-4)
 
 

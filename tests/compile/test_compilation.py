@@ -29,6 +29,7 @@ from medattn_edge.errors import (
     UsageError,
 )
 from medattn_edge.exporters import random_patches
+from medattn_edge.file_gate import FileGate
 from medattn_edge.host.hardware import Cpu
 from tests.support.networks import export_checkpoint, gated_spec, random_checkpoint, save_checkpoint
 
@@ -214,8 +215,11 @@ def test_a_graph_that_breaks_the_targets_rules_is_never_built(source: Path, tmp_
 
 def test_a_graph_that_a_rule_warns_about_is_built_and_keeps_the_warning(source: Path, tmp_path: Path) -> None:
     path = quantised(source, tmp_path / "quantised.onnx", scale=0.05)
+    gate = FileGate(0.99, labels=Artifact.read(path).spec.labels[1:])
+    change(path, gate=gate.to_json())
     made = compile_artifact(path, tmp_path / "network.ort", None, SETTINGS, SAMPLES).manifest
     assert made.precision == "int8"
+    assert made.gate == gate, "what was asked of the graph is asked of what is made of it"
     assert made.recipe == Artifact.read(path).manifest.recipe
     [warning] = made.target["lint"]
     assert (warning["rule"], warning["severity"]) == ("quantised-operator", "warning")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from medattn_edge.agreement import Thresholds
+from medattn_edge.artifact import Artifact, manifest_path
 from medattn_edge.errors import HostError, ScanError, UsageError
 from medattn_edge.evaluation import ComparisonSettings, TrueLabels, compare
+from medattn_edge.file_gate import FileGate
+from medattn_edge.gates import TRUE_LABELS
 from medattn_edge.inference import segment_to
-from medattn_edge.io import Scan, write_labels
+from medattn_edge.io import Scan, read_labels, write_labels
+from tests.support.networks import with_other_weights
 from tests.support.sessions import make_volume
 
 QUICK = ComparisonSettings(threads=1)
@@ -58,17 +63,75 @@ def test_rows_stand_in_the_order_of_the_candidates_whatever_their_graphs(
 
 def test_true_labels_are_held_against_both(checkpoint: Path, artifact: Path, scan: Path, tmp_path: Path) -> None:
     segment_to(checkpoint, scan, tmp_path / "truth.npz")
-    truth = TrueLabels([tmp_path / "truth.npz"], min_dice_ratio=0.99)
+    truth = TrueLabels([tmp_path / "truth.npz"], min_true_dice_share=0.99)
     comparison = compare(checkpoint, [artifact], [scan], labels=truth, settings=QUICK)
     (case,) = comparison.to_json()["candidates"][0]["cases"]
     assert case["reference_dice"] == {"organ": 1.0}
     assert case["candidate_dice"]["organ"] > 0.99
-    assert comparison.to_json()["thresholds"]["min_dice_ratio"] == 0.99
-    lost = compare(checkpoint, [artifact], [scan], labels=TrueLabels(truth.files, {}, 1.5), settings=QUICK).to_json()[
-        "candidates"
-    ][0]
-    assert "true Dice of organ is" in lost["cases"][0]["failures"][0]
-    assert lost["verdict"] == "fail"
+    assert case["true_dice_share"]["organ"] == pytest.approx(1, abs=0.01)
+    assert comparison.to_json()["thresholds"] == {**TRUE_LABELS.limits, "min_true_dice_share": 0.99}
+    for wrong, said in (
+        (TrueLabels(truth.files, {}, 1.005), "below 1.005"),
+        (TrueLabels(truth.files, {}, 0.5, 0.9), "above 0.9"),
+    ):
+        [lost] = compare(checkpoint, [artifact], [scan], labels=wrong, settings=QUICK).to_json()["candidates"]
+        (failure,) = lost["cases"][0]["failures"]
+        assert failure.startswith("share of the reference's true Dice of organ (")
+        assert said in failure
+        assert lost["verdict"] == "fail"
+
+
+def with_gate(artifact: Path, path: Path, gate: FileGate) -> Path:
+    """The artifact as it would be had this been asked of it."""
+    path.write_bytes(artifact.read_bytes())
+    replace(Artifact.read(artifact).manifest, gate=gate).write(manifest_path(path))
+    return path
+
+
+def test_each_file_is_held_to_the_gate_that_it_carries(
+    checkpoint: Path, artifact: Path, scan: Path, tmp_path: Path
+) -> None:
+    """A candidate of other weights: what one gate lets through, and another does not."""
+    lie = with_other_weights(artifact, tmp_path / "lie.onnx", 1.3)
+    [case] = compare(checkpoint, [lie], [scan], settings=QUICK).to_json()["candidates"][0]["cases"]
+    dice = case["dice"]["organ"]
+    assert 0.5 < dice < 0.999
+    easy = with_gate(lie, tmp_path / "easy.onnx", FileGate(round(dice - 0.01, 3)))
+    hard = with_gate(lie, tmp_path / "hard.onnx", FileGate(1.0))
+    document = compare(checkpoint, [lie, easy, hard], [scan], settings=QUICK).to_json()
+    rows = {Path(row["artifact"]).name: row for row in document["candidates"]}
+    assert {name: (row["verdict"], row["gate"]) for name, row in rows.items()} == {
+        "lie.onnx": ("fail", "usual"),
+        "easy.onnx": ("pass", "file"),
+        "hard.onnx": ("fail", "file"),
+    }
+    assert rows["easy.onnx"]["thresholds"] == {"min_dice": round(dice - 0.01, 3)}
+    assert any("easy.onnx" in note and "looser than usual" in note for note in document["notes"])
+    stricter = compare(checkpoint, [easy], [scan], thresholds=Thresholds(min_dice=1.0), settings=QUICK).to_json()
+    assert (stricter["verdict"], stricter["candidates"][0]["gate"]) == ("fail", "file and options")
+    with pytest.raises(UsageError, match=r"--min-dice 0\.5 is looser than the gate that easy\.onnx carries"):
+        compare(checkpoint, [easy], [scan], thresholds=Thresholds(min_dice=0.5), settings=QUICK)
+
+
+def test_the_label_values_that_a_file_carries_are_used_and_said(
+    checkpoint: Path, artifact: Path, scan: Path, tmp_path: Path
+) -> None:
+    segment_to(checkpoint, scan, tmp_path / "own.npz")
+    own = read_labels(tmp_path / "own.npz")
+    write_labels(tmp_path / "truth.npz", own.with_voxels((7 * own.voxels).astype(np.uint8)), tuple("abcdefgh"))
+    carried = with_gate(
+        artifact, tmp_path / "a.onnx", FileGate(**TRUE_LABELS.limits, labels=("organ",), label_values={"organ": (7,)})
+    )
+    document = compare(checkpoint, [carried], [scan], labels=[tmp_path / "truth.npz"], settings=QUICK).to_json()
+    assert document["verdict"] == "pass"
+    assert document["candidates"][0]["cases"][0]["reference_dice"] == {"organ": 1.0}
+    assert "label values, as a.onnx carries them: organ=7" in document["notes"]
+    without = compare(checkpoint, [carried], [scan], settings=QUICK).to_json()
+    assert without["candidates"][0]["thresholds"] == {"min_dice": 0.99}
+    assert any("cannot be held here: that takes true labels" in note for note in without["notes"])
+    other = with_gate(artifact, tmp_path / "b.onnx", FileGate(**TRUE_LABELS.limits, label_values={"organ": (8,)}))
+    with pytest.raises(UsageError, match=r"carry other label values: organ=7; organ=8(.|\n)*--label-value organ="):
+        compare(checkpoint, [carried, other], [scan], labels=[tmp_path / "truth.npz"], settings=QUICK)
 
 
 def test_a_folder_of_dicom_is_a_scan(checkpoint: Path, artifact: Path, tmp_path: Path) -> None:
@@ -93,8 +156,9 @@ def test_what_cannot_be_compared_is_refused_before_anything_runs(checkpoint: Pat
         compare(checkpoint, [artifact], [])
     with pytest.raises(UsageError, match="2 label files for 1 scans"):
         compare(checkpoint, [artifact], [scan], labels=[scan, scan])
-    with pytest.raises(UsageError, match="--min-dice-ratio"):
-        compare(checkpoint, [artifact], [scan], labels=TrueLabels(min_dice_ratio=0.9))
+    for name in ("min_true_dice_share", "max_true_dice_share"):
+        with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} without --labels"):
+            compare(checkpoint, [artifact], [scan], labels=TrueLabels(**{name: 0.9}))
     with pytest.raises(UsageError, match="comes twice"):
         compare(checkpoint, [artifact, artifact], [scan])
     with pytest.raises((UsageError, HostError), match="no-such"):

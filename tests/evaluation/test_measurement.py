@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from medattn_edge.artifact import Artifact, manifest_path
 from medattn_edge.errors import InputError, UsageError
 from medattn_edge.evaluation import BenchSettings, PlanSettings, measure, plan_measurement
+from medattn_edge.file_gate import FileGate
 from medattn_edge.io import write_labels
-from tests.support.networks import SMALL
+from medattn_edge.models import checkpoint as checkpoints
+from tests.support.networks import SMALL, export_checkpoint, random_network
 from tests.support.sessions import make_volume
 
 
@@ -54,6 +59,53 @@ def test_a_folder_of_dicom_is_real_input(checkpoint: Path, artifact: Path, tmp_p
     assert plan.samples["series"].shape == (3, 1, *SMALL.patch)
     assert plan.settings.threads > 0
     assert [one.path for one in (plan.reference, *plan.candidates)] == [checkpoint, artifact]
+
+
+def test_a_file_is_held_to_the_gate_that_it_carries_and_what_cannot_be_held_is_said(
+    checkpoint: Path, artifact: Path, scan: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "net.int8.onnx"
+    path.write_bytes(artifact.read_bytes())
+    gate = FileGate(0.98, 0.99, 1.02, ("organ",))
+    replace(Artifact.read(artifact).manifest, precision="int8", gate=gate).write(manifest_path(path))
+
+    def planned(**floors: float) -> tuple[set[float | None], str]:
+        chosen = PlanSettings(patches=2, runtimes=["onnxruntime"], reduced_floors=floors)
+        plan = plan_measurement([path], checkpoint, [scan], chosen=chosen)
+        return {one.gate.min_dice for one in plan.candidates}, "\n".join(plan.notes)
+
+    dice, said = planned()
+    assert dice == {0.98}
+    assert "Dice with the reference at least 0.98, as the file carries it; beside it SQNR in dB at least 30" in said
+    assert "on noise, where labels mean nothing, only finite logits" in said
+    assert "share of the reference's true Dice at least 0.99 and at most 1.02 cannot be held here" in said
+    assert planned(min_dice=0.99)[0] == {0.99}
+    with pytest.raises(UsageError, match=r"--min-dice 0\.5 is looser than the gate that net\.int8\.onnx carries"):
+        planned(min_dice=0.5)
+
+
+def test_labels_that_the_reference_does_not_find_are_said_to_be_judged_by_nothing(
+    checkpoint: Path, artifact: Path, scan: Path, tmp_path: Path
+) -> None:
+    blind = tmp_path / "blind.safetensors"
+    network = random_network(SMALL)
+    with torch.no_grad():
+        list(network.parameters())[-1].copy_(torch.tensor([1e4, -1e4]))
+    checkpoints.save(blind, network, SMALL)
+    export_checkpoint(blind, tmp_path / "blind.onnx")
+    manifest = replace(Artifact.read(tmp_path / "blind.onnx").manifest, precision="fp16")
+    manifest.write(manifest_path(tmp_path / "blind.onnx"))
+    measurement = measure(
+        [tmp_path / "blind.onnx"],
+        blind,
+        [scan],
+        chosen=PlanSettings(patches=2, runtimes=["onnxruntime"]),
+        settings=BenchSettings(duration_s=0.05, warm_up_s=0, threads=1),
+    )
+    first, row = measurement.to_json()["rows"]
+    assert row["agreement"]["min_dice"] == 1.0
+    assert row["notes"] == ["no Dice with the reference of organ: the reference finds none in the real input"]
+    assert first["notes"] == []
 
 
 def test_what_cannot_be_measured_is_refused_before_a_scan_is_read(

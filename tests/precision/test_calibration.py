@@ -82,12 +82,16 @@ def test_a_single_scan_and_its_true_labels_are_read_once(
     folder = tmp_path_factory.mktemp("scans")
     scan, _ = halves_of(read_volume(sample_scan()), folder, "scan")
     labels, _ = halves_of(read_labels(sample_labels()), folder, "labels")
+    easy = replace(QUICK, min_true_dice_share=0.9, max_true_dice_share=1.1)
     artifact = calibrate(
-        lungs, [scan], tmp_path / "net.onnx", settings=QUICK, labels=[labels], label_values=VALUES, cache=Cache(None)
+        lungs, [scan], tmp_path / "net.onnx", settings=easy, labels=[labels], label_values=VALUES, cache=Cache(None)
     )
     assert reads == {"scan-1.npz": 1, "labels-1.npz": 1}
     (case,) = artifact.manifest.agreement
-    assert case["thresholds"] == {"min_dice_ratio": 0.9}
+    assert case["thresholds"] == {"min_dice": 0.9, "min_true_dice_share": 0.9, "max_true_dice_share": 1.1}
+    gate = artifact.manifest.gate
+    assert gate is not None
+    assert (gate.limits, gate.label_values) == (case["thresholds"], {"right_lung": (5,), "left_lung": (6,)})
     assert min(case["reference_dice"].values()) > 0.9
 
 
@@ -123,6 +127,8 @@ def test_what_is_wrong_is_said_before_any_scan_is_read(
         calibrate(lungs, [first, second], output, settings=QUICK, labels=[first])
     with pytest.raises(UsageError, match="--label-value without --labels"):
         calibrate(lungs, [first], output, settings=QUICK, label_values=VALUES)
+    with pytest.raises(UsageError, match="--max-true-dice-share without --labels"):
+        calibrate(lungs, [first], output, settings=replace(QUICK, max_true_dice_share=1.1))
     with pytest.raises(UsageError, match="names liver"):
         calibrate(lungs, [first], output, settings=QUICK, labels=[first], label_values={"liver": [1]})
     with pytest.raises(InputError, match=r"missing\.npz does not exist"):
@@ -139,6 +145,10 @@ def test_what_is_wrong_is_said_before_any_scan_is_read(
         ({"method": "mean"}, "minmax"),
         ({"gate": 1.5}, "from 0 to 1"),
         ({"gate": float("nan")}, "from 0 to 1"),
+        ({"min_true_dice_share": 1.1}, "from 1.1 to 1.01"),
+        ({"max_true_dice_share": 0.5}, "from 0.999 to 0.5"),
+        ({"min_true_dice_share": -1.0}, "from -1"),
+        ({"max_true_dice_share": float("nan")}, "to nan"),
         ({"samples": 0}, "--samples 0"),
         ({"held_out_samples": 0}, "--held-out-samples 0"),
         ({"max_trials": 0}, "--max-trials 0"),

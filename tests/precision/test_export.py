@@ -13,6 +13,7 @@ from medattn_edge.artifact import Artifact
 from medattn_edge.data import shipped_checkpoints
 from medattn_edge.data.samples import sample_scan
 from medattn_edge.errors import AgreementError, UsageError
+from medattn_edge.file_gate import FileGate
 from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.precision.fp16 import FP16_SMOKE
 from medattn_edge.rewrites import defaults
@@ -53,6 +54,7 @@ def test_half_precision_is_made_from_the_rewritten_network_and_judged_on_the_sam
     scan = {"scan": me.sample_patches(me.read_volume(sample_scan()), lungs_checkpoint.spec, 1)}
     path = tmp_path / "net.onnx"
     manifest = me.export(lungs_checkpoint, path, precision="fp16", samples=scan).manifest
+    assert manifest.gate == FileGate(0.9995)
     assert manifest.precision == "fp16"
     assert manifest.recipe["measured_on"] == {"scan": 1}
     gates = {case["input"]: case["thresholds"] for case in manifest.agreement}

@@ -14,6 +14,8 @@ from medattn_edge.backends import open_session
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options
 from medattn_edge.errors import AgreementError, UsageError
+from medattn_edge.file_gate import FileGate
+from medattn_edge.gates import TRUE_LABELS
 from medattn_edge.precision import int8
 from medattn_edge.precision.cache import Cache
 from medattn_edge.precision.choice import choose_windows
@@ -50,6 +52,7 @@ def test_what_holds_the_gate_is_written_with_its_recipe(
     assert recipe["speed"]["ratio_to_fp32"] > 0
     (case,) = manifest.agreement
     assert case["thresholds"] == {"min_dice": 0.9}
+    assert manifest.gate == FileGate(0.9, labels=("right_lung", "left_lung"))
     assert min(case["dice"].values()) >= 0.9
     with open_session(made.path, threads=1) as session:
         assert session.run(halves[1][0]).shape == (1, 3, 128, 128)
@@ -82,7 +85,7 @@ def test_agreement_comes_before_speed() -> None:
 
     def candidate(holds: bool, dice: float, ratio: float) -> QuantizedCandidate:
         agreement = Agreement(0.0, 40.0, 1.0, {"organ": dice}, {}, 0, 0)
-        verdict = Verdict(agreement, {}, {}, () if holds else ("low",))
+        verdict = Verdict(agreement, () if holds else ("low",))
         return QuantizedCandidate(
             Any, QuantizationRecipe("cpu"), Any, verdict, Speed("onnxruntime", ratio, ratio, ratio)
         )
@@ -125,7 +128,7 @@ def test_a_gate_that_cannot_be_held_is_said_and_nothing_is_written(
     lungs: Artifact, halves: Halves, kept: Cache, tmp_path: Path
 ) -> None:
     with pytest.raises(
-        AgreementError, match=r"does not hold the gate: Dice of (.|\n)*layers in floating point"
+        AgreementError, match=r"does not hold the gate: Dice with the reference of (.|\n)*layers in floating point"
     ) as said:
         quantise(lungs, tmp_path / "net.onnx", halves, replace(ORT, gate=1.0, max_trials=3), kept)
     assert "--max-trials" in said.value.hint
@@ -170,11 +173,17 @@ def test_true_labels_are_the_gate_where_they_are_given(
 
     with OnnxRuntimeSession(lungs, Options(threads=1)) as session:
         halves = choose_windows([replace(chest, truth=truth)], [], session, (8, 6))
-    (case,) = quantise(lungs, tmp_path / "net.onnx", halves, replace(ORT, gate=0.999), kept).manifest.agreement
-    assert case["thresholds"] == {"min_dice_ratio": 0.999}
+    values = {"right_lung": (5,), "left_lung": (6,)}
+    made = quantise(lungs, tmp_path / "net.onnx", halves, replace(ORT, gate=None), kept, label_values=values)
+    (case,) = made.manifest.agreement
+    assert case["thresholds"] == TRUE_LABELS.limits
+    assert min(case["dice"].values()) >= 0.99
     for name, before in case["reference_dice"].items():
         assert before > 0.9
-        assert case["candidate_dice"][name] >= 0.999 * before
+        assert 0.999 * before <= case["candidate_dice"][name] <= 1.01 * before
+    assert Artifact.read(made.path).manifest.gate == FileGate(
+        **TRUE_LABELS.limits, labels=("right_lung", "left_lung"), label_values=values
+    )
 
 
 def test_the_same_windows_twice_are_refused(lungs: Artifact, halves: Halves, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ LAYERS = tuple(Layer(f"conv{i}", f"block.{i}", "Conv", (16, 16)) for i in range(
 
 
 def verdict(holds: bool) -> Verdict:
-    return Verdict(Agreement(0.0, 40.0, 1.0, {"organ": 1.0}, {}, 0, 0), {}, {}, () if holds else ("too low",))
+    return Verdict(Agreement(0.0, 40.0, 1.0, {"organ": 1.0}, {}, 0, 0), () if holds else ("too low",))
 
 
 def ranking(noise: dict[str, float]) -> list[Any]:

@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ import pytest
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
 
-from medattn_edge.artifact import sha256
+from medattn_edge.artifact import Artifact, Manifest, sha256
 from medattn_edge.backends import open_session
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import OutputError, quoted
-from medattn_edge.scanner.work.canary import CanaryError, run_canary
+from medattn_edge.file_gate import FileGate
+from medattn_edge.gates import TRUE_LABELS
+from medattn_edge.scanner.work.canary import CanaryError, check_gate, gate_note, run_canary
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,55 @@ def broken(model: Path, folder: Path, change: Any) -> Path:
     [manifest] = folder.glob(f"{model.name}*.json")
     manifest.write_text(manifest.read_text().replace(sha256(model), sha256(copy)))
     return copy
+
+
+LABELS = ("right_lung",)
+BOTH = FileGate(**TRUE_LABELS.limits, labels=LABELS)
+
+
+def manifest_with(model: Path, case: dict[str, Any] | None, gate: FileGate | None = BOTH, **more: Any) -> Manifest:
+    cases = () if case is None else ({"input": "held out", **case},)
+    return replace(Artifact.read(model).manifest, gate=gate, agreement=cases, **more)
+
+
+def figures(dice: Any = 0.995, share: float = 1.0) -> dict[str, Any]:
+    before, after = dict.fromkeys(LABELS, 0.8), dict.fromkeys(LABELS, 0.8 * share)
+    limits = dict(BOTH.limits)
+    return {
+        "thresholds": limits,
+        "dice": dict.fromkeys(LABELS, dice),
+        "reference_dice": before,
+        "candidate_dice": after,
+    }
+
+
+def test_the_figures_of_a_manifest_are_held_to_the_gate_in_it(model: Path) -> None:
+    right = manifest_with(model, figures())
+    check_gate(right)
+    assert "held by the manifest's figures, Dice with the reference 0.995000" in gate_note(right)
+    without_truth = {key: value for key, value in figures().items() if key != "reference_dice"}
+    for wrong, said in (
+        (figures(0.98), "Dice with the reference of right_lung is 0.98, below 0.99"),
+        (figures(share=0.998), "below 0.999"),
+        (figures(share=1.02), "above 1.01"),
+        (figures(None), "missing"),
+        (without_truth, "missing"),
+        ({**figures(), "dice": {}}, "missing"),
+        (None, "missing"),
+    ):
+        with pytest.raises(CanaryError, match=said) as raised:
+            check_gate(manifest_with(model, wrong))
+        assert raised.value.reason == "gate_not_held"
+
+
+def test_where_a_manifest_has_no_figures_of_a_gate_it_is_said(model: Path) -> None:
+    compiled = manifest_with(
+        model, {"thresholds": {"min_dice": 0.999}, "dice": {"right_lung": 0.5}}, target={"runs_on": {}}
+    )
+    check_gate(compiled)
+    assert "not held here, for a compiled file has no figures of it: compare holds it" in gate_note(compiled)
+    check_gate(manifest_with(model, None, None))
+    assert "carries no gate" in gate_note(manifest_with(model, None, None))
 
 
 def test_the_first_answer_is_written_down_and_the_second_is_the_same(session, tmp_path):

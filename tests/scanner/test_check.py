@@ -44,6 +44,7 @@ def test_what_works_is_a_line_each_and_nothing_stays_behind(tmp_path, model, arc
         "destination shelf: ok",
         "destination pacs: ok",
     ]
+    assert "lungs: fp32, and carries no gate; the canary is noise" in " ".join(done.stderr.split())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["node.toml", "results"]
     assert (list((tmp_path / "results").iterdir()), archive.segs) == ([], [])
 
@@ -78,6 +79,30 @@ def test_a_canary_with_another_answer_is_a_model_that_does_not_work(tmp_path, mo
     assert (first["reason"], second["ok"]) == ("canary_changed", True)
     assert str(tmp_path) in first["meaning"]
     assert first["action"] == WORKER_REASONS["canary_changed"].action
+
+
+def test_a_model_whose_own_figures_do_not_hold_its_gate_does_not_work(tmp_path, model):
+    """The manifest was changed to ask for more than the file reached when it was made."""
+    copy = tmp_path / "int8.onnx"
+    shutil.copy(model, copy)
+    manifest = json.loads(manifest_path(model).read_text())
+    names = manifest["spec"]["labels"][1:]
+    case = {"thresholds": {"min_dice": 0.99}, "dice": dict.fromkeys(names, 0.995)}
+    config = configured(tmp_path, copy, [{"name": "shelf", "folder": "shelf"}])
+    (tmp_path / "shelf").mkdir()
+    for limit, code in ((0.99, 0), (0.999, 6)):
+        gate = {"min_dice": limit, "labels": names}
+        changed = {**manifest, "precision": "int8", "agreement": [case], "gate": gate}
+        manifest_path(copy).write_text(json.dumps(changed))
+        done = command("node", "check", "--config", config, "--json")
+        assert done.returncode == code, done.stdout
+        first = json.loads(done.stdout)["checks"][0]
+        if code:
+            assert (first["reason"], first["action"]) == ("gate_not_held", WORKER_REASONS["gate_not_held"].action)
+            assert "is 0.995, below 0.999" in first["meaning"]
+        else:
+            [note] = first["notes"]
+            assert note.startswith("gate: Dice with the reference at least 0.99; held by the manifest's figures")
 
 
 def test_an_artifact_that_was_changed_is_told_before_anything_is_tried(tmp_path, model):

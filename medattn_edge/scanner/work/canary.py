@@ -1,16 +1,25 @@
-"""The canary: a fixed input through the very session that will segment; its answer must be the one that is known."""
+"""The canary: a fixed input through the very session that will segment; its answer must be the one that is known.
+
+The input is noise, and a node has no reference beside it: the gate that a file carries, a Dice with the reference on
+scans, cannot be measured here. What can be held is that its manifest's own figures reach that gate, that the logits are
+finite, and that the labels are those of the first time. `gate_note` says which.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
+from medattn_edge.agreement import Agreement, Thresholds
+from medattn_edge.artifact import Manifest
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import BackendError, quoted
+from medattn_edge.file_gate import gate_text
 from medattn_edge.host import hardware
 from medattn_edge.labels import Meaning
 from medattn_edge.scanner.store.disk import locked, write_durably
@@ -29,6 +38,59 @@ class CanaryError(BackendError):
     def __init__(self, reason: str, found: str, *, expected: str, hint: str) -> None:
         self.reason = reason
         super().__init__(found, expected=expected, hint=hint)
+
+
+def check_gate(manifest: Manifest) -> None:
+    """Hold the figures that a manifest has of the file's making to the gate that it carries.
+
+    Those of a compiled file are against the file that it was compiled from, and say nothing of this gate.
+
+    Raises CanaryError when a figure does not reach the gate, or is not there.
+    """
+    if manifest.gate is None or manifest.target:
+        return
+    thresholds = Thresholds(**manifest.gate.limits)
+    agreements = [_agreement(case) for case in _figures(manifest)]
+    failures = [said for one in agreements if one is not None for said in thresholds.failures(one)]
+    if not agreements or None in agreements:
+        failures.append("a figure that it asks for is missing")
+    if failures:
+        raise CanaryError(
+            "gate_not_held",
+            f"the manifest's own figures do not hold the gate that it carries: {'; '.join(failures)}",
+            expected=thresholds.text,
+            hint="medattn-edge compare CHECKPOINT ARTIFACT SCAN; make the file again: medattn-edge calibrate",
+        )
+
+
+def gate_note(manifest: Manifest) -> str:
+    """What a node holds of the gate of a file that passed `check_gate`, and what it cannot, for people."""
+    canary = "the canary is noise, which holds finite logits and the labels of the first time, and no Dice"
+    if manifest.gate is None:
+        return f"{manifest.precision}, and carries no gate; {canary}"
+    text = gate_text(manifest.gate.limits)
+    if manifest.target:
+        return f"gate: {text}; not held here, for a compiled file has no figures of it: compare holds it; {canary}"
+    reached = min(value for case in _figures(manifest) for value in case["dice"].values())
+    return f"gate: {text}; held by the manifest's figures, Dice with the reference {reached:.6f}; {canary}"
+
+
+def _figures(manifest: Manifest) -> list[Mapping[str, Any]]:
+    """The cases that a Dice with the reference was asked of: those on real input."""
+    return [case for case in manifest.agreement if "min_dice" in (case.get("thresholds") or {})]
+
+
+def _agreement(case: Mapping[str, Any]) -> Agreement | None:
+    """What a case says of Dice; None where a figure is missing."""
+    found = [case.get(name) for name in ("dice", "reference_dice", "candidate_dice")]
+    dice, before, after = (one if isinstance(one, Mapping) else None for one in found)
+    labelled = "min_true_dice_share" in case["thresholds"]
+    if not dice or (labelled and (not before or not after or set(before) != set(after))):
+        return None
+    figures = [value for one in (dice, before, after) if one is not None for value in one.values()]
+    if not all(isinstance(value, int | float) for value in figures):
+        return None
+    return Agreement(0.0, 0.0, 1.0, dice, {}, 0, 0, reference_dice=before, candidate_dice=after)
 
 
 def run_canary(session: Session, artifact_sha256: str, root: Path) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
-from medattn_edge.artifact import Artifact
+from medattn_edge.artifact import Artifact, Manifest
 from medattn_edge.backends import open_session
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import InputError, IntegrityError
@@ -23,7 +23,7 @@ from medattn_edge.io.scan import Scan
 from medattn_edge.scanner.config.sections import Model
 from medattn_edge.scanner.store.layout import OVERLAY, SEG
 from medattn_edge.scanner.store.records import Output
-from medattn_edge.scanner.work.canary import run_canary
+from medattn_edge.scanner.work.canary import check_gate, run_canary
 from medattn_edge.scanner.work.tasks import Done, Refused, Task
 
 _THUMBNAIL: Final = 512  # pixels of its longer side
@@ -34,6 +34,7 @@ class _Open:
     model: Model
     session: Session
     algorithm: Algorithm
+    manifest: Manifest
 
 
 class Segmenter:
@@ -60,9 +61,9 @@ class Segmenter:
                     session.spec,
                     outputs.regions_as(session.spec),
                 )
-                _check_pin(model)  # and nobody swapped it while it was read
+                manifest = _check_pin(model).manifest  # and nobody swapped it while it was read
                 algorithm = algorithm_of(model.artifact, session.spec, settings)
-                self._open[model.name] = _Open(model, session, algorithm)
+                self._open[model.name] = _Open(model, session, algorithm, manifest)
         except BaseException:
             self.close()
             raise
@@ -78,7 +79,12 @@ class Segmenter:
         self._stack.close()
 
     def canaries(self, root: Path) -> dict[str, str]:
-        """The answer of every model's canary. Raises CanaryError when one is not the known one."""
+        """The answer of every model's canary.
+
+        Raises CanaryError when one is not the known one, or a manifest's own figures do not hold the gate in it.
+        """
+        for one in self._open.values():
+            check_gate(one.manifest)
         return {name: run_canary(one.session, one.algorithm.model_sha256, root) for name, one in self._open.items()}
 
     def work(self, task: Task) -> Done | Refused:
@@ -95,15 +101,17 @@ class Segmenter:
             return Refused(error.code, error.message)
 
 
-def _check_pin(model: Model) -> None:
-    """A model that was swapped since the configuration was read is not taken in silence."""
-    found = Artifact.read(model.artifact).content_sha256
+def _check_pin(model: Model) -> Artifact:
+    """The model's artifact: one that was swapped since the configuration was read is not taken in silence."""
+    artifact = Artifact.read(model.artifact)
+    found = artifact.content_sha256
     if model.sha256 and found != model.sha256.lower():
         raise IntegrityError(
             f"{model.artifact.name} has the hash {found[:16]}... now",
             expected=f"{model.sha256[:16]}..., as when the node read its configuration",
             hint="put the file back, or have the node read its configuration again: kill -HUP PID",
         )
+    return artifact
 
 
 def _segmented(opened: _Open, task: Task) -> Done:
