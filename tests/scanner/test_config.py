@@ -48,6 +48,8 @@ SECTIONS = {
     "commitment_peer": CommitmentPeer,
 }
 
+PEER = {"ae_title": "CT1", "host": "127.0.0.1", "port": 104}
+
 
 def load(folder: Path, **changes: Any) -> NodeConfig:
     """Sections that work, each with the keys that change; a list or None stands for the whole section."""
@@ -501,6 +503,8 @@ def test_a_dump_loads_to_the_same_from_wherever_it_lies(tmp_path, certificates):
         model=model(description='*[Lung] "x" \\ ä', destinations=["pacs"], kind="labelmap", overlap=0.25),
         destination=archive(timeout_s=1, calling_ae_title="ME", tls=True, ca=certificates.ca),
         limits={"quiet_s": 1.5, "quota_gb": 100, "max_bytes": 10**12},
+        storage_commitment={"enabled": True, "keep_days": 7.5},
+        commitment_peer=[{**PEER, "tls": True, "ca": certificates.ca}],
         status={"host": "::1", "port": 0, "thumbnails": False},
     )
     other = tmp_path / "elsewhere"
@@ -629,9 +633,6 @@ def test_a_file_is_read_or_refused_and_never_a_bug(tmp_path, name, key, value):
     assert "node.toml" in told
 
 
-PEER = {"ae_title": "CT1", "host": "127.0.0.1", "port": 104}
-
-
 def test_storage_commitment_is_off_until_it_is_asked_for(tmp_path):
     assert not load(tmp_path).storage_commitment.enabled
     found = load(
@@ -667,5 +668,4 @@ def test_storage_commitment_that_could_not_work_is_refused(tmp_path, changes, fo
         "commitment_peer": [PEER],
     }
     sections |= changes
-    named = {name: section for name, section in sections.items() if section is not None}
-    assert found in refused(tmp_path, **named).found
+    assert found in refused(tmp_path, **sections).found

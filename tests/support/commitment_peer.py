@@ -61,7 +61,7 @@ class CommitmentScu:
     def up(self) -> None:
         """Listen for answers, at the same port as ever."""
         ae = AE(ae_title=self.title)
-        roles = {"scu_role": False, "scp_role": True} if self._roles else {}
+        roles: dict[str, Any] = {"scu_role": False, "scp_role": True} if self._roles else {}
         ae.add_supported_context(PUSH_MODEL, **roles)
         opened = self._stack.enter_context(closing_sockets())
         handlers: list[Any] = [(evt.EVT_N_EVENT_REPORT, self._take, [False]), (evt.EVT_CONN_OPEN, opened)]
@@ -88,7 +88,7 @@ class CommitmentScu:
         ae = AE(ae_title=self.title)
         ae.connection_timeout, ae.acse_timeout, ae.dimse_timeout, ae.network_timeout = 10, 30, 10, 60
         ae.add_requested_context(PUSH_MODEL)
-        roles = [] if role is None else [build_role(PUSH_MODEL, scu_role=role[0], scp_role=role[1])]
+        roles: list[Any] = [] if role is None else [build_role(PUSH_MODEL, scu_role=role[0], scp_role=role[1])]
         with closing_sockets() as opened:
             handlers: list[Any] = [(evt.EVT_N_EVENT_REPORT, self._take, [True]), (evt.EVT_CONN_OPEN, opened)]
             association = ae.associate("127.0.0.1", port, ae_title=AE_TITLE, ext_neg=roles, evt_handlers=handlers)

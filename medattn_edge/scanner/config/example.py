@@ -92,15 +92,15 @@ folder = {results}
 # max_waiting = 1000                    # requests whose answers wait; more are refused
 # max_instances = 10000                 # of one request
 
-# Who may ask for it, beside calling_ae of [receive], and where the answer goes. All keys are examples, but the last.
+# Who may ask for it, beside calling_ae of [receive], and where the answer goes.
 # [[commitment_peer]]
-# ae_title = "CT1"
-# host = "ct1.example"
-# port = 104
-# tls = true                            # TLS 1.2 or newer; without it the connection is in the clear
-# ca = "ct1-ca.crt"                     # PEM: who signs the peer's certificate; without it the system's authorities
-# certificate = "node.crt"              # PEM: what the node shows
-# key = "node.key"                      # PEM, without a password
+# ae_title = "CT1"                      # example: as it calls and is called
+# host = "ct1.example"                  # example
+# port = 104                            # example
+# tls = true                            # example: TLS 1.2 or newer; without it the connection is in the clear
+# ca = "ct1-ca.crt"                     # example: PEM: who signs the peer's certificate; else the system's authorities
+# certificate = "node.crt"              # example: PEM: what the node shows
+# key = "node.key"                      # example: PEM, without a password
 # timeout_s = 30.0                      # to connect, and for each answer
 
 [limits]
