@@ -215,6 +215,9 @@ def test_orthanc_asks_for_storage_commitment_and_is_told_what_the_node_keeps(mod
         # Orthanc has its answer a moment before the node has that on record.
         node.wait(lambda: node.status()["commitments"] == {"waiting": 0, "answered": 2, "dead": 0}, "both on record")
         assert node.status()["committed"] == 6
+        said = command("node", "status", "--config", node.config).stdout
+        assert "storage commitment: 6 objects have to stay, 2 requests answered, 0 waiting, 0 given up" in said
+        assert "medattn_edge_committed_objects 6\n" in node.get("/metrics")[1].decode()
         done = command("node", "check", "--config", node.config)
         assert "commitment_peer ORTHANC: ok" in done.stdout, done.stdout + done.stderr
         assert "stays for at least 30 days" in done.stdout
@@ -227,6 +230,7 @@ def test_orthanc_asks_for_storage_commitment_and_is_told_what_the_node_keeps(mod
         assert (len(partly["Success"]), [one["FailureReason"] for one in partly["Failures"]]) == (5, [0x0110])
 
 
+@pytest.mark.slow
 def test_a_request_that_was_taken_is_answered_after_kill_9_and_once(model, folder):
     from tests.support.commitment_peer import CT, CommitmentScu, information
 
@@ -250,7 +254,7 @@ def test_a_request_that_was_taken_is_answered_after_kill_9_and_once(model, folde
             assert node.status()["commitments"] == {"waiting": 0, "answered": 1, "dead": 0}
 
 
-@needs_orthanc
+@pytest.mark.slow
 def test_the_answer_to_storage_commitment_goes_by_tls(model, tmp_path):
     from tests.support.commitment_peer import CT, CommitmentScu, information
 

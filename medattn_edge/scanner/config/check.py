@@ -23,7 +23,7 @@ _MODALITIES: Final = ("", "CT", "MR", "PT")  # of which the readers make volumes
 _LONGEST_S: Final = 1e8  # three years; the operating system's own clocks and timers take no much larger numbers
 _LONGEST_DAYS: Final = 1e5
 _MOST_GB: Final = 1e9
-_PROGRAMS: Final = (".torchscript", ".pt2")
+_PROGRAMS: Final = (".torchscript", ".ts", ".pt2")
 
 
 def check(config: NodeConfig, reader: Reader) -> NodeConfig:
