@@ -137,7 +137,8 @@ def status(config: Config, json: Json = False) -> None:
 def check(config: Config, json: Json = False) -> None:
     """Try what the file names: every model opens and passes its canary, every destination takes things.
 
-    A model gets a worker process as in the node; an archive a C-ECHO; a folder a file that is removed again.
+    A model gets a worker process as in the node; an archive a C-ECHO; a folder a file that is removed again;
+    who may ask for storage commitment, an association for the answer.
     Nothing is segmented or delivered, and a node may run meanwhile. The exit code is that of the first that fails:
     6 for a model, 3 for a destination, 5 for an artifact that was changed, 2 for the file itself.
     """
@@ -153,6 +154,9 @@ def check(config: Config, json: Json = False) -> None:
         results.append(result)
         if not json:
             tell_check(result)
+    if not json and loaded.storage_commitment.enabled:
+        days = loaded.storage_commitment.keep_days
+        console.say(f"storage commitment: what is promised stays for at least {days:g} days after the last promise")
     if json:
         console.print_json({"ok": all(one.ok for one in results), "checks": [one.to_json() for one in results]})
     code = next((one.exit_code for one in results if not one.ok), 0)

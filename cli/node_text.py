@@ -41,7 +41,17 @@ def tell_status(document: Document, config: Path) -> None:
             _tell_delivery(one, delivery, shlex.quote(str(config)))
     for one in document["conflicted"]:
         _tell_conflict(one)
+    _tell_commitments(document)
     _show_tables(document)
+
+
+def _tell_commitments(document: Document) -> None:
+    counts = document.get("commitments", {})
+    if any(counts.values()) or document.get("committed"):
+        console.say(
+            f"storage commitment: {document['committed']} objects have to stay, {counts['answered']} requests answered,"
+            f" {counts['waiting']} waiting, {counts['dead']} given up"
+        )
 
 
 def _tell_conflict(one: Document) -> None:

@@ -144,6 +144,10 @@ CONFLICT: Final = "conflict"
 REPLACED: Final = "replaced"
 TOO_MANY_CONTENTS: Final = "too_many_contents"
 RESULT_REPLACED: Final = "result_replaced"
+COMMITMENT_NOT_ALLOWED: Final = "commitment_not_allowed"
+COMMITMENT_MALFORMED: Final = "commitment_malformed"
+COMMITMENT_TOO_LARGE: Final = "commitment_too_large"
+COMMITMENT_TOO_MANY: Final = "commitment_too_many"
 _OTHER_MODEL: Final = "choose a model that fits such series, reload, then requeue the series"
 
 JOB_REASONS: Final = catalogue(
@@ -269,6 +273,11 @@ DELIVERY_REASONS: Final = catalogue(
             "a certificate or key of the destination cannot be used",
             "correct ca, certificate and key of the destination, and reload the node",
         ),
+        (
+            "commitment_not_accepted",
+            "it does not take answers to storage commitment from the node as their provider",
+            "have the peer take N-EVENT-REPORT from the node, with the role of the provider for the node",
+        ),
         ("out_of_resources", "it says that it has no room", "free space on the archive"),
         ("data_set_mismatch", "it says that the object does not fit its class", _PEER),
         ("not_understood", "it says that it does not understand the object", _PEER),
@@ -344,6 +353,26 @@ ADMISSION_REASONS: Final = catalogue(
             "an object came again under its UID with other contents: it was corrected, and the series is segmented"
             " again as a new version",
             "see that the archive shows the later segmentation, and remove the earlier one there",
+        ),
+        Reason(
+            COMMITMENT_NOT_ALLOWED,
+            "a caller asked for storage commitment and is no [[commitment_peer]]",
+            "add it as [[commitment_peer]] with the address for the answer, if it may ask",
+        ),
+        Reason(
+            COMMITMENT_MALFORMED,
+            "a request for storage commitment has no transaction UID, no instances, or cannot be parsed",
+            "correct the sender; it has no commitment",
+        ),
+        Reason(
+            COMMITMENT_TOO_LARGE,
+            "a request for storage commitment names more instances than it may",
+            "raise max_instances of [storage_commitment], or have the sender ask for fewer at once",
+        ),
+        Reason(
+            COMMITMENT_TOO_MANY,
+            "as many requests for storage commitment as may be wait for their answers",
+            "see why the peers do not take their answers, or raise max_waiting of [storage_commitment]",
         ),
         Reason("not_kept", "the disk does not take an object", "see that the disk has room, then have it sent again"),
     )

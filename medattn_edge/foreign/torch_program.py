@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import re
 import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from medattn_edge.backends.torch.deprecations import torchscript_is_deprecated
+from medattn_edge.backends.torch.programs import forbidden_operator
 from medattn_edge.errors import InputError, MedattnError, UsageError
 from medattn_edge.foreign.source import TORCHSCRIPT
 
-# What a TorchScript program could do to files; its text has these names.
-_FILES = re.compile(r"\b(?:torch|aten|ops\.aten)\.(save|from_file)\(|\bops\.(?!aten\b|prim\b|quantized\b)(\w+\.\w+)\(")
 _FILE_OPS = ("aten::save", "aten::from_file")
+_TENSORS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _MAX_SCRIPT_OPSET = 20  # of torch's exporter for TorchScript
 
 
@@ -56,14 +56,7 @@ def load_torchscript(path: Path) -> nn.Module:
         InputError: for such a program, one with operators of other libraries, a damaged file, and weights that are not
             float32.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            texts = [archive.read(one).decode(errors="replace") for one in archive.namelist() if one.endswith(".py")]
-    except (OSError, zipfile.BadZipFile) as error:
-        raise _unreadable(path, "TorchScript", error) from error
-    for text in texts:
-        if named := _FILES.search(text):
-            _refuse_operator(path, f"aten::{named[1]}" if named[1] else named[2].replace(".", "::"))
+    _check_operators(path, "TorchScript")
     try:
         with torchscript_is_deprecated():
             program = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
@@ -86,8 +79,9 @@ def load_exported(path: Path) -> tuple[nn.Module, list[int]]:
     Raises:
         InputError: for a damaged file, several inputs, training mode, and what is not float32.
     """
+    _check_operators(path, "a torch.export program")
     try:
-        with _quiet():
+        with _quiet(), _without_pickled_code():
             exported = torch.export.load(str(path))
     except Exception as error:  # whatever torch's reader meets in a damaged file
         raise _unreadable(path, "a torch.export program", error) from error
@@ -321,6 +315,30 @@ def _trained(path: Path, operator: str) -> InputError:
         expected="a network in evaluation mode",
         hint="model.eval() before it is traced or exported",
     )
+
+
+def _check_operators(path: Path, what: str) -> None:
+    """Before anything of the file is run."""
+    try:
+        found = forbidden_operator(path)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, what, error) from error
+    if found:
+        _refuse_operator(path, found)
+
+
+@contextlib.contextmanager
+def _without_pickled_code() -> Iterator[None]:
+    """torch.export.load would unpickle whatever is there when its tensors are none; torch has this to forbid it."""
+    before = os.environ.get(_TENSORS_ONLY)
+    os.environ[_TENSORS_ONLY] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_TENSORS_ONLY]
+        else:
+            os.environ[_TENSORS_ONLY] = before
 
 
 def _refuse_operator(path: Path, operator: str) -> None:

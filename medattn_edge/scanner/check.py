@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -12,7 +12,8 @@ from typing import Any, Final, Literal
 from medattn_edge.artifact import Artifact
 from medattn_edge.errors import BackendError, HostError
 from medattn_edge.reasons import DELIVERY_REASONS, WORKER_REASONS
-from medattn_edge.scanner.config.node_config import Destination, Model, NodeConfig
+from medattn_edge.scanner.config.node_config import CommitmentPeer, Destination, Model, NodeConfig
+from medattn_edge.scanner.deliver.commitment import open_as_provider
 from medattn_edge.scanner.deliver.folder import probe
 from medattn_edge.scanner.deliver.send import DeliveryRefused, echo
 from medattn_edge.scanner.observe.log import Log
@@ -30,7 +31,7 @@ class CheckResult:
 
     Attributes:
         kind: what was checked.
-        name: of the model or the destination.
+        name: of the model or the destination; the AE title of a peer.
         ok: whether it works.
         seconds: that the check took.
         reason: a code; "" when it works.
@@ -40,7 +41,7 @@ class CheckResult:
         notes: what was held of a model's gate, and what can only be held elsewhere; for people.
     """
 
-    kind: Literal["model", "destination"]
+    kind: Literal["model", "destination", "commitment_peer"]
     name: str
     ok: bool
     seconds: float
@@ -56,7 +57,7 @@ class CheckResult:
 
 
 def check_node(config: NodeConfig, log: Log) -> Iterator[CheckResult]:
-    """Try every model in a worker process of its own, then every destination; one result each, as they come.
+    """Try every model in a worker process of its own, then every destination and peer; one result each, as they come.
 
     Nothing is segmented or delivered. A node may run meanwhile. Where it has a root, a canary whose answer is not
     known yet is written down there, as the node would do.
@@ -66,7 +67,10 @@ def check_node(config: NodeConfig, log: Log) -> Iterator[CheckResult]:
         for model in config.models:
             yield _check_model(model, config, log, root)
     for destination in config.destinations:
-        yield _check_destination(destination, config.calling_ae(destination))
+        yield _check_delivery(destination.name, "destination", _way_to(destination, config.calling_ae(destination)))
+    if config.storage_commitment.enabled and config.receive is not None:
+        for peer in config.commitment_peers:
+            yield _check_delivery(peer.ae_title, "commitment_peer", _way_back(peer, config.receive.ae_title))
 
 
 def _check_model(model: Model, config: NodeConfig, log: Log, root: Path) -> CheckResult:
@@ -90,20 +94,33 @@ def _check_model(model: Model, config: NodeConfig, log: Log, root: Path) -> Chec
     return CheckResult("model", model.name, True, _since(began), notes=(note,))
 
 
-def _check_destination(destination: Destination, calling_ae: str) -> CheckResult:
+def _way_to(destination: Destination, calling_ae: str) -> Callable[[], None]:
+    """What finds out whether a destination takes things."""
+    folder = destination.folder
+    return (lambda: echo(destination, calling_ae)) if folder is None else (lambda: probe(folder))
+
+
+def _way_back(peer: CommitmentPeer, calling_ae: str) -> Callable[[], None]:
+    """What finds out whether a peer would take an answer; nothing is answered."""
+
+    def open_and_close() -> None:
+        association = open_as_provider(peer.address, calling_ae)
+        if association.is_established:
+            association.release()
+
+    return open_and_close
+
+
+def _check_delivery(
+    name: str, kind: Literal["destination", "commitment_peer"], attempt: Callable[[], None]
+) -> CheckResult:
     began = time.monotonic()
     try:
-        if destination.folder is not None:
-            probe(destination.folder)
-        else:
-            echo(destination, calling_ae)
+        attempt()
     except DeliveryRefused as refusal:
         known, code = DELIVERY_REASONS[refusal.reason], HostError.exit_code
-        seconds = _since(began)
-        return CheckResult(
-            "destination", destination.name, False, seconds, known.code, known.meaning, known.action, code
-        )
-    return CheckResult("destination", destination.name, True, _since(began))
+        return CheckResult(kind, name, False, _since(began), known.code, known.meaning, known.action, code)
+    return CheckResult(kind, name, True, _since(began))
 
 
 def _since(began: float) -> float:

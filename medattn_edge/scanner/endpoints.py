@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from medattn_edge.scanner.config.node_config import Destination, NodeConfig
+from medattn_edge.scanner.config.node_config import CommitmentPeer, Destination, NodeConfig, Receive, StorageCommitment
+from medattn_edge.scanner.config.storage_classes import sop_class_uid
+from medattn_edge.scanner.deliver.commitment import CommitmentAnswers
 from medattn_edge.scanner.deliver.deliverer import Deliverer
 from medattn_edge.scanner.observe.log import Log
 from medattn_edge.scanner.receive.associations import Associations
 from medattn_edge.scanner.receive.c_store import Receiver
+from medattn_edge.scanner.receive.n_action import CommitmentProvider
 from medattn_edge.scanner.receive.watch import Watcher
 from medattn_edge.scanner.store.custody import Custody
 
@@ -40,12 +43,15 @@ class Endpoints:
         self._receiver: Receiver | None = None
         self._watcher: _Running | None = None
         self._deliverers: dict[str, _Running] = {}
+        self._provider: CommitmentProvider | None = None
+        self._answers: dict[str, _Running] = {}
 
     def open(self) -> None:
         """Deliveries first: what waits from before goes out while the rest starts. Raises HostError."""
         _load_library(self._config)
         for destination in self._config.destinations:
             self._start_delivery(destination)
+        self._start_answers()
         self._start_receiving()
 
     def broken(self) -> str:
@@ -54,6 +60,8 @@ class Endpoints:
             return "watching"
         if any(not running.thread.is_alive() for running in self._deliverers.values()):
             return "delivering"
+        if any(not running.thread.is_alive() for running in list(self._answers.values())):
+            return "committing"
         return ""
 
     def wake_deliveries(self) -> None:
@@ -65,8 +73,13 @@ class Endpoints:
         """Take over another configuration; what has not changed goes on undisturbed."""
         self._config = new
         _load_library(new)
-        if (old.receive, old.tls, old.watch) != (new.receive, new.tls, new.watch):
+        answers = _commitment_of(old) != _commitment_of(new)
+        receiving = (old.receive, old.tls, old.watch) != (new.receive, new.tls, new.watch)
+        if answers or receiving:
             self.stop_receiving(time.monotonic() + _CLOSE_S)
+            if answers:
+                self._stop_answers(time.monotonic() + _CLOSE_S)
+                self._start_answers()
             self._start_receiving()
         before = {_delivery_of(old, one) for one in old.destinations}
         after = {_delivery_of(new, one) for one in new.destinations}
@@ -95,11 +108,20 @@ class Endpoints:
             running.stop()
         for name in list(self._deliverers):
             self._stop_delivery(name, end)
+        self._stop_answers(end)
 
     def _start_receiving(self) -> None:
         receive, watch = self._config.receive, self._config.watch
         if receive is not None:
-            self._receiver = Receiver(receive, self._config.tls, self._custody, self._associations, self._log)
+            self._provider = None
+            if self._config.storage_commitment.enabled:
+                peers = [one.ae_title for one in self._config.commitment_peers]
+                self._provider = CommitmentProvider(
+                    self._config.storage_commitment, peers, self._custody.commitments, self._log, self._wake_answers
+                )
+            self._receiver = Receiver(
+                receive, self._config.tls, self._custody, self._associations, self._log, self._provider
+            )
             for listener, port in self._receiver.start().items():
                 self._log.event("listening", listener=listener, port=port)
         if watch is not None:
@@ -123,6 +145,47 @@ class Endpoints:
         running = self._deliverers.pop(name)
         running.stop()
         running.thread.join(max(_LEAST_S, end - time.monotonic()))
+
+    # Storage commitment
+
+    def _start_answers(self) -> None:
+        if not self._config.storage_commitment.enabled or self._config.receive is None:
+            return
+        classes = {sop_class_uid(name) for name in self._config.receive.sop_classes}
+        for peer in self._config.commitment_peers:
+            answers = CommitmentAnswers(
+                peer,
+                self._config.storage_commitment.keep_days,
+                classes,
+                self._custody.commitments,
+                self._log,
+                self._config.receive.ae_title,
+                self._association_of,
+            )
+            stopping, wake = threading.Event(), threading.Event()
+            thread = threading.Thread(
+                target=answers.run, args=(stopping, wake), name=f"commit-{peer.ae_title}", daemon=True
+            )
+            self._answers[peer.ae_title] = _Running(thread, stopping, wake)
+            thread.start()
+
+    def _stop_answers(self, end: float) -> None:
+        answers, self._answers = self._answers, {}
+        for running in answers.values():
+            running.stop()
+        for running in answers.values():
+            running.thread.join(max(_LEAST_S, end - time.monotonic()))
+
+    def _wake_answers(self, ae_title: str) -> None:
+        if (running := self._answers.get(ae_title)) is not None:
+            running.wake.set()
+
+    def _association_of(self, request: int) -> Any:
+        return None if self._provider is None else self._provider.association_of(request)
+
+
+def _commitment_of(config: NodeConfig) -> tuple[StorageCommitment, tuple[CommitmentPeer, ...], Receive | None]:
+    return config.storage_commitment, config.commitment_peers, config.receive
 
 
 def _load_library(config: NodeConfig) -> None:

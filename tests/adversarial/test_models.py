@@ -184,7 +184,7 @@ def test_a_node_whose_configuration_names_another_hash_does_not_start(tmp_path):
     assert load_config(configured(tmp_path, sha256=sha256(tmp_path / "net.onnx").upper()))
 
 
-@pytest.mark.parametrize("suffix", [".torchscript", ".pt2"])
+@pytest.mark.parametrize("suffix", [".torchscript", ".ts", ".pt2"])
 def test_a_node_takes_no_program_for_a_model(tmp_path, suffix):
     make_artifact(tmp_path / f"net{suffix}")
     with pytest.raises(UsageError, match="a program"):

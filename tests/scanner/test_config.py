@@ -30,7 +30,7 @@ from medattn_edge.scanner.config.node_config import (
     Watch,
     reloadable,
 )
-from medattn_edge.scanner.config.sections import RENAMED_KEYS
+from medattn_edge.scanner.config.sections import RENAMED_KEYS, CommitmentPeer, StorageCommitment
 from medattn_edge.scanner.config.toml import Reader, as_toml, section_lines
 from medattn_edge.scanner.observe.allowlist import allowed_values
 from medattn_edge.scanner.store.records import Policy
@@ -44,7 +44,11 @@ SECTIONS = {
     "destination": Destination,
     "limits": Limits,
     "status": Status,
+    "storage_commitment": StorageCommitment,
+    "commitment_peer": CommitmentPeer,
 }
+
+PEER = {"ae_title": "CT1", "host": "127.0.0.1", "port": 104}
 
 
 def load(folder: Path, **changes: Any) -> NodeConfig:
@@ -499,6 +503,8 @@ def test_a_dump_loads_to_the_same_from_wherever_it_lies(tmp_path, certificates):
         model=model(description='*[Lung] "x" \\ ä', destinations=["pacs"], kind="labelmap", overlap=0.25),
         destination=archive(timeout_s=1, calling_ae_title="ME", tls=True, ca=certificates.ca),
         limits={"quiet_s": 1.5, "quota_gb": 100, "max_bytes": 10**12},
+        storage_commitment={"enabled": True, "keep_days": 7.5},
+        commitment_peer=[{**PEER, "tls": True, "ca": certificates.ca}],
         status={"host": "::1", "port": 0, "thumbnails": False},
     )
     other = tmp_path / "elsewhere"
@@ -507,7 +513,7 @@ def test_a_dump_loads_to_the_same_from_wherever_it_lies(tmp_path, certificates):
     assert load_config(other / "dumped.toml") == config
     for name, kind in SECTIONS.items():  # every value, also those that are defaults
         section_text = config.dump().split(f"[{name}]")[1].split("\n\n")[0]
-        have = getattr(config, {"model": "models", "destination": "destinations"}.get(name, name))
+        have = getattr(config, name if hasattr(config, name) else f"{name}s")
         have = have[0] if isinstance(have, tuple) else have
         for one in fields(kind):
             assert (getattr(have, one.name) is None) != (f"\n{one.name} = " in section_text)
@@ -565,6 +571,7 @@ def test_everything_in_the_example_works_together_once_the_files_are_there(tmp_p
         "node.key": certificates.server_key,
         "clients-ca.crt": certificates.ca,
         "archive-ca.crt": certificates.ca,
+        "ct1-ca.crt": certificates.ca,
     }.items():
         (tmp_path / name).write_bytes(made.read_bytes())
         (tmp_path / name).chmod(0o600)
@@ -624,3 +631,41 @@ def test_a_file_is_read_or_refused_and_never_a_bug(tmp_path, name, key, value):
         assert load_config(dumped) == found
         return
     assert "node.toml" in told
+
+
+def test_storage_commitment_is_off_until_it_is_asked_for(tmp_path):
+    assert not load(tmp_path).storage_commitment.enabled
+    found = load(
+        tmp_path, receive={"calling_ae": ["CT1"]}, storage_commitment={"enabled": True}, commitment_peer=[PEER]
+    )
+    assert found.storage_commitment.enabled
+    assert found.commitment_peers[0].address.port == 104
+    (tmp_path / "again.toml").write_text(found.dump(), encoding="utf-8")
+    assert load_config(tmp_path / "again.toml") == found
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"commitment_peer": None}, "is enabled without a [[commitment_peer]]"),
+        ({"commitment_peer": [PEER, PEER]}, "comes twice"),
+        ({"commitment_peer": [{**PEER, "ae_title": "CT2"}]}, "is not in calling_ae of [receive]"),
+        ({"commitment_peer": [{**PEER, "host": ""}]}, "host is empty"),
+        ({"commitment_peer": [{**PEER, "port": 70000}]}, "port is 70000"),
+        ({"commitment_peer": [{**PEER, "ca": "ca.crt"}]}, "has certificates, and no TLS"),
+        ({"commitment_peer": [{**PEER, "timeout_s": 0.0}]}, "timeout_s is 0"),
+        ({"receive": None}, "stands without [receive]"),
+        ({"storage_commitment": {"enabled": True, "keep_days": -1.0}}, "keep_days is -1"),
+        ({"storage_commitment": {"enabled": True, "max_instances": 0}}, "max_instances is 0"),
+        ({"storage_commitment": {"enabled": True, "max_waiting": 0}}, "max_waiting is 0"),
+    ],
+)
+def test_storage_commitment_that_could_not_work_is_refused(tmp_path, changes, found):
+    sections = {
+        "receive": {"calling_ae": ["CT1"]},
+        "watch": {"folder": str(tmp_path / "incoming")},
+        "storage_commitment": {"enabled": True},
+        "commitment_peer": [PEER],
+    }
+    sections |= changes
+    assert found in refused(tmp_path, **sections).found

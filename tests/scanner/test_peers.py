@@ -20,7 +20,7 @@ pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 from tests.support.archive_peer import make_certificates  # noqa: E402
 from tests.support.dicom_peers import AE_TITLE, Archive, dcmsend, dcmtk, needs_dcmtk, needs_orthanc, send, storescu  # noqa: E402
 from tests.support.orthanc_peer import Orthanc  # noqa: E402
-from tests.support.running_node import COMMAND, RunningNode, Scan  # noqa: E402
+from tests.support.running_node import COMMAND, RunningNode, Scan, command  # noqa: E402
 
 TOOLS = Path(sys.executable).parent
 
@@ -180,3 +180,92 @@ def refuses_without_a_certificate(node: RunningNode, made: Any, files: list[Path
         secure.recv(1)  # with TLS 1.3 the handshake is over before the listener looks at the certificate
     node.wait(lambda: len(node.events("rejected")) == before + 2, "two rejections")
     assert {line["reason"] for line in node.events("rejected")[before:]} == {"no_tls"}
+
+
+def committing(scu_or_orthanc: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """The sections of a node that promises one peer to keep things."""
+    return {"storage_commitment": {"enabled": True, **more}, "commitment_peer": [scu_or_orthanc]}
+
+
+def report_of(orthanc: Orthanc, node: RunningNode, asked: Any) -> Any:
+    """What Orthanc made of a request for storage commitment, once it has its answer."""
+
+    def done() -> Any:
+        found = orthanc.rest(f"/storage-commitment/{asked['ID']}")
+        return None if found["Status"] == "Pending" else found
+
+    return node.wait(done, "the answer to storage commitment in Orthanc")
+
+
+@needs_orthanc
+def test_orthanc_asks_for_storage_commitment_and_is_told_what_the_node_keeps(model, folder, orthanc):
+    peer = {"ae_title": "ORTHANC", "host": "127.0.0.1", "port": orthanc.port}
+    with RunningNode(folder / "committing", model, {"destination": [orthanc.destination], **committing(peer)}) as node:
+        orthanc.knows(node.port)
+        scan = Scan(folder, 11)
+        instances = orthanc.upload(scan.write())
+        # Asked before it was sent: nothing of it is here.
+        early = report_of(orthanc, node, orthanc.commit(instances))
+        assert (early["Status"], len(early["Success"]), len(early["Failures"])) == ("Failure", 0, 6)
+        assert {one["FailureReason"] for one in early["Failures"]} == {0x0112}
+        orthanc.send(instances)
+        kept = report_of(orthanc, node, orthanc.commit(instances))
+        assert (kept["Status"], kept["Failures"]) == ("Success", [])
+        assert {one["SOPInstanceUID"] for one in kept["Success"]} == scan.instances
+        # Orthanc has its answer a moment before the node has that on record.
+        node.wait(lambda: node.status()["commitments"] == {"waiting": 0, "answered": 2, "dead": 0}, "both on record")
+        assert node.status()["committed"] == 6
+        said = command("node", "status", "--config", node.config).stdout
+        assert "storage commitment: 6 objects have to stay, 2 requests answered, 0 waiting, 0 given up" in said
+        assert "medattn_edge_committed_objects 6\n" in node.get("/metrics")[1].decode()
+        done = command("node", "check", "--config", node.config)
+        assert "commitment_peer ORTHANC: ok" in done.stdout, done.stdout + done.stderr
+        assert "stays for at least 30 days" in done.stdout
+
+        # One file that is not what was received: it alone is not committed.
+        node.wait_until_done(1)
+        file = sorted((node.root / "spool").rglob("*.dcm"))[0]
+        file.write_bytes(file.read_bytes()[:-1] + b"\7")
+        partly = report_of(orthanc, node, orthanc.commit(instances))
+        assert (len(partly["Success"]), [one["FailureReason"] for one in partly["Failures"]]) == (5, [0x0110])
+
+
+@pytest.mark.slow
+def test_a_request_that_was_taken_is_answered_after_kill_9_and_once(model, folder):
+    from tests.support.commitment_peer import CT, CommitmentScu, information
+
+    with CommitmentScu() as scu:
+        node = RunningNode(folder / "killed", model, {"destination": [Archive().destination], **committing(scu.peer)})
+        with node:
+            scan = Scan(folder, 12)
+            assert send(node.port, scan.write()).statuses == [0] * 6
+            scu.down()
+            asked = information("2.25.4711", [(CT, uid) for uid in scan.instances])
+            assert scu.ask(node.port, asked) == 0x0000
+            node.wait(lambda: node.events("commitment_failed"), "an answer that nobody took")
+            node.kill()
+            scu.up()
+            node.start(ready=False)
+            node.wait(lambda: scu.answers, "the answer after the restart")
+            node.wait(lambda: node.status().get("commitments", {}).get("answered"), "the answer on record")
+            assert [(one.transaction, one.event, one.committed) for one in scu.answers] == [
+                ("2.25.4711", 1, scan.instances)
+            ]
+            assert node.status()["commitments"] == {"waiting": 0, "answered": 1, "dead": 0}
+
+
+@pytest.mark.slow
+def test_the_answer_to_storage_commitment_goes_by_tls(model, tmp_path):
+    from tests.support.commitment_peer import CT, CommitmentScu, information
+
+    made = make_certificates(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(made.ca))
+    context.load_cert_chain(made.archive, made.archive_key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with CommitmentScu(tls=context) as scu:
+        secure = {**scu.peer, "tls": True, "ca": made.ca, "certificate": made.client, "key": made.client_key}
+        sections = {"destination": [Archive().destination], **committing(secure)}
+        with RunningNode(tmp_path / "node", model, sections) as node:
+            assert scu.ask(node.port, information("2.25.1", [(CT, "1.2.3")])) == 0x0000
+            [answer] = node.wait(lambda: scu.answers, "the answer by TLS")
+            assert answer.failed == {"1.2.3": 0x0112}

@@ -98,3 +98,7 @@ class Orthanc:
     def find(self, level: str, **query: str) -> list[dict[str, Any]]:
         """What it finds, with its tags."""
         return list(self.rest("/tools/find", {"Level": level, "Query": query, "Expand": True}))
+
+    def commit(self, instances: Sequence[str]) -> Any:
+        """Ask the node for storage commitment; the ID and the path of the report."""
+        return self.rest("/modalities/node/storage-commitment", {"Resources": list(instances)})

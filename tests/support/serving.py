@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from medattn_edge.scanner.config.node_config import Receive, Tls
+from medattn_edge.scanner.config.node_config import Receive, StorageCommitment, Tls
 from medattn_edge.scanner.observe.allowlist import REASON_CODES
 from medattn_edge.scanner.observe.capture import captured
 from medattn_edge.scanner.observe.log import Log
 from medattn_edge.scanner.receive.associations import Associations
 from medattn_edge.scanner.receive.c_store import Receiver
+from medattn_edge.scanner.receive.n_action import CommitmentProvider
 from tests.support.durable_node import Node
 
 RECEIVE = Receive(calling_ae=("SCANNER",), port=0)
@@ -22,11 +24,23 @@ RECEIVE = Receive(calling_ae=("SCANNER",), port=0)
 class Serving:
     """port: of the plain listener. tls_port: of the other one, 0 without. Everything that is logged is in `text`."""
 
-    def __init__(self, node: Node, tls: Tls | None = None, **receive: Any) -> None:
+    def __init__(
+        self,
+        node: Node,
+        tls: Tls | None = None,
+        *,
+        commitment: StorageCommitment | None = None,
+        peers: Sequence[str] = (),
+        **receive: Any,
+    ) -> None:
         self.node, self.associations, self._text = node, Associations(), io.StringIO()
-        self.log = Log(self._text, allow=(*REASON_CODES, "plain", "tls"))
+        self.log = Log(self._text, allow=(*REASON_CODES, "plain", "tls", *peers))
         made = replace(RECEIVE, **receive)
-        self.receiver = Receiver(made, tls, node.custody, self.associations, self.log)
+        self.provider = None
+        if commitment is not None:
+            commitments = node.custody.commitments
+            self.provider = CommitmentProvider(commitment, peers, commitments, self.log, lambda title: None)
+        self.receiver = Receiver(made, tls, node.custody, self.associations, self.log, self.provider)
         self.port = self.tls_port = 0
 
     def __enter__(self) -> Self:

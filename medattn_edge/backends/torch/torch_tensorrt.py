@@ -25,6 +25,7 @@ from medattn_edge.backends.tensorrt.session import check_target, gpu_index, host
 from medattn_edge.backends.torch.deprecations import torchscript_is_deprecated
 from medattn_edge.backends.torch.eager import BACKEND as EAGER
 from medattn_edge.backends.torch.session import TorchSession, prepare_torch
+from medattn_edge.backends.torch.torchscript import check_program
 from medattn_edge.errors import BackendError, HostError, MissingDependency, UsageError
 
 _NAME = "torch-tensorrt"
@@ -71,6 +72,7 @@ class TorchTensorRTSession(TorchSession):
 def _load(path: Path, device: str, version: str) -> Any:
     import torch
 
+    check_program(path, ("tensorrt",))
     try:
         if path.suffix.lower() == ".pt2":
             return torch.export.load(path).module()

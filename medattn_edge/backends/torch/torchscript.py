@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.session import Backend, Options, Patches, Session
+from medattn_edge.backends.torch.programs import forbidden_operator, reaches_files
 from medattn_edge.backends.torch.session import TorchSession, prepare_torch
 from medattn_edge.errors import BackendError
 
@@ -57,6 +58,7 @@ def _load(path: Path, device: str) -> Any:
 
     from medattn_edge.backends.torch.deprecations import torchscript_is_deprecated
 
+    check_program(path)
     try:
         with torchscript_is_deprecated():
             return torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]
@@ -66,6 +68,31 @@ def _load(path: Path, device: str) -> Any:
             expected="a TorchScript archive",
             hint="export the checkpoint again with this torch",
         ) from error
+
+
+def check_program(path: Path, libraries: Collection[str] = ()) -> None:
+    """Refuse a program that reaches files, or calls other libraries' operators, before anything of it is run.
+
+    Args:
+        path: of a TorchScript or torch.export archive.
+        libraries: names of operators' libraries beside torch's that are taken.
+
+    Raises BackendError.
+    """
+    try:
+        found = forbidden_operator(path, libraries)
+    except (OSError, ValueError) as error:
+        raise BackendError(
+            f"{path.name} cannot be looked through: {error}",
+            expected="a program that medattn-edge wrote",
+            hint="export the checkpoint again",
+        ) from error
+    if found:
+        raise BackendError(
+            f"{path.name} is a program that calls {found}" + (", which touches files" if reaches_files(found) else ""),
+            expected="operators that compute and nothing else; it was not run",
+            hint="export the checkpoint again, and find out who wrote this file",
+        )
 
 
 def _open(path: Path, options: Options) -> Session:

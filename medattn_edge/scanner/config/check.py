@@ -14,7 +14,7 @@ from typing import Any, Final
 from medattn_edge.errors import IntegrityError, MedattnError, UsageError
 from medattn_edge.scanner.config.network import check_network
 from medattn_edge.scanner.config.node_config import NodeConfig
-from medattn_edge.scanner.config.sections import Limits, Model
+from medattn_edge.scanner.config.sections import Limits, Model, StorageCommitment
 from medattn_edge.scanner.config.toml import Reader
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
@@ -23,7 +23,7 @@ _MODALITIES: Final = ("", "CT", "MR", "PT")  # of which the readers make volumes
 _LONGEST_S: Final = 1e8  # three years; the operating system's own clocks and timers take no much larger numbers
 _LONGEST_DAYS: Final = 1e5
 _MOST_GB: Final = 1e9
-_PROGRAMS: Final = (".torchscript", ".pt2")
+_PROGRAMS: Final = (".torchscript", ".ts", ".pt2")
 
 
 def check(config: NodeConfig, reader: Reader) -> NodeConfig:
@@ -72,6 +72,8 @@ def _check_numbers(config: NodeConfig, reader: Reader) -> None:
     sections += [("[watch]", config.watch)]
     sections += [(f"[[model]] {one.name}:", one) for one in config.models]
     sections += [(f"[[destination]] {one.name}:", one) for one in config.destinations]
+    sections += [("[storage_commitment]", config.storage_commitment)]
+    sections += [(f"[[commitment_peer]] {one.ae_title}:", one) for one in config.commitment_peers]
     for where, section in sections:
         for one in fields(section) if section is not None else ():
             value = getattr(section, one.name)
@@ -98,9 +100,11 @@ def _bounds(section: object, name: str) -> tuple[float, float]:
         return 0.01, 1.0
     if isinstance(section, Model) and name == "overlap":
         return 0.0, 0.99
+    if isinstance(section, StorageCommitment) and name == "max_instances":
+        return 1, 100_000
     if name in ("poll_s", "timeout_s", "job_timeout_s", "start_timeout_s"):
         return 0.05, _LONGEST_S
-    if name in ("max_associations", "max_per_address", "max_object_mb"):
+    if name in ("max_associations", "max_per_address", "max_object_mb", "max_waiting"):
         return 1, 1_000_000
     for suffix, most in (("_s", _LONGEST_S), ("_days", _LONGEST_DAYS), ("_gb", _MOST_GB)):
         if name.endswith(suffix):

@@ -84,6 +84,25 @@ folder = {results}
 # key = "node.key"                      # PEM, without a password
 # timeout_s = 30.0                      # to connect, and for each answer
 
+# Storage commitment: senders ask whether they may delete what they have sent. The node is no archive, so it is off;
+# where it is on, what the node has promised stays for keep_days, delivered or not, however full the disk is.
+# [storage_commitment]
+# enabled = false
+# keep_days = 30.0                      # of promised objects, from the last promise on
+# max_waiting = 1000                    # requests whose answers wait; more are refused
+# max_instances = 10000                 # of one request
+
+# Who may ask for it, beside calling_ae of [receive], and where the answer goes.
+# [[commitment_peer]]
+# ae_title = "CT1"                      # example: as it calls and is called
+# host = "ct1.example"                  # example
+# port = 104                            # example
+# tls = true                            # example: TLS 1.2 or newer; without it the connection is in the clear
+# ca = "ct1-ca.crt"                     # example: PEM: who signs the peer's certificate; else the system's authorities
+# certificate = "node.crt"              # example: PEM: what the node shows
+# key = "node.key"                      # example: PEM, without a password
+# timeout_s = 30.0                      # to connect, and for each answer
+
 [limits]
 # quiet_s = 60.0                        # without a new object until a series is complete
 # max_wait_s = 900.0                    # the same, while an association that sent some of it stays open

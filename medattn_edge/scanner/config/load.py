@@ -8,10 +8,24 @@ from typing import Any, Final
 
 from medattn_edge.scanner.config.check import check
 from medattn_edge.scanner.config.node_config import General, NodeConfig
-from medattn_edge.scanner.config.sections import RENAMED_KEYS, Destination, Limits, Model, Receive, Status, Tls, Watch
+from medattn_edge.scanner.config.sections import (
+    RENAMED_KEYS,
+    CommitmentPeer,
+    Destination,
+    Limits,
+    Model,
+    Receive,
+    Status,
+    StorageCommitment,
+    Tls,
+    Watch,
+)
 from medattn_edge.scanner.config.toml import Reader
 
-_SECTIONS: Final = ("node", "receive", "tls", "watch", "model", "destination", "limits", "status")
+_SECTIONS: Final = (
+    *("node", "receive", "tls", "watch", "model", "destination", "limits", "status"),
+    *("storage_commitment", "commitment_peer"),
+)
 
 
 def load_config(path: Path) -> NodeConfig:
@@ -39,6 +53,8 @@ def load_config(path: Path) -> NodeConfig:
         _optional(reader, Watch, tables, "watch"),
         reader.section(Limits, tables.get("limits", {}), "[limits]"),
         _status(reader, tables),
+        reader.section(StorageCommitment, tables.get("storage_commitment", {}), "[storage_commitment]"),
+        tuple(_several(reader, CommitmentPeer, tables, "commitment_peer")) if "commitment_peer" in tables else (),
     )
     return check(config, reader)
 

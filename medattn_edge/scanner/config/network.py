@@ -27,7 +27,8 @@ def check_network(config: NodeConfig, reader: Reader) -> None:
     if config.tls is not None:
         _check_tls(config.tls, reader)
     for one in config.destinations:
-        _check_destination(one, reader)
+        _check_destination(one, f"[[destination]] {one.name}:", reader)
+    _check_commitment(config, reader)
 
 
 def _check_receive(receive: Receive, reader: Reader) -> None:
@@ -89,8 +90,31 @@ def _check_tls(tls: Tls, reader: Reader) -> None:
     _check_key("[tls]", tls.key, reader)
 
 
-def _check_destination(one: Destination, reader: Reader) -> None:
-    where = f"[[destination]] {one.name}:"
+def _check_commitment(config: NodeConfig, reader: Reader) -> None:
+    titles = [one.ae_title for one in config.commitment_peers]
+    for one in config.commitment_peers:
+        where = f"[[commitment_peer]] {one.ae_title}:"
+        if titles.count(one.ae_title) > 1:
+            raise reader.wrong(f"{where} ae_title", "comes twice", 'ae_title = "CT1"', "each peer once")
+        if not one.host:
+            raise reader.wrong(f"{where} host", "is empty", 'host = "ct1.example"', "where the answer goes")
+        _check_destination(one.address, where, reader)
+        allowed = () if config.receive is None else config.receive.calling_ae
+        if config.storage_commitment.enabled and config.receive is not None and not {"*", one.ae_title} & set(allowed):
+            hint = f'calling_ae = ["{one.ae_title}"]'
+            raise reader.wrong(f"{where} ae_title", "is not in calling_ae of [receive]", hint, "a title that may call")
+    if config.storage_commitment.enabled and config.receive is None:
+        raise reader.wrong("[storage_commitment]", "stands without [receive]", "[receive]", "the titles that may call")
+    if config.storage_commitment.enabled and not titles:
+        raise reader.wrong(
+            "[storage_commitment]",
+            "is enabled without a [[commitment_peer]]",
+            "[[commitment_peer]]",
+            "who may ask, and where the answer goes",
+        )
+
+
+def _check_destination(one: Destination, where: str, reader: Reader) -> None:
     remote = bool(one.host) and one.port != 0 and bool(one.ae_title)
     if remote == (one.folder is not None) or (one.folder is not None and (one.host or one.port or one.tls)):
         raise reader.wrong(where, "is no destination", 'folder = "results"', "a folder, or host, port and ae_title")

@@ -5,11 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medattn_edge.scanner.config.sections import Destination, Limits, Model, Receive, Status, Tls, Watch
+from medattn_edge.scanner.config.sections import (
+    CommitmentPeer,
+    Destination,
+    Limits,
+    Model,
+    Receive,
+    Status,
+    StorageCommitment,
+    Tls,
+    Watch,
+)
 from medattn_edge.scanner.config.toml import section_lines
 from medattn_edge.scanner.store.records import Policy
 
-__all__ = ["Destination", "Limits", "Model", "NodeConfig", "Receive", "Status", "Tls", "Watch", "reloadable"]
+__all__ = [
+    "CommitmentPeer",
+    "Destination",
+    "Limits",
+    "Model",
+    "NodeConfig",
+    "Receive",
+    "Status",
+    "StorageCommitment",
+    "Tls",
+    "Watch",
+    "reloadable",
+]
 
 
 @dataclass(frozen=True)
@@ -36,6 +58,8 @@ class NodeConfig:
         watch: a folder to take files from.
         limits: when and how often, and how much.
         status: the page; none: none.
+        storage_commitment: whether the node promises to keep what it has.
+        commitment_peers: who may ask for that.
     """
 
     root: Path
@@ -48,6 +72,8 @@ class NodeConfig:
     watch: Watch | None = None
     limits: Limits = field(default_factory=Limits)
     status: Status | None = field(default_factory=Status)
+    storage_commitment: StorageCommitment = field(default_factory=StorageCommitment)
+    commitment_peers: tuple[CommitmentPeer, ...] = ()
 
     def dump(self) -> str:
         """TOML with every value: it loads to the same configuration."""
@@ -57,6 +83,8 @@ class NodeConfig:
                 blocks.append((f"[{header}]", section_lines(section)))
         blocks += [("[[model]]", section_lines(model)) for model in self.models]
         blocks += [("[[destination]]", section_lines(one)) for one in self.destinations]
+        blocks.append(("[storage_commitment]", section_lines(self.storage_commitment)))
+        blocks += [("[[commitment_peer]]", section_lines(one)) for one in self.commitment_peers]
         blocks.append(("[limits]", section_lines(self.limits)))
         blocks.append(("[status]", section_lines(self.status or Status(enabled=False))))
         return "\n\n".join("\n".join([header, *lines]) for header, lines in blocks) + "\n"

@@ -192,6 +192,54 @@ class Limits(Policy):
 
 
 @dataclass(frozen=True)
+class StorageCommitment:
+    """[storage_commitment]: promise senders, who ask for it, that the node keeps what they have sent.
+
+    Attributes:
+        enabled: whether the node gives such promises.
+        keep_days: that a promised object stays at least, delivered or not, however full the disk is.
+        max_waiting: requests whose answers wait, of all peers; more are refused.
+        max_instances: of one request.
+    """
+
+    enabled: bool = False
+    keep_days: float = 30.0
+    max_waiting: int = 1000
+    max_instances: int = 10_000
+
+
+@dataclass(frozen=True)
+class CommitmentPeer:
+    """[[commitment_peer]]: who may ask for storage commitment, and where the answer goes.
+
+    Attributes:
+        ae_title: of the peer, as it calls and is called.
+        host: of the peer.
+        port: of the peer.
+        tls: with TLS 1.2 or newer.
+        ca: PEM file of the authorities that sign the peer's certificate; none: those of the system.
+        certificate: PEM file that the node shows.
+        key: PEM file of that certificate's key.
+        timeout_s: to connect, and for each answer.
+    """
+
+    ae_title: str
+    host: str
+    port: int
+    tls: bool = False
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    timeout_s: float = 30.0
+
+    @property
+    def address(self) -> Destination:
+        """The same as somebody to connect to."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Destination(name=self.ae_title, **named)
+
+
+@dataclass(frozen=True)
 class Status:
     """[status]: the page, its JSON and the metrics.
 

@@ -50,7 +50,7 @@ class Archive:
         self._timeout_s, self._sent = destination.timeout_s, 0
         self._kinds = {path: _kind(path) for path in files}
         contexts = _contexts({kind for kind in self._kinds.values() if kind is not None})
-        self._association = _associate(destination, calling_ae, contexts) if contexts else None
+        self._association = associate(destination, calling_ae, contexts) if contexts else None
 
     @property
     def open(self) -> bool:
@@ -97,7 +97,7 @@ def echo(destination: Destination, calling_ae: str) -> None:
     """C-ECHO: raises DeliveryRefused unless an archive knows us and answers. Nothing is sent."""
     from pynetdicom.presentation import build_context
 
-    association = _associate(destination, calling_ae, [build_context(_VERIFICATION)])
+    association = associate(destination, calling_ae, [build_context(_VERIFICATION)])
     began = time.monotonic()
     try:
         reply = association.send_c_echo()
@@ -142,7 +142,17 @@ def _contexts(kinds: Iterable[tuple[str, str]]) -> Sequence[Any]:
     return [build_context(sop_class, syntax) for sop_class, syntax in pairs]
 
 
-def _associate(destination: Destination, calling_ae: str, contexts: Sequence[Any]) -> Any:
+def associate(
+    destination: Destination, calling_ae: str, contexts: Sequence[Any], negotiation: Sequence[Any] = ()
+) -> Any:
+    """An association, established. Raises DeliveryRefused when there is none to be had.
+
+    Args:
+        destination: whom to connect to.
+        calling_ae: what the node calls itself.
+        contexts: presentation contexts that are proposed.
+        negotiation: items of the extended negotiation, such as roles.
+    """
     from pynetdicom import AE, _config, evt
 
     _config.LOG_HANDLER_LEVEL = "none"
@@ -163,6 +173,7 @@ def _associate(destination: Destination, calling_ae: str, contexts: Sequence[Any
             destination.port,
             list(contexts),
             ae_title=destination.ae_title,
+            ext_neg=list(negotiation),
             tls_args=tls,
             evt_handlers=[(evt.EVT_CONN_OPEN, on_open)],
         )

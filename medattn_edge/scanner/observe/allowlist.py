@@ -18,13 +18,14 @@ REASON_CODES: Final = (
     *reasons.WORKER_REASONS,
     *reasons.READINESS_REASONS,
 )
-_PARTS: Final = ("watching", "delivering", "segmenting")
+_PARTS: Final = ("watching", "delivering", "committing", "segmenting")
 _LISTENERS: Final = ("plain", "tls", "status", "watch")
 
 
 def allowed_values(config: NodeConfig) -> tuple[str, ...]:
     """All of them."""
     named = [*(one.name for one in config.models), *(one.name for one in config.destinations)]
+    named += [one.ae_title for one in config.commitment_peers]
     hashes = [one.sha256 for one in config.models]
     devices = dict.fromkeys(model.device for model in config.models)
     return (config.name, *named, *hashes, *devices, *_LISTENERS, *_PARTS, *REASON_CODES, *ERROR_CODES)

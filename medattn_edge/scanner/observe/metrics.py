@@ -52,6 +52,9 @@ def _samples(snapshot: Snapshot, health: Health) -> Iterator[_Sample]:
     yield gauge("objects", "Received objects on record.", snapshot.instances)
     yield gauge("objects_bytes", "Bytes of the received objects on record.", snapshot.bytes)
     yield counter("conflicts", "Objects with a known UID and other bytes.", snapshot.conflicts)
+    for name, count in snapshot.commitments.items():
+        yield gauge("commitments", "Requests for storage commitment in each state.", count, state=name)
+    yield gauge("committed_objects", "Objects that stay because of storage commitment.", snapshot.committed)
     yield counter("attempts", "Attempts to segment a series.", snapshot.attempts)
     # No counter: a person who has a delivery tried again sets its attempts to none.
     yield gauge("delivery_failures", "Failed attempts of the deliveries on record.", snapshot.retries)

@@ -246,6 +246,8 @@ def document(snapshot: Snapshot, health: Health | None) -> dict[str, Any]:
         "objects": snapshot.instances,
         "bytes": snapshot.bytes,
         "conflicts": snapshot.conflicts,
+        "commitments": dict(snapshot.commitments),
+        "committed": snapshot.committed,
         "attempts": snapshot.attempts,
         "delivery_retries": snapshot.retries,
         "stages": {name: _plain(asdict(spread)) for name, spread in snapshot.stages.items()},

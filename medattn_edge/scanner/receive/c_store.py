@@ -18,6 +18,7 @@ from medattn_edge.scanner.config.tls import server_context
 from medattn_edge.scanner.observe.log import Level, Log
 from medattn_edge.scanner.receive.associations import Associations
 from medattn_edge.scanner.receive.listener import BLANK, Listener, hang_up, peer_of
+from medattn_edge.scanner.receive.n_action import NO_SUCH_CLASS, PUSH_MODEL, SYNTAXES, CommitmentProvider
 from medattn_edge.scanner.receive.objects import TruncatedObject, header_of, reason_of
 from medattn_edge.scanner.receive.stream import JoinedPieces
 from medattn_edge.scanner.store.custody import Custody
@@ -41,10 +42,17 @@ class Receiver:
     """The listeners of a node. `start` opens them; the rest may be called from any thread."""
 
     def __init__(
-        self, receive: Receive, tls: Tls | None, custody: Custody, associations: Associations, log: Log
+        self,
+        receive: Receive,
+        tls: Tls | None,
+        custody: Custody,
+        associations: Associations,
+        log: Log,
+        commitment: CommitmentProvider | None = None,
     ) -> None:
         self._receive, self._tls, self._custody = receive, tls, custody
         self._associations, self._log = associations, log
+        self._commitment = commitment
         self._max_bytes = receive.max_object_mb * 1_000_000
         self._listeners: dict[str, Listener] = {}
         self._association_ids: dict[Association, int] = {}
@@ -57,6 +65,9 @@ class Receiver:
     def start(self) -> dict[str, int]:
         """Open the listeners; their ports, by name. Raises HostError, UsageError, MissingDependency."""
         self._ae = _application_entity(self._receive)
+        if self._commitment is not None:
+            # A caller that wants to be the provider itself is not for us.
+            self._ae.add_supported_context(PUSH_MODEL, list(SYNTAXES), scu_role=True, scp_role=False)
         where: dict[str, tuple[int, ssl.SSLContext | None]] = {}
         if self._receive.plain or (self._receive.plain is None and self._tls is None):
             where["plain"] = self._receive.port, None
@@ -107,6 +118,7 @@ class Receiver:
             (evt.EVT_ESTABLISHED, self._established),
             (evt.EVT_C_ECHO, self._echo),
             (evt.EVT_C_STORE, self._store, [listener]),
+            (evt.EVT_N_ACTION, self._action, [listener]),
             (evt.EVT_DATA_RECV, self._data),
         ]
 
@@ -157,6 +169,8 @@ class Receiver:
             association.join()
             self._association_ids.pop(association, None)
             self._incoming_bytes.pop(association, None)
+            if self._commitment is not None:
+                self._commitment.ended(association)
             self._associations.closed(number)
 
         threading.Thread(target=ended, name="association-end", daemon=True).start()
@@ -167,6 +181,8 @@ class Receiver:
     def _data(self, event: Any) -> None:
         """Abort whoever sends more for one object than one may have, before memory is full of it."""
         association = event.assoc
+        if self._commitment is not None:
+            self._commitment.heard(association)
         if association in self._incoming_bytes:
             self._incoming_bytes[association] += len(event.data)
             # A little more than the object: there are heads around its pieces.
@@ -175,6 +191,12 @@ class Receiver:
                 self._incoming_bytes.pop(association, None)
                 # From a thread of its own: this one, which reads for the association, has to end meanwhile.
                 threading.Thread(target=hang_up, args=(association,), name="hang-up", daemon=True).start()
+
+    def _action(self, event: Any, listener: str) -> tuple[int, None]:
+        self._incoming_bytes[event.assoc] = 0
+        if self._commitment is None:
+            return NO_SUCH_CLASS, None
+        return self._commitment.requested(event, listener)
 
     def _store(self, event: Any, listener: str) -> int:
         self._incoming_bytes[event.assoc] = 0

@@ -16,6 +16,7 @@ from medattn_edge.errors import ScanError
 from medattn_edge.reasons import FILE_MISSING, OBJECT_DAMAGED
 from medattn_edge.scanner.store import recovery, retention
 from medattn_edge.scanner.store.admission import Admission
+from medattn_edge.scanner.store.commitments import Commitments
 from medattn_edge.scanner.store.dead_letters import remove_letter, write_letter
 from medattn_edge.scanner.store.disk import Disk, Watermark
 from medattn_edge.scanner.store.keys import site_key
@@ -51,11 +52,16 @@ class FilesLost(ScanError):
 
 
 class Custody:
-    """What the receiver, the workers, the deliveries and the clean-up of a node call. Several threads may."""
+    """What the receiver, the workers, the deliveries and the clean-up of a node call. Several threads may.
+
+    Attributes:
+        commitments: what the node has promised to keep.
+    """
 
     def __init__(self, spool: Spool, store: Store, watermark: Watermark) -> None:
         self._spool, self._store = spool, store
         self._admission = Admission(spool, store, watermark)
+        self.commitments = Commitments(spool, store)
 
     # The node
 

@@ -146,7 +146,8 @@ class Repairs:
     def cleanable(self, key: str | None = None) -> tuple[tuple[str, float], ...]:
         """Series (or the one) whose files may go, and when they were finished, oldest first.
 
-        Of such a series a version is delivered, no version waits for anything, and no delivery is waiting or dead.
+        Of such a series a version is delivered, no version waits for anything, and no delivery is waiting or dead, and
+        nobody was promised that its files stay.
         """
         with self._context.database.reading() as database:
             rows = database.execute(
@@ -155,8 +156,12 @@ class Repairs:
                 " AND EXISTS (SELECT 1 FROM instances i WHERE i.key = v.key)"
                 " AND NOT EXISTS (SELECT 1 FROM deliveries d JOIN versions o ON o.id = d.version_id"
                 "  WHERE o.key = v.key AND d.state != ?)"
+                " AND NOT EXISTS (SELECT 1 FROM commitments c WHERE c.key = v.key AND c.keep_until > ?)"
                 " ORDER BY finished, key",
-                (key, State.DELIVERED, State.SUPERSEDED, State.DELIVERED, DeliveryState.DELIVERED),
+                (
+                    *(key, State.DELIVERED, State.SUPERSEDED, State.DELIVERED, DeliveryState.DELIVERED),
+                    self._context.clock(),
+                ),
             ).fetchall()
         return tuple((row["key"], row["finished"]) for row in rows)
 

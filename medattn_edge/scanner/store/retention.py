@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from medattn_edge.scanner.store.disk import Watermark, folder_bytes
@@ -32,7 +33,8 @@ def clean(spool: Spool, store: Store, watermark: Watermark, keep_days: float, qu
     """Remove delivered series that ended some days ago, and then the oldest ones until the disk has room.
 
     Their files and results go; what is on record stays for the statistics, and so that a late image by itself makes
-    no whole series. Quarantined, dead and waiting series stay.
+    no whole series. Quarantined, dead and waiting series stay, and what was promised by storage commitment does for as
+    long as was promised, however full the disk is.
 
     Args:
         spool: the files.
@@ -48,14 +50,22 @@ def clean(spool: Spool, store: Store, watermark: Watermark, keep_days: float, qu
         removed = _clean_series(spool, store, key)
         if removed is not None:
             series, freed = series + 1, freed + removed
+    store.commitment_requests.forget_old(now - keep_days * DAY_S)
     objects = 0
+    # What was replaced after it was promised lies here under the names of its series and file.
+    promised = {f"{key}-{name}" for key, name in store.commitment_requests.promised()}
     for path in sorted(spool.objects.iterdir()):
         status = path.stat()
-        if now - status.st_mtime > quarantine_keep_days * DAY_S and not path.name.startswith("."):
+        if now - status.st_mtime > quarantine_keep_days * DAY_S and not _stays(path.name, promised):
             path.unlink()
             objects, freed = objects + 1, freed + status.st_size
     watermark.count_again()
     return Cleaned(series, objects, freed)
+
+
+def _stays(name: str, promised: Collection[str]) -> bool:
+    """name: of a file of single objects: REASON-KEY-NAME, or one that is unfinished."""
+    return name.startswith(".") or name.partition("-")[2] in promised
 
 
 def _is_short_of_space(watermark: Watermark) -> bool:

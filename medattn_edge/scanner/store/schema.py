@@ -129,6 +129,34 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
         "ALTER TABLE instances ADD COLUMN file_sha256 TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE outputs ADD COLUMN sha256 TEXT NOT NULL DEFAULT ''",
     ),
+    (
+        # Storage commitment: what peers have asked, until they have their answer and for a while after.
+        """CREATE TABLE commitment_requests (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            requester TEXT NOT NULL,
+            transaction_uid TEXT NOT NULL,
+            duplicate INTEGER NOT NULL,
+            instances TEXT NOT NULL,
+            received REAL NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('waiting', 'answered', 'dead')),
+            attempts INTEGER NOT NULL DEFAULT 0,
+            next_try REAL NOT NULL,
+            ended REAL,
+            committed INTEGER NOT NULL DEFAULT 0,
+            failed INTEGER NOT NULL DEFAULT 0,
+            reason TEXT NOT NULL DEFAULT ''
+        )""",
+        "CREATE INDEX commitment_requests_by_state ON commitment_requests (state, requester, next_try)",
+        "CREATE INDEX commitment_requests_by_uid ON commitment_requests (transaction_uid)",
+        # Files that this node has promised to keep, and until when: written before the promise is given.
+        """CREATE TABLE commitments (
+            key TEXT NOT NULL REFERENCES series,
+            name TEXT NOT NULL,
+            keep_until REAL NOT NULL,
+            PRIMARY KEY (key, name)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX instances_by_uid ON instances (sop_uid)",
+    ),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from medattn_edge.scanner.store.rows import REFUSED, REPLACED
@@ -129,6 +129,8 @@ class Snapshot:
         quarantined: newest first, at most 100.
         undelivered: newest first, at most 100.
         conflicted: series of the last three days with such objects, newest first, at most 100.
+        commitments: requests for storage commitment in each state, zeros included.
+        committed: objects that have to stay because of it.
     """
 
     now: float
@@ -144,6 +146,8 @@ class Snapshot:
     quarantined: tuple[VersionSeen, ...]
     undelivered: tuple[VersionSeen, ...]
     conflicted: tuple[ConflictSeen, ...] = ()
+    commitments: Mapping[str, int] = field(default_factory=dict)
+    committed: int = 0
 
 
 def take(database: sqlite3.Connection, now: float, recent: int) -> Snapshot:
@@ -172,7 +176,15 @@ def take(database: sqlite3.Connection, now: float, recent: int) -> Snapshot:
         _versions(database, (State.QUARANTINED,), LAST),
         _versions(database, (State.SEGMENTED, State.FAILED), LAST),
         _conflicted(database, now),
+        _commitments(database),
+        database.execute("SELECT COUNT(*) FROM commitments WHERE keep_until > ?", (now,)).fetchone()[0],
     )
+
+
+def _commitments(database: sqlite3.Connection) -> dict[str, int]:
+    counts = dict.fromkeys(("waiting", "answered", "dead"), 0)
+    counts |= {row[0]: row[1] for row in database.execute("SELECT state, COUNT(*) FROM commitment_requests GROUP BY 1")}
+    return counts
 
 
 def _conflicted(database: sqlite3.Connection, now: float) -> tuple[ConflictSeen, ...]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from medattn_edge.scanner.store.commitment_requests import CommitmentRequests
 from medattn_edge.scanner.store.database import Database
 from medattn_edge.scanner.store.deliveries import Deliveries
 from medattn_edge.scanner.store.jobs import Jobs
@@ -27,6 +28,7 @@ class Store:
         jobs: from `queued` to `segmented`.
         deliveries: from `segmented` to `delivered` or `failed`.
         repairs: after a crash, a loss, a clean-up, or when an operator asks for it.
+        commitment_requests: of peers that ask whether the node keeps what they sent.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Store:
         self._context = StoreContext(self.database, site, policy or Policy(), clock)
         self.series, self.jobs = SeriesRecords(self._context), Jobs(self._context)
         self.deliveries, self.repairs = Deliveries(self._context), Repairs(self._context)
+        self.commitment_requests = CommitmentRequests(self._context)
 
     def __enter__(self) -> Store:
         return self
