@@ -19,7 +19,7 @@ LOWEST := tests/test_floors.py tests/test_benchmarks.py $(addprefix tests/, \
 	models/test_resnet.py precision/test_quantizers.py scanner/test_metrics.py scanner/test_receive.py \
 	scanner/test_tls.py training/test_evaluate.py)
 
-.PHONY: demo test test-slow test-gpu test-faults test-lowest check format bench bench-gpu bench-curves bench-node bench-report clean
+.PHONY: demo test test-slow test-gpu test-faults test-lowest corpus check format bench bench-gpu bench-curves bench-node bench-report clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medattn-edge demo -o demo
@@ -33,6 +33,10 @@ test-slow: $(VENV)/.dev
 # At least 1,000 faults in the node's spool and database; their count is printed.
 test-faults: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/adversarial/test_fault_machine.py -m "slow or not slow" --timeout 1200
+
+# Every scan below a folder of yours, inspected, segmented and held to other readers: make corpus DIR=/data/scans
+corpus: $(VENV)/.dev
+	$(BIN)/python -m tests.corpus $(DIR)
 
 test-gpu: $(VENV)/.dev
 	$(BIN)/python -m pytest -m gpu --timeout 1200
