@@ -10,7 +10,13 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
 LOWEST_PYTHON ?= python3.11
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+INSTALL := $(PIP) --constraint constraints.txt
+# What is installed, by its hashes; --no-deps, because the file is complete but for torch (SECURITY.md says why).
+LOCKED := $(PIP) --require-hashes --no-deps --requirement requirements.lock
+# torch, and what only its build from PyPI with CUDA needs: SECURITY.md says why they have no hashes.
+UNLOCKED := pip colorama torch triton cuda-toolkit $(addprefix nvidia-, cublas cuda-cupti cuda-nvrtc cuda-runtime \
+	cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
 
 # What meets every library that pyproject.toml bounds, in two minutes.
 LOWEST := tests/test_floors.py tests/test_benchmarks.py $(addprefix tests/, \
@@ -19,7 +25,8 @@ LOWEST := tests/test_floors.py tests/test_benchmarks.py $(addprefix tests/, \
 	models/test_resnet.py precision/test_quantizers.py scanner/test_metrics.py scanner/test_receive.py \
 	scanner/test_tls.py training/test_evaluate.py)
 
-.PHONY: demo test test-slow test-gpu test-faults test-lowest check format bench bench-published bench-gpu bench-curves bench-node bench-report clean
+.PHONY: demo test test-slow test-gpu test-faults test-lowest corpus check audit lock sbom format bench bench-published \
+	bench-gpu bench-curves bench-node bench-report clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medattn-edge demo -o demo
@@ -34,6 +41,10 @@ test-slow: $(VENV)/.dev
 test-faults: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/adversarial/test_fault_machine.py -m "slow or not slow" --timeout 1200
 
+# Every scan below a folder of yours, inspected, segmented and held to other readers: make corpus DIR=/data/scans
+corpus: $(VENV)/.dev
+	$(BIN)/python -m tests.corpus $(DIR)
+
 test-gpu: $(VENV)/.dev
 	$(BIN)/python -m pytest -m gpu --timeout 1200
 
@@ -46,6 +57,27 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m tests.support.audit
+
+# Known vulnerabilities of what is locked; make check does the same, and says so where the database cannot be reached.
+audit: $(VENV)/.dev
+	$(BIN)/python -m tests.support.audit
+
+# Everything that a scanner host gets with the wheel, as a bill of materials in CycloneDX: dist/medattn-edge.cdx.json
+sbom: $(VENV)/.dev
+	rm -rf .venv-sbom && $(PYTHON) -m venv .venv-sbom
+	$(BIN)/python -m build --wheel --outdir dist .
+	.venv-sbom/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		"$$(ls -t dist/medattn_edge-*.whl | head -1)[onnxruntime,openvino,dicom-codecs,node,nifti,nrrd,image,itk,tiff,zstd,cleanup]"
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible \
+		--output-file dist/medattn-edge.cdx.json .venv-sbom/bin/python
+
+# Writes the hashes of constraints.txt anew, after a change of a pin or of a bound.
+lock: $(VENV)/.dev
+	test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv==0.13.9; }
+	.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--extra dev --constraint constraints.txt $(addprefix --no-emit-package , $(UNLOCKED)) \
+		--output-file requirements.lock pyproject.toml
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -90,7 +122,8 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.python
 	$(INSTALL) --editable '.[demo]'
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.python
+$(VENV)/.dev: pyproject.toml constraints.txt requirements.lock | $(VENV)/.python
+	$(LOCKED)
 	$(INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +15,12 @@ from typing import Annotated, Any
 
 import typer
 
-from medattn_edge.errors import InputError, MedattnError
+from medattn_edge.atomic import FULL
+from medattn_edge.errors import InputError, MedattnError, OutputError
 
-from . import console
+from . import console, streams
 
+_BROKEN_PIPE = 141  # 128 + SIGPIPE, as when `head` has seen enough
 _INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 _TERMINATED = 143  # 128 + SIGTERM
 _COMMANDS = (
@@ -80,6 +84,17 @@ class _Terminated(BaseException):
 
 def main() -> None:
     """Run a command and turn its outcome into the exit code of the conventions; a bug keeps its traceback."""
+    with streams.guarded() as out:
+        code = _run()
+        out.flush()
+        lost = out.failure
+        if lost is not None:
+            code = code or _of_lost_output(lost)
+    sys.exit(code)
+
+
+def _run() -> int:
+    """The exit code of the command that was typed."""
     try:
         _check_arguments()
         with _ended_by_sigterm():
@@ -88,17 +103,48 @@ def main() -> None:
             console.report("interrupted", "interrupted", "")
     except MedattnError as error:
         console.report(error.code, error.message, error.hint)
-        code = error.exit_code
+        return error.exit_code
+    except OSError as error:
+        full = _of_full_disk(error)
+        if full is None:
+            raise
+        console.report(full.code, full.message, full.hint)
+        return full.exit_code
     except _ClickException as error:
         console.report("usage", *_usage(error))
-        code = 2
+        return 2
     except (KeyboardInterrupt, typer.Abort):
         console.report("interrupted", "interrupted", "")
-        code = _INTERRUPTED
+        return _INTERRUPTED
     except _Terminated:
         console.report("terminated", "terminated", "")
-        code = _TERMINATED
-    sys.exit(code if isinstance(code, int) else 0)
+        return _TERMINATED
+    return code if isinstance(code, int) else 0
+
+
+def _of_full_disk(error: OSError) -> OutputError | None:
+    """The error of a disk that is full, whichever file a library was at; None for any other."""
+    if error.errno not in FULL:
+        return None
+    place = os.fsdecode(error.filename) if error.filename else tempfile.gettempdir()
+    return OutputError(
+        f"cannot write {place}: {error.strerror}",
+        expected="free space, also for temporary files",
+        hint="df -h; TMPDIR=FOLDER puts temporary files on another disk",
+    )
+
+
+def _of_lost_output(error: OSError) -> int:
+    """The exit code when results did not arrive, which is said, but not of a pipe that nobody reads any more."""
+    if isinstance(error, BrokenPipeError):
+        return _BROKEN_PIPE
+    lost = OutputError(
+        f"cannot write to stdout: {error.strerror or error}",
+        expected="room for the results; the files that the command wrote are whole",
+        hint="send stdout to a terminal or to a file on a disk with free space",
+    )
+    console.report_on_stderr(lost.message, lost.hint)
+    return lost.exit_code
 
 
 @contextmanager

@@ -79,10 +79,17 @@ def wants_json() -> bool:
 
 
 def report(code: str, message: str, hint: str) -> None:
-    """An error: JSON on stdout under --json, otherwise text on stderr with what to do next."""
+    """An error: JSON on stdout under --json; as text on stderr otherwise, and where stdout takes nothing."""
     if wants_json():
         print_json({"error": {"code": code, "message": message, "hint": hint}})
-        return
+        sys.stdout.flush()
+        if getattr(sys.stdout, "failure", None) is None:  # else the document has not arrived
+            return
+    report_on_stderr(message, hint)
+
+
+def report_on_stderr(message: str, hint: str) -> None:
+    """An error as text, whatever was asked for."""
     stderr = _Plain(stderr=True, soft_wrap=True)
     stderr.print(Text.assemble(("error", "bold red"), f": {visible(message)}"))
     if hint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from medattn_edge.errors import OutputError, quoted
+
+FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+_ROOM = 1 << 20  # bytes that a disk with room takes
 
 
 @contextmanager
@@ -39,14 +43,53 @@ def replacing(path: Path) -> Iterator[Path]:
         about = None if error.filename is None else Path(os.fsdecode(error.filename))
         if temporary is not None and about not in {None, temporary, path, path.parent}:
             raise  # not about our file: the caller's own reading failed
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}",
-            expected="free space and permission to write; the previous file, if any, is untouched",
-            hint=f"df -h {quoted(path.parent)}",
-        ) from error
+        raise _unwritable(path, error) from error
+    except Exception as error:
+        if temporary is not None and not isinstance(error, OutputError):
+            check_room(temporary, path, error)
+        raise
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming_full_disk(temporary: Path, path: Path) -> Iterator[None]:
+    """An error of the block is one of a full disk, if the disk is full: what libraries in C raise then says so seldom.
+
+    Args:
+        temporary: a file in the folder that the block writes to; it need not be there, and may grow.
+        path: what will be made of it, for the error.
+
+    Raises:
+        OutputError: instead of any other error, when nothing more can be written.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, OutputError):
+            check_room(temporary, path, error)
+        raise
+
+
+def check_room(temporary: Path, path: Path, error: Exception) -> None:
+    """Raise OutputError from an error when a file takes no more; the file grows, or is made."""
+    try:
+        with temporary.open("ab") as file:
+            file.write(bytes(_ROOM))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as full:
+        if full.errno in FULL:
+            raise _unwritable(path, full) from error
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot write {path}: {error.strerror or error}",
+        expected="free space and permission to write; the previous file, if any, is untouched",
+        hint=f"df -h {quoted(path.parent)}",
+    )
 
 
 def _target(path: Path) -> Path:

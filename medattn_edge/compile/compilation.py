@@ -16,6 +16,7 @@ import numpy as np
 
 from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact, Manifest, manifest_path, move_into, sha256, writing
+from medattn_edge.atomic import naming_full_disk
 from medattn_edge.backends import open_session
 from medattn_edge.backends.check import check
 from medattn_edge.backends.compiler import Compiler, CompileSettings, Progress, Source, compiler_of
@@ -144,6 +145,7 @@ def build(plan: Plan, samples: Mapping[str, Patches], progress: Progress | None 
         writing(output) as files,
         # Under their own names, so that they are opened for the check as they will be for a scan.
         TemporaryDirectory(prefix=".", suffix=f".tmp.{output.name}", dir=output.parent) as folder,
+        naming_full_disk(Path(folder) / "room", output),
     ):
         staged = stage(plan, Path(folder), progress)
         cases, verified = _verified(plan, staged, samples)

@@ -6,17 +6,20 @@ import gzip
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from medattn_edge.errors import GeometryError
+from medattn_edge.io.bounds import check_size, read_to_end
 from medattn_edge.io.format import Format, unreadable
 from medattn_edge.volume import Array, Volume
 
 _RAS_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
 _IJK_DHW = np.eye(4)[[2, 1, 0, 3]]
 _FLAG = 28  # where the goodRASFlag lies
+_HEADER_BYTES, _FOOTER_BYTES = 284, 20
+_SIZES = {0: 1, 1: 4, 3: 4, 4: 2, 10: 2}  # bytes of a voxel, by the code of its type
 # What nibabel raises for damaged files, beside its own errors.
 _FAILURES = (
     struct.error,
@@ -47,7 +50,7 @@ def read(path: Path) -> Volume:
     try:
         # Read here: nibabel leaves a damaged file open, and puts directions of its own where the file has none.
         with gzip.open(path) if path.name.lower().endswith(".mgz") else path.open("rb") as file:
-            data = file.read()
+            data = _bounded(path, cast("BinaryIO", file))
         placed = struct.unpack_from(">h", data, _FLAG)[0] != 0
         image: Any = nibabel.MGHImage.from_bytes(data)
         stored: Array = np.asarray(image.dataobj)
@@ -63,6 +66,19 @@ def read(path: Path) -> Volume:
     voxels = stored.T if stored.shape[3] > 1 else stored[..., 0].T
     affine = _RAS_LPS @ image.affine @ _IJK_DHW
     return Volume(voxels.astype(voxels.dtype.newbyteorder("="), copy=False), affine)
+
+
+def _bounded(path: Path, stream: BinaryIO) -> bytes:
+    """The file's header, the voxels that it promises and the footer; what is behind is read for its check sum."""
+    header = stream.read(_HEADER_BYTES)
+    _, *sizes, kind = struct.unpack_from(">6i", header)
+    size = check_size(path, sizes, _SIZES.get(kind, 1))  # of another type nothing is read
+    voxels = stream.read(size)
+    if len(voxels) < size:
+        raise EOFError(f"{len(voxels):,} bytes of voxels where {size:,} are needed")
+    footer = stream.read(_FOOTER_BYTES)
+    read_to_end(path, stream)
+    return header + voxels + footer
 
 
 FORMAT = Format("mgh", (".mgh", ".mgz"), "nifti", ("nibabel",), read, None, None)

@@ -210,8 +210,9 @@ def _channel_axis(path: Path, header: Mapping[str, Any], directions: Array) -> i
     """The header axis that is not in space, or None."""
     without = [axis for axis, row in enumerate(directions) if np.isnan(row).all()]
     if len(directions) and (len(directions) - len(without) != 3 or len(without) > 1):
+        sizes = " x ".join(str(size) for size in header["sizes"])
         raise ScanError(
-            f"{path} has {len(directions)} axes of sizes {list(header['sizes'])}, {len(without)} of them not in space",
+            f"{path} has {len(directions)} axes, {sizes}, {len(without)} of them not in space",
             expected="three axes in space, and at most one of channels",
             hint="export one 3-D scan",
         )

@@ -2,9 +2,12 @@
 
 import bz2
 import gzip
+import importlib
 import io
+import struct
 import tracemalloc
 import zipfile
+import zlib
 
 import nrrd
 import numpy as np
@@ -12,9 +15,11 @@ import pytest
 
 from medattn_edge.errors import GeometryError, InputError, ScanError
 from medattn_edge.io import read_volume, write_labels
+from medattn_edge.io.nifti import ZSTD
 from medattn_edge.volume import Volume
 from tests.support.dicom_phantoms import make_series, save
 
+zstd = importlib.import_module(ZSTD)
 AFFINE = np.array([[0.0, 0, 1, 0], [0, 1, 0, 0], [3, 0, 0, 0], [0, 0, 0, 1]])
 VOXELS = np.random.default_rng(0).integers(0, 100, (6, 7, 8)).astype(np.uint8)
 HEADER = (
@@ -40,7 +45,73 @@ def npy_header(shape, dtype="<f4"):
     return stream.getvalue()
 
 
+def nifti_file(path, pack, sizes):
+    import nibabel
+
+    header = nibabel.Nifti1Header()
+    header.set_data_shape((1, 1, 1))
+    header.set_sform(np.eye(4), 1)
+    header.set_qform(np.eye(4), 1)
+    header["dim"][:4], header["vox_offset"], header["magic"] = (3, *sizes), 352, b"n+1"
+    header.set_data_dtype(np.uint8)
+    path.write_bytes(pack(header.binaryblock + bytes(4) + bytes(1 << 20)))
+    return path
+
+
+def mgh_file(path, sizes, behind=0):
+    header = struct.pack(">7ih", 1, *sizes, 0, 0, 1) + struct.pack(">3f", 1, 1, 1)
+    header += struct.pack(">9f", 1, 0, 0, 0, 1, 0, 0, 0, 1) + bytes(12)
+    path.write_bytes(gzip.compress(header.ljust(284, b"\0") + bytes(1 << 20) + bytes(behind), 1))
+    return path
+
+
+def mha_file(path, data, sizes="8 7 6", more="CompressedData = True\n"):
+    text = f"ObjectType = Image\nNDims = 3\nBinaryData = True\n{more}TransformMatrix = 1 0 0 0 1 0 0 0 1\n"
+    text += f"Offset = 0 0 0\nElementSpacing = 1 1 3\nDimSize = {sizes}\nElementType = MET_UCHAR\n"
+    path.write_bytes(f"{text}ElementDataFile = LOCAL\n".encode() + data)
+    return path
+
+
+def tiff_file(path, packed):
+    """One strip of deflated bytes under a header of 8 x 8."""
+    import tifffile
+
+    tifffile.imwrite(path, np.arange(64, dtype=np.uint8).reshape(8, 8), compression="zlib")
+    with tifffile.TiffFile(path) as file:
+        place = file.pages[0].tags["StripByteCounts"].valueoffset
+        where = file.pages[0].tags["StripOffsets"].valueoffset
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, where, len(data))
+    struct.pack_into("<I", data, place, len(packed))
+    path.write_bytes(data + packed)
+    return path
+
+
+def tiff_of_many_pixels(path):
+    import tifffile
+
+    tifffile.imwrite(path, np.zeros((8, 8), np.uint8))
+    with tifffile.TiffFile(path) as file:
+        places = [file.pages[0].tags[name].valueoffset for name in ("ImageWidth", "ImageLength", "RowsPerStrip")]
+    data = bytearray(path.read_bytes())
+    for place in places:
+        struct.pack_into("<I", data, place, 60_000)
+    path.write_bytes(data)
+    return path
+
+
 BOMBS = {
+    "nii.gz of many voxels": lambda p: nifti_file(p / "a.nii.gz", gzip.compress, (2000, 2000, 1000)),
+    "nii.bz2 of many voxels": lambda p: nifti_file(p / "a.nii.bz2", bz2.compress, (2000, 2000, 1000)),
+    "nii.zst of many voxels": lambda p: nifti_file(p / "a.nii.zst", zstd.compress, (2000, 2000, 1000)),
+    "nii.gz that goes on": lambda p: nifti_file(p / "a.nii.gz", lambda b: gzip.compress(b + bytes(9 << 20)), (4, 4, 4)),
+    "mgz of many voxels": lambda p: mgh_file(p / "a.mgz", (2000, 2000, 1000, 1)),
+    "mgz that goes on": lambda p: mgh_file(p / "a.mgz", (4, 4, 4, 1), 256 << 20),
+    "mha of many voxels": lambda p: mha_file(p / "a.mha", zlib.compress(bytes(1 << 20)), "2000 2000 1000"),
+    "mha of many raw voxels": lambda p: mha_file(p / "a.mha", b"", "2000 2000 1000", ""),
+    "mha that goes on": lambda p: mha_file(p / "a.mha", zlib.compress(bytes(256 << 20), 1)),
+    "tiff of many pixels": lambda p: tiff_of_many_pixels(p / "a.tif"),
+    "tiff of a strip that goes on": lambda p: tiff_file(p / "a.tif", zlib.compress(bytes(256 << 20), 1)),
     "nrrd of many voxels": lambda p: nrrd_file(p / "a.nrrd", gzip.compress(bytes(1 << 20)), "2000 2000 1000"),
     "nrrd of more than a scan": lambda p: nrrd_file(p / "a.nrrd", b"", "4000 4000 4000", "raw"),
     "nrrd in gzip that goes on": lambda p: nrrd_file(p / "a.nrrd", gzip.compress(bytes(256 << 20), 1)),
@@ -61,7 +132,9 @@ def test_what_a_small_file_promises_is_refused_before_it_is_reserved(tmp_path, n
     assert path.stat().st_size < 3 << 20
     tracemalloc.start()
     try:
-        with pytest.raises(ScanError, match=r"promises|behind its voxels|in front of its voxels"):
+        with pytest.raises(
+            ScanError, match=r"promises|behind its voxels|in front of its voxels|becomes more|more bytes of voxels"
+        ):
             read_volume(path)
         assert tracemalloc.get_traced_memory()[1] < 64 << 20
     finally:
@@ -104,16 +177,25 @@ def compressed(path, name):
     if name == "stored":
         np.savez(path / "a.npz", voxels=VOXELS, affine=AFFINE)
         return path / "a.npz"
+    if name in ("mha", "gzipped mha"):
+        data = zlib.compress(VOXELS.tobytes()) if name == "mha" else gzip.compress(VOXELS.tobytes())
+        return mha_file(path / "a.mha", data)
+    if name == "mgz":
+        import nibabel
+
+        nibabel.MGHImage(VOXELS.T, np.eye(4)).to_filename(path / "a.mgz")
+        return path / "a.mgz"
     write_labels(path / f"a.{name}", Volume(VOXELS, AFFINE), ["a"])
     return path / f"a.{name}"
 
 
-@pytest.mark.parametrize("name", ["nii.gz", "nrrd", "bzip2", "npz", "stored"])
+@pytest.mark.parametrize("name", ["nii.gz", "nrrd", "bzip2", "npz", "stored", "mgz", "mha", "gzipped mha"])
 def test_no_flipped_bit_behind_the_header_gives_other_voxels(tmp_path, name):
     path = compressed(tmp_path, name)
     whole = path.read_bytes()
-    start, bits = whole.rfind(b"\n\n") + 2 if path.suffix == ".nrrd" else 20, np.random.default_rng(1)
-    refused = 0
+    ends = {".nrrd": b"\n\n", ".mha": b"LOCAL\n"}
+    start = whole.rfind(ends[path.suffix]) + len(ends[path.suffix]) if path.suffix in ends else 20
+    bits, refused = np.random.default_rng(1), 0
     for place in range(start, len(whole), 5):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << int(bits.integers(8))
@@ -125,7 +207,7 @@ def test_no_flipped_bit_behind_the_header_gives_other_voxels(tmp_path, name):
     assert refused > 10
 
 
-@pytest.mark.parametrize("name", ["nii.gz", "nrrd", "bzip2"])
+@pytest.mark.parametrize("name", ["nii.gz", "nrrd", "bzip2", "mgz", "mha"])
 @pytest.mark.parametrize("lost", [1, 4, 8])
 def test_a_check_sum_that_is_cut_off_is_noticed(tmp_path, name, lost):
     path = compressed(tmp_path, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,24 @@ def test_what_is_no_meta_image_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.mha").write_bytes(data)
     with pytest.raises(ScanError, match=r"a\.mha"):
         read_volume(tmp_path / "a.mha")
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".mhd"])
+@pytest.mark.parametrize("flag", ["BinaryDataByteOrderMSB", "ElementByteOrderMSB"])
+def test_compressed_voxels_keep_their_byte_order(tmp_path: Path, suffix: str, flag: str) -> None:
+    values = np.random.default_rng(0).integers(0, 30000, (4, 3, 2))
+    packed = zlib.compress(values.astype(">i2").tobytes())
+    fields = {"CompressedData": "True", "ElementType": "MET_SHORT", flag: "True"}
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".mhd":
+        (tmp_path / "a.zraw").write_bytes(packed)
+        fields["ElementDataFile"] = "a.zraw"
+    fields = {"BinaryDataByteOrderMSB": "False", **fields} if flag.startswith("Element") else fields
+    written(path, **fields)
+    path.write_bytes(path.read_bytes().split(b"LOCAL\n")[0] + (b"LOCAL\n" + packed if suffix == ".mha" else b""))
+    assert np.array_equal(read_volume(path).voxels, values)
+
+
+def test_a_header_in_front_of_compressed_voxels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ScanError, match="HeaderSize = 7 in front of compressed voxels"):
+        read_volume(written(tmp_path / "a.mha", CompressedData="True", HeaderSize="7"))

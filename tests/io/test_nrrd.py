@@ -197,3 +197,9 @@ def test_maps_are_a_list_axis_with_names(tmp_path):
     assert np.array_equal(array, maps)
     assert header["kinds"] == ["domain", "domain", "domain", "list"]
     assert header["names"] == "background|lung"
+
+
+def test_a_picture_of_two_axes_is_refused_in_numbers_that_people_write(tmp_path):
+    flat = {"space directions": np.array([[0.7, 0, 0], [0, 0.8, 0]]), "kinds": ["domain"] * 2}
+    with pytest.raises(ScanError, match=r"has 2 axes, 5 x 4, 0 of them not in space"):
+        read_volume(save(tmp_path / "flat.nrrd", np.zeros((4, 5), np.int16), **flat))
