@@ -13,13 +13,17 @@ from medattn_edge import gates
 from . import console
 from .bench_text import announce, tell
 from .options import scans_of
+from .released import Trusted, opened
 from .renamed import renamed
 
 Option = typer.Option
 
 
 def command(  # noqa: PLR0913
-    artifacts: Annotated[list[Path], typer.Argument(metavar="ARTIFACT ...", help="What was made of the reference.")],
+    artifacts: Annotated[
+        list[Path],
+        typer.Argument(metavar="ARTIFACT ...", help="What was made of the reference, or RELEASE, RELEASE#ARTIFACT."),
+    ],
     reference: Annotated[
         Path, Option("--reference", metavar="CHECKPOINT", help="Eager FP32; without torch, an FP32 artifact.")
     ],
@@ -57,6 +61,7 @@ def command(  # noqa: PLR0913
     ] = None,
     timeout: Annotated[float, Option("--timeout", min=1, help="Of opening, and of one run, in s.")] = 600.0,
     time_limit: Annotated[str | None, renamed("--time-limit", "--timeout")] = None,
+    trusted: Trusted = None,
     output: Annotated[Path | None, Option("--output", "-o", metavar="FILE", help="Write the JSON there too.")] = None,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -78,11 +83,13 @@ def command(  # noqa: PLR0913
         reduced_floors={"min_sqnr_db": min_sqnr_db, "min_dice": min_dice},
     )
     settings = BenchSettings(duration, warm_up, threads, deadline_ms, timeout, batch)
-    plan = plan_measurement(artifacts, reference, scans_of(scan, resample_to_first), chosen=chosen, settings=settings)
-    announce(plan)
-    with console.stages() as progress:
-        measurement = plan.run(progress)
-    document = measurement.to_json()
+    with opened([reference, *artifacts], trusted) as models:
+        first, *files = models.files
+        plan = plan_measurement(files, first, scans_of(scan, resample_to_first), chosen=chosen, settings=settings)
+        announce(plan)
+        with console.stages() as progress:
+            measurement = plan.run(progress)
+    document = models.named(measurement.to_json())
     if output is not None:
         with replacing(output) as file:
             file.write_text(json_module.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ from medattn_edge.errors import UsageError
 from . import console
 from .comparison_text import tell
 from .options import scans_of
+from .released import Trusted, opened
 from .renamed import renamed
 
 Option = typer.Option
@@ -22,7 +23,10 @@ def command(  # noqa: PLR0913
     reference: Annotated[Path, typer.Argument(help="The checkpoint (eager FP32), or an artifact.")],
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="CANDIDATE ... SCAN ...", help="Artifacts, then scans, of several channels T1+T2+..."),
+        typer.Argument(
+            metavar="CANDIDATE ... SCAN ...",
+            help="Artifacts, RELEASE or RELEASE#ARTIFACT, then scans, of several channels T1+T2+...",
+        ),
     ],
     runtime: Annotated[
         list[str] | None,
@@ -60,6 +64,7 @@ def command(  # noqa: PLR0913
     ] = 0,
     overlap: Annotated[float, Option("--overlap", help="Of neighbouring windows.")] = 0.5,
     batch: Annotated[int, Option("--batch", min=1, help="Windows per run.")] = 4,
+    trusted: Trusted = None,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Compare candidates with the reference on scans, each in a process of its own.
@@ -71,12 +76,13 @@ def command(  # noqa: PLR0913
     from medattn_edge.evaluation import ComparisonSettings, TrueLabels, compare
     from medattn_edge.inference.truth import parse_label_values
 
-    candidates, scans = _split(files)
     truth = TrueLabels(labels or (), parse_label_values(label_value or []), min_dice_ratio)
     settings = ComparisonSettings(device, threads, timeout, max_gap_db, overlap, batch)
-    with console.stages() as progress:
+    with opened([reference, *files], trusted) as models, console.stages() as progress:
+        first, *rest = models.files
+        candidates, scans = _split(rest)
         comparison = compare(
-            reference,
+            first,
             candidates,
             scans_of(scans, resample_to_first),
             labels=truth,
@@ -85,7 +91,7 @@ def command(  # noqa: PLR0913
             settings=settings,
             progress=progress,
         )
-    document = comparison.to_json()
+    document = models.named(comparison.to_json())
     if json:
         console.print_json(document)
     else:

@@ -15,20 +15,32 @@ from .fp64_text import fp64_lines
 from .inspect_dicom import show_series
 from .inspect_foreign import show_foreign
 from .inspect_scan import is_scan, show_scan
+from .released import Trusted, opened
 from .rewrites import in_a_line
 
 
 def command(
     path: Annotated[
-        Path, typer.Argument(help="A checkpoint, an artifact, a network from elsewhere, a scan, or a DICOM folder.")
+        Path,
+        typer.Argument(
+            help="A checkpoint, an artifact, RELEASE or RELEASE#ARTIFACT, a network from elsewhere, a scan, or a DICOM "
+            "folder."
+        ),
     ],
     weights: Annotated[
         str, typer.Option("--weights", metavar="KEY", help="Foreign checkpoint: which of several sets of weights.")
     ] = "",
     spec: Annotated[bool, typer.Option("--spec", help="Only the spec, in JSON: a file for export --spec.")] = False,
+    trusted: Trusted = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Print spec, lineage, inputs, outputs and operators of a model; a scan's grid and values; or a folder's series."""
+    with opened([path], trusted) as models:
+        _inspect(models.files[0], str(path), weights, spec=spec, json=json)
+
+
+def _inspect(path: Path, title: str, weights: str, *, spec: bool, json: bool) -> None:
+    """title: what was typed."""
     from medattn_edge.artifact import manifest_path
     from medattn_edge.backends import backend_of
     from medattn_edge.io.scan import is_dicom_source
@@ -52,7 +64,7 @@ def command(
     elif json:
         console.print_json(facts)
     else:
-        _show(path, facts)
+        _show(title, facts)
 
 
 def _artifact(path: Path) -> dict[str, Any]:
@@ -91,10 +103,10 @@ def _checkpoint(path: Path, weights: str) -> dict[str, Any]:
     }
 
 
-def _show(path: Path, facts: dict[str, Any]) -> None:
+def _show(title: str, facts: dict[str, Any]) -> None:
     from rich.table import Table
 
-    table = Table(title=str(path), show_header=False)
+    table = Table(title=title, show_header=False)
     spec = facts["spec"]
     rows = {
         "network": f"{spec['network']} {spec['config']}",

@@ -46,8 +46,17 @@ class Container(Protocol):
 
 
 def is_release(path: Path) -> bool:
-    """Whether a path is to be opened as a release: a folder with a release.json, or a .zip; nothing is read."""
-    return (path.is_dir() and os.path.lexists(path / MANIFEST)) or (path.suffix.lower() == ".zip" and path.is_file())
+    """Whether a path is to be opened as a release: a folder with a release.json, or a .zip that speaks of one."""
+    if path.is_dir():
+        return os.path.lexists(path / MANIFEST)
+    if path.suffix.lower() != ".zip" or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            file.seek(-min(path.stat().st_size, _MAX_DIRECTORY), os.SEEK_END)
+            return MANIFEST.encode() in file.read(_MAX_DIRECTORY)
+    except OSError:
+        return False  # whoever opens it says what is wrong
 
 
 @contextmanager

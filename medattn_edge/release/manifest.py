@@ -123,9 +123,7 @@ class ReleaseManifest:
             rest = {key: value for key, value in values.items() if key not in ("kind", "schema")}
             files = {name: ReleasedFile(**one) for name, one in rest.pop("files").items()}
             manifest = cls(**rest, files=files)
-            if (
-                manifest.to_bytes() != data
-            ):  # two keys of one name, another order or spacing, a number written otherwise
+            if manifest.to_bytes() != data:  # a key that comes twice, another order, spacing or way of a number
                 raise ValueError("its bytes are not as they were written")
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise _unreadable(str(error)) from error

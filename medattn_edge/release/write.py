@@ -64,8 +64,7 @@ def write_release(
     """
     output, paths = Path(output), [Path(path) for path in artifacts]
     _check_output(output)
-    read = [Artifact.read(path) for path in paths]
-    sources = _sources(read)
+    sources = _sources([Artifact.read(path) for path in paths])
     chosen = default or paths[0].name
     if chosen not in {path.name for path in paths}:
         names = ", ".join(path.name for path in paths)
@@ -80,13 +79,9 @@ def write_release(
     created = _created()
     with _folder_beside(output) as folder:
         files = {file: _copied(source, folder / file) for file, source in sorted(sources.items())}
-        for artifact in read:  # whoever changed a file while it was copied
-            if files[artifact.path.name].sha256 != artifact.manifest.sha256:
-                raise IntegrityError(
-                    f"{artifact.path} changed while it was copied", expected="the same file", hint="write it again"
-                )
+        copies = [Artifact.read(folder / path.name) for path in paths]  # whoever changed a file while it was copied
         tools = {"medattn-edge": version_of("medattn-edge")}
-        manifest = ReleaseManifest(name, version, chosen, describe(read), files, tools, created)
+        manifest = ReleaseManifest(name, version, chosen, describe(copies), files, tools, created)
         files[SBOM] = _written(folder / SBOM, bill_of_materials(manifest))
         _written(folder / MANIFEST, replace(manifest, files=files).to_bytes())
         verify(folder)
