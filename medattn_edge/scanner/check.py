@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from medattn_edge.errors import BackendError, HostError
 from medattn_edge.reasons import DELIVERY_REASONS, WORKER_REASONS
 from medattn_edge.scanner.config.node_config import Destination, Model, NodeConfig
+from medattn_edge.scanner.config.released import releases_of
 from medattn_edge.scanner.deliver.folder import probe
 from medattn_edge.scanner.deliver.send import DeliveryRefused, echo
 from medattn_edge.scanner.observe.log import Log
@@ -35,6 +36,9 @@ class CheckResult:
         meaning: what is wrong, for people; "" when it works.
         action: what to do about it; "" when it works.
         exit_code: that the command ends with when this is the first that fails.
+        release: of a model that is one: its name and version; "" for an artifact by itself.
+        signer: whose key signed the release, of the trusted ones; "" where nobody's signature was asked for or there
+            is none.
     """
 
     kind: Literal["model", "destination"]
@@ -45,6 +49,8 @@ class CheckResult:
     meaning: str = ""
     action: str = ""
     exit_code: int = 0
+    release: str = ""
+    signer: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -82,7 +88,11 @@ def _check_model(model: Model, config: NodeConfig, log: Log, root: Path) -> Chec
         reason, code = WORKER_REASONS["unwanted_modules"], HostError.exit_code
         meaning = f"{reason.meaning}: {', '.join(unwanted)}"
         return CheckResult("model", model.name, False, _since(began), reason.code, meaning, reason.action, code)
-    return CheckResult("model", model.name, True, _since(began))
+    release = releases_of(replace(config, models=(model,))).get(model.name)
+    if release is None:
+        return CheckResult("model", model.name, True, _since(began))
+    signer = "" if release.signer is None else release.signer.signer
+    return CheckResult("model", model.name, True, _since(began), release=release.title, signer=signer)
 
 
 def _check_destination(destination: Destination, calling_ae: str) -> CheckResult:

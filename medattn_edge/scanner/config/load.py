@@ -8,10 +8,20 @@ from typing import Any, Final
 
 from medattn_edge.scanner.config.check import check
 from medattn_edge.scanner.config.node_config import General, NodeConfig
-from medattn_edge.scanner.config.sections import RENAMED_KEYS, Destination, Limits, Model, Receive, Status, Tls, Watch
+from medattn_edge.scanner.config.sections import (
+    RENAMED_KEYS,
+    Destination,
+    Limits,
+    Model,
+    Receive,
+    Releases,
+    Status,
+    Tls,
+    Watch,
+)
 from medattn_edge.scanner.config.toml import Reader
 
-_SECTIONS: Final = ("node", "receive", "tls", "watch", "model", "destination", "limits", "status")
+_SECTIONS: Final = ("node", "receive", "tls", "watch", "releases", "model", "destination", "limits", "status")
 
 
 def load_config(path: Path) -> NodeConfig:
@@ -39,6 +49,7 @@ def load_config(path: Path) -> NodeConfig:
         _optional(reader, Watch, tables, "watch"),
         reader.section(Limits, tables.get("limits", {}), "[limits]"),
         _status(reader, tables),
+        _optional(reader, Releases, tables, "releases"),
     )
     return check(config, reader)
 

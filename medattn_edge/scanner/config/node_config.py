@@ -5,11 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medattn_edge.scanner.config.sections import Destination, Limits, Model, Receive, Status, Tls, Watch
+from medattn_edge.scanner.config.sections import Destination, Limits, Model, Receive, Releases, Status, Tls, Watch
 from medattn_edge.scanner.config.toml import section_lines
 from medattn_edge.scanner.store.records import Policy
 
-__all__ = ["Destination", "Limits", "Model", "NodeConfig", "Receive", "Status", "Tls", "Watch", "reloadable"]
+__all__ = [
+    "Destination",
+    "Limits",
+    "Model",
+    "NodeConfig",
+    "Receive",
+    "Releases",
+    "Status",
+    "Tls",
+    "Watch",
+    "reloadable",
+]
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,7 @@ class NodeConfig:
         watch: a folder to take files from.
         limits: when and how often, and how much.
         status: the page; none: none.
+        releases: whose signatures count; none: nobody's are asked for.
     """
 
     root: Path
@@ -48,6 +60,7 @@ class NodeConfig:
     watch: Watch | None = None
     limits: Limits = field(default_factory=Limits)
     status: Status | None = field(default_factory=Status)
+    releases: Releases | None = None
 
     def dump(self) -> str:
         """TOML with every value: it loads to the same configuration."""
@@ -55,6 +68,8 @@ class NodeConfig:
         for header, section in (("receive", self.receive), ("tls", self.tls), ("watch", self.watch)):
             if section is not None:
                 blocks.append((f"[{header}]", section_lines(section)))
+        if self.releases is not None:
+            blocks.append(("[releases]", section_lines(self.releases)))
         blocks += [("[[model]]", section_lines(model)) for model in self.models]
         blocks += [("[[destination]]", section_lines(one)) for one in self.destinations]
         blocks.append(("[limits]", section_lines(self.limits)))

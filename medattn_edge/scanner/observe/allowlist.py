@@ -25,6 +25,6 @@ _LISTENERS: Final = ("plain", "tls", "status", "watch")
 def allowed_values(config: NodeConfig) -> tuple[str, ...]:
     """All of them."""
     named = [*(one.name for one in config.models), *(one.name for one in config.destinations)]
-    hashes = [one.sha256 for one in config.models]
+    hashes = [digest for one in config.models for digest in (one.sha256, one.release_sha256) if digest]
     devices = dict.fromkeys(model.device for model in config.models)
     return (config.name, *named, *hashes, *devices, *_LISTENERS, *_PARTS, *REASON_CODES, *ERROR_CODES)
