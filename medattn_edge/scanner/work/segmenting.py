@@ -46,26 +46,29 @@ class Segmenter:
         self._open: dict[str, _Open] = {}
         try:
             for model in models:
-                file = self._stack.enter_context(_opened_file(model))
-                _check_pin(model, file)
-                threads = model.threads or usable_cores()
-                session = self._stack.enter_context(open_session(file, device=_index(model.device), threads=threads))
-                outputs = _outputs(model, Path())
-                outputs.check_spec(session.spec)
-                check_cleanup(session.spec)
-                settings = label_settings(
-                    model.overlap,
-                    model.skip_air,
-                    str(session.facts["backend"]),
-                    session.spec,
-                    outputs.regions_as(session.spec),
-                )
-                _check_pin(model, file)  # and nobody swapped it while it was read
-                algorithm = algorithm_of(file, session.spec, settings)
-                self._open[model.name] = _Open(model, session, algorithm)
+                self._open[model.name] = self._opened(model)
         except BaseException:
             self.close()
             raise
+
+    def _opened(self, model: Model) -> _Open:
+        # The copy of a release goes once it is open: a worker that is killed later leaves none.
+        with _opened_file(model) as file:
+            _check_pin(model, file)
+            threads = model.threads or usable_cores()
+            session = self._stack.enter_context(open_session(file, device=_index(model.device), threads=threads))
+            outputs = _outputs(model, Path())
+            outputs.check_spec(session.spec)
+            check_cleanup(session.spec)
+            settings = label_settings(
+                model.overlap,
+                model.skip_air,
+                str(session.facts["backend"]),
+                session.spec,
+                outputs.regions_as(session.spec),
+            )
+            _check_pin(model, file)  # and nobody swapped it while it was read
+            return _Open(model, session, algorithm_of(file, session.spec, settings))
 
     def __enter__(self) -> Self:
         return self
