@@ -18,7 +18,7 @@ from medattn_edge.artifact import Artifact
 from medattn_edge.atomic import check_folder, replacing
 from medattn_edge.errors import IntegrityError, OutputError, UsageError, quoted
 from medattn_edge.release.artifacts import describe, files_of
-from medattn_edge.release.container import CHUNK, is_release, opened_container, pack
+from medattn_edge.release.container import CHUNK, opened_container, pack
 from medattn_edge.release.manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
@@ -31,12 +31,12 @@ from medattn_edge.release.manifest import (
     is_release_name,
 )
 from medattn_edge.release.sbom import bill_of_materials
-from medattn_edge.release.verify import VerifiedRelease, verify
+from medattn_edge.release.verify import VerifiedRelease, is_release_address, verify
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-_MAX_ZIP: Final = 1 << 31  # what zipfile writes without its second format
+_MAX_ZIP: Final = 2_000_000_000  # what zipfile writes without its second format, with a margin that it wants
 _EPOCH: Final = "SOURCE_DATE_EPOCH"
 
 
@@ -64,6 +64,7 @@ def write_release(
     """
     output, paths = Path(output), [Path(path) for path in artifacts]
     _check_output(output)
+    _check_artifacts(paths)
     sources = _sources([Artifact.read(path) for path in paths])
     chosen = default or paths[0].name
     if chosen not in {path.name for path in paths}:
@@ -154,14 +155,19 @@ def _check_output(output: Path) -> None:
         )
 
 
+def _check_artifacts(paths: Sequence[Path]) -> None:
+    hint = "medattn-edge release write NET.onnx -o DIR"
+    if not paths:
+        raise UsageError("no artifact", expected="one or more", hint=hint)
+    for path in paths:
+        if is_release_address(path):
+            raise UsageError(f"{path} is a release", expected="artifacts, with the manifests beside them", hint=hint)
+
+
 def _sources(artifacts: Sequence[Artifact]) -> dict[str, Path]:
     """Name in the release -> file."""
     sources: dict[str, Path] = {}
-    if not artifacts:
-        raise UsageError("no artifact", expected="one or more", hint="medattn-edge release write NET.onnx -o DIR")
     for artifact in artifacts:
-        if is_release(artifact.path):
-            raise UsageError(f"{artifact.path} is a release", expected="artifacts", hint=f"{artifact.path}/NAME.onnx")
         for path in files_of(artifact.path, artifact.manifest):
             fault = file_name_fault(path.name)
             fault = fault or ("is one of the release's own" if path.name.lower() in RESERVED else "")
@@ -240,7 +246,7 @@ def _put(folder: Path, output: Path) -> None:
         return
     sizes = [(path.name, path.stat().st_size) for path in folder.iterdir()]
     if sum(size for _, size in sizes) >= _MAX_ZIP:
-        raise UsageError("more than 2 GiB for a .zip", expected="a folder", hint=f"-o {quoted(output.stem)}")
+        raise UsageError("more than 2 GB for a .zip", expected="a folder", hint=f"-o {quoted(output.stem)}")
 
     def contents(name: str) -> Iterator[bytes]:
         with (folder / name).open("rb") as file:

@@ -169,7 +169,7 @@ def test_diff_times_both_in_turn(released, scan, medattn):
         (("keygen", "-o", "no/KEY"), 3, "cannot write"),
         (("write", "nothing.onnx", "-o", "out"), 4, "does not exist"),
         (("write", "small.onnx", "-o", "one"), 2, "exists"),
-        (("write", "one", "-o", "out"), 4, "does not exist"),
+        (("write", "one", "-o", "out"), 2, "is a release"),
         (("show", "one#other.onnx"), 4, "cannot be opened"),
         (("diff", "one#other.onnx", "two", "scan.nii.gz"), 2, "holds no artifact"),
         (("diff", "one", "two"), 2, "SCAN"),

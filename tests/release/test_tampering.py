@@ -59,6 +59,15 @@ def flips(data: bytes, places: range) -> Iterator[bytes]:
         yield bytes(changed)
 
 
+def is_refused(path: Path, keys: Any, codes: tuple[int, ...] = (5,)) -> bool:
+    """As `refused`, for thousands of times."""
+    try:
+        verify(path, keys)
+    except MedattnError as error:
+        return error.exit_code in codes
+    return False
+
+
 def refused(path: Path, keys: Any) -> IntegrityError:
     with pytest.raises(IntegrityError) as raised, opened_artifact(path, keys):
         pass
@@ -77,8 +86,7 @@ def test_every_byte_of_manifest_and_signature_and_every_thirteenth_of_every_file
         step = 1 if file.name in ("release.json", "release.sig") else 13
         for changed in [*flips(data, range(0, len(data), step)), data[:-1], data + b"\0", b""]:
             file.write_bytes(changed)
-            with pytest.raises(IntegrityError):
-                verify(path, keys)
+            assert is_refused(path, keys), (file.name, count)
             count += 1
         with pytest.raises(IntegrityError), opened_artifact(path, keys):  # what opens is refused as well
             pass
@@ -99,9 +107,8 @@ def test_every_byte_of_a_zip(packed, nothing_interpreted, record_property):
         changed = bytearray(data)
         changed[place] ^= 1 << (place % 8)
         path.write_bytes(changed)
-        with pytest.raises(MedattnError) as raised:
-            verify(path, keys)
-        assert raised.value.exit_code in (4, 5)  # 4 where the manifest has another name now: it is no release at all
+        # 4 where the manifest has another name now: it is no release at all.
+        assert is_refused(path, keys, (4, 5)), place
         count += 1
     for changed in (data[:-1], data + b"\0", b"\0" + data, data[: len(data) // 2], b"PK\x05\x06" + bytes(18), b""):
         path.write_bytes(changed)

@@ -46,7 +46,8 @@ def check(config: NodeConfig, reader: Reader) -> NodeConfig:
         raise reader.wrong("[[model]] device", "is cuda and cuda:0, one device", 'device = "cuda:0"', "one name for it")
     check_releases(config.releases, reader)
     config = replace(config, models=tuple(_checked_model(model, config, reader) for model in config.models))
-    check_one_version(releases_of(config), reader)
+    if len(config.models) > 1:
+        check_one_version(releases_of(config), reader)
     return config
 
 
