@@ -77,7 +77,7 @@ def refused(path: Path, keys: Any) -> IntegrityError:
 
 
 def test_every_byte_of_manifest_and_signature_and_every_thirteenth_of_every_file(
-    release, nothing_interpreted, record_property
+    release, nothing_interpreted, record_testsuite_property
 ):
     path, keys = release
     count = 0
@@ -91,12 +91,12 @@ def test_every_byte_of_manifest_and_signature_and_every_thirteenth_of_every_file
         with pytest.raises(IntegrityError), opened_artifact(path, keys):  # what opens is refused as well
             pass
         file.write_bytes(data)
-    record_property("changed bytes that were refused", count)
+    record_testsuite_property("changes of a folder that were refused", count)
     assert count > 5000, count
     assert verify(path, keys).signer is not None
 
 
-def test_every_byte_of_a_zip(packed, nothing_interpreted, record_property):
+def test_every_byte_of_a_zip(packed, nothing_interpreted, record_testsuite_property):
     path, keys = packed
     data = path.read_bytes()
     manifest = data.index(b'{\n  "artifacts"')
@@ -116,7 +116,7 @@ def test_every_byte_of_a_zip(packed, nothing_interpreted, record_property):
             verify(path, keys)
         count += 1
     path.write_bytes(data)
-    record_property("changed bytes that were refused", count)
+    record_testsuite_property("changes of a zip that were refused", count)
     assert count > 1400, count
     assert verify(path, keys).signer is not None
 
