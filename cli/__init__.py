@@ -73,6 +73,7 @@ for _name in _COMMANDS:
 
 
 app.add_typer(importlib.import_module(".node", __name__).app, name="node")
+app.add_typer(importlib.import_module(".release", __name__).app, name="release")
 
 # Typer carries its own copy of click, whose base of all exceptions it does not export: those that it does lead there.
 _ClickException = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")

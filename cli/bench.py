@@ -24,13 +24,17 @@ from .options import (
     scans_of,
     source_options,
 )
+from .released import Trusted, opened
 from .renamed import renamed
 
 Option = typer.Option
 
 
 def command(  # noqa: PLR0913
-    artifacts: Annotated[list[Path], typer.Argument(metavar="ARTIFACT ...", help="What was made of the reference.")],
+    artifacts: Annotated[
+        list[Path],
+        typer.Argument(metavar="ARTIFACT ...", help="What was made of the reference, or RELEASE, RELEASE#ARTIFACT."),
+    ],
     reference: Annotated[
         Path,
         Option("--reference", metavar="SOURCE", help="What export was given; without torch, an FP32 artifact."),
@@ -83,6 +87,7 @@ def command(  # noqa: PLR0913
     ] = None,
     timeout: Annotated[float, Option("--timeout", min=1, help="Of opening, and of one run, in s.")] = 600.0,
     time_limit: Annotated[str | None, renamed("--time-limit", "--timeout")] = None,
+    trusted: Trusted = None,
     output: Annotated[Path | None, Option("--output", "-o", metavar="FILE", help="Write the JSON there too.")] = None,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -107,11 +112,13 @@ def command(  # noqa: PLR0913
     settings = BenchSettings(duration, warm_up, threads, deadline_ms, timeout, batch)
     check_choice(geometry, volume_number, scan or [], "--scan")
     scans = scans_of(scan, resample_to_first, geometry, volume_number)
-    plan = plan_measurement(artifacts, reference, scans, chosen=chosen, settings=settings)
-    announce(plan)
-    with console.stages() as progress:
-        measurement = plan.run(progress)
-    document = measurement.to_json()
+    with opened([reference, *artifacts], trusted) as models:
+        first, *files = models.files
+        plan = plan_measurement(files, first, scans, chosen=chosen, settings=settings)
+        announce(plan)
+        with console.stages() as progress:
+            measurement = plan.run(progress)
+    document = models.named(measurement.to_json())
     if output is not None:
         with replacing(output) as file:
             file.write_text(json_module.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")

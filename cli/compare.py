@@ -23,6 +23,7 @@ from .options import (
     scans_of,
     source_options,
 )
+from .released import Trusted, opened
 from .renamed import renamed
 
 Option = typer.Option
@@ -34,7 +35,10 @@ def command(  # noqa: PLR0913
     ],
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="CANDIDATE ... SCAN ...", help="Artifacts, then scans, of several channels T1+T2+..."),
+        typer.Argument(
+            metavar="CANDIDATE ... SCAN ...",
+            help="Artifacts, RELEASE or RELEASE#ARTIFACT, then scans, of several channels T1+T2+...",
+        ),
     ],
     runtime: Annotated[
         list[str] | None,
@@ -108,6 +112,7 @@ def command(  # noqa: PLR0913
     ] = 0,
     overlap: Annotated[float, Option("--overlap", help="Of neighbouring windows.")] = 0.5,
     batch: Annotated[int, Option("--batch", min=1, help="Windows per run.")] = 4,
+    trusted: Trusted = None,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Compare candidates with the reference on scans, each in a process of its own.
@@ -119,14 +124,15 @@ def command(  # noqa: PLR0913
     from medattn_edge.evaluation import ComparisonSettings, TrueLabels, compare
     from medattn_edge.inference.truth import parse_label_values
 
-    candidates, scans = _split(files)
     values = parse_label_values(label_value or [])
     truth = TrueLabels(labels or (), values, min_true_dice_share, max_true_dice_share)
     source = source_options(network, output_name, set_ or [], weights, fold, spec)
     settings = ComparisonSettings(device, threads, timeout, max_gap_db, overlap, batch, source)
-    with console.stages() as progress:
+    with opened([reference, *files], trusted) as models, console.stages() as progress:
+        first, *rest = models.files
+        candidates, scans = _split(rest)
         comparison = compare(
-            reference,
+            first,
             candidates,
             scans_of(scans, resample_to_first, geometry, volume_number),
             labels=truth,
@@ -135,7 +141,7 @@ def command(  # noqa: PLR0913
             settings=settings,
             progress=progress,
         )
-    document = comparison.to_json()
+    document = models.named(comparison.to_json())
     if json:
         console.print_json(document)
     else:

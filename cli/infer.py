@@ -12,12 +12,16 @@ from medattn_edge.errors import UsageError
 
 from . import console
 from .options import GeometryOption, VolumeOption, parse_spacing
+from .released import Trusted, opened
 
 Option = typer.Option
 
 
 def command(  # noqa: PLR0913
-    artifact: Annotated[Path, typer.Argument(help="An artifact, or a checkpoint to run in eager PyTorch.")],
+    artifact: Annotated[
+        Path,
+        typer.Argument(help="An artifact, RELEASE or RELEASE#ARTIFACT, or a checkpoint to run in eager PyTorch."),
+    ],
     scan: Annotated[
         list[Path],
         typer.Argument(
@@ -80,6 +84,7 @@ def command(  # noqa: PLR0913
             "--regions", help="Of a sigmoid network: one map each, or one label map in its order, where it has one."
         ),
     ] = None,
+    trusted: Trusted = None,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Segment a scan; print the volume of every label in ml."""
@@ -92,9 +97,13 @@ def command(  # noqa: PLR0913
     )
     outputs = Outputs(output, probabilities, attention, overlay, key_slices, seg_kind, regions=regions)
     opening = Opening(backend, device, threads, provider or "", cache)
-    with console.timed("inference"), console.progress("segmenting") as progress:
+    with (
+        opened([artifact], trusted) as models,
+        console.timed("inference"),
+        console.progress("segmenting") as progress,
+    ):
         outcome = segment_to(
-            artifact,
+            models.files[0],
             as_scan(
                 scan,
                 series,
@@ -108,7 +117,7 @@ def command(  # noqa: PLR0913
             opening=opening,
             progress=progress,
         )
-    document = {"artifact": str(artifact), **outcome.to_json()}
+    document = {"artifact": str(artifact), **models.named(outcome.to_json())}
     if json:
         console.print_json(document)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -17,6 +17,7 @@ from .inspect_folder import show_folder
 from .inspect_foreign import show_foreign
 from .inspect_scan import is_scan, show_scan
 from .options import GeometryOption, VolumeOption, check_choice, parse_sizes
+from .released import Trusted, opened
 from .rewrites import in_a_line
 
 
@@ -24,8 +25,8 @@ def command(  # noqa: PLR0913
     path: Annotated[
         Path,
         typer.Argument(
-            help="A checkpoint, an artifact, a network from elsewhere, a MONAI bundle, nnU-Net's results, a scan, or a "
-            "DICOM folder."
+            help="A checkpoint, an artifact, RELEASE or RELEASE#ARTIFACT, a network from elsewhere, a MONAI bundle, "
+            "nnU-Net's results, a scan, or a DICOM folder."
         ),
     ],
     weights: Annotated[
@@ -44,52 +45,74 @@ def command(  # noqa: PLR0913
     ] = "",
     geometry: GeometryOption = None,
     volume_number: VolumeOption = 0,
+    trusted: Trusted = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Print spec, lineage, inputs, outputs and operators of a model; a scan's grid and values; or a folder's series."""
+    how = _How(weights, spec, orientation, fold, patch, output_name, geometry, volume_number, json)
+    with opened([path], trusted) as models:
+        _inspect(models.files[0], str(path), how)
+
+
+class _How(NamedTuple):
+    """The options, by their names."""
+
+    weights: str
+    spec: bool
+    orientation: str
+    fold: str
+    patch: str
+    output_name: str
+    geometry: str | None
+    volume: int
+    json: bool
+
+
+def _inspect(path: Path, title: str, how: _How) -> None:
+    """title: what was typed."""
     from medattn_edge.artifact import manifest_path
     from medattn_edge.backends import backend_of
     from medattn_edge.io.scan import Scan, is_dicom_source
 
-    if path.is_dir() and show_folder(path, json, orientation, fold, spec):
+    if path.is_dir() and show_folder(path, how.json, how.orientation, how.fold, how.spec):
         return
-    if fold or orientation:
+    if how.fold or how.orientation:
         raise UsageError(
             f"--fold or --orientation for {path.name}",
             expected="a MONAI bundle, or a folder of nnU-Net's results",
             hint="leave it out",
         )
     if is_dicom_source(path):
-        if spec:
+        if how.spec:
             raise UsageError(f"--spec of {path}", expected="a checkpoint or an artifact", hint="leave --spec out")
-        if geometry:
+        if how.geometry:
             raise UsageError(f"--geometry with {path.name!r}", expected="a NIfTI file", hint="leave --geometry out")
-        show_series(path, json, volume_number)
+        show_series(path, how.json, how.volume)
         return
     if is_scan(path):
-        show_scan(Scan(path, geometry=geometry or "", volume=volume_number), json)
+        show_scan(Scan(path, geometry=how.geometry or "", volume=how.volume), how.json)
         return
-    check_choice(geometry, volume_number, [], "medattn-edge inspect")
+    check_choice(how.geometry, how.volume, [], "medattn-edge inspect")
     if not path.is_file():
         raise InputError(f"{path} does not exist", expected="a model or a scan", hint=f"ls {quoted(path.parent)}")
     if not manifest_path(path).is_file():
-        sizes = parse_sizes(patch) if patch else None
-        if show_foreign(path, json, sizes, output_name, spec):
+        sizes = parse_sizes(how.patch) if how.patch else None
+        if show_foreign(path, how.json, sizes, how.output_name, how.spec):
             return
-    if patch or output_name:
+    if how.patch or how.output_name:
         raise UsageError(
             f"--patch or --output-name for {path.name}",
             expected="an ONNX, TorchScript or torch.export file from elsewhere",
             hint="leave it out",
         )
-    facts = _checkpoint(path, weights) if backend_of(path).name == "eager" else _artifact(path)
-    if spec:
+    facts = _checkpoint(path, how.weights) if backend_of(path).name == "eager" else _artifact(path)
+    if how.spec:
         console.print_json(facts["spec"])
         _note_assumed(facts.get("reading") or {})
-    elif json:
+    elif how.json:
         console.print_json(facts)
     else:
-        _show(path, facts)
+        _show(title, facts)
 
 
 def _artifact(path: Path) -> dict[str, Any]:
@@ -139,10 +162,10 @@ def _gate(gate: dict[str, Any]) -> str:
     return f"{text}; true labels {' '.join(values)}" if values else text
 
 
-def _show(path: Path, facts: dict[str, Any]) -> None:
+def _show(title: str, facts: dict[str, Any]) -> None:
     from rich.table import Table
 
-    table = Table(title=str(path), show_header=False)
+    table = Table(title=title, show_header=False)
     spec = facts["spec"]
     rows = {
         "network": f"{spec['network']} {spec['config']}",

@@ -10,13 +10,17 @@ import typer
 from medattn_edge.errors import InputError
 
 from . import console
+from .released import Trusted, opened
 
 if TYPE_CHECKING:
     from medattn_edge.precision.lint.rules import Finding
 
 
 def command(
-    path: Annotated[Path, typer.Argument(metavar="NET.onnx", help="Any ONNX file, with a manifest or without.")],
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="NET.onnx", help="Any ONNX file, with a manifest or without; or RELEASE#NET.onnx."),
+    ],
     profile: Annotated[
         Literal["cpu", "tensorrt"],
         typer.Option(help="Rules of ONNX Runtime and OpenVINO (cpu), or of TensorRT 10, 11 and RTX (tensorrt)."),
@@ -25,13 +29,15 @@ def command(
         Literal["x86-vnni", "x86", "arm"] | None,
         typer.Option(help="The CPU that will run it, for --profile cpu; by default this host's."),
     ] = None,
+    trusted: Trusted = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Hold an FP32, FP16 or INT8 graph to the rules of a runtime; exit 1 when it breaks one."""
     from medattn_edge.host import hardware
     from medattn_edge.precision.lint.rules import lint
 
-    findings = lint(_read(path), profile, isa or hardware.isa_class(hardware.cpu()))
+    with opened([path], trusted) as models:
+        findings = lint(_read(models.files[0]), profile, isa or hardware.isa_class(hardware.cpu()))
     failed = any(finding.severity == "error" for finding in findings)
     if json:
         console.print_json(

@@ -23,7 +23,9 @@ def tell_check(result: CheckResult) -> None:
     from medattn_edge.scanner.observe.messages import sentence
 
     if result.ok:
-        console.say(f"{result.kind} {result.name}: ok ({result.seconds:.1f} s)")
+        signer = f"signed by {result.signer}" if result.signer else "signed by nobody that was asked for"
+        release = f", release {result.release}, {signer}" if result.release else ""
+        console.say(f"{result.kind} {result.name}: ok ({result.seconds:.1f} s){release}")
         for note in result.notes:
             console.note(f"{result.name}: {note}")
         return

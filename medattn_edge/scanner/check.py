@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -13,11 +13,13 @@ from medattn_edge.artifact import Artifact
 from medattn_edge.errors import BackendError, HostError
 from medattn_edge.reasons import DELIVERY_REASONS, WORKER_REASONS
 from medattn_edge.scanner.config.node_config import CommitmentPeer, Destination, Model, NodeConfig
+from medattn_edge.scanner.config.released import releases_of
 from medattn_edge.scanner.deliver.commitment import open_as_provider
 from medattn_edge.scanner.deliver.folder import probe
 from medattn_edge.scanner.deliver.send import DeliveryRefused, echo
 from medattn_edge.scanner.observe.log import Log
 from medattn_edge.scanner.work.canary import gate_note
+from medattn_edge.scanner.work.segmenting import opened_file
 from medattn_edge.scanner.work.supervisor import Supervisor
 from medattn_edge.scanner.work.tasks import WorkerLost
 
@@ -39,6 +41,9 @@ class CheckResult:
         action: what to do about it; "" when it works.
         exit_code: that the command ends with when this is the first that fails.
         notes: what was held of a model's gate, and what can only be held elsewhere; for people.
+        release: of a model that is one: its name and version; "" for an artifact by itself.
+        signer: whose key signed the release, of the trusted ones; "" where nobody's signature was asked for or there
+            is none.
     """
 
     kind: Literal["model", "destination", "commitment_peer"]
@@ -50,6 +55,8 @@ class CheckResult:
     action: str = ""
     exit_code: int = 0
     notes: tuple[str, ...] = ()
+    release: str = ""
+    signer: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -90,8 +97,14 @@ def _check_model(model: Model, config: NodeConfig, log: Log, root: Path) -> Chec
         reason, code = WORKER_REASONS["unwanted_modules"], HostError.exit_code
         meaning = f"{reason.meaning}: {', '.join(unwanted)}"
         return CheckResult("model", model.name, False, _since(began), reason.code, meaning, reason.action, code)
-    note = gate_note(Artifact.read(model.artifact).manifest)
-    return CheckResult("model", model.name, True, _since(began), notes=(note,))
+    with opened_file(model) as file:
+        note = gate_note(Artifact.read(file).manifest)
+    ok = CheckResult("model", model.name, True, _since(began), notes=(note,))
+    release = releases_of(replace(config, models=(model,))).get(model.name)
+    if release is None:
+        return ok
+    signer = "" if release.signer is None else release.signer.signer
+    return replace(ok, release=release.title, signer=signer)
 
 
 def _way_to(destination: Destination, calling_ae: str) -> Callable[[], None]:

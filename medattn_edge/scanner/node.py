@@ -15,6 +15,7 @@ from typing import Final
 from medattn_edge.errors import HostError, MedattnError
 from medattn_edge.scanner.config.load import load_config
 from medattn_edge.scanner.config.node_config import NodeConfig, reloadable
+from medattn_edge.scanner.config.released import releases_of
 from medattn_edge.scanner.endpoints import Endpoints
 from medattn_edge.scanner.observe.allowlist import allowed_values
 from medattn_edge.scanner.observe.capture import captured
@@ -26,6 +27,7 @@ from medattn_edge.scanner.receive.objects import header_of
 from medattn_edge.scanner.store.custody import Custody, open_custody
 from medattn_edge.scanner.store.disk import Watermark, locked, make_root
 from medattn_edge.scanner.store.layout import OVERLAY, Layout
+from medattn_edge.scanner.store.served import record_served
 from medattn_edge.scanner.store.snapshot import Snapshot
 from medattn_edge.scanner.work.dispatch import ROOM
 from medattn_edge.scanner.work.pool import WorkerPool
@@ -48,6 +50,7 @@ def run(config_path: Path) -> int:
         captured(log),
         open_custody(config.root, config.policy(), _watermark(config)) as custody,
     ):
+        record_served(config.root, releases_of(config).values())
         node = Node(config_path, config, custody, log)
         with _signals(node):
             return node.run()
@@ -154,6 +157,11 @@ class Node:
             for name in fixed:
                 self.log.event("restart_needed", level=Level.WARNING, kind=name)
             return
+        try:
+            record_served(new.root, releases_of(new).values())
+        except MedattnError as error:
+            self.log.failure("reload_refused", error)
+            return
         self.log.allow_values(allowed_values(new))
         old, self.config = self.config, new
         self.custody.configure(new.policy(), _watermark(new))
@@ -165,6 +173,8 @@ class Node:
     def _log_models(self) -> None:
         for model in self.config.models:
             self.log.event("model", model=model.name, device=model.device, sha256=model.sha256)
+            if model.release_sha256:
+                self.log.event("release", model=model.name, release_sha256=model.release_sha256)
 
     def _drain(self) -> None:
         """Take nothing new, finish the series that are being segmented, deliver what there is, all within the limit."""

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from medattn_edge.artifact import sha256
 from medattn_edge.errors import IntegrityError, MedattnError, UsageError
+from medattn_edge.release import generate_key
 from medattn_edge.scanner.config.example import example
 from medattn_edge.scanner.config.load import load_config
 from medattn_edge.scanner.config.node_config import (
@@ -25,6 +26,7 @@ from medattn_edge.scanner.config.node_config import (
     Model,
     NodeConfig,
     Receive,
+    Releases,
     Status,
     Tls,
     Watch,
@@ -40,6 +42,7 @@ SECTIONS = {
     "receive": Receive,
     "tls": Tls,
     "watch": Watch,
+    "releases": Releases,
     "model": Model,
     "destination": Destination,
     "limits": Limits,
@@ -500,6 +503,7 @@ def test_a_dump_loads_to_the_same_from_wherever_it_lies(tmp_path, certificates):
         node={"name": 'a "quoted" \\ name :cat: µ', "log_file": "node.log"},
         receive={"calling_ae": ["*"], "addresses": ["10.0.0.0/8", "fe80::/10"], "sop_classes": ["1.2.3.4"]},
         tls={"certificate": certificates.server_cert, "key": certificates.server_key, "clients_ca": certificates.ca},
+        releases={"trusted_keys": trusted_key(tmp_path), "require_signed": False},
         model=model(description='*[Lung] "x" \\ ä', destinations=["pacs"], kind="labelmap", overlap=0.25),
         destination=archive(timeout_s=1, calling_ae_title="ME", tls=True, ca=certificates.ca),
         limits={"quiet_s": 1.5, "quota_gb": 100, "max_bytes": 10**12},
@@ -520,6 +524,11 @@ def test_a_dump_loads_to_the_same_from_wherever_it_lies(tmp_path, certificates):
 
 
 # The example
+
+
+def trusted_key(folder: Path) -> Path:
+    return generate_key(folder / "KEY") and folder / "KEY.pub"
+
 
 UNCOMMENTED = re.compile(r"^# ((?:[a-z0-9_]+ = |\[).*)$", re.MULTILINE)
 
@@ -575,6 +584,11 @@ def test_everything_in_the_example_works_together_once_the_files_are_there(tmp_p
     }.items():
         (tmp_path / name).write_bytes(made.read_bytes())
         (tmp_path / name).chmod(0o600)
+    trusted_key(tmp_path).rename(tmp_path / "trusted.keys")
+    (tmp_path / "node.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(IntegrityError, match="an artifact by itself, which has no signature"):
+        load_config(tmp_path / "node.toml")
+    text = text.replace("require_signed = true", "require_signed = false")
     (tmp_path / "node.toml").write_text(text, encoding="utf-8")
     found = load_config(tmp_path / "node.toml")
     assert [one.name for one in found.destinations] == ["folder", "pacs"]

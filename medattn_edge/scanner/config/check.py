@@ -14,6 +14,7 @@ from typing import Any, Final
 from medattn_edge.errors import IntegrityError, MedattnError, UsageError
 from medattn_edge.scanner.config.network import check_network
 from medattn_edge.scanner.config.node_config import NodeConfig
+from medattn_edge.scanner.config.released import check_one_version, check_releases, identified, releases_of
 from medattn_edge.scanner.config.sections import Limits, Model, StorageCommitment
 from medattn_edge.scanner.config.toml import Reader
 
@@ -43,7 +44,11 @@ def check(config: NodeConfig, reader: Reader) -> NodeConfig:
     _check_folders(config, reader)
     if {"cuda", "cuda:0"} <= {model.device for model in config.models}:
         raise reader.wrong("[[model]] device", "is cuda and cuda:0, one device", 'device = "cuda:0"', "one name for it")
-    return replace(config, models=tuple(_checked_model(model, reader) for model in config.models))
+    check_releases(config.releases, reader)
+    config = replace(config, models=tuple(_checked_model(model, config, reader) for model in config.models))
+    if len(config.models) > 1:
+        check_one_version(releases_of(config), reader)
+    return config
 
 
 def _check_names(config: NodeConfig, reader: Reader) -> None:
@@ -141,9 +146,7 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _checked_model(model: Model, reader: Reader) -> Model:
-    from medattn_edge.artifact import Artifact
-
+def _checked_model(model: Model, config: NodeConfig, reader: Reader) -> Model:
     where = f"[[model]] {model.name}:"
     if not _DEVICE.fullmatch(model.device):
         raise reader.wrong(f"{where} device", f"is {model.device!r}", 'device = "cpu"', "cpu, cuda or cuda:N")
@@ -151,24 +154,36 @@ def _checked_model(model: Model, reader: Reader) -> Model:
         near = {"PET": "PT", "MRI": "MR", "MRT": "MR"}.get(model.modality.upper(), model.modality.upper())
         hint = f'modality = "{near if near in _MODALITIES else "CT"}"'
         raise reader.wrong(f"{where} modality", f"is {model.modality!r}", hint, "CT, MR, PT, or empty for any of them")
-    if model.artifact.suffix.lower() in _PROGRAMS:
-        raise reader.wrong(
-            f"{where} artifact",
-            f"is {model.artifact.name}, a program that could do anything on this host",
-            f'artifact = "{model.artifact.with_suffix(".onnx").name}"',
-            "a file of weights and operators: .onnx, .xml or an engine",
-        )
+    _check_no_program(model.artifact, where, reader)
     try:
-        found = Artifact.read(model.artifact).content_sha256
+        file, found, manifest = identified(model, config.releases, config.root)
     except MedattnError as error:
         kind = IntegrityError if isinstance(error, IntegrityError) else UsageError
         raise kind(
             f"{reader.path}: {where} artifact: {error.found}", expected=error.expected, hint=error.hint
         ) from error
+    _check_no_program(Path(file), where, reader)  # the default of a release
+    if model.release_sha256 and model.release_sha256.lower() != manifest:
+        found_instead = f"{manifest[:16]}..." if manifest else "no release"
+        raise IntegrityError(
+            f"{reader.path}: {where} release_sha256 is {model.release_sha256[:16]}..., and there is {found_instead}",
+            expected="the release that the configuration names",
+            hint=f'put the right release there, or, when this one is meant: release_sha256 = "{manifest}"',
+        )
     if model.sha256 and model.sha256.lower() != found:
         raise IntegrityError(
             f"{reader.path}: {where} sha256 is {model.sha256[:16]}..., and {model.artifact.name} has {found[:16]}...",
             expected="the artifact that the configuration names",
             hint=f'put the right file there, or, when this one is meant: sha256 = "{found}"',
         )
-    return replace(model, sha256=found)
+    return replace(model, sha256=found, release_sha256=manifest)
+
+
+def _check_no_program(file: Path, where: str, reader: Reader) -> None:
+    if file.suffix.lower() in _PROGRAMS:
+        raise reader.wrong(
+            f"{where} artifact",
+            f"is {file.name}, a program that could do anything on this host",
+            f'artifact = "{file.with_suffix(".onnx").name}"',
+            "a file of weights and operators: .onnx, .xml or an engine",
+        )

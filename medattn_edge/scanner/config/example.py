@@ -49,11 +49,20 @@ folder = {watch}
 # mutual = true                         # false: callers need no certificate
 # port = 2762
 
+# Whose signatures count; without the section nobody's are asked for. A release that is older than one of its name that
+# this node has served is refused in any case.
+# [releases]
+# trusted_keys = "trusted.keys"         # example: public keys as `release keygen` writes them, one behind the other
+# require_signed = true                 # every model is a release that one of them signed; false: what is signed must
+#                                       # be signed by one of them, the rest is taken
+
 # Which artifact segments which series: the first model whose four patterns fit takes it.
 [[model]]
 name = {name}
 artifact = {artifact}
 # sha256 = ""                           # that it must have; empty: the one that it has when the node starts or reloads
+# release_sha256 = ""                   # the same of release.json, where the artifact is a release: a folder, a .zip or
+#                                       # RELEASE#ARTIFACT
 # device = "cpu"                        # or "cuda:0"; each device has a worker process of its own
 # modality = ""                         # "CT", "MR" or "PT"; empty: any of them
 # body_part = "*"                       # patterns with * and ?, in any case: of the body part examined,

@@ -15,6 +15,7 @@ from medattn_edge.scanner.config.sections import (
     Limits,
     Model,
     Receive,
+    Releases,
     Status,
     StorageCommitment,
     Tls,
@@ -23,7 +24,7 @@ from medattn_edge.scanner.config.sections import (
 from medattn_edge.scanner.config.toml import Reader
 
 _SECTIONS: Final = (
-    *("node", "receive", "tls", "watch", "model", "destination", "limits", "status"),
+    *("node", "receive", "tls", "watch", "releases", "model", "destination", "limits", "status"),
     *("storage_commitment", "commitment_peer"),
 )
 
@@ -55,6 +56,7 @@ def load_config(path: Path) -> NodeConfig:
         _status(reader, tables),
         reader.section(StorageCommitment, tables.get("storage_commitment", {}), "[storage_commitment]"),
         tuple(_several(reader, CommitmentPeer, tables, "commitment_peer")) if "commitment_peer" in tables else (),
+        _optional(reader, Releases, tables, "releases"),
     )
     return check(config, reader)
 

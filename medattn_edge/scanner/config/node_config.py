@@ -11,6 +11,7 @@ from medattn_edge.scanner.config.sections import (
     Limits,
     Model,
     Receive,
+    Releases,
     Status,
     StorageCommitment,
     Tls,
@@ -26,6 +27,7 @@ __all__ = [
     "Model",
     "NodeConfig",
     "Receive",
+    "Releases",
     "Status",
     "StorageCommitment",
     "Tls",
@@ -60,6 +62,7 @@ class NodeConfig:
         status: the page; none: none.
         storage_commitment: whether the node promises to keep what it has.
         commitment_peers: who may ask for that.
+        releases: whose signatures count; none: nobody's are asked for.
     """
 
     root: Path
@@ -74,6 +77,7 @@ class NodeConfig:
     status: Status | None = field(default_factory=Status)
     storage_commitment: StorageCommitment = field(default_factory=StorageCommitment)
     commitment_peers: tuple[CommitmentPeer, ...] = ()
+    releases: Releases | None = None
 
     def dump(self) -> str:
         """TOML with every value: it loads to the same configuration."""
@@ -81,6 +85,8 @@ class NodeConfig:
         for header, section in (("receive", self.receive), ("tls", self.tls), ("watch", self.watch)):
             if section is not None:
                 blocks.append((f"[{header}]", section_lines(section)))
+        if self.releases is not None:
+            blocks.append(("[releases]", section_lines(self.releases)))
         blocks += [("[[model]]", section_lines(model)) for model in self.models]
         blocks += [("[[destination]]", section_lines(one)) for one in self.destinations]
         blocks.append(("[storage_commitment]", section_lines(self.storage_commitment)))

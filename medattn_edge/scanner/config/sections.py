@@ -97,8 +97,9 @@ class Model:
 
     Attributes:
         name: for logs and the page.
-        artifact: the file that segments.
+        artifact: the file that segments; or a release, or RELEASE#ARTIFACT.
         sha256: that it must have; empty: the one that it has when the node reads its configuration.
+        release_sha256: that the release.json of a release must have; empty: the one that it has then.
         device: cpu or cuda:N; each has a worker process of its own.
         modality: CT, MR, PT; empty: any.
         body_part: a pattern with * and ?, in any case.
@@ -115,6 +116,7 @@ class Model:
     name: str
     artifact: Path
     sha256: str = ""
+    release_sha256: str = ""
     device: str = "cpu"
     modality: str = ""
     body_part: str = "*"
@@ -126,6 +128,20 @@ class Model:
     skip_air: bool = False
     threads: int = 0
     destinations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Releases:
+    """[releases]: whose signatures count. Without this section nobody's are asked for.
+
+    Attributes:
+        trusted_keys: file of public keys, each below its name; read again with the configuration.
+        require_signed: every model must be a release that one of them signed; false: what is signed must be signed by
+            one of them, and an artifact by itself or a release without a signature is taken.
+    """
+
+    trusted_keys: Path
+    require_signed: bool = True
 
 
 @dataclass(frozen=True)

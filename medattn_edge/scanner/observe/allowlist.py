@@ -26,6 +26,6 @@ def allowed_values(config: NodeConfig) -> tuple[str, ...]:
     """All of them."""
     named = [*(one.name for one in config.models), *(one.name for one in config.destinations)]
     named += [one.ae_title for one in config.commitment_peers]
-    hashes = [one.sha256 for one in config.models]
+    hashes = [digest for one in config.models for digest in (one.sha256, one.release_sha256) if digest]
     devices = dict.fromkeys(model.device for model in config.models)
     return (config.name, *named, *hashes, *devices, *_LISTENERS, *_PARTS, *REASON_CODES, *ERROR_CODES)

@@ -74,6 +74,7 @@ VALUES: Final = frozenset(
         "modality",
         "model",
         "reason",
+        "release_sha256",
         "sha256",
         "stage",
         "state",

@@ -72,6 +72,11 @@ class Layout:
         return self.root / "canary.json"
 
     @property
+    def releases(self) -> Path:
+        """The largest version of each release that was served here."""
+        return self.root / "releases.json"
+
+    @property
     def canary_lock(self) -> Path:
         """Held by the worker that writes an answer down."""
         return self.root / "canary.lock"

@@ -93,7 +93,10 @@ class WorkerPool:
 
     def models_seen(self) -> tuple[tuple[str, str, str], ...]:
         """(name, device, kind of artifact) of every model."""
-        return tuple((model.name, model.device, model.artifact.suffix.lstrip(".")) for model in self._config.models)
+        return tuple(
+            (model.name, model.device, "release" if model.release_sha256 else model.artifact.suffix.lstrip("."))
+            for model in self._config.models
+        )
 
     def _start(self, device: str) -> None:
         models = [model for model in self._config.models if model.device == device]

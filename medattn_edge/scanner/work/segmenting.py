@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
@@ -20,6 +20,7 @@ from medattn_edge.inference.dicom_results import algorithm_of, label_settings
 from medattn_edge.io.dicom.seg import Algorithm
 from medattn_edge.io.dicom.volume import RefusedSeries, Series, series_of
 from medattn_edge.io.scan import Scan
+from medattn_edge.release import is_release_address, opened_artifact
 from medattn_edge.scanner.config.sections import Model
 from medattn_edge.scanner.store.layout import OVERLAY, SEG
 from medattn_edge.scanner.store.records import Output
@@ -46,27 +47,29 @@ class Segmenter:
         self._open: dict[str, _Open] = {}
         try:
             for model in models:
-                _check_pin(model)
-                threads = model.threads or usable_cores()
-                session = self._stack.enter_context(
-                    open_session(model.artifact, device=_index(model.device), threads=threads)
-                )
-                outputs = _outputs(model, Path())
-                outputs.check_spec(session.spec)
-                check_cleanup(session.spec)
-                settings = label_settings(
-                    model.overlap,
-                    model.skip_air,
-                    str(session.facts["backend"]),
-                    session.spec,
-                    outputs.regions_as(session.spec),
-                )
-                manifest = _check_pin(model).manifest  # and nobody swapped it while it was read
-                algorithm = algorithm_of(model.artifact, session.spec, settings)
-                self._open[model.name] = _Open(model, session, algorithm, manifest)
+                self._open[model.name] = self._opened(model)
         except BaseException:
             self.close()
             raise
+
+    def _opened(self, model: Model) -> _Open:
+        # The copy of a release goes once it is open: a worker that is killed later leaves none.
+        with opened_file(model) as file:
+            _check_pin(model, file)
+            threads = model.threads or usable_cores()
+            session = self._stack.enter_context(open_session(file, device=_index(model.device), threads=threads))
+            outputs = _outputs(model, Path())
+            outputs.check_spec(session.spec)
+            check_cleanup(session.spec)
+            settings = label_settings(
+                model.overlap,
+                model.skip_air,
+                str(session.facts["backend"]),
+                session.spec,
+                outputs.regions_as(session.spec),
+            )
+            manifest = _check_pin(model, file).manifest  # and nobody swapped it while it was read
+            return _Open(model, session, algorithm_of(file, session.spec, settings), manifest)
 
     def __enter__(self) -> Self:
         return self
@@ -101,9 +104,19 @@ class Segmenter:
             return Refused(error.code, error.message)
 
 
-def _check_pin(model: Model) -> Artifact:
+@contextmanager
+def opened_file(model: Model) -> Iterator[Path]:
+    """The artifact; of a release a private copy, made of the bytes that were hashed when it was opened."""
+    if not model.release_sha256 and not is_release_address(model.artifact):
+        yield model.artifact
+        return
+    with opened_artifact(model.artifact, manifest_sha256=model.release_sha256) as opened:
+        yield opened.file
+
+
+def _check_pin(model: Model, file: Path) -> Artifact:
     """The model's artifact: one that was swapped since the configuration was read is not taken in silence."""
-    artifact = Artifact.read(model.artifact)
+    artifact = Artifact.read(file)
     found = artifact.content_sha256
     if model.sha256 and found != model.sha256.lower():
         raise IntegrityError(
