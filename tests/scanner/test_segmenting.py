@@ -194,6 +194,31 @@ def test_a_series_that_cannot_be_judged_is_refused_with_its_reason(segmenter, fi
     assert not [word for word in (*PATIENT, *uids, *(path.name for path in given)) if word in found.detail]
 
 
+def test_the_volume_that_the_model_names_is_taken_as_infer_takes_it_and_stands_in_the_segmentation(artifact, tmp_path):
+    scan = real_ct()
+    files = []
+    for number, echo in enumerate(("2.3", "4.6"), start=1):
+        of_volume = {"SOPInstanceUID": lambda i, n=number: f"1.2.3.{n}.{i + 1}", "EchoTime": echo, "name": f"e{number}"}
+        shared = {"SeriesInstanceUID": "1.2.3", "StudyInstanceUID": "1.2.4", "FrameOfReferenceUID": "1.2.5"}
+        files += write_series(tmp_path / "echoes", scan.voxels - 100 * number, scan.affine, **shared, **of_volume)
+    echoes, plain = tuple(files), Model("plain", artifact, threads=1)
+    models = [plain, *(replace(plain, name=f"volume-{number}", volume=number) for number in (1, 2, 3))]
+    with Segmenter(models) as opened:
+        uids = {done(opened, f"volume-{n}", echoes, tmp_path / f"out-{n}").outputs[0].sop_uid for n in (1, 2)}
+        refused = [opened.work(Task(name, echoes, tmp_path)) for name in ("plain", "volume-3")]
+    assert len(uids) == 2
+    assert [one.reason for one in refused] == ["several_volumes", "no_such_volume"]
+    (tmp_path / "infer").mkdir()
+    infer(artifact, echoes, tmp_path / "infer" / "seg.dcm", "--volume", "2")
+    assert contents(tmp_path / "out-2") == contents(tmp_path / "infer")
+    seg = pydicom.dcmread(tmp_path / "out-2" / "seg.dcm")
+    [references] = seg.ReferencedSeriesSequence
+    referred = {one.ReferencedSOPInstanceUID for one in references.ReferencedInstanceSequence}
+    assert referred == {f"1.2.3.2.{index}" for index in range(1, 7)}
+    [algorithm] = seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
+    assert "volume=2" in algorithm.AlgorithmParameters
+
+
 def test_after_a_refusal_the_next_series_is_segmented(segmenter, files, tmp_path):
     (tmp_path / "refused").mkdir()
     assert isinstance(segmenter.work(Task("plain", files[:1], tmp_path / "refused")), Refused)

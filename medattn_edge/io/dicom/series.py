@@ -141,9 +141,12 @@ def search(path: Path, volume: int = 0) -> SearchResult:
     return _found(listing(path), volume)
 
 
-def series_of(files: Sequence[Path]) -> tuple[Series, ...]:
-    """The series of files wherever they lie and whatever their names are; one that is not DICOM is a refused series."""
-    return _found(Listing(tuple(sorted(files)))).series
+def series_of(files: Sequence[Path], volume: int = 0) -> tuple[Series, ...]:
+    """The series of files wherever they lie and whatever their names are; one that is not DICOM is a refused series.
+
+    volume: as for `search`.
+    """
+    return _found(Listing(tuple(sorted(files))), volume).series
 
 
 def _found(files: Listing, volume: int = 0) -> SearchResult:

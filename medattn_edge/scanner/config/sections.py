@@ -110,6 +110,7 @@ class Model:
         skip_air: leave out windows outside the body.
         threads: 0: one for each core that the node may use.
         destinations: names; none: all there are.
+        volume: of a series of several volumes (times, echoes), the one to take, from 1; 0 refuses such a series.
     """
 
     name: str
@@ -126,6 +127,7 @@ class Model:
     skip_air: bool = False
     threads: int = 0
     destinations: tuple[str, ...] = ()
+    volume: int = 0
 
 
 @dataclass(frozen=True)

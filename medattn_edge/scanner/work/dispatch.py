@@ -183,7 +183,8 @@ class Dispatcher(threading.Thread):
 
     def _keep(self, job: Job, model: Model, folder: Path, outcome: Done, seconds: float) -> None:
         if self._custody.record_result(job, folder, outcome.outputs, self.routes.destinations_of(model)):
-            self._log.event("segmented", key=job.key, version=job.version, model=model.name, seconds=seconds)
+            taken = {"volume": model.volume} if model.volume else {}
+            self._log.event("segmented", key=job.key, version=job.version, model=model.name, seconds=seconds, **taken)
             self._on_result()
         else:
             self._log.event("superseded", key=job.key, version=job.version)

@@ -108,7 +108,7 @@ def _check_pin(model: Model) -> None:
 
 def _segmented(opened: _Open, task: Task) -> Done:
     model, started = opened.model, time.monotonic()
-    scan = Scan(task.folder, _only(series_of(task.files)))
+    scan = Scan(task.folder, _only(series_of(task.files, model.volume)))
     headers = time.monotonic() - started
     outputs = _outputs(model, task.folder)
     settings = SegmentSettings(model.overlap, skip_air=model.skip_air)
