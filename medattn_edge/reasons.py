@@ -98,6 +98,16 @@ SERIES_REASONS: Final = catalogue(
             "the series does not name its coordinates (FrameOfReferenceUID), so no segmentation can lie in them",
             "write the labels as .nii.gz, or give every file of a copy the same FrameOfReferenceUID",
         ),
+        Reason(
+            "other_patient",
+            "the series that were to be the channels of one network are of different patients",
+            "give the scans of one study, and correct the PatientID at the sender where it is one patient",
+        ),
+        Reason(
+            "other_frame_of_reference",
+            "the series that were to be the channels of one network lie in different coordinates (FrameOfReferenceUID)",
+            "register them and export them again, or, where they are known to be registered, write them as .nii.gz",
+        ),
         Reason("no_such_volume", "the series has fewer volumes than the number that was asked for", "see inspect"),
         Reason(
             "mosaic",

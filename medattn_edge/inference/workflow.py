@@ -25,6 +25,7 @@ from medattn_edge.volume import Volume
 
 if TYPE_CHECKING:
     from medattn_edge.io.dicom.uids import Algorithm
+    from medattn_edge.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def segment_to(
 
 def _of_scan(algorithm: Algorithm | None, scan: Scan, spec: ModelSpec) -> Algorithm | None:
     """The algorithm with what was taken of the scan: another volume or channel of it is another object."""
-    chosen = scan.identity(spec)
+    chosen = "" if algorithm is None else scan.identity(spec)
     if algorithm is None or not chosen:
         return algorithm
     return replace(algorithm, settings=f"{algorithm.settings} {chosen}".strip())

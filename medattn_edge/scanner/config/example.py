@@ -65,8 +65,8 @@ artifact = {artifact}
 # skip_air = false                      # leave out windows outside the body
 # threads = 0                           # of the CPU; 0 takes one for each core that the node may use
 # destinations = []                     # names of those that get its results; empty: all there are
-# volume = 0                            # of a series of several volumes (times, echoes), the one to take, from 1, in the
-#                                       # order that `inspect` shows; 0: such a series is refused (several_volumes)
+# volume = 0                            # of a series of several volumes (times, echoes), the one to take, from 1, as
+#                                       # `infer --volume`; 0: such a series is refused (several_volumes)
 
 # Where results go. A folder needs no archive.
 [[destination]]
