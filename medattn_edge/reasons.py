@@ -143,6 +143,9 @@ INTERRUPTED: Final = "interrupted"
 RESULT_LOST: Final = "result_lost"
 NO_MODEL: Final = "no_model"
 ROUTE_CHANGED: Final = "route_changed"
+CHANNEL_MISSING: Final = "channel_missing"
+AMBIGUOUS_CHANNEL: Final = "ambiguous_channel"
+BLANK_UID: Final = "blank_uid"
 CUT_OFF: Final = "cut_off"
 CRASHED: Final = "crashed"
 HUNG: Final = "hung"
@@ -205,6 +208,19 @@ JOB_REASONS: Final = catalogue(
             ROUTE_CHANGED,
             "the configuration changed while the series was claimed",
             "requeue the series",
+            requeue=True,
+        ),
+        Reason(
+            CHANNEL_MISSING,
+            "a study has not got the series of every channel of the network within max_study_wait_s",
+            "have the missing series sent, which starts the job by itself; where it is here under another name, correct"
+            " the patterns in channels of the [[model]], reload, then requeue the study",
+            requeue=True,
+        ),
+        Reason(
+            AMBIGUOUS_CHANNEL,
+            "two series of a study fit one channel of the network, or one series fits two",
+            "narrow the patterns in channels of the [[model]], reload, then requeue the study",
             requeue=True,
         ),
         Reason(CUT_OFF, "the worker was ended before the series was segmented", "requeue the series", requeue=True),

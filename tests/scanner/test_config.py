@@ -30,7 +30,7 @@ from medattn_edge.scanner.config.node_config import (
     Watch,
     reloadable,
 )
-from medattn_edge.scanner.config.sections import RENAMED_KEYS
+from medattn_edge.scanner.config.sections import RENAMED_KEYS, Channel
 from medattn_edge.scanner.config.toml import Reader, as_toml, section_lines
 from medattn_edge.scanner.observe.allowlist import allowed_values
 from medattn_edge.scanner.store.records import Policy
@@ -466,6 +466,7 @@ def section(kind: type[Any], **more: Any) -> Any:
         "bool | None": st.none() | st.booleans(),
         "Path": plain_path.map(lambda text: Path("/data", text)),
         "Path | None": st.none() | plain_path.map(lambda text: Path("/data", text)),
+        "tuple[Channel, ...]": st.deferred(lambda: st.lists(section(Channel), max_size=3).map(tuple)),
         "tuple[str, ...]": st.lists(printable, max_size=4).map(tuple),
         "Literal['keep', 'remove']": st.sampled_from(["keep", "remove"]),
         "Conflict": st.sampled_from(["new_version", "refuse"]),

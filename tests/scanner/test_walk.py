@@ -7,7 +7,7 @@ import random
 from collections import Counter
 
 from medattn_edge.errors import UsageError
-from medattn_edge.scanner.store.records import Fate, Policy
+from medattn_edge.scanner.store.records import Fate, Placement, Policy
 from medattn_edge.scanner.store.transitions import (
     TRANSITIONS,
     DeliveryState,
@@ -48,22 +48,31 @@ class Walk:
         self.compare()
 
     def receive(self):
-        series, number = self.random.randint(1, 3), self.random.randint(1, 40)
+        series, number = self.random.randint(1, 5), self.random.randint(1, 40)
         more = self.random.choice(["", "", "other"])
         expected = Fate.DUPLICATE if self.sent.get((series, number), more) == more else Fate.REPLACED
         if (series, number) not in self.sent:
             self.sent[series, number], expected = more, Fate.NEW
-        assert self.node.keep(series, number, more).fate is expected
+        described = {4: "T1", 5: "FLAIR"}.get(series, "")
+        assert self.node.keep(series, number, more, description=described).fate is expected
 
     def wait(self):
         self.node.pass_time(self.random.choice([10, 60, 1000]))
         self.node.custody.queue_complete()
+        # Now and then a configuration without channels is read.
+        place = self.place if self.random.random() < 0.9 else lambda job: None
+        self.node.custody.gather_studies(place)
+
+    def place(self, job):
+        """The series 4 and 5 are the channels of one study, the others are segmented by themselves."""
+        return Placement("glioma", (job.description,), ("T1", "FLAIR")) if job.description else None
 
     def claim(self):
-        job = self.node.custody.claim("worker")
+        job = self.node.custody.claim("worker", lambda job: bool(job.parts) or not job.description)
         if job:
             assert job.id not in {other.id for other in self.jobs if self.node.store.jobs.is_held(other)}
-            assert len(self.node.custody.files(job)) == len(job.names) > 0
+            names = [name for part in job.parts for name in part.names] or job.names
+            assert len(self.node.custody.files(job)) == len(names) > 0
             self.jobs.append(job)
 
     def a_job(self):
@@ -93,7 +102,10 @@ class Walk:
 
     def requeue(self):
         with contextlib.suppress(UsageError):
-            self.node.store.repairs.requeue(self.node.key(self.random.randint(1, 3)))
+            keys = [self.node.key(series) for series in range(1, 6)]
+            self.node.store.repairs.requeue(
+                self.random.choice([*keys, self.node.store.site.study_key("1.2.3", "glioma")])
+            )
 
     def lose_a_result(self):
         for delivery in self.node.store.deliveries.due(limit=1):
@@ -136,4 +148,5 @@ def test_no_walk_loses_anything_or_leaves_the_table_and_together_they_go_everywh
     everywhere = {(before, after) for before, ways in TRANSITIONS.items() for after in ways}
     # A series that is not whole, or claimed too often, has its own tests.
     assert seen <= everywhere
-    assert everywhere - seen <= {(State.RECEIVING, State.QUARANTINED), (State.QUEUED, State.QUARANTINED)}
+    quarantined = {State.RECEIVING, State.QUEUED, State.JOINED}
+    assert everywhere - seen <= {(before, State.QUARANTINED) for before in quarantined}

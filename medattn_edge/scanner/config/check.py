@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from medattn_edge.errors import IntegrityError, MedattnError, UsageError
+from medattn_edge.scanner.config.channels import checked_channels
 from medattn_edge.scanner.config.network import check_network
 from medattn_edge.scanner.config.node_config import NodeConfig
 from medattn_edge.scanner.config.sections import Limits, Model
@@ -71,6 +72,7 @@ def _check_numbers(config: NodeConfig, reader: Reader) -> None:
     sections: list[tuple[str, Any]] = [("[limits]", config.limits), ("[receive]", config.receive)]
     sections += [("[watch]", config.watch)]
     sections += [(f"[[model]] {one.name}:", one) for one in config.models]
+    sections += [(f"[[model]] {one.name}: channels:", part) for one in config.models for part in one.channels]
     sections += [(f"[[destination]] {one.name}:", one) for one in config.destinations]
     for where, section in sections:
         for one in fields(section) if section is not None else ():
@@ -143,10 +145,12 @@ def _checked_model(model: Model, reader: Reader) -> Model:
     where = f"[[model]] {model.name}:"
     if not _DEVICE.fullmatch(model.device):
         raise reader.wrong(f"{where} device", f"is {model.device!r}", 'device = "cpu"', "cpu, cuda or cuda:N")
-    if model.modality not in _MODALITIES:
-        near = {"PET": "PT", "MRI": "MR", "MRT": "MR"}.get(model.modality.upper(), model.modality.upper())
-        hint = f'modality = "{near if near in _MODALITIES else "CT"}"'
-        raise reader.wrong(f"{where} modality", f"is {model.modality!r}", hint, "CT, MR, PT, or empty for any of them")
+    for place, modality in (("modality", model.modality), *(("channels", one.modality) for one in model.channels)):
+        if modality not in _MODALITIES:
+            near = {"PET": "PT", "MRI": "MR", "MRT": "MR"}.get(modality.upper(), modality.upper())
+            what = f"is {modality!r}" if place == "modality" else f"has the modality {modality!r}"
+            hint = f'modality = "{near if near in _MODALITIES else "CT"}"'
+            raise reader.wrong(f"{where} {place}", what, hint, "CT, MR, PT, or empty for any of them")
     if model.artifact.suffix.lower() in _PROGRAMS:
         raise reader.wrong(
             f"{where} artifact",
@@ -155,16 +159,17 @@ def _checked_model(model: Model, reader: Reader) -> Model:
             "a file of weights and operators: .onnx, .xml or an engine",
         )
     try:
-        found = Artifact.read(model.artifact).content_sha256
+        artifact = Artifact.read(model.artifact)
     except MedattnError as error:
         kind = IntegrityError if isinstance(error, IntegrityError) else UsageError
         raise kind(
             f"{reader.path}: {where} artifact: {error.found}", expected=error.expected, hint=error.hint
         ) from error
+    found = artifact.content_sha256
     if model.sha256 and model.sha256.lower() != found:
         raise IntegrityError(
             f"{reader.path}: {where} sha256 is {model.sha256[:16]}..., and {model.artifact.name} has {found[:16]}...",
             expected="the artifact that the configuration names",
             hint=f'put the right file there, or, when this one is meant: sha256 = "{found}"',
         )
-    return replace(model, sha256=found)
+    return checked_channels(replace(model, sha256=found), artifact.spec, reader)

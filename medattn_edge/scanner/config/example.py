@@ -67,6 +67,11 @@ artifact = {artifact}
 # destinations = []                     # names of those that get its results; empty: all there are
 # volume = 0                            # of a series of several volumes (times, echoes), the one to take, from 1, as
 #                                       # `infer --volume`; 0: such a series is refused (several_volumes)
+# channels = []                         # of a network of several: which series of a study each is, in its order:
+#                                       #   [{{ name = "t1", description = "*T1*" }},
+#                                       #    {{ name = "flair", description = "*FLAIR*", modality = "MR" }}]
+#                                       # also with body_part and volume; the job starts when all of them are complete
+# resample_to_first = false             # a channel on another grid is resampled to the first's instead of refused
 
 # Where results go. A folder needs no archive.
 [[destination]]
@@ -89,6 +94,7 @@ folder = {results}
 [limits]
 # quiet_s = 60.0                        # without a new object until a series is complete
 # max_wait_s = 900.0                    # the same, while an association that sent some of it stays open
+# max_study_wait_s = 3600.0             # for the other channels of a study, before what is missing is told
 # retries = 1                           # of a series whose worker was lost
 # interruptions = 4                     # of a series by restarts of the node, before it is taken for the cause
 # max_instances = 10000                 # of one series
