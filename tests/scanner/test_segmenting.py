@@ -235,7 +235,7 @@ def channels_in(folder: Path, **of_flair: object) -> dict[str, tuple[Path, ...]]
     scan, found = real_ct(), {}
     for number, name in enumerate(NAMES):
         changes = {"SeriesInstanceUID": f"1.2.3.{number}", **SHARED, **(of_flair if number else {})}
-        voxels = changes.pop("voxels", scan.voxels[:: 1 - 2 * number])
+        voxels = scan.voxels[:: 1 - 2 * number][: changes.pop("slices", None)]
         affine = changes.pop("affine", scan.affine)
         found[name] = tuple(write_series(folder / name, voxels, affine, **changes))
     return found
@@ -289,7 +289,7 @@ def test_another_second_channel_or_a_corrected_one_is_another_object(glioma, tmp
     [
         ({"PatientID": "PHANTOM-2"}, "other_patient", "flair has another PatientID than t1"),
         ({"FrameOfReferenceUID": "1.2.6"}, "other_frame_of_reference", "flair has another FrameOfReferenceUID"),
-        ({"voxels": real_ct().voxels[:4]}, "geometry", "flair is not on the grid of t1: size"),
+        ({"slices": 4}, "geometry", "flair is not on the grid of t1: size"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer", "flair: 6 of 6 files are scouts"),
         ({"EchoTime": lambda i: str(1 + i % 2)}, "several_volumes", "flair: 2 volumes"),
     ],
