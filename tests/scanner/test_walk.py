@@ -7,13 +7,15 @@ import random
 from collections import Counter
 
 from medattn_edge.errors import UsageError
-from medattn_edge.scanner.store.records import Fate, Placement, Policy
+from medattn_edge.scanner.store.records import Fate, Policy
 from medattn_edge.scanner.store.transitions import (
     TRANSITIONS,
     DeliveryState,
     State,
 )
-from tests.support.durable_node import Node
+from tests.support.durable_node import CHANNELS, Node, place
+
+SERIES = (1, 2, 3, *CHANNELS)
 
 
 def rows(node, query, *values):
@@ -48,24 +50,18 @@ class Walk:
         self.compare()
 
     def receive(self):
-        series, number = self.random.randint(1, 5), self.random.randint(1, 40)
+        series, number = self.random.choice(SERIES), self.random.randint(1, 40)
         more = self.random.choice(["", "", "other"])
         expected = Fate.DUPLICATE if self.sent.get((series, number), more) == more else Fate.REPLACED
         if (series, number) not in self.sent:
             self.sent[series, number], expected = more, Fate.NEW
-        described = {4: "T1", 5: "FLAIR"}.get(series, "")
-        assert self.node.keep(series, number, more, description=described).fate is expected
+        assert self.node.keep(series, number, more).fate is expected
 
     def wait(self):
         self.node.pass_time(self.random.choice([10, 60, 1000]))
         self.node.custody.queue_complete()
         # Now and then a configuration without channels is read.
-        place = self.place if self.random.random() < 0.9 else lambda job: None
-        self.node.custody.gather_studies(place)
-
-    def place(self, job):
-        """The series 4 and 5 are the channels of one study, the others are segmented by themselves."""
-        return Placement("glioma", (job.description,), ("T1", "FLAIR")) if job.description else None
+        self.node.custody.gather_studies(place if self.random.random() < 0.9 else lambda job: None)
 
     def claim(self):
         job = self.node.custody.claim("worker", lambda job: bool(job.parts) or not job.description)
