@@ -479,6 +479,18 @@ def test_channels_that_are_not_the_networks_are_refused(tmp_path, channels, more
         channelled(tmp_path, channels, more)
 
 
+def test_the_example_for_a_network_of_several_channels_says_them_and_works(tmp_path):
+    artifact = make_artifact(tmp_path / "net.onnx", ("t1", "flair"))
+    path = tmp_path / "node.toml"
+    folders = tmp_path / "root", tmp_path / "in", artifact, tmp_path / "out"
+    path.write_text(example(*folders, ("t1", "flair")), encoding="utf-8")
+    [found] = load_config(path).models
+    assert found.channels == (Channel("t1", "*t1*"), Channel("flair", "*flair*"))
+    path.write_text(example(*folders), encoding="utf-8")
+    with pytest.raises(UsageError, match="has 0 for a network of 2"):
+        load_config(path)
+
+
 def test_a_network_of_one_channel_has_no_channels_to_choose(tmp_path):
     for channels, more in (('channels = [{ description = "*" }]', ""), ("", "resample_to_first = true")):
         with pytest.raises(UsageError, match=r"leave (channels|it) out"):

@@ -249,7 +249,8 @@ def study_task(channels: dict[str, tuple[Path, ...]], folder: Path, model: str =
 @pytest.fixture(scope="module")
 def glioma(two_channels: Path) -> Iterator[Segmenter]:
     plain = Model("glioma", two_channels, threads=1, channels=tuple(Channel(name) for name in NAMES))
-    with Segmenter([plain, replace(plain, name="resampling", resample_to_first=True)]) as opened:
+    pictures = replace(plain, name="pictures", key_slices=1)
+    with Segmenter([plain, pictures, replace(plain, name="resampling", resample_to_first=True)]) as opened:
         yield opened
 
 
@@ -274,6 +275,15 @@ def test_a_study_is_segmented_byte_for_byte_as_infer_does_and_refers_to_its_firs
     assert isinstance(glioma.work(study_task(swapped, tmp_path / "swapped")), Done)
     other = pydicom.dcmread(tmp_path / "swapped" / "seg.dcm")
     assert (other.pixel_array != seg.pixel_array).any()  # the order of the channels counts
+
+
+def test_key_slices_of_a_study_show_its_first_channel(glioma, tmp_path):
+    channels = channels_in(tmp_path)
+    found = glioma.work(study_task(channels, tmp_path / "out", "pictures"))
+    assert isinstance(found, Done), found
+    picture = pydicom.dcmread(tmp_path / "out" / "key_1.dcm")
+    shown = {one.ReferencedSOPInstanceUID for one in picture.SourceImageSequence}
+    assert shown <= {pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in channels["t1"]}
 
 
 def test_another_second_channel_or_a_corrected_one_is_another_object(glioma, tmp_path):

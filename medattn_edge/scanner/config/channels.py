@@ -10,6 +10,11 @@ from medattn_edge.scanner.config.toml import Reader, as_toml
 from medattn_edge.spec import ModelSpec
 
 
+def channel_names(spec: ModelSpec) -> tuple[str, ...]:
+    """What the channels of a network are called, in its order: by its spec, or by their numbers."""
+    return spec.channels or tuple(f"channel {number}" for number in range(1, spec.in_channels + 1))
+
+
 def checked_channels(model: Model, spec: ModelSpec, reader: Reader) -> Model:
     """The model whose channels have the names of the network's.
 
@@ -17,7 +22,7 @@ def checked_channels(model: Model, spec: ModelSpec, reader: Reader) -> Model:
         UsageError: for channels that are not the network's in its order, or that no series could tell apart.
     """
     where = f"[[model]] {model.name}:"
-    names = spec.channels or tuple(f"channel {number}" for number in range(1, spec.in_channels + 1))
+    names = channel_names(spec)
     examples = (f'{{ name = {as_toml(name)}, description = "..." }}' for name in names)
     hint = f"channels = [{', '.join(examples)}]"
     if not model.channels and spec.in_channels == 1:

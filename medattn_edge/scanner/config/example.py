@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from medattn_edge.scanner.config.sections import Channel
 from medattn_edge.scanner.config.toml import as_toml
 
 _TEMPLATE: Final = """\
@@ -122,12 +124,29 @@ folder = {results}
 """
 
 
-def example(root: Path, watch: Path, artifact: Path, results: Path) -> str:
+_NO_CHANNELS: Final = next(line for line in _TEMPLATE.splitlines(keepends=True) if line.startswith("# channels = "))
+
+
+def example(root: Path, watch: Path, artifact: Path, results: Path, channels: Sequence[str] = ()) -> str:
     """TOML for a node that takes files from a folder, segments them with one artifact, and writes to a folder.
 
-    Raises UsageError for a path that is not UTF-8.
+    Args:
+        root: of the node.
+        watch: the folder that files are taken from.
+        artifact: that segments.
+        results: the folder that segmentations go to.
+        channels: of a network of several, as `channel_names` gives them: each gets a pattern that has its name in it,
+            for somebody to correct.
+
+    Raises:
+        UsageError: for a path that is not UTF-8.
     """
     name = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in artifact.stem.lower())
     values = {"root": root, "watch": watch, "artifact": artifact, "results": results}
     written = {key: as_toml(str(value)) for key, value in values.items()}
-    return _TEMPLATE.format(name=as_toml(name.strip("-")[:32] or "model"), **written)
+    text = _TEMPLATE.format(name=as_toml(name.strip("-")[:32] or "model"), **written)
+    if len(channels) < 2:
+        return text
+    patterns = (Channel(one, f"*{one}*") for one in channels)
+    lines = (f"  {{ name = {as_toml(one.name)}, description = {as_toml(one.description)} }},\n" for one in patterns)
+    return text.replace(_NO_CHANNELS, f"{_NO_CHANNELS.removeprefix('# ').replace('[] ', '[  ')}{''.join(lines)}]\n")
