@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -372,3 +373,44 @@ def test_a_dead_delivery_of_a_study_is_tried_again_like_any(study):
     study.node.store.deliveries.give_up(delivery, "no_connection")
     assert study.node.custody.requeue(study.key) is State.SEGMENTED
     assert [one.key for one in study.node.custody.deliveries_due()] == [study.key]
+
+
+# What is shown
+
+
+def test_page_status_and_metrics_show_the_study_its_channels_and_what_it_waits_for(study):
+    pytest.importorskip("jinja2", reason="the extra node is not installed")
+    from medattn_edge.scanner.observe.metrics import text_of
+    from medattn_edge.scanner.observe.page import page_of
+    from medattn_edge.scanner.observe.server import document
+    from tests.support.status_scenes import Watched
+
+    t1, watched = study.send("t1", "T1"), Watched(study.node)
+    study.tick()
+
+    def shown() -> tuple[str, dict[str, Any], str]:
+        snapshot, health = watched.snapshot(), watched.health()
+        return page_of(snapshot, health, set()), document(snapshot, health), text_of(snapshot, health)
+
+    page, status, metrics = shown()
+    assert f"in study <code>{study.key[:8]}</code>" in page
+    assert "no series for flair" in page
+    [gathering] = status["gathering"]
+    assert (gathering["key"], gathering["model"], gathering["instances"]) == (study.key, "glioma", 1)
+    assert [one["study"] for one in status["recent"]] == ["", study.key]
+    assert "medattn_edge_studies_gathering 1" in metrics
+    assert 'medattn_edge_series{state="joined"} 1' in metrics
+    study.tick(WAIT)
+    page, status, metrics = shown()
+    assert "1 series in quarantine <code>channel_missing</code>" in page
+    assert f"medattn-edge node requeue</span> <span>{study.key}" in page
+    assert status["quarantined"][0]["detail"] == "no series for flair"
+    assert "medattn_edge_studies_gathering 0" in metrics
+    flair = study.send("flair", "FLAIR")
+    study.tick()
+    whole = shown()[1]["recent"][0]
+    assert list(whole["channels"]) == [
+        {"channel": "t1", "key": t1, "version": 1},
+        {"channel": "flair", "key": flair, "version": 1},
+    ]
+    assert whole["instances"] == 2
