@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,12 +82,17 @@ def init(
     results: Annotated[Path, Option("--results", help="Folder to write segmentations to.")] = Path("results"),
 ) -> None:
     """Write a commented configuration that works as it is: a folder in, a folder out."""
+    from medattn_edge.artifact import Artifact
+    from medattn_edge.scanner.config.channels import channel_names
     from medattn_edge.scanner.config.example import example
     from medattn_edge.scanner.config.load import load_config
 
     _require()
     check_folder(output)
-    text = example(root, watch, artifact.absolute(), results)
+    channels: tuple[str, ...] = ()
+    with suppress(MedattnError):  # said with its place when the file is read below
+        channels = channel_names(Artifact.read(artifact).spec)
+    text = example(root, watch, artifact.absolute(), results, channels)
     made = False
     try:
         with output.open("x", encoding="utf-8") as file:
@@ -114,6 +119,10 @@ def init(
         output.unlink()
         raise
     console.say(f"{output}: DICOM from {watch}, segmentations to {results}")
+    if len(channels) > 1:
+        console.note(
+            f"the descriptions of the channels {', '.join(channels)} are guesses: correct them in {output} first"
+        )
     console.note(f"next: medattn-edge node --config {quoted(output)}")
 
 

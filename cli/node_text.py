@@ -43,6 +43,10 @@ def tell_status(document: Document, config: Path) -> None:
             _tell_delivery(one, delivery, shlex.quote(str(config)))
     for one in document["conflicted"]:
         _tell_conflict(one)
+    for one in document["gathering"]:
+        console.say(
+            f"study gathered: {one['key']} v{one['version']} for {one['model']}: {one['detail'] or 'has just begun'}"
+        )
     _tell_commitments(document)
     _show_tables(document)
 

@@ -98,6 +98,16 @@ SERIES_REASONS: Final = catalogue(
             "the series does not name its coordinates (FrameOfReferenceUID), so no segmentation can lie in them",
             "write the labels as .nii.gz, or give every file of a copy the same FrameOfReferenceUID",
         ),
+        Reason(
+            "other_patient",
+            "the series that were to be the channels of one network are of different patients",
+            "give the scans of one study, and correct the PatientID at the sender where it is one patient",
+        ),
+        Reason(
+            "other_frame_of_reference",
+            "the series that were to be the channels of one network lie in different coordinates (FrameOfReferenceUID)",
+            "register them and export them again, or, where they are known to be registered, write them as .nii.gz",
+        ),
         Reason("no_such_volume", "the series has fewer volumes than the number that was asked for", "see inspect"),
         Reason(
             "mosaic",
@@ -133,6 +143,9 @@ INTERRUPTED: Final = "interrupted"
 RESULT_LOST: Final = "result_lost"
 NO_MODEL: Final = "no_model"
 ROUTE_CHANGED: Final = "route_changed"
+CHANNEL_MISSING: Final = "channel_missing"
+AMBIGUOUS_CHANNEL: Final = "ambiguous_channel"
+BLANK_UID: Final = "blank_uid"
 CUT_OFF: Final = "cut_off"
 CRASHED: Final = "crashed"
 HUNG: Final = "hung"
@@ -199,6 +212,19 @@ JOB_REASONS: Final = catalogue(
             ROUTE_CHANGED,
             "the configuration changed while the series was claimed",
             "requeue the series",
+            requeue=True,
+        ),
+        Reason(
+            CHANNEL_MISSING,
+            "a study has not got the series of every channel of the network within max_study_wait_s",
+            "have the missing series sent, which starts the job by itself; where it is here under another name, correct"
+            " the patterns in channels of the [[model]], reload, then requeue the study",
+            requeue=True,
+        ),
+        Reason(
+            AMBIGUOUS_CHANNEL,
+            "two series of a study fit one channel of the network, or one series fits two",
+            "narrow the patterns in channels of the [[model]], reload, then requeue the study",
             requeue=True,
         ),
         Reason(CUT_OFF, "the worker was ended before the series was segmented", "requeue the series", requeue=True),

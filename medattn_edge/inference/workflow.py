@@ -25,6 +25,7 @@ from medattn_edge.volume import Volume
 
 if TYPE_CHECKING:
     from medattn_edge.io.dicom.uids import Algorithm
+    from medattn_edge.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -183,11 +184,20 @@ def segment_to(
                 settings.overlap, settings.skip_air, str(facts["backend"]), spec, outputs.regions_as(spec)
             )
             algorithm = algorithm_of(Path(artifact), spec, identity)
+        algorithm = _of_scan(algorithm, scan, spec)
     written, notes = outputs.write(segmentation, volume, scan, spec, algorithm)
     seconds = {"read": read - start, "infer": inferred - read, "write": time.perf_counter() - inferred}
     return Outcome(
         scan, segmentation, written, (*scan.notes(), *notes), facts, seconds, facts_of_grid(volume), channels
     )
+
+
+def _of_scan(algorithm: Algorithm | None, scan: Scan, spec: ModelSpec) -> Algorithm | None:
+    """The algorithm with what was taken of the scan: another volume or channel of it is another object."""
+    chosen = "" if algorithm is None else scan.identity(spec)
+    if algorithm is None or not chosen:
+        return algorithm
+    return replace(algorithm, settings=f"{algorithm.settings} {chosen}".strip())
 
 
 @contextmanager

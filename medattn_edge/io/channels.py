@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 AnyScan = Path | str | Scan
 JOINT = "+"
+_DIGITS = 16  # of a hash in an identity
 
 
 class ChannelScan(Scan):
@@ -29,7 +31,7 @@ class ChannelScan(Scan):
 
     def __init__(
         self,
-        parts: Sequence[str],
+        parts: Sequence[str] | Mapping[str, Scan],
         pixel_spacing: Sequence[float] = (),
         *,
         resample_to_first: bool = False,
@@ -37,17 +39,22 @@ class ChannelScan(Scan):
         """Nothing but the paths' kinds is looked at.
 
         Args:
-            parts: of each channel the path, or NAME=PATH with the name that the network has for it.
-            pixel_spacing: as for Scan.
+            parts: of each channel the path, or NAME=PATH with the name that the network has for it; or scans, in the
+                order of the network's channels, by what each is called in what is said of it.
+            pixel_spacing: as for Scan, of paths.
             resample_to_first: a scan on another grid is resampled linearly to the first's instead of refused.
 
         Raises:
             UsageError: when some parts have a name and others not, or one comes twice.
         """
-        named = [_named(part) for part in parts]
+        self._resample, self._called = resample_to_first, tuple(parts) if isinstance(parts, Mapping) else ()
+        if isinstance(parts, Mapping):
+            named = [("", scan.path) for scan in parts.values()]
+            self._scans, parts = tuple(parts.values()), list(parts)
+        else:
+            named = [_named(part) for part in parts]
+            self._scans = tuple(Scan(path, "", pixel_spacing) for _, path in named)
         self._names = tuple(name for name, _ in named)
-        self._scans = tuple(Scan(path, "", pixel_spacing) for _, path in named)
-        self._resample = resample_to_first
         if any(self._names) and (not all(self._names) or len(set(self._names)) < len(self._names)):
             raise UsageError(
                 f"the channels {', '.join(parts)}",
@@ -80,17 +87,38 @@ class ChannelScan(Scan):
         """The channels (C, D, H, W) in the order that was given, on the first one's grid.
 
         Raises:
+            RefusedSeries: for series of DICOM of different patients, or in different coordinates.
             UsageError, ScanError, GeometryError, MissingDependency: as `Scan.read` and `gather` do.
         """
-        names = [path.name for path in self.paths]
-        unique = len(set(names)) == len(names)
-        gathered = gather(
-            [scan.read() for scan in self._scans],
-            names if unique else [str(path) for path in self.paths],
-            self._resample,
-        )
+        if self.is_dicom:
+            self._check_one_patient()
+        gathered = gather([scan.read() for scan in self._scans], self._shown(), self._resample)
         self._notes = gathered.notes
         return gathered.volume
+
+    def _check_one_patient(self) -> None:
+        from medattn_edge.io.dicom.patient import check_one_patient
+
+        found = [(scan.series, name) for scan, name in zip(self._scans, self._shown(), strict=True)]
+        series = [(one, name) for one, name in found if one is not None]
+        check_one_patient([one for one, _ in series], [name for _, name in series])
+
+    def _shown(self) -> Sequence[str]:
+        """What each scan is called in what is said of it."""
+        names = [path.name for path in self.paths]
+        unique = len(set(names)) == len(names)
+        return self._called or (names if unique else [str(path) for path in self.paths])
+
+    def identity(self, spec: ModelSpec) -> str:
+        """`channels=` and a hash of what lies in each channel, since a result refers to the first one only."""
+        digest = hashlib.sha256()
+        for name, path in self._assigned(spec):
+            scan = self._scans[self.paths.index(path)]
+            texts = (
+                [hashlib.sha256(path.read_bytes()).hexdigest()] if scan.series is None else _identifiers(scan.series)
+            )
+            digest.update("\0".join([name, *texts, ""]).encode())
+        return f"channels={digest.hexdigest()[:_DIGITS]}" + (" resampled=to_first" if self._resample else "")
 
     def notes(self) -> tuple[str, ...]:
         """What people should know of each channel, and what was resampled by the last `read`."""
@@ -133,7 +161,8 @@ class ChannelScan(Scan):
                 hint=JOINT.join(f"{name}=SCAN" for name in spec.channels) or JOINT.join(["SCAN"] * spec.in_channels),
             )
         if not any(self._names):
-            _check_names(self.paths, spec.channels)
+            if not self._called:
+                _check_names(self.paths, spec.channels)
             return list(zip(known, self.paths, strict=True))
         if set(self._names) != set(spec.channels):
             raise UsageError(
@@ -207,6 +236,12 @@ def read_channels(paths: Sequence[Path | str], spec: ModelSpec, resample: bool =
             hint="give one scan for each channel",
         )
     return volume
+
+
+def _identifiers(series: Series) -> list[str]:
+    """What tells the voxels of a series from those of every other one."""
+    instances = sorted({plane.sop_instance_uid for plane in series.frames})
+    return [series.series_instance_uid, str(series.volume), *instances]
 
 
 def _split(text: str) -> list[str]:

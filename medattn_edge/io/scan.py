@@ -106,6 +106,13 @@ class Scan:
             return ()
         return tuple(f"{name} <- volume {n} of {self.path.name}" for n, name in enumerate(spec.channels, start=1))
 
+    def identity(self, spec: ModelSpec) -> str:
+        """What of the choice of voxels goes into the identity of a DICOM result, beside the series; "" for nothing.
+
+        Raises as `series`.
+        """
+        return "" if self.series is None or not self.series.volume else f"volume={self.series.volume}"
+
     def notes(self) -> tuple[str, ...]:
         """What people should know of how it was last read: what was left out, assumed or chosen. Raises as `series`."""
         return (*(() if self.series is None else self.series.notes), *self._notes)

@@ -25,12 +25,14 @@ from medattn_edge.scanner.store.custody import FilesLost
 from medattn_edge.scanner.store.disk import Watermark
 from medattn_edge.scanner.store.records import ConflictRefused, Output
 from medattn_edge.scanner.store.transitions import DeliveryState, State
-from tests.support.durable_node import POLICY, Node, sample
+from tests.support.durable_node import CHANNELS, POLICY, Node, place, sample
 from tests.support.faulty_node import Faults, Killed, faulty_system
 
-SERIES, NUMBERS, CONTENTS = st.integers(1, 3), st.integers(1, 3), st.integers(0, 3)
+# Three series that are segmented by themselves, and two that are the channels of a study.
+SERIES, NUMBERS, CONTENTS = st.sampled_from([1, 2, 3, *CHANNELS]), st.integers(1, 3), st.integers(0, 3)
 UNFINISHED = (State.RECEIVING, State.QUEUED, State.RUNNING, State.SEGMENTED)
-Object = tuple[int, int]
+Series = int | str
+Object = tuple[Series, int]
 
 
 class NodeUnderFaults(RuleBasedStateMachine):
@@ -89,7 +91,7 @@ class NodeUnderFaults(RuleBasedStateMachine):
     # What a node is for
 
     @rule(series=SERIES, number=NUMBERS, content=CONTENTS, conflict=st.sampled_from(["new_version", "refuse"]))
-    def a_sender_stores(self, series: int, number: int, content: int, conflict: Any) -> None:
+    def a_sender_stores(self, series: Series, number: int, content: int, conflict: Any) -> None:
         one = (series, number)
         self.tried[one].add(content)
         data, header = sample(series, number, str(content))
@@ -107,7 +109,7 @@ class NodeUnderFaults(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 61.0, 1000.0]))
     def time_passes(self, seconds: float) -> None:
         self.node.pass_time(seconds)
-        self._survive(self.node.custody.queue_complete)
+        self._survive(self._complete)
 
     @rule()
     def a_worker_works(self) -> None:
@@ -118,30 +120,44 @@ class NodeUnderFaults(RuleBasedStateMachine):
         self._survive(lambda: self._deliver(down=down))
 
     @precondition(lambda self: self.acknowledged)
-    @rule(series=SERIES)
-    def an_operator_tries_again(self, series: int) -> None:
+    @rule(series=SERIES, study=st.booleans())
+    def an_operator_tries_again(self, series: Series, study: bool) -> None:
+        key = self.node.study_key if study else self.node.key(series)
         with suppress(UsageError):  # nothing to be tried again
-            self._survive(lambda: self.node.custody.requeue(self.node.key(series)))
+            self._survive(lambda: self.node.custody.requeue(key))
 
     @rule(series=SERIES, contents=st.lists(CONTENTS, min_size=1, max_size=3), down=st.booleans())
-    def a_series_comes_and_is_worked_on(self, series: int, contents: list[int], down: bool) -> None:
+    def a_series_comes_and_is_worked_on(self, series: Series, contents: list[int], down: bool) -> None:
         for number, content in enumerate(contents, start=1):
             self.a_sender_stores(series, number, content, "new_version")
         self.time_passes(1000.0)
         self._survive(self._work)
         self._survive(lambda: self._deliver(down=down))
 
+    @rule(contents=st.tuples(CONTENTS, CONTENTS), down=st.booleans())
+    def a_study_comes_and_is_worked_on(self, contents: tuple[int, int], down: bool) -> None:
+        for series, content in zip(CHANNELS, contents, strict=True):
+            self.a_sender_stores(series, 1, content, "new_version")
+        self.time_passes(1000.0)
+        self._survive(self._work)
+        self._survive(lambda: self._deliver(down=down))
+
+    def _complete(self) -> None:
+        self.node.custody.queue_complete()
+        self.node.custody.gather_studies(place)
+
     def _work(self) -> bool:
         custody = self.node.custody
-        job = custody.claim("worker-0")
+        job = custody.claim("worker-0", lambda job: bool(job.parts) or place(job) is None)
         if job is None:
             return False
         try:
             files = custody.files(job)
         except FilesLost as lost:
-            self.told.add(job.key)
+            self.told |= {job.key, *(part.key for part in job.parts)}
             custody.quarantine(job, lost.reason, lost.found)
             return True
+        assert [part.channel for part in job.parts] in ([], list(CHANNELS))
         result = json.dumps(sorted(path.read_text() for path in files)).encode()
         folder = custody.working_folder(job)
         (folder / "seg.dcm").write_bytes(result)
@@ -198,7 +214,7 @@ class NodeUnderFaults(RuleBasedStateMachine):
         self.node.custody.configure(POLICY, Watermark(self.node.root, max_used_fraction=1, min_free=0))
         for _ in range(12):
             self.node.pass_time(1000)
-            self.node.custody.queue_complete()
+            self._complete()
             while self._work():
                 pass
             self._deliver(down=False)
@@ -207,7 +223,7 @@ class NodeUnderFaults(RuleBasedStateMachine):
 
     def _judge(self) -> None:
         assert all(count == 1 for count in self.recorded.values()), "a delivery was recorded twice"
-        snapshot = self.node.store.snapshot()
+        snapshot = self.node.store.snapshot(1000)
         latest: dict[str, Any] = {}
         for seen in (*snapshot.recent, *snapshot.quarantined, *snapshot.undelivered):
             if seen.key not in latest or seen.version > latest[seen.key].version:
@@ -224,9 +240,12 @@ class NodeUnderFaults(RuleBasedStateMachine):
             whole = {
                 content: sample(series, number, str(content))[0].decode() for content in self.tried[series, number]
             }
-            told = latest[key].state in (State.QUARANTINED, State.FAILED)
-            told = told or any(one.state is DeliveryState.DEAD for one in latest[key].deliveries)
-            there = {content for content, text in whole.items() if text in delivered[key]}
+            # What becomes of a channel is told of its study.
+            known = [key, *([self.node.study_key] if latest[key].state is State.JOINED else [])]
+            told = any(latest[one].state in (State.QUARANTINED, State.FAILED) for one in known)
+            told = told or any(seen.state is DeliveryState.DEAD for one in known for seen in latest[one].deliveries)
+            arrived = delivered[key] | (delivered[self.node.study_key] if series in CHANNELS else set())
+            there = {content for content, text in whole.items() if text in arrived}
             unconfirmed = self.tried[series, number] - set(contents)
             assert told or contents[-1] in there or unconfirmed & there, f"lost: {series}.{number}, {dict(latest)}"
             for earlier in contents[:-1]:

@@ -176,7 +176,8 @@ def test_several_series_of_dicom_are_channels_and_the_first_is_what_a_segmentati
     grid = make_volume(VOXELS[0].astype(np.int16), (4.0, 1.5, 1.25))
     for number, name in enumerate(("t1", "t2")):
         voxels = VOXELS[number].astype(np.int16)
-        write_series(tmp_path / name, voxels, grid.affine, SeriesInstanceUID=f"1.2.3.{number}", name=name)
+        uids = {"SeriesInstanceUID": f"1.2.3.{number}", "FrameOfReferenceUID": "1.2.4"}
+        write_series(tmp_path / name, voxels, grid.affine, name=name, **uids)
     scan = as_scan(joined(tmp_path / "t1", tmp_path / "t2"))
     assert np.array_equal(scan.read_for(spec(("t1", "t2"), 2)).voxels, VOXELS[:2])
     assert scan.series is not None
@@ -184,3 +185,47 @@ def test_several_series_of_dicom_are_channels_and_the_first_is_what_a_segmentati
     assert len(scan.files) == 6
     with pytest.raises(UsageError, match="--series"):
         as_scan([tmp_path / "t1", tmp_path / "t2"], "ab")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"PatientID": "PHANTOM-2"}, "other_patient"),
+        ({"FrameOfReferenceUID": "1.2.5"}, "other_frame_of_reference"),
+        ({"FrameOfReferenceUID": None}, "other_frame_of_reference"),
+    ],
+)
+def test_series_of_two_patients_or_in_two_systems_of_coordinates_are_no_channels(
+    tmp_path: Path, changes: dict[str, str | None], reason: str
+) -> None:
+    pytest.importorskip("pydicom", reason="the extra dicom is not installed")
+    from medattn_edge.io.dicom.reasons import RefusedSeries
+    from tests.support.dicom_phantoms import write_series
+
+    grid = make_volume(VOXELS[0].astype(np.int16), (4.0, 1.5, 1.25))
+    for number, name in enumerate(("t1", "t2")):
+        uids = {"SeriesInstanceUID": f"1.2.3.{number}", "FrameOfReferenceUID": "1.2.4", **(changes if number else {})}
+        write_series(tmp_path / name, VOXELS[number].astype(np.int16), grid.affine, name=name, **uids)
+    for resample in (False, True):
+        with pytest.raises(RefusedSeries) as caught:
+            as_scan(joined(tmp_path / "t1", tmp_path / "t2"), resample_to_first=resample).read()
+        assert caught.value.reason == reason
+        assert caught.value.detail.startswith("t2 has another")
+        assert "PHANTOM" not in caught.value.message
+    scan = as_scan(tmp_path / "t1")
+    assert scan.series is not None
+    assert "PHANTOM" not in repr(scan.series)
+
+
+def test_scans_that_have_been_found_are_channels_in_their_order_and_another_one_is_another_identity(
+    tmp_path: Path, scans: list[Path]
+) -> None:
+    network = spec(("t1", "t2"), 2)
+    found = ChannelScan({"first": Scan(scans[0]), "second": Scan(scans[1])})
+    assert np.array_equal(found.read_for(network).voxels, VOXELS[:2])
+    identities = {found.identity(network), as_scan(joined(*scans[:2])).identity(network)}
+    assert len(identities) == 1  # whatever they are called
+    turned = ChannelScan({"first": Scan(scans[1]), "second": Scan(scans[0])})
+    other = ChannelScan({"first": Scan(scans[0]), "second": Scan(scans[2])})
+    resampled = ChannelScan({"first": Scan(scans[0]), "second": Scan(scans[1])}, resample_to_first=True)
+    assert len(identities | {one.identity(network) for one in (turned, other, resampled)}) == 4

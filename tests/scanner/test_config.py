@@ -32,7 +32,7 @@ from medattn_edge.scanner.config.node_config import (
     Watch,
     reloadable,
 )
-from medattn_edge.scanner.config.sections import RENAMED_KEYS, CommitmentPeer, StorageCommitment
+from medattn_edge.scanner.config.sections import RENAMED_KEYS, Channel, CommitmentPeer, StorageCommitment
 from medattn_edge.scanner.config.toml import Reader, as_toml, section_lines
 from medattn_edge.scanner.observe.allowlist import allowed_values
 from medattn_edge.scanner.store.records import Policy
@@ -435,6 +435,75 @@ def test_what_needs_a_restart_is_told_and_the_rest_is_taken_over(tmp_path):
         assert reloadable(replace(config, **change), config) == names
 
 
+# Channels
+
+
+def channelled(
+    folder: Path, channels: str, more: str = "", names: tuple[str, ...] = ("t1", "flair"), count: int = 2
+) -> Any:
+    """The model of a configuration with channels, as they are written."""
+    make_artifact(folder / "net.onnx", names, count)
+    path = write(folder, plain(folder) | {"model": None})
+    said = f'\n[[model]]\nname = "glioma"\nartifact = "net.onnx"\n{channels}\n{more}\n'
+    path.write_text(path.read_text() + said, encoding="utf-8")
+    [found] = load_config(path).models
+    assert load_config(write_dump(path)).models == (found,)
+    return found
+
+
+def write_dump(path: Path) -> Path:
+    dumped = path.with_name("dumped.toml")
+    dumped.write_text(load_config(path).dump(), encoding="utf-8")
+    return dumped
+
+
+def test_channels_have_the_networks_names_in_its_order_and_a_dump_says_them(tmp_path):
+    named = 'channels = [{ name = "t1", description = "*T1*" }, { name = "flair", modality = "MR", volume = 2 }]'
+    found = channelled(tmp_path, named, "resample_to_first = true")
+    assert found.channels == (Channel("t1", "*T1*"), Channel("flair", modality="MR", volume=2))
+    assert found.resample_to_first
+    unnamed = 'channels = [{ description = "*T1*" }, { body_part = "BRAIN" }]'
+    assert channelled(tmp_path, unnamed).channels == (Channel("t1", "*T1*"), Channel("flair", body_part="BRAIN"))
+    assert [one.name for one in channelled(tmp_path, unnamed, names=()).channels] == ["channel 1", "channel 2"]
+
+
+@pytest.mark.parametrize(
+    ("channels", "more", "told"),
+    [
+        ("", "", r"has 0 for a network of 2 channel\(s\): t1, flair(.|\n)*name = \"flair\", description = "),
+        ('channels = [{ description = "*T1*" }]', "", "has 1 for a network of 2"),
+        ('channels = [{ name = "flair" }, { name = "t1", description = "x" }]', "", "has 'flair' where .* 't1'"),
+        ('channels = [{ description = "*" }, { description = "*" }]', "", "no series could be told apart"),
+        ('channels = ["*T1*", "*FLAIR*"]', "", r"channels 1: is not a section(.|\n)*\{ \.\.\. \}"),
+        ('channels = [{ description = "*T1*" }, { modality = "PET" }]', "", "has the modality 'PET'(.|\n)*\"PT\""),
+        ('channels = [{ description = "*T1*" }, { discription = "*" }]', "", "channels 2: discription is not known"),
+        ('channels = [{ description = "*T1*" }, { volume = -1 }]', "", "channels: volume is -1"),
+        ('channels = [{ description = "*T1*" }, { modality = "MR" }]', "volume = 2", "volume stands beside channels"),
+    ],
+)
+def test_channels_that_are_not_the_networks_are_refused(tmp_path, channels, more, told):
+    with pytest.raises(UsageError, match=told):
+        channelled(tmp_path, channels, more)
+
+
+def test_the_example_for_a_network_of_several_channels_says_them_and_works(tmp_path):
+    artifact = make_artifact(tmp_path / "net.onnx", ("t1", "flair"))
+    path = tmp_path / "node.toml"
+    folders = tmp_path / "root", tmp_path / "in", artifact, tmp_path / "out"
+    path.write_text(example(*folders, ("t1", "flair")), encoding="utf-8")
+    [found] = load_config(path).models
+    assert found.channels == (Channel("t1", "*t1*"), Channel("flair", "*flair*"))
+    path.write_text(example(*folders), encoding="utf-8")
+    with pytest.raises(UsageError, match="has 0 for a network of 2"):
+        load_config(path)
+
+
+def test_a_network_of_one_channel_has_no_channels_to_choose(tmp_path):
+    for channels, more in (('channels = [{ description = "*" }]', ""), ("", "resample_to_first = true")):
+        with pytest.raises(UsageError, match=r"leave (channels|it) out"):
+            channelled(tmp_path, channels, more, names=(), count=1)
+
+
 # What is written
 
 printable = st.text(st.characters(exclude_categories=["Cs"]))
@@ -473,6 +542,7 @@ def section(kind: type[Any], **more: Any) -> Any:
         "bool | None": st.none() | st.booleans(),
         "Path": plain_path.map(lambda text: Path("/data", text)),
         "Path | None": st.none() | plain_path.map(lambda text: Path("/data", text)),
+        "tuple[Channel, ...]": st.deferred(lambda: st.lists(section(Channel), max_size=3).map(tuple)),
         "tuple[str, ...]": st.lists(printable, max_size=4).map(tuple),
         "Literal['keep', 'remove']": st.sampled_from(["keep", "remove"]),
         "Conflict": st.sampled_from(["new_version", "refuse"]),

@@ -42,7 +42,7 @@ class Killed:
         for line in done.stdout.splitlines():
             match line.split():
                 case ["ack", series, number]:
-                    self.acknowledged.add((int(series), int(number)))
+                    self.acknowledged.add((series, int(number)))
                 case ["accepted", key, version, uid]:
                     self.accepted[key, version].add(uid)
                 case ["recorded", delivery]:
@@ -84,7 +84,7 @@ class Killed:
             places = [folder / name for folder in (self.root / "spool" / key, self.root / "quarantine" / key)]
             found = [path.read_bytes() for path in places if path.is_file()]
             # A clean-up, or the recovery from one, may have been killed between the files and the rows.
-            assert found == [data] or (not found and latest[key] == "delivered")
+            assert found == [data] or (not found and latest[key] in ("delivered", "joined"))
         assert {state for (state,) in self.rows("SELECT state FROM versions")} <= set(State)
         assert {state for (state,) in self.rows("SELECT state FROM deliveries")} <= set(DeliveryState)
         assert max(self.recorded.values(), default=0) <= 1
@@ -95,7 +95,10 @@ class Killed:
     def check_the_end(self):
         """What must be true when all work is done."""
         latest = self.rows("SELECT key, state, reason, MAX(version) FROM versions GROUP BY key")
-        assert {(state, reason) for _, state, reason, _ in latest} <= {("delivered", ""), ("quarantined", "cleaned_up")}
+        ends = {("delivered", ""), ("quarantined", "cleaned_up"), ("joined", ""), ("quarantined", "channel_missing")}
+        assert {(state, reason) for _, state, reason, _ in latest} <= ends
+        studies = {key: state for key, state, *_ in latest if (key,) in self.rows("SELECT key FROM studies")}
+        assert set(studies.values()) in ({"delivered"}, {"quarantined"})
         assert {key for key, *_ in latest} == {key for (key,) in self.rows("SELECT key FROM series")}
         delivered = self.rows(
             "SELECT o.sop_uid, d.destination FROM deliveries d JOIN outputs o USING (version_id)"

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medattn_edge.scanner.config.node_config import Model
-from medattn_edge.scanner.config.routing import route
-from medattn_edge.scanner.store.records import Job
+from medattn_edge.scanner.config.routing import place, route
+from medattn_edge.scanner.config.sections import Channel
+from medattn_edge.scanner.store.records import Job, Part, Placement
+from medattn_edge.scanner.work.dispatch import Routes
 
 JOB = Job(1, "0" * 32, 1, 1, ("a.dcm",), "CT", "CHEST", "Thorax 1.0 B30f [lung]", "CT1")
 
@@ -76,3 +78,41 @@ def test_a_description_without_wildcards_fits_itself_in_any_case(text):
     literal = text.replace("*", "x").replace("?", "x").strip()
     assert route([model(description=literal)], replace(JOB, description=literal)) is not None
     assert route([model(description=literal.upper())], replace(JOB, description=literal)) is not None
+
+
+BRAIN = model(
+    "brain",
+    modality="MR",
+    channels=(Channel("t1", "*T1*"), Channel("t1ce", "*T1*GD*"), Channel("flair", "*flair*", body_part="BRAIN")),
+)
+SERIES = replace(JOB, modality="MR", description="AX FLAIR", body_part="BRAIN")
+
+
+@pytest.mark.parametrize(
+    ("changes", "channels"),
+    [
+        ({}, ("flair",)),
+        ({"description": "AX T1"}, ("t1",)),
+        ({"description": "AX T1 +GD"}, ("t1", "t1ce")),
+        ({"body_part": "NECK"}, None),
+        ({"description": "AX T2"}, None),
+        ({"modality": "CT"}, None),
+    ],
+)
+def test_a_series_is_the_channels_whose_patterns_it_fits_and_what_fits_none_goes_to_the_next_model(changes, channels):
+    job, rest = replace(SERIES, **changes), model("rest")
+    found = place([BRAIN, rest], job)
+    assert found == (channels and Placement("brain", channels, ("t1", "t1ce", "flair")))
+    assert route([BRAIN, rest], job) == (BRAIN if channels else rest)
+    assert Routes((BRAIN, rest), ()).accepts(job, "cpu") == (channels is None)
+
+
+def test_the_job_of_a_study_goes_to_its_model_while_that_has_these_channels():
+    parts = tuple(Part(name, "0" * 32, 1, ("a.dcm",)) for name in ("t1", "t1ce", "flair"))
+    study = replace(SERIES, model="brain", parts=parts, description="")
+    assert route([model("rest"), BRAIN], study) == BRAIN
+    assert Routes((BRAIN,), ()).accepts(study, "cpu")
+    assert not Routes((BRAIN,), ()).accepts(study, "cuda:0")
+    assert place([BRAIN], study) is None
+    for changed in (replace(BRAIN, name="other"), replace(BRAIN, channels=BRAIN.channels[::-1]), model("brain")):
+        assert route([changed], study) is None

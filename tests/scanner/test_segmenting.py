@@ -18,7 +18,7 @@ from PIL import Image  # noqa: E402
 from medattn_edge.errors import MedattnError, MissingDependency, OutputError, UsageError  # noqa: E402
 from medattn_edge.io import read_regions  # noqa: E402
 from medattn_edge.io.dicom.volume import find_series, read_series  # noqa: E402
-from medattn_edge.scanner.config.sections import Model  # noqa: E402
+from medattn_edge.scanner.config.sections import Channel, Model  # noqa: E402
 from medattn_edge.scanner.work.segmenting import Segmenter  # noqa: E402
 from medattn_edge.scanner.work.tasks import Done, Refused, Task  # noqa: E402
 from medattn_edge.spec import Cleanup  # noqa: E402
@@ -192,6 +192,139 @@ def test_a_series_that_cannot_be_judged_is_refused_with_its_reason(segmenter, fi
     assert not list((tmp_path / "out").iterdir())
     uids = {pydicom.dcmread(files[0]).SeriesInstanceUID, pydicom.dcmread(files[0]).StudyInstanceUID}
     assert not [word for word in (*PATIENT, *uids, *(path.name for path in given)) if word in found.detail]
+
+
+def test_the_volume_that_the_model_names_is_taken_as_infer_takes_it_and_stands_in_the_segmentation(artifact, tmp_path):
+    scan = real_ct()
+    files = []
+    for number, echo in enumerate(("2.3", "4.6"), start=1):
+        of_volume = {"SOPInstanceUID": lambda i, n=number: f"1.2.3.{n}.{i + 1}", "EchoTime": echo, "name": f"e{number}"}
+        shared = {"SeriesInstanceUID": "1.2.3", "StudyInstanceUID": "1.2.4", "FrameOfReferenceUID": "1.2.5"}
+        files += write_series(tmp_path / "echoes", scan.voxels - 100 * number, scan.affine, **shared, **of_volume)
+    echoes, plain = tuple(files), Model("plain", artifact, threads=1)
+    models = [plain, *(replace(plain, name=f"volume-{number}", volume=number) for number in (1, 2, 3))]
+    with Segmenter(models) as opened:
+        uids = {done(opened, f"volume-{n}", echoes, tmp_path / f"out-{n}").outputs[0].sop_uid for n in (1, 2)}
+        refused = [opened.work(Task(name, echoes, tmp_path)) for name in ("plain", "volume-3")]
+    assert len(uids) == 2
+    assert [one.reason for one in refused] == ["several_volumes", "no_such_volume"]
+    (tmp_path / "infer").mkdir()
+    infer(artifact, echoes, tmp_path / "infer" / "seg.dcm", "--volume", "2")
+    assert contents(tmp_path / "out-2") == contents(tmp_path / "infer")
+    seg = pydicom.dcmread(tmp_path / "out-2" / "seg.dcm")
+    [references] = seg.ReferencedSeriesSequence
+    referred = {one.ReferencedSOPInstanceUID for one in references.ReferencedInstanceSequence}
+    assert referred == {f"1.2.3.2.{index}" for index in range(1, 7)}
+    [algorithm] = seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
+    assert "volume=2" in algorithm.AlgorithmParameters
+
+
+# Channels of a study
+
+NAMES = ("t1", "flair")
+SHARED = {"StudyInstanceUID": "1.2.4", "FrameOfReferenceUID": "1.2.5", "modality": "MR"}
+
+
+@pytest.fixture(scope="module")
+def two_channels() -> Path:
+    return tiny_model(in_channels=2, channels=NAMES)
+
+
+def channels_in(folder: Path, **of_flair: object) -> dict[str, tuple[Path, ...]]:
+    """The series of a study whose T1 and FLAIR have other voxels; the FLAIR with changes."""
+    scan, found = real_ct(), {}
+    for number, name in enumerate(NAMES):
+        changes = {"SeriesInstanceUID": f"1.2.3.{number}", **SHARED, **(of_flair if number else {})}
+        voxels = scan.voxels[:: 1 - 2 * number][: changes.pop("slices", None)]
+        affine = changes.pop("affine", scan.affine)
+        found[name] = tuple(write_series(folder / name, voxels, affine, **changes))
+    return found
+
+
+def study_task(channels: dict[str, tuple[Path, ...]], folder: Path, model: str = "glioma", contents: str = "") -> Task:
+    folder.mkdir()
+    return Task.of(model, [(name, channels[name]) for name in NAMES], folder, contents)
+
+
+@pytest.fixture(scope="module")
+def glioma(two_channels: Path) -> Iterator[Segmenter]:
+    plain = Model("glioma", two_channels, threads=1, channels=tuple(Channel(name) for name in NAMES))
+    pictures = replace(plain, name="pictures", key_slices=1)
+    with Segmenter([plain, pictures, replace(plain, name="resampling", resample_to_first=True)]) as opened:
+        yield opened
+
+
+def test_a_study_is_segmented_byte_for_byte_as_infer_does_and_refers_to_its_first_channel(
+    glioma, two_channels, tmp_path
+):
+    channels = channels_in(tmp_path)
+    task = study_task(channels, tmp_path / "out")
+    assert Task.from_json(task.to_json()) == task
+    found = glioma.work(task)
+    assert isinstance(found, Done), found
+    (tmp_path / "infer").mkdir()
+    joined = "+".join(f"{name}={tmp_path / name}" for name in NAMES)
+    words = [*COMMAND, "infer", str(two_channels), joined, "-o", str(tmp_path / "infer" / "seg.dcm"), "--threads", "1"]
+    subprocess.run(words, check=True, capture_output=True, timeout=120)
+    assert contents(tmp_path / "out") == contents(tmp_path / "infer")
+    seg = pydicom.dcmread(tmp_path / "out" / "seg.dcm")
+    assert [one.SeriesInstanceUID for one in seg.ReferencedSeriesSequence] == ["1.2.3.0"]
+    assert seg.StudyInstanceUID == "1.2.4"
+    assert seg.FrameOfReferenceUID == "1.2.5"
+    swapped = {"t1": channels["flair"], "flair": channels["t1"]}
+    assert isinstance(glioma.work(study_task(swapped, tmp_path / "swapped")), Done)
+    other = pydicom.dcmread(tmp_path / "swapped" / "seg.dcm")
+    assert (other.pixel_array != seg.pixel_array).any()  # the order of the channels counts
+
+
+def test_key_slices_of_a_study_show_its_first_channel(glioma, tmp_path):
+    channels = channels_in(tmp_path)
+    found = glioma.work(study_task(channels, tmp_path / "out", "pictures"))
+    assert isinstance(found, Done), found
+    picture = pydicom.dcmread(tmp_path / "out" / "key_1.dcm")
+    shown = {one.ReferencedSOPInstanceUID for one in picture.SourceImageSequence}
+    assert shown <= {pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in channels["t1"]}
+
+
+def test_another_second_channel_or_a_corrected_one_is_another_object(glioma, tmp_path):
+    uids = [
+        glioma.work(study_task(channels_in(tmp_path / str(n), **change), tmp_path / f"out-{n}", "glioma", text))
+        for n, (change, text) in enumerate([({}, ""), ({"SeriesInstanceUID": "1.2.3.9"}, ""), ({}, "a" * 16)])
+    ]
+    assert len({done.outputs[0].sop_uid for done in uids}) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "detail"),
+    [
+        ({"PatientID": "PHANTOM-2"}, "other_patient", "flair has another PatientID than t1"),
+        ({"FrameOfReferenceUID": "1.2.6"}, "other_frame_of_reference", "flair has another FrameOfReferenceUID"),
+        ({"slices": 4}, "geometry", "flair is not on the grid of t1: size"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer", "flair: 6 of 6 files are scouts"),
+        ({"EchoTime": lambda i: str(1 + i % 2)}, "several_volumes", "flair: 2 volumes"),
+    ],
+)
+def test_channels_that_do_not_belong_together_are_refused_and_the_channel_is_named(
+    glioma, tmp_path, change, reason, detail
+):
+    found = glioma.work(study_task(channels_in(tmp_path, **change), tmp_path / "out"))
+    assert isinstance(found, Refused)
+    assert (found.reason, found.detail[: len(detail)]) == (reason, detail)
+    assert not list((tmp_path / "out").iterdir())
+    assert not [word for word in (*PATIENT, "1.2.3", "1.2.5") if word in found.detail]
+
+
+def test_a_channel_on_another_grid_is_resampled_when_that_is_asked_for_and_said(glioma, tmp_path):
+    scan = real_ct()
+    moved = scan.affine.copy()
+    moved[:3, 3] += moved[:3, 1] / 2
+    channels = channels_in(tmp_path, affine=moved)
+    found = glioma.work(study_task(channels, tmp_path / "out", "resampling"))
+    assert isinstance(found, Done), found
+    assert any("flair was resampled linearly to the grid of t1" in note for note in found.notes)
+    seg = pydicom.dcmread(tmp_path / "out" / "seg.dcm")
+    [algorithm] = seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
+    assert "resampled=to_first" in algorithm.AlgorithmParameters
 
 
 def test_after_a_refusal_the_next_series_is_segmented(segmenter, files, tmp_path):

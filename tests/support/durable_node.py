@@ -15,7 +15,7 @@ from medattn_edge.errors import ScanError
 from medattn_edge.scanner.store.custody import Custody
 from medattn_edge.scanner.store.disk import Watermark
 from medattn_edge.scanner.store.keys import site_key
-from medattn_edge.scanner.store.records import Header, Job, Output, Policy, Received
+from medattn_edge.scanner.store.records import Header, Job, Output, Placement, Policy, Received
 from medattn_edge.scanner.store.recovery import Recovery
 from medattn_edge.scanner.store.schema import MIGRATIONS, Migration
 from medattn_edge.scanner.store.spool import Spool
@@ -24,17 +24,31 @@ from medattn_edge.scanner.store.store import Store
 POLICY = Policy(quiet_s=60, max_wait_s=600, delivery_attempts=3)
 
 
+CHANNELS = ("T1", "FLAIR")  # series that are the channels of one study
+
+
 def sample(series: object, number: object, more: str = "") -> tuple[bytes, Header]:
-    """An object and its header."""
-    header = Header(f"1.2.3.{series}.{number}", "1.2.840.10008.5.1.4.1.1.2", f"1.2.3.{series}", "1.2.3", "CT", "CHEST")
+    """An object and its header. A series whose name is one of CHANNELS has that description."""
+    header = _header(f"1.2.3.{series}.{number}", f"1.2.3.{series}")
     return json.dumps({"series": header.series_uid, "sop": header.sop_uid, "more": more}).encode(), header
+
+
+def _header(sop_uid: str, series_uid: str) -> Header:
+    name = series_uid.removeprefix("1.2.3.")
+    description = name if name in CHANNELS else ""
+    return Header(sop_uid, "1.2.840.10008.5.1.4.1.1.2", series_uid, "1.2.3", "CT", "CHEST", description)
+
+
+def place(job: Job) -> Placement | None:
+    """Which channel of the study a series is."""
+    return Placement("glioma", (job.description,), CHANNELS) if job.description in CHANNELS else None
 
 
 def read_header(path: Path) -> Header:
     """The header of an object that `sample` made. Raises ScanError for anything else."""
     try:
         told = json.loads(path.read_bytes())
-        return Header(told["sop"], "1.2.840.10008.5.1.4.1.1.2", told["series"], "1.2.3", "CT", "CHEST")
+        return _header(told["sop"], told["series"])
     except (ValueError, KeyError) as error:
         raise ScanError(f"cannot read {path.name}") from error
 
@@ -72,6 +86,10 @@ class Node:
 
     def key(self, series: object) -> str:
         return self.store.site.series_key(f"1.2.3.{series}")
+
+    @property
+    def study_key(self) -> str:
+        return self.store.site.study_key("1.2.3", "glioma")
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds

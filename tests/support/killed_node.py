@@ -22,10 +22,10 @@ from medattn_edge.scanner.store.disk import make_folder, write_durably
 from medattn_edge.scanner.store.records import Output, Policy
 from medattn_edge.scanner.store.snapshot import STAGES
 from medattn_edge.scanner.store.transitions import State
-from tests.support.durable_node import Node, read_header
+from tests.support.durable_node import CHANNELS, Node, place, read_header
 
 CHANGES = ("fsync", "replace", "rename", "unlink", "rmdir", "mkdir")
-POLICY = Policy(quiet_s=0, max_wait_s=0, interruptions=10_000, delivery_attempts=10_000)
+POLICY = Policy(quiet_s=0, max_wait_s=0, max_study_wait_s=0, interruptions=10_000, delivery_attempts=10_000)
 
 
 def kill_at(count: int) -> None:
@@ -78,14 +78,17 @@ class Worked:
         self.custody, self.store, self.seed = self.node.custody, self.node.store, seed
 
     def receive(self) -> None:
-        series = self.seed + self.random.choice([0, 0, 0, -1, -1, -2])  # late images and duplicates too
+        series: object = self.seed + self.random.choice([0, 0, 0, -1, -1, -2])  # late images and duplicates too
+        if self.random.random() < 0.3:
+            series = self.random.choice(CHANNELS)
         number = self.random.randint(1, 12)
         self.node.keep(series, number)
         tell("ack", series, number)
 
     def work(self) -> bool:
         self.custody.queue_complete()
-        job = self.custody.claim("worker")
+        self.custody.gather_studies(place)
+        job = self.custody.claim("worker", lambda job: bool(job.parts) or place(job) is None)
         if job is None:
             return False
         if self.random.random() < 0.2 and self.custody.fail(job, "crashed") is not None:

@@ -69,9 +69,16 @@ def toml(sections: Mapping[str, Any]) -> str:
         several = isinstance(tables, Sequence)
         for table in tables if several else [tables]:
             lines.append(f"[[{name}]]" if several else f"[{name}]")
-            # A path is written as text; JSON's texts, numbers and lists are TOML's.
-            lines += [f"{key} = {json.dumps(value, default=str)}" for key, value in table.items()]
+            lines += [f"{key} = {_toml_value(value)}" for key, value in table.items()]
     return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{key} = {_toml_value(one)}' for key, one in value.items())} }}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    return json.dumps(value, default=str)  # a path is written as text; JSON's texts and numbers are TOML's
 
 
 @dataclass

@@ -39,6 +39,7 @@ _KNOWN = _SINGLE | ENHANCED
 
 _TAGS: Final = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality"),
+    "PatientID",
     *("BodyPartExamined", "SeriesDescription", "ImageType", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel"),
     *("PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "RescaleType"),
@@ -67,6 +68,7 @@ class Header:
         image_type: the values in upper case.
         planes: every slice, in the order of the frames; empty when it is refused.
         refusal: why the file cannot be used, None when it can.
+        patient_id: to compare with that of another series, never for a log.
     """
 
     path: Path = field(repr=False)
@@ -81,6 +83,7 @@ class Header:
     image_type: tuple[str, ...] = ()
     planes: tuple[ImagePlane, ...] = field(default=(), repr=False)
     refusal: RefusedSeries | None = None
+    patient_id: str = field(default="", repr=False)
 
 
 def read_header(path: Path) -> Header | None:
@@ -109,6 +112,7 @@ def read_header(path: Path) -> Header | None:
             image_type=tuple(_text(dataset, "ImageType").upper().split("\\")),
             planes=planes,
             refusal=refused,
+            patient_id=_text(dataset, "PatientID"),
         )
 
 

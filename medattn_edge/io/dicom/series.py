@@ -42,6 +42,7 @@ class Series:
         volume: which of several volumes was asked for, from 1; 0 for the only one.
         notes: what was left out of it, for people.
         frame_of_reference_uid: "" for a series without one, which no segmentation can refer to.
+        patient_id: of its first file; to compare with that of another series, never for a log.
     """
 
     series_instance_uid: str = field(repr=False)
@@ -59,6 +60,7 @@ class Series:
     volume: int = 0
     notes: tuple[str, ...] = ()
     frame_of_reference_uid: str = field(default="", repr=False)
+    patient_id: str = field(default="", repr=False)
 
     @property
     def accepted(self) -> bool:
@@ -141,9 +143,12 @@ def search(path: Path, volume: int = 0) -> SearchResult:
     return _found(listing(path), volume)
 
 
-def series_of(files: Sequence[Path]) -> tuple[Series, ...]:
-    """The series of files wherever they lie and whatever their names are; one that is not DICOM is a refused series."""
-    return _found(Listing(tuple(sorted(files)))).series
+def series_of(files: Sequence[Path], volume: int = 0) -> tuple[Series, ...]:
+    """The series of files wherever they lie and whatever their names are; one that is not DICOM is a refused series.
+
+    volume: as for `search`.
+    """
+    return _found(Listing(tuple(sorted(files))), volume).series
 
 
 def _found(files: Listing, volume: int = 0) -> SearchResult:
@@ -196,6 +201,7 @@ def _series(headers: list[Header], missing: int, volume: int) -> Series:
         volume,
         notes,
         first.frame_of_reference_uid,
+        first.patient_id,
     )
 
 
@@ -227,7 +233,7 @@ def _grid(headers: list[Header], missing: int, volume: int) -> Grid:
     if refusals:
         rest = f", and {len(refusals) - 1} more" if len(refusals) > 1 else ""
         raise RefusedSeries(refusals[0].reason, refusals[0].detail + rest, hint=refusals[0].hint)
-    for what in ("sop_class_uid", "modality", "study_uid", "frame_of_reference_uid"):
+    for what in ("sop_class_uid", "modality", "study_uid", "frame_of_reference_uid", "patient_id"):
         values = {getattr(header, what) for header in headers}
         if len(values) > 1:
             raise RefusedSeries("mixed_series", f"{len(values)} different values of {what}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from medattn_edge.errors import IntegrityError, MedattnError, UsageError
+from medattn_edge.scanner.config.channels import checked_channels
 from medattn_edge.scanner.config.network import check_network
 from medattn_edge.scanner.config.node_config import NodeConfig
 from medattn_edge.scanner.config.released import check_one_version, check_releases, identified, releases_of
@@ -76,6 +77,7 @@ def _check_numbers(config: NodeConfig, reader: Reader) -> None:
     sections: list[tuple[str, Any]] = [("[limits]", config.limits), ("[receive]", config.receive)]
     sections += [("[watch]", config.watch)]
     sections += [(f"[[model]] {one.name}:", one) for one in config.models]
+    sections += [(f"[[model]] {one.name}: channels:", part) for one in config.models for part in one.channels]
     sections += [(f"[[destination]] {one.name}:", one) for one in config.destinations]
     sections += [("[storage_commitment]", config.storage_commitment)]
     sections += [(f"[[commitment_peer]] {one.ae_title}:", one) for one in config.commitment_peers]
@@ -150,33 +152,37 @@ def _checked_model(model: Model, config: NodeConfig, reader: Reader) -> Model:
     where = f"[[model]] {model.name}:"
     if not _DEVICE.fullmatch(model.device):
         raise reader.wrong(f"{where} device", f"is {model.device!r}", 'device = "cpu"', "cpu, cuda or cuda:N")
-    if model.modality not in _MODALITIES:
-        near = {"PET": "PT", "MRI": "MR", "MRT": "MR"}.get(model.modality.upper(), model.modality.upper())
-        hint = f'modality = "{near if near in _MODALITIES else "CT"}"'
-        raise reader.wrong(f"{where} modality", f"is {model.modality!r}", hint, "CT, MR, PT, or empty for any of them")
+    for place, modality in (("modality", model.modality), *(("channels", one.modality) for one in model.channels)):
+        if modality not in _MODALITIES:
+            near = {"PET": "PT", "MRI": "MR", "MRT": "MR"}.get(modality.upper(), modality.upper())
+            what = f"is {modality!r}" if place == "modality" else f"has the modality {modality!r}"
+            hint = f'modality = "{near if near in _MODALITIES else "CT"}"'
+            raise reader.wrong(f"{where} {place}", what, hint, "CT, MR, PT, or empty for any of them")
     _check_no_program(model.artifact, where, reader)
     try:
-        file, found, manifest = identified(model, config.releases, config.root)
+        artifact = identified(model, config.releases, config.root)
     except MedattnError as error:
         kind = IntegrityError if isinstance(error, IntegrityError) else UsageError
         raise kind(
             f"{reader.path}: {where} artifact: {error.found}", expected=error.expected, hint=error.hint
         ) from error
-    _check_no_program(Path(file), where, reader)  # the default of a release
-    if model.release_sha256 and model.release_sha256.lower() != manifest:
-        found_instead = f"{manifest[:16]}..." if manifest else "no release"
+    _check_no_program(Path(artifact.file), where, reader)  # the default of a release
+    release = artifact.release_sha256
+    if model.release_sha256 and model.release_sha256.lower() != release:
+        found_instead = f"{release[:16]}..." if release else "no release"
         raise IntegrityError(
             f"{reader.path}: {where} release_sha256 is {model.release_sha256[:16]}..., and there is {found_instead}",
             expected="the release that the configuration names",
-            hint=f'put the right release there, or, when this one is meant: release_sha256 = "{manifest}"',
+            hint=f'put the right release there, or, when this one is meant: release_sha256 = "{release}"',
         )
+    found = artifact.content_sha256
     if model.sha256 and model.sha256.lower() != found:
         raise IntegrityError(
             f"{reader.path}: {where} sha256 is {model.sha256[:16]}..., and {model.artifact.name} has {found[:16]}...",
             expected="the artifact that the configuration names",
             hint=f'put the right file there, or, when this one is meant: sha256 = "{found}"',
         )
-    return replace(model, sha256=found, release_sha256=manifest)
+    return checked_channels(replace(model, sha256=found, release_sha256=release), artifact.spec, reader)
 
 
 def _check_no_program(file: Path, where: str, reader: Reader) -> None:

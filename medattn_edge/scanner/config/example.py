@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from medattn_edge.scanner.config.sections import Channel
 from medattn_edge.scanner.config.toml import as_toml
 
 _TEMPLATE: Final = """\
@@ -74,6 +76,13 @@ artifact = {artifact}
 # skip_air = false                      # leave out windows outside the body
 # threads = 0                           # of the CPU; 0 takes one for each core that the node may use
 # destinations = []                     # names of those that get its results; empty: all there are
+# volume = 0                            # of a series of several volumes (times, echoes), the one to take, from 1, as
+#                                       # `infer --volume`; 0: such a series is refused (several_volumes)
+# channels = []                         # of a network of several: which series of a study each is, in its order:
+#                                       #   [{{ name = "t1", description = "*T1*" }},
+#                                       #    {{ name = "flair", description = "*FLAIR*", modality = "MR" }}]
+#                                       # also with body_part and volume; the job starts when all of them are complete
+# resample_to_first = false             # a channel on another grid is resampled to the first's instead of refused
 
 # Where results go. A folder needs no archive.
 [[destination]]
@@ -115,6 +124,7 @@ folder = {results}
 [limits]
 # quiet_s = 60.0                        # without a new object until a series is complete
 # max_wait_s = 900.0                    # the same, while an association that sent some of it stays open
+# max_study_wait_s = 3600.0             # for the other channels of a study, before what is missing is told
 # retries = 1                           # of a series whose worker was lost
 # interruptions = 4                     # of a series by restarts of the node, before it is taken for the cause
 # max_instances = 10000                 # of one series
@@ -142,12 +152,29 @@ folder = {results}
 """
 
 
-def example(root: Path, watch: Path, artifact: Path, results: Path) -> str:
+_NO_CHANNELS: Final = next(line for line in _TEMPLATE.splitlines(keepends=True) if line.startswith("# channels = "))
+
+
+def example(root: Path, watch: Path, artifact: Path, results: Path, channels: Sequence[str] = ()) -> str:
     """TOML for a node that takes files from a folder, segments them with one artifact, and writes to a folder.
 
-    Raises UsageError for a path that is not UTF-8.
+    Args:
+        root: of the node.
+        watch: the folder that files are taken from.
+        artifact: that segments.
+        results: the folder that segmentations go to.
+        channels: of a network of several, as `channel_names` gives them: each gets a pattern that has its name in it,
+            for somebody to correct.
+
+    Raises:
+        UsageError: for a path that is not UTF-8.
     """
     name = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in artifact.stem.lower())
     values = {"root": root, "watch": watch, "artifact": artifact, "results": results}
     written = {key: as_toml(str(value)) for key, value in values.items()}
-    return _TEMPLATE.format(name=as_toml(name.strip("-")[:32] or "model"), **written)
+    text = _TEMPLATE.format(name=as_toml(name.strip("-")[:32] or "model"), **written)
+    if len(channels) < 2:
+        return text
+    patterns = (Channel(one, f"*{one}*") for one in channels)
+    lines = (f"  {{ name = {as_toml(one.name)}, description = {as_toml(one.description)} }},\n" for one in patterns)
+    return text.replace(_NO_CHANNELS, f"{_NO_CHANNELS.removeprefix('# ').replace('[] ', '[  ')}{''.join(lines)}]\n")

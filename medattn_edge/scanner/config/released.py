@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from medattn_edge.artifact import Artifact
 from medattn_edge.errors import IntegrityError, UsageError
-from medattn_edge.release import TrustedKey, VerifiedRelease, is_release_address, split_address, trusted_keys, verify
+from medattn_edge.release import (
+    TrustedKey,
+    VerifiedRelease,
+    is_release_address,
+    opened_artifact,
+    split_address,
+    trusted_keys,
+    verify,
+)
 from medattn_edge.scanner.config.node_config import NodeConfig
 from medattn_edge.scanner.config.sections import Model, Releases
 from medattn_edge.scanner.config.toml import Reader
 from medattn_edge.scanner.store.served import check_not_older
+from medattn_edge.spec import ModelSpec
 
 
 def check_releases(releases: Releases | None, reader: Reader) -> None:
@@ -23,8 +33,24 @@ def check_releases(releases: Releases | None, reader: Reader) -> None:
         raise reader.wrong("[releases] trusted_keys:", error.found, error.hint, error.expected) from error
 
 
-def identified(model: Model, releases: Releases | None, root: Path) -> tuple[str, str, str]:
-    """The name of the file that segments, what stands for its contents, and the hash of its release.json or "".
+class Identified(NamedTuple):
+    """What a model's artifact is.
+
+    Attributes:
+        file: the name of the file that segments.
+        content_sha256: what stands for its contents.
+        release_sha256: the hash of its release.json; "" for an artifact by itself.
+        spec: what its network expects.
+    """
+
+    file: str
+    content_sha256: str
+    release_sha256: str
+    spec: ModelSpec
+
+
+def identified(model: Model, releases: Releases | None, root: Path) -> Identified:
+    """What the artifact of a model is, by itself or in a release.
 
     Raises:
         IntegrityError: for a release that was changed, is signed by nobody whose signature counts, or is older than one
@@ -39,7 +65,8 @@ def identified(model: Model, releases: Releases | None, root: Path) -> tuple[str
                 expected="a signed release: [releases] require_signed is true",
                 hint=f"medattn-edge release write {model.artifact.name} -o DIR, then medattn-edge release sign",
             )
-        return model.artifact.name, Artifact.read(model.artifact).content_sha256, ""
+        artifact = Artifact.read(model.artifact)
+        return Identified(model.artifact.name, artifact.content_sha256, "", artifact.spec)
     check_not_older(root, release)
     name = split_address(model.artifact)[1] or release.manifest.default
     if name not in release.manifest.artifacts:
@@ -47,7 +74,10 @@ def identified(model: Model, releases: Releases | None, root: Path) -> tuple[str
         raise UsageError(
             f"the release {release.title} holds no artifact {name!r}", expected=f"one of {names}", hint=names
         )
-    return name, str(release.manifest.artifacts[name]["content_sha256"]), release.manifest_sha256
+    with opened_artifact(model.artifact, manifest_sha256=release.manifest_sha256) as opened:
+        spec = Artifact.read(opened.file).spec
+    content = str(release.manifest.artifacts[name]["content_sha256"])
+    return Identified(name, content, release.manifest_sha256, spec)
 
 
 def release_of(model: Model, releases: Releases | None) -> VerifiedRelease | None:

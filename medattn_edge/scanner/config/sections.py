@@ -92,6 +92,25 @@ class Watch:
 
 
 @dataclass(frozen=True)
+class Channel:
+    """One of `channels` of [[model]]: which series of a study it is. A series is one whose patterns all fit.
+
+    Attributes:
+        name: of the channel, as the network has it; empty: the network's own at that place, or its number.
+        description: a pattern with * and ?, in any case, for the description of the series.
+        modality: CT, MR, PT; empty: any.
+        body_part: a pattern.
+        volume: of a series of several volumes, the one to take, from 1; 0 refuses such a series.
+    """
+
+    name: str = ""
+    description: str = "*"
+    modality: str = ""
+    body_part: str = "*"
+    volume: int = 0
+
+
+@dataclass(frozen=True)
 class Model:
     """[[model]]: an artifact, and the series it is for. The first model whose four patterns fit takes a series.
 
@@ -111,6 +130,9 @@ class Model:
         skip_air: leave out windows outside the body.
         threads: 0: one for each core that the node may use.
         destinations: names; none: all there are.
+        volume: of a series of several volumes (times, echoes), the one to take, from 1; 0 refuses such a series.
+        channels: of a network of several channels, which series of a study each is, in the network's order.
+        resample_to_first: a channel on another grid is resampled to the first's instead of refused.
     """
 
     name: str
@@ -128,6 +150,9 @@ class Model:
     skip_air: bool = False
     threads: int = 0
     destinations: tuple[str, ...] = ()
+    volume: int = 0
+    channels: tuple[Channel, ...] = ()
+    resample_to_first: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import math
 import tomllib
 import types
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -52,7 +52,7 @@ class Reader:
     def section(self, kind: type[Section], table: object, where: str) -> Section:
         """A dataclass from a table. where: how people find it, such as `[receive]`."""
         if not isinstance(table, dict):
-            raise self.wrong(where, "is not a section", where)
+            raise self.wrong(where, "is not a section", "{ ... }" if where.endswith(":") else where)
         hints, known = get_type_hints(kind), {one.name: one for one in fields(kind)}  # type: ignore[arg-type]
         for old, new in self._renamed.get(kind, {}).items():
             if old in table:
@@ -100,7 +100,10 @@ class Reader:
         if origin is tuple:
             if not isinstance(value, list):
                 raise self.wrong(where, f"is {value!r}", '["...", "..."]', "a list")
-            return tuple(self._value(one, args[0], where) for one in value)
+            numbered = ((f"{where} {n}:" if is_dataclass(args[0]) else where, one) for n, one in enumerate(value, 1))
+            return tuple(self._value(one, args[0], place) for place, one in numbered)
+        if isinstance(kind, type) and is_dataclass(kind):
+            return self.section(kind, value, where)
         if kind is float and type(value) is int:
             return float(value)
         if kind is Path and isinstance(value, str) and value:
@@ -136,13 +139,18 @@ def section_lines(section: Any) -> list[str]:
 
 
 def as_toml(value: object) -> str:
-    """A text, number, truth, path or list of these as TOML writes it. Raises UsageError for what is no Unicode."""
+    """A text, number, truth, path, section or list of these as TOML writes it, in one line.
+
+    Raises UsageError for what is no Unicode.
+    """
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, tuple):
         return f"[{', '.join(as_toml(one) for one in value)}]"
+    if is_dataclass(value):
+        return f"{{ {', '.join(section_lines(value))} }}"
     text = str(value)
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
         # How Python keeps the bytes of a path that is not UTF-8; TOML has no way to write them.

@@ -43,6 +43,7 @@ NUMBERS: Final = frozenset(
         "unreadable",
         "used_share",
         "version",
+        "volume",
         "workers",
     }
 )

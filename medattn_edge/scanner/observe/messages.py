@@ -11,6 +11,7 @@ UNKNOWN: Final = "a reason that this page has no words for"
 # Of series that stay as they are when they are tried again: the repair comes with what is sent.
 _SENT_AGAIN: Final = "a series that is sent again and whole comes in as a new version by itself"
 _DECODER: Final = "unsupported_transfer_syntax"
+_VOLUMES: Final = ("several_volumes", "no_such_volume")
 
 
 def of_health(code: str) -> Reason:
@@ -24,6 +25,9 @@ def of_quarantine(code: str) -> Reason:
         reason = SERIES_REASONS[code]
         if code == _DECODER:  # the one that is about this host, and not about the series
             return replace(reason, action=f"{reason.action}; once a decoder is there, requeue the series", requeue=True)
+        if code in _VOLUMES:  # the configuration says which one is taken
+            action = "set volume = N in the [[model]] that takes it, reload, then requeue the series"
+            return replace(reason, action=f"{action}; or send one volume: {_SENT_AGAIN}", requeue=True)
         return replace(reason, action=f"{reason.action}; {_SENT_AGAIN}")
     action = "look for it in the log of the node, then requeue the series"
     return JOB_REASONS.get(code) or Reason(code, UNKNOWN, action, requeue=True)

@@ -46,7 +46,8 @@ def _samples(snapshot: Snapshot, health: Health) -> Iterator[_Sample]:
     yield gauge("ready", "Whether series are segmented: 1, or 0.", health.ready)
     yield gauge("start_time_seconds", "When the node was started, since 1970.", health.started)
     for state, count in snapshot.states.items():
-        yield gauge("series", "Versions of series in each state.", count, state=state.value)
+        yield gauge("series", "Versions of series and studies in each state.", count, state=state.value)
+    yield gauge("studies_gathering", "Studies that wait for channels, at most 100.", len(snapshot.gathering))
     for delivery, count in snapshot.deliveries.items():
         yield gauge("deliveries", "Deliveries in each state.", count, state=delivery.value)
     yield gauge("objects", "Received objects on record.", snapshot.instances)

@@ -255,6 +255,7 @@ def document(snapshot: Snapshot, health: Health | None) -> dict[str, Any]:
         "quarantined": [_version(one) for one in snapshot.quarantined],
         "undelivered": [_version(one) for one in snapshot.undelivered],
         "conflicted": [asdict(one) for one in snapshot.conflicted],
+        "gathering": [_version(one) for one in snapshot.gathering],
     }
 
 

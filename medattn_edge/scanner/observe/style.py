@@ -46,7 +46,7 @@ tbody th{min-width:6.5rem}
 th .quiet{font-size:.85em}
 .delivered{color:#7fdc9b}
 .quarantined,.failed{color:#ff9f8c}
-.running,.segmented{color:#8cc4ff}
+.running,.segmented,.joined{color:#8cc4ff}
 .receiving,.queued{color:#e8cf7a}
 .superseded,.none{color:#97a6b4}
 meter{width:9rem;height:1rem;vertical-align:-.1rem}

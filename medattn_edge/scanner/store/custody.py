@@ -29,9 +29,12 @@ from medattn_edge.scanner.store.records import (
     Header,
     Job,
     Output,
+    Part,
+    Placement,
     Policy,
     Received,
     StagedObject,
+    StudyGathering,
 )
 from medattn_edge.scanner.store.snapshot import Snapshot
 from medattn_edge.scanner.store.spool import Spool, file_sha256
@@ -175,6 +178,13 @@ class Custody:
             self._quarantine_files(key)
         return completion
 
+    def gather_studies(self, place: Callable[[Job], Placement | None]) -> StudyGathering:
+        """`Studies.gather`; what it quarantines takes its files."""
+        gathering = self._store.studies.gather(place)
+        for key, _ in gathering.quarantined:
+            self._quarantine_files(key)
+        return gathering
+
     # Jobs
 
     def claim(self, worker: str, accepts: Callable[[Job], bool] | None = None) -> Job | None:
@@ -186,27 +196,38 @@ class Custody:
         return self._store.jobs.is_held(job)
 
     def files(self, job: Job) -> tuple[Path, ...]:
+        """`channel_files`, all in one."""
+        return tuple(path for _, paths in self.channel_files(job) for path in paths)
+
+    def channel_files(self, job: Job) -> tuple[tuple[str, tuple[Path, ...]], ...]:
         """The files of a job: these and no others, since a late image may lie beside them already.
 
         Each is what was acknowledged: it is hashed again.
+
+        Returns:
+            The name of each channel of a study, and its files; for a series, one without a name.
 
         Raises:
             FilesLost: when one is not there, or is not what was received; quarantine the job for its reason. What is
                 damaged goes to quarantine with its series, and is taken when it is sent again.
         """
-        with self._spool.lock(job.key):
+        parts = job.parts or (Part("", job.key, job.version, job.names),)
+        return tuple((part.channel, self._series_files(part.key, part.names)) for part in parts)
+
+    def _series_files(self, key: str, names: Sequence[str]) -> tuple[Path, ...]:
+        with self._spool.lock(key):
             try:
-                paths = self._spool.files(job.key, job.names)
+                paths = self._spool.files(key, names)
             except ScanError as error:
                 raise FilesLost(FILE_MISSING, error.message) from error
-            hashes = self._store.jobs.file_hashes(job)
+            hashes = self._store.jobs.file_hashes(key, names)
             damaged = [path.name for path in paths if not _is_what_was_kept(path, hashes.get(path.name, ""))]
             if damaged:
                 # On record first: a crash in between finds a file that is not known, and puts it aside.
-                self._store.repairs.forget_files(job.key, damaged, OBJECT_DAMAGED)
+                self._store.repairs.forget_files(key, damaged, OBJECT_DAMAGED)
                 for name in damaged:
-                    self._spool.set_object_aside(job.key, name, "damaged")
-                self._quarantine_files(job.key)
+                    self._spool.set_object_aside(key, name, "damaged")
+                self._quarantine_files(key)
                 raise FilesLost(OBJECT_DAMAGED, f"{len(damaged)} of {len(paths)} objects are not what was received")
         return paths
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from medattn_edge.scanner.store.records import Job, Output, code
+from medattn_edge.scanner.store.records import Job, Output, Part, code
 from medattn_edge.scanner.store.rows import REPLACED, Notes, StoreContext, held_version, move, quarantine_row, settle
 from medattn_edge.scanner.store.transitions import DeliveryState, State
 
@@ -28,8 +29,8 @@ class Jobs:
         """
         with self._context.database.writing() as database:
             queued = database.execute(
-                "SELECT v.*, s.modality, s.body_part, s.description, s.calling_ae FROM versions v"
-                " JOIN series s USING (key) WHERE state = ? ORDER BY completed, id",
+                "SELECT v.*, s.modality, s.body_part, s.description, s.calling_ae, t.model FROM versions v"
+                " JOIN series s USING (key) LEFT JOIN studies t USING (key) WHERE state = ? ORDER BY completed, id",
                 (State.QUEUED,),
             ).fetchall()
             for row in queued:
@@ -40,11 +41,11 @@ class Jobs:
                     return job
         return None
 
-    def file_hashes(self, job: Job) -> dict[str, str]:
-        """The sha256 of each file of a job as it was received, by name; those of before there were any are left out."""
+    def file_hashes(self, key: str, names: Sequence[str]) -> dict[str, str]:
+        """The sha256 of files of a series as they were received, by name; older ones have none and are left out."""
         with self._context.database.reading() as database:
-            rows = database.execute("SELECT name, file_sha256 FROM instances WHERE key = ?", (job.key,)).fetchall()
-        return {row["name"]: row["file_sha256"] for row in rows if row["name"] in job.names and row["file_sha256"]}
+            rows = database.execute("SELECT name, file_sha256 FROM instances WHERE key = ?", (key,)).fetchall()
+        return {row["name"]: row["file_sha256"] for row in rows if row["name"] in names and row["file_sha256"]}
 
     def is_held(self, job: Job) -> bool:
         """Whether a job still runs for whoever claimed it: False once it was superseded or tried again."""
@@ -103,24 +104,45 @@ class Jobs:
 
 
 def _job(database: sqlite3.Connection, row: sqlite3.Row) -> Job:
-    objects = database.execute(
-        "SELECT name, sha256 FROM instances WHERE key = ? AND version <= ? ORDER BY name", (row["key"], row["version"])
-    ).fetchall()
-    return Job(
+    names, contents = _objects(database, row["key"], row["version"])
+    job = Job(
         row["id"],
         row["key"],
         row["version"],
         row["attempts"] + 1,
-        tuple(one["name"] for one in objects),
+        names,
         row["modality"],
         row["body_part"],
         row["description"],
         row["calling_ae"],
-        _contents(database, row["key"], [one["sha256"] for one in objects]),
+        contents,
     )
+    return job if row["model"] is None else _of_study(database, job, row["model"])
 
 
-def _contents(database: sqlite3.Connection, key: str, hashes: Sequence[str]) -> str:
-    """What tells the results of corrected objects from those of the first, which have the same UIDs."""
+def _of_study(database: sqlite3.Connection, job: Job, model: str) -> Job:
+    """The job with the series of each channel."""
+    rows = database.execute(
+        "SELECT channel, key, version FROM parts WHERE version_id = ? ORDER BY place", (job.id,)
+    ).fetchall()
+    found = [(row, *_objects(database, row["key"], row["version"])) for row in rows]
+    parts = tuple(Part(row["channel"], row["key"], row["version"], names) for row, names, _ in found)
+    corrected = "".join(contents for _, _, contents in found)
+    return replace(job, model=model, parts=parts, contents=_short(corrected) if corrected else "")
+
+
+def _objects(database: sqlite3.Connection, key: str, version: int) -> tuple[tuple[str, ...], str]:
+    """The names of the files of a version, and what tells their result from that of the first objects.
+
+    Corrected objects have the same UIDs as the first: of a series with some, that is a short hash, else "".
+    """
+    objects = database.execute(
+        "SELECT name, sha256 FROM instances WHERE key = ? AND version <= ? ORDER BY name", (key, version)
+    ).fetchall()
     replaced = database.execute("SELECT 1 FROM conflicts WHERE key = ? AND outcome = ?", (key, REPLACED)).fetchone()
-    return "" if replaced is None else hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()[:_CONTENTS_DIGITS]
+    contents = "" if replaced is None else _short("".join(sorted(one["sha256"] for one in objects)))
+    return tuple(one["name"] for one in objects), contents
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:_CONTENTS_DIGITS]

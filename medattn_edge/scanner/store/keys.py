@@ -26,6 +26,10 @@ class SiteKey:
         """32 hex digits that stand for a SeriesInstanceUID."""
         return self._digest("series", series_uid)[:32]
 
+    def study_key(self, study_uid: str, model: str) -> str:
+        """32 hex digits that stand for the job of a study with one model."""
+        return self._digest("study", f"{study_uid}\0{model}")[:32]
+
     def object_name(self, sop_uid: str) -> str:
         """The file name of an instance in its series's folder."""
         return f"{self._digest('object', sop_uid)[:32]}.dcm"

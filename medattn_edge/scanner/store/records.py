@@ -141,20 +141,69 @@ class Completion:
 
 
 @dataclass(frozen=True)
+class Placement:
+    """Which channel of a study's job a series is.
+
+    Attributes:
+        model: that takes the study, by its name.
+        channels: those that the series fits: one, or the series is ambiguous.
+        wanted: all channels of the model, in its order.
+    """
+
+    model: str
+    channels: tuple[str, ...]
+    wanted: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A series that is a channel of a study's job.
+
+    Attributes:
+        channel: its name.
+        key: of the series.
+        version: of the series.
+        names: its files in the series's folder.
+    """
+
+    channel: str
+    key: str
+    version: int
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StudyGathering:
+    """What a look for complete studies found.
+
+    Attributes:
+        joined: keys of series that are channels of a study from now on, each with the key of the study.
+        queued: keys of the studies that are queued now.
+        quarantined: keys of studies and series that are quarantined now, each with the code of the reason.
+    """
+
+    joined: tuple[tuple[str, str], ...] = ()
+    queued: tuple[str, ...] = ()
+    quarantined: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Job:
-    """One version of a series to segment.
+    """One version of a series, or of a study for a network of several channels, to segment.
 
     Attributes:
         id: of the version.
-        key: of the series.
+        key: of the series, or of the study.
         version: from 1.
         attempt: from 1, a token: what is reported of an earlier attempt is not heard any more.
-        names: its files in the series's folder.
+        names: its files in the series's folder; none for a study.
         modality: for routing.
         body_part: for routing.
         description: for routing.
         calling_ae: for routing.
         contents: of its objects, as a short hash, where one of them replaced another; "" for a series as it first came.
+        model: of a study, the name of the model that its channels were gathered for.
+        parts: of a study, the series of each channel, in the order of the model's channels.
     """
 
     id: int
@@ -167,6 +216,8 @@ class Job:
     description: str
     calling_ae: str
     contents: str = ""
+    model: str = ""
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -220,6 +271,7 @@ class Policy:
     Attributes:
         quiet_s: without a new object until a series is complete, where no association that delivered to it is open.
         max_wait_s: the same where one is open: some senders never close theirs.
+        max_study_wait_s: for the other channels of a study since the last one came, before what is missing is told.
         retries: of a series whose segmentation failed.
         interruptions: of a series by restarts of the node, before it is taken for the cause.
         max_instances: of one series; more of it is refused.
@@ -233,6 +285,7 @@ class Policy:
 
     quiet_s: float = 60.0
     max_wait_s: float = 900.0
+    max_study_wait_s: float = 3600.0
     retries: int = 1
     interruptions: int = 4
     max_instances: int = 10_000
@@ -245,7 +298,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Raises UsageError for a policy under which nothing would ever happen."""
-        zero = ("quiet_s", "retries", "interruptions", "retry_initial_s", "max_replacements")
+        zero = ("quiet_s", "max_study_wait_s", "retries", "interruptions", "retry_initial_s", "max_replacements")
         least: dict[str, float] = dict.fromkeys(zero, 0)
         least |= dict.fromkeys(("max_instances", "max_bytes", "delivery_attempts"), 1)
         least |= {"max_wait_s": self.quiet_s, "retry_max_s": self.retry_initial_s}

@@ -141,7 +141,7 @@ def _forget_missing_files(spool: Spool, store: Store) -> int:
         here = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
         gone = set(filed.sizes) - here
         if gone:
-            cleaned = not here and filed.state is State.DELIVERED  # a clean-up that did not come to its end
+            cleaned = not here and bool(store.repairs.cleanable(key))  # a clean-up that did not come to its end
             store.repairs.forget_files(key, gone, CLEANED_UP if cleaned else FILE_MISSING)
             count += len(gone)
     return count

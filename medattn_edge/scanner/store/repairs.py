@@ -16,12 +16,23 @@ from medattn_edge.scanner.store.rows import (
     latest_version,
     missing_from,
     move,
+    open_study_version,
     quarantine_row,
     settle,
     short_hash,
     split_hashes,
+    withdraw_channel,
 )
 from medattn_edge.scanner.store.transitions import DeliveryState, State
+
+_STUDIES = (
+    "SELECT key, study FROM members UNION SELECT p.key, o.key FROM parts p JOIN versions o ON o.id = p.version_id"
+)
+# With one value: JOINED, after which nothing more happens to a series by itself.
+_OWN_VERSIONS = (
+    "SELECT id, key, state, finished FROM versions WHERE state != ? UNION SELECT v.id, m.key, v.state, v.finished"  # noqa: S608 (ours)
+    f" FROM ({_STUDIES}) m JOIN versions v ON v.key = m.study"
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,9 @@ class Repairs:
     def requeue(self, key: str) -> State:
         """By an operator: try the quarantined series, or the dead deliveries of the latest version, again.
 
-        Results keep their identity. Raises UsageError for a key that is not known or has nothing to try again.
+        A study gathers its channels anew, as the configuration has them now. Results keep their identity.
+
+        Raises UsageError for a key that is not known or has nothing to try again.
         """
         now = self._context.clock()
         with self._context.database.writing() as database:
@@ -66,6 +79,9 @@ class Repairs:
                     expected="a series of which every object is here",
                     hint="have it sent again; that opens a new version by itself",
                 )
+            if row["state"] == State.QUARANTINED and _is_study(database, key):
+                open_study_version(database, key, now)
+                return State.RECEIVING
             if row["state"] == State.QUARANTINED and _has_instances(database, key):
                 again: Notes = {"failures": 0, "interruptions": 0, "reason": "", "detail": "", "finished": None}
                 return move(database, row, State.QUEUED, {**again, "completed": now})
@@ -133,9 +149,11 @@ class Repairs:
         with self._context.database.writing() as database:
             _forget(database, key, names, reason)
             latest = latest_version(database, key)
+            detail = f"{len(names)} objects are not there any more"
             if latest is not None and latest["state"] in {State.QUEUED, State.RUNNING}:
-                detail = f"{len(names)} objects are not there any more"
                 quarantine_row(database, latest, reason, detail, self._context.clock())
+            elif latest is not None:
+                withdraw_channel(database, latest, reason, detail, self._context.clock())
 
     def forget_series(self, key: str) -> None:
         """Record that the files of a delivered series were removed on purpose."""
@@ -146,24 +164,32 @@ class Repairs:
     def cleanable(self, key: str | None = None) -> tuple[tuple[str, float], ...]:
         """Series (or the one) whose files may go, and when they were finished, oldest first.
 
-        Of such a series a version is delivered, no version waits for anything, and no delivery is waiting or dead, and
-        nobody was promised that its files stay.
+        Of such a series a version is delivered, no version waits for anything, no delivery is waiting or dead, and
+        nobody was promised that its files stay. For one that is or was a channel, the versions of its study count as
+        its own.
         """
         with self._context.database.reading() as database:
             rows = database.execute(
-                "SELECT key, MAX(finished) AS finished FROM versions v WHERE key = COALESCE(?, key) GROUP BY key HAVING"
+                f"WITH own AS ({_OWN_VERSIONS}) SELECT key, MAX(finished) AS finished FROM own v"  # noqa: S608 (ours)
+                " WHERE key = COALESCE(?, key) GROUP BY key HAVING"
                 " SUM(state NOT IN (?, ?)) = 0 AND SUM(state = ?) > 0"
                 " AND EXISTS (SELECT 1 FROM instances i WHERE i.key = v.key)"
-                " AND NOT EXISTS (SELECT 1 FROM deliveries d JOIN versions o ON o.id = d.version_id"
+                " AND NOT EXISTS (SELECT 1 FROM deliveries d JOIN own o ON o.id = d.version_id"
                 "  WHERE o.key = v.key AND d.state != ?)"
                 " AND NOT EXISTS (SELECT 1 FROM commitments c WHERE c.key = v.key AND c.keep_until > ?)"
                 " ORDER BY finished, key",
                 (
-                    *(key, State.DELIVERED, State.SUPERSEDED, State.DELIVERED, DeliveryState.DELIVERED),
+                    *(State.JOINED, key, State.DELIVERED, State.SUPERSEDED, State.DELIVERED, DeliveryState.DELIVERED),
                     self._context.clock(),
                 ),
             ).fetchall()
         return tuple((row["key"], row["finished"]) for row in rows)
+
+    def studies_of(self, key: str) -> tuple[str, ...]:
+        """Keys of the studies that a series is or was a channel of."""
+        with self._context.database.reading() as database:
+            rows = database.execute(f"SELECT study FROM ({_STUDIES}) WHERE key = ?", (key,)).fetchall()  # noqa: S608
+        return tuple(row["study"] for row in rows)
 
     def results(self) -> dict[tuple[str, int], tuple[State, tuple[str, ...]]]:
         """The state, and the names of the outputs, of every version of every series, by key and version."""
@@ -184,7 +210,10 @@ class Repairs:
         with self._context.database.writing() as database:
             row = database.execute("SELECT * FROM versions WHERE key = ? AND version = ?", (key, version)).fetchone()
             replaced = database.execute(
-                "SELECT 1 FROM conflicts WHERE key = ? AND outcome = ? AND version > ?", (key, REPLACED, version)
+                "SELECT 1 FROM conflicts c JOIN (SELECT ? AS key, ? AS version"
+                "  UNION SELECT key, version FROM parts WHERE version_id = ?) of USING (key)"
+                " WHERE c.outcome = ? AND c.version > of.version",
+                (key, version, row["id"], REPLACED),
             ).fetchone()
             if replaced is None:
                 move(database, row, State.QUEUED, {"reason": RESULT_LOST, "completed": self._context.clock()})
@@ -195,6 +224,10 @@ class Repairs:
                 (DeliveryState.DEAD, RESULT_REPLACED, row["id"], DeliveryState.WAITING),
             )
             settle(database, row["id"], self._context.clock())
+
+
+def _is_study(database: sqlite3.Connection, key: str) -> bool:
+    return database.execute("SELECT 1 FROM studies WHERE key = ?", (key,)).fetchone() is not None
 
 
 def _has_instances(database: sqlite3.Connection, key: str) -> bool:

@@ -85,4 +85,6 @@ def _clean_series(spool: Spool, store: Store, key: str) -> int | None:
         if hidden is not None:
             shutil.rmtree(hidden)
         spool.remove_results(key)
+        for study in store.repairs.studies_of(key):
+            spool.remove_results(study)
     return freed

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from medattn_edge.scanner.store.database import Database
 from medattn_edge.scanner.store.keys import SiteKey
 from medattn_edge.scanner.store.records import Delivery, Job, Policy, code
-from medattn_edge.scanner.store.transitions import DeliveryState, State, check, check_delivery
+from medattn_edge.scanner.store.transitions import (
+    BIRTH,
+    DeliveryState,
+    State,
+    check,
+    check_delivery,
+    is_superseded_by_a_late_image,
+)
 
 Notes = Mapping[str, float | str | None]  # column -> value, written with a state
 _SHORT = 8
@@ -58,6 +65,65 @@ def latest_version(database: sqlite3.Connection, key: str) -> sqlite3.Row | None
         "SELECT * FROM versions WHERE key = ? ORDER BY version DESC LIMIT 1", (key,)
     ).fetchone()
     return row
+
+
+def open_version(database: sqlite3.Connection, key: str, latest: sqlite3.Row | None, now: float) -> int:
+    """The number of the version that what comes now belongs to, opened if it must be. latest: as `latest_version`."""
+    if latest is not None and latest["state"] == BIRTH:
+        database.execute("UPDATE versions SET last_received = ? WHERE id = ?", (now, latest["id"]))
+        return int(latest["version"])
+    if latest is not None and is_superseded_by_a_late_image(State(latest["state"])):
+        move(database, latest, State.SUPERSEDED, {"finished": now})
+    version = 1 if latest is None else int(latest["version"]) + 1
+    database.execute(
+        "INSERT INTO versions (key, version, state, first_received, last_received) VALUES (?, ?, ?, ?, ?)",
+        (key, version, BIRTH, now, now),
+    )
+    return version
+
+
+def open_study_version(
+    database: sqlite3.Connection, study: str, now: float, channel: sqlite3.Row | None = None
+) -> None:
+    """Have a study wait for its channels, in a new version unless it waits already.
+
+    The version before it makes way while it has no result, as that of a series does.
+
+    Args:
+        database: with a transaction begun.
+        study: its key.
+        now: seconds since 1970.
+        channel: the version of the series that came; None when it is only awaited.
+    """
+    latest = latest_version(database, study)
+    opened = open_version(database, study, latest, now) != (0 if latest is None else latest["version"])
+    database.execute("UPDATE studies SET waits_since = ? WHERE key = ?", (now, study))
+    if channel is not None:
+        first, last = channel["first_received"], channel["last_received"]
+        if not opened and latest is not None:
+            first, last = min(first, latest["first_received"]), max(last, latest["last_received"])
+        database.execute(
+            "UPDATE versions SET first_received = ?, last_received = ? WHERE key = ? AND state = ?",
+            (first, last, study, BIRTH),
+        )
+
+
+def study_of(database: sqlite3.Connection, key: str) -> str:
+    """The key of the study that a series is a channel of; "" for one that is none."""
+    row = database.execute("SELECT study FROM members WHERE key = ?", (key,)).fetchone()
+    return "" if row is None else str(row["study"])
+
+
+def withdraw_channel(database: sqlite3.Connection, latest: sqlite3.Row, reason: str, detail: str, now: float) -> None:
+    """Quarantine a channel that is not whole any more, and the job of its study while that has no result."""
+    study = latest_version(database, study_of(database, latest["key"]))
+    if latest["state"] != State.JOINED or study is None:
+        return
+    if study["state"] in {State.QUEUED, State.RUNNING}:
+        quarantine_row(database, study, reason, f"the series {latest['key']}: {detail}", now)
+    elif study["state"] != BIRTH:
+        return
+    quarantine_row(database, latest, reason, detail, now)
 
 
 def missing_from(database: sqlite3.Connection, key: str) -> tuple[str, str] | None:

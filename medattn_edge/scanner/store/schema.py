@@ -157,6 +157,28 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
         ) WITHOUT ROWID""",
         "CREATE INDEX instances_by_uid ON instances (sop_uid)",
     ),
+    (
+        # Jobs of studies, for networks of several channels. Each is filed like a series, under a key of its own, and
+        # has versions; waits_since: when a channel of it came last.
+        """CREATE TABLE studies (
+            key TEXT PRIMARY KEY REFERENCES series,
+            model TEXT NOT NULL,
+            waits_since REAL NOT NULL
+        ) WITHOUT ROWID""",
+        # The series that are channels of a study, whichever version of them.
+        "CREATE TABLE members (key TEXT PRIMARY KEY REFERENCES series, study TEXT NOT NULL REFERENCES studies)"
+        " WITHOUT ROWID",
+        # What a version of a study is made of, once it was complete.
+        """CREATE TABLE parts (
+            version_id INTEGER NOT NULL REFERENCES versions,
+            place INTEGER NOT NULL,
+            channel TEXT NOT NULL,
+            key TEXT NOT NULL REFERENCES series,
+            version INTEGER NOT NULL,
+            PRIMARY KEY (version_id, place)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX series_by_study ON series (study_uid)",
+    ),
 )
 
 

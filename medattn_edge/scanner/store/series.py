@@ -13,9 +13,15 @@ from medattn_edge.scanner.store.rows import (
     latest_version,
     missing_from,
     move,
+    open_study_version,
+    open_version,
     quarantine_row,
+    study_of,
+    withdraw_channel,
 )
-from medattn_edge.scanner.store.transitions import State, is_superseded_by_a_late_image
+from medattn_edge.scanner.store.transitions import State
+
+_LATE = "an object was sent late and not taken"
 
 
 class SeriesRecords:
@@ -64,7 +70,7 @@ class SeriesRecords:
                 if held["sha256"] != instance.sha256:
                     raise ValueError("an instance with other bytes replaces the one on record: record_replacement")
                 return _again(database, latest, now)
-            version = _open_version(database, key, latest, now)
+            version = self._open_version(database, key, latest, now)
             facts = (header.sop_class, instance.name, instance.sha256, instance.bytes, version, now)
             database.execute(
                 "INSERT INTO instances VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -88,7 +94,7 @@ class SeriesRecords:
             held = database.execute(
                 "SELECT name, sha256 FROM instances WHERE key = ? AND sop_uid = ?", (key, header.sop_uid)
             ).fetchone()
-            version = _open_version(database, key, latest, now)
+            version = self._open_version(database, key, latest, now)
             database.execute(
                 "INSERT INTO conflicts (key, sop_uid, sha256, received, outcome, version) VALUES (?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (key, sop_uid, sha256) DO UPDATE SET received = excluded.received,"
@@ -144,7 +150,9 @@ class SeriesRecords:
             if latest is not None and latest["state"] == State.RECEIVING:
                 database.execute("UPDATE versions SET last_received = ? WHERE id = ?", (now, latest["id"]))
             elif latest is not None and latest["state"] in {State.QUEUED, State.RUNNING}:
-                quarantine_row(database, latest, reason, "an object was sent late and not taken", now)
+                quarantine_row(database, latest, reason, _LATE, now)
+            elif latest is not None:
+                withdraw_channel(database, latest, reason, _LATE, now)
         return key
 
     def queue_complete(self, busy: Collection[str] = ()) -> Completion:
@@ -161,7 +169,8 @@ class SeriesRecords:
                 (now, State.RECEIVING, now),
             )
             quiet = database.execute(
-                "SELECT * FROM versions WHERE state = ? AND last_received <= ? ORDER BY last_received, id",
+                "SELECT * FROM versions WHERE state = ? AND last_received <= ?"
+                " AND key NOT IN (SELECT key FROM studies) ORDER BY last_received, id",
                 (State.RECEIVING, now - self._context.policy.quiet_s),
             ).fetchall()
             for row in quiet:
@@ -176,27 +185,20 @@ class SeriesRecords:
                     quarantine_row(database, row, *missing, now, {"completed": now})
         return Completion(tuple(queued), tuple(quarantined))
 
+    def _open_version(self, database: sqlite3.Connection, key: str, latest: sqlite3.Row | None, now: float) -> int:
+        """The version that a new instance belongs to. Where that is a new one of a channel, its study waits for it."""
+        version = open_version(database, key, latest, now)
+        study = study_of(database, key)
+        if study and (latest is None or version > latest["version"]):
+            open_study_version(database, study, now)
+        return version
+
 
 def _file_series(database: sqlite3.Connection, key: str, header: Header, calling_ae: str) -> None:
     about = (header.series_uid, header.study_uid, header.modality, header.body_part, header.description)
     database.execute(
         "INSERT INTO series VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING", (key, *about, calling_ae)
     )
-
-
-def _open_version(database: sqlite3.Connection, key: str, latest: sqlite3.Row | None, now: float) -> int:
-    """The number of the version that a new instance belongs to, opened if it must be."""
-    if latest is not None and latest["state"] == State.RECEIVING:
-        database.execute("UPDATE versions SET last_received = ? WHERE id = ?", (now, latest["id"]))
-        return int(latest["version"])
-    if latest is not None and is_superseded_by_a_late_image(State(latest["state"])):
-        move(database, latest, State.SUPERSEDED, {"finished": now})
-    version = 1 if latest is None else int(latest["version"]) + 1
-    database.execute(
-        "INSERT INTO versions (key, version, state, first_received, last_received) VALUES (?, ?, ?, ?, ?)",
-        (key, version, State.RECEIVING, now, now),
-    )
-    return version
 
 
 def _again(database: sqlite3.Connection, latest: sqlite3.Row, now: float) -> Received:

@@ -64,8 +64,23 @@ class DeliverySeen:
 
 
 @dataclass(frozen=True)
+class ChannelSeen:
+    """One channel of a study's job.
+
+    Attributes:
+        channel: its name.
+        key: of the series.
+        version: of the series.
+    """
+
+    channel: str
+    key: str
+    version: int
+
+
+@dataclass(frozen=True)
 class VersionSeen:
-    """One version of a series, as the page shows it.
+    """One version of a series, or of a study, as the page shows it.
 
     Attributes:
         key: of the series.
@@ -79,6 +94,9 @@ class VersionSeen:
         detail: for people, without identifiers.
         times: seconds since 1970, of what has happened so far.
         deliveries: to each destination.
+        study: of a series that is a channel, the key of the study; else "".
+        model: of a study, the model that its channels are for; else "".
+        channels: of a study, what each channel is, once all were complete.
     """
 
     key: str
@@ -92,6 +110,9 @@ class VersionSeen:
     detail: str
     times: Mapping[str, float]
     deliveries: tuple[DeliverySeen, ...]
+    study: str = ""
+    model: str = ""
+    channels: tuple[ChannelSeen, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +152,7 @@ class Snapshot:
         conflicted: series of the last three days with such objects, newest first, at most 100.
         commitments: requests for storage commitment in each state, zeros included.
         committed: objects that have to stay because of it.
+        gathering: studies that wait for channels, newest first, at most 100.
     """
 
     now: float
@@ -148,6 +170,7 @@ class Snapshot:
     conflicted: tuple[ConflictSeen, ...] = ()
     commitments: Mapping[str, int] = field(default_factory=dict)
     committed: int = 0
+    gathering: tuple[VersionSeen, ...] = ()
 
 
 def take(database: sqlite3.Connection, now: float, recent: int) -> Snapshot:
@@ -178,6 +201,7 @@ def take(database: sqlite3.Connection, now: float, recent: int) -> Snapshot:
         _conflicted(database, now),
         _commitments(database),
         database.execute("SELECT COUNT(*) FROM commitments WHERE keep_until > ?", (now,)).fetchone()[0],
+        _versions(database, (State.RECEIVING,), LAST, "AND t.key IS NOT NULL"),
     )
 
 
@@ -234,12 +258,18 @@ def spread_of(seconds: Sequence[float]) -> Spread:
     return Spread(count, ordered[math.ceil(0.5 * count) - 1], ordered[math.ceil(0.9 * count) - 1], ordered[-1])
 
 
-def _versions(database: sqlite3.Connection, states: Sequence[State], limit: int) -> tuple[VersionSeen, ...]:
+def _versions(
+    database: sqlite3.Connection, states: Sequence[State], limit: int, condition: str = ""
+) -> tuple[VersionSeen, ...]:
+    """condition: of ours, beside the states."""
     marks = ", ".join("?" * len(states))
     rows = database.execute(
-        "SELECT v.*, s.modality, (SELECT COUNT(*) FROM instances i WHERE i.key = v.key AND i.version <= v.version)"  # noqa: S608
-        " AS instances FROM versions v JOIN series s USING (key)"
-        f" WHERE v.state IN ({marks}) ORDER BY v.id DESC LIMIT ?",
+        # A study has the objects of its channels.
+        "SELECT v.*, s.modality, m.study, t.model, CASE WHEN t.key IS NULL"  # noqa: S608
+        "  THEN (SELECT COUNT(*) FROM instances i WHERE i.key = v.key AND i.version <= v.version)"
+        "  ELSE (SELECT COUNT(*) FROM instances i JOIN members o USING (key) WHERE o.study = v.key) END AS instances"
+        " FROM versions v JOIN series s USING (key) LEFT JOIN members m USING (key) LEFT JOIN studies t USING (key)"
+        f" WHERE v.state IN ({marks}) {condition} ORDER BY v.id DESC LIMIT ?",
         (*states, limit),
     ).fetchall()
     return tuple(_version(database, row) for row in rows)
@@ -250,6 +280,9 @@ def _version(database: sqlite3.Connection, row: sqlite3.Row) -> VersionSeen:
         "SELECT destination, state, attempts, next_try, accepted, reason FROM deliveries"
         " WHERE version_id = ? ORDER BY id",
         (row["id"],),
+    )
+    channels = database.execute(
+        "SELECT channel, key, version FROM parts WHERE version_id = ? ORDER BY place", (row["id"],)
     )
     times = ("first_received", "last_received", "completed", "claimed", "segmented", "finished")
     return VersionSeen(
@@ -266,4 +299,7 @@ def _version(database: sqlite3.Connection, row: sqlite3.Row) -> VersionSeen:
         tuple(
             DeliverySeen(one[0], DeliveryState(one[1]), one[2], one[3], one[4], one[5]) for one in deliveries.fetchall()
         ),
+        row["study"] or "",
+        row["model"] or "",
+        tuple(ChannelSeen(*one) for one in channels.fetchall()),
     )

@@ -17,6 +17,7 @@ from medattn_edge.scanner.store.rows import StoreContext
 from medattn_edge.scanner.store.schema import MIGRATIONS, Migration
 from medattn_edge.scanner.store.series import SeriesRecords
 from medattn_edge.scanner.store.snapshot import Snapshot, take
+from medattn_edge.scanner.store.studies import Studies
 
 
 class Store:
@@ -25,6 +26,7 @@ class Store:
     Attributes:
         database: of the node.
         series: objects and series, up to `queued`.
+        studies: from `queued` series to `queued` studies, for networks of several channels.
         jobs: from `queued` to `segmented`.
         deliveries: from `segmented` to `delivered` or `failed`.
         repairs: after a crash, a loss, a clean-up, or when an operator asks for it.
@@ -55,6 +57,7 @@ class Store:
         self.database = Database(path, site.fingerprint, migrations)
         self._context = StoreContext(self.database, site, policy or Policy(), clock)
         self.series, self.jobs = SeriesRecords(self._context), Jobs(self._context)
+        self.studies = Studies(self._context)
         self.deliveries, self.repairs = Deliveries(self._context), Repairs(self._context)
         self.commitment_requests = CommitmentRequests(self._context)
 

@@ -11,6 +11,7 @@ class State(StrEnum):
 
     RECEIVING = "receiving"
     QUEUED = "queued"
+    JOINED = "joined"
     RUNNING = "running"
     SEGMENTED = "segmented"
     DELIVERED = "delivered"
@@ -35,8 +36,10 @@ class TransitionRefused(RuntimeError):
 TRANSITIONS: Final[dict[State, frozenset[State]]] = {
     # quiet for long enough; more than the limits allow, or a file that vanished
     State.RECEIVING: frozenset({State.QUEUED, State.QUARANTINED}),
-    # claimed; an image arrived after all; a file that vanished, or claimed too often
-    State.QUEUED: frozenset({State.RUNNING, State.SUPERSEDED, State.QUARANTINED}),
+    # claimed; a channel of a study's job; an image arrived after all; a file that vanished, or claimed too often
+    State.QUEUED: frozenset({State.RUNNING, State.JOINED, State.SUPERSEDED, State.QUARANTINED}),
+    # what becomes of it is told of the study; a model of its own takes it after all; files vanished before the job ran
+    State.JOINED: frozenset({State.QUEUED, State.QUARANTINED}),
     # the result is on disk; once more, after a failure or a restart; an image arrived after all; nothing to be done
     State.RUNNING: frozenset({State.SEGMENTED, State.QUEUED, State.SUPERSEDED, State.QUARANTINED}),
     # every destination has it; one never took it; the result vanished and is made again, under the same identity

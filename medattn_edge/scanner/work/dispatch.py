@@ -13,10 +13,10 @@ from typing import Final
 from medattn_edge.errors import MedattnError
 from medattn_edge.reasons import CUT_OFF, OBJECT_DAMAGED, ROUTE_CHANGED
 from medattn_edge.scanner.config.node_config import Model
-from medattn_edge.scanner.config.routing import route
+from medattn_edge.scanner.config.routing import place, route
 from medattn_edge.scanner.observe.log import Level, Log
 from medattn_edge.scanner.store.custody import Custody, FilesLost
-from medattn_edge.scanner.store.records import Job
+from medattn_edge.scanner.store.records import Job, Placement
 from medattn_edge.scanner.work.supervisor import Supervisor
 from medattn_edge.scanner.work.tasks import Done, Refused, Task, WorkerLost
 
@@ -38,8 +38,17 @@ class Routes:
     destinations: tuple[str, ...]
 
     def of(self, job: Job) -> Model | None:
-        """The first model that takes the series, None when there is none."""
+        """The first model that takes the series, or the one of a study; None when there is none."""
         return route(self.models, job)
+
+    def place(self, job: Job) -> Placement | None:
+        """Which channel of a study the series is; None for one that is segmented by itself, or by no model."""
+        return place(self.models, job)
+
+    def accepts(self, job: Job, device: str) -> bool:
+        """Whether a worker of the device segments the job as it is: a channel waits for its study."""
+        model = self.of(job)
+        return model is not None and model.device == device and bool(model.channels) == bool(job.parts)
 
     def destinations_of(self, model: Model) -> tuple[str, ...]:
         """Its own destinations; all there are when it names none."""
@@ -129,12 +138,12 @@ class Dispatcher(threading.Thread):
             return False
         # The routes may have changed between the claim and here.
         model = self.routes.of(job)
-        if model is None or model.device != self.device:
+        if model is None or not self.routes.accepts(job, self.device):
             self._custody.fail(job, ROUTE_CHANGED)
             return True
         self._log.event("claimed", key=job.key, version=job.version, attempt=job.attempt, model=model.name)
         try:
-            files = self._custody.files(job)
+            files = self._custody.channel_files(job)
         except FilesLost as lost:
             self._custody.quarantine(job, lost.reason, lost.found)
             level = Level.ERROR if lost.reason == OBJECT_DAMAGED else Level.WARNING
@@ -143,15 +152,14 @@ class Dispatcher(threading.Thread):
             return True
         folder = self._custody.working_folder(job)
         try:
-            self._segment(job, model, Task(model.name, files, folder, job.contents))
+            self._segment(job, model, Task.of(model.name, files, folder, job.contents))
         finally:
             # Published it is not there any more; what a lost worker left is of no use to the next attempt.
             shutil.rmtree(folder, ignore_errors=True)
         return True
 
     def _accepts(self, job: Job) -> bool:
-        model = self.routes.of(job)
-        return model is not None and model.device == self.device
+        return self.routes.accepts(job, self.device)
 
     def _segment(self, job: Job, model: Model, task: Task) -> None:
         started = time.monotonic()
@@ -183,7 +191,9 @@ class Dispatcher(threading.Thread):
 
     def _keep(self, job: Job, model: Model, folder: Path, outcome: Done, seconds: float) -> None:
         if self._custody.record_result(job, folder, outcome.outputs, self.routes.destinations_of(model)):
-            self._log.event("segmented", key=job.key, version=job.version, model=model.name, seconds=seconds)
+            about = {"version": job.version, "seconds": seconds}
+            about |= {"volume": model.volume} if model.volume else {}
+            self._log.event("segmented", job.key, Level.INFO, model=model.name, **about)
             self._on_result()
         else:
             self._log.event("superseded", key=job.key, version=job.version)

@@ -9,6 +9,7 @@ from typing import Final
 
 from medattn_edge.reasons import NO_MODEL
 from medattn_edge.scanner.config.node_config import NodeConfig
+from medattn_edge.scanner.config.sections import Channel
 from medattn_edge.scanner.observe.health import WorkerSeen
 from medattn_edge.scanner.observe.log import Level, Log
 from medattn_edge.scanner.store.custody import Custody
@@ -50,7 +51,8 @@ class WorkerPool:
         return "" if all(one.is_alive() for one in self._dispatchers.values()) else "segmenting"
 
     def tick(self, *, wake: bool) -> None:
-        """Quarantine what no model takes, cancel what is superseded, and wake the workers when there is work."""
+        """Gather studies, quarantine what no model takes, cancel what is superseded, and wake who has work."""
+        wake = self._gather() or wake
         while (job := self._custody.claim(_NOBODY, lambda job: self._routes.of(job) is None)) is not None:
             self._custody.quarantine(job, NO_MODEL)
             self._log.event("quarantined", key=job.key, level=Level.WARNING, version=job.version, reason=NO_MODEL)
@@ -58,6 +60,17 @@ class WorkerPool:
             dispatcher.cancel_what_is_superseded()
             if wake:
                 dispatcher.wake()
+
+    def _gather(self) -> bool:
+        """Let series that are channels join their studies. Whether a study is queued now."""
+        gathering = self._custody.gather_studies(self._routes.place)
+        for key, _ in gathering.joined:
+            self._log.event("joined", key=key)
+        for key in gathering.queued:
+            self._log.event("complete", key=key)
+        for key, reason in gathering.quarantined:
+            self._log.event("quarantined", key=key, level=Level.WARNING, reason=reason)
+        return bool(gathering.queued)
 
     def change(self, old: NodeConfig, new: NodeConfig) -> None:
         """Take over other models. A worker that opens the same ones stays; another one ends its series first."""
@@ -129,7 +142,15 @@ def _devices(config: NodeConfig) -> set[str]:
 def _opened(config: NodeConfig, device: str) -> tuple[object, ...]:
     """What a worker depends on: the models of its device without their routes, and its own limits."""
     models = [
-        replace(model, modality="", body_part="*", description="*", calling_ae="*", destinations=())
+        replace(
+            model,
+            modality="",
+            body_part="*",
+            description="*",
+            calling_ae="*",
+            destinations=(),
+            channels=tuple(Channel(one.name, volume=one.volume) for one in model.channels),
+        )
         for model in config.models
         if model.device == device
     ]

@@ -17,6 +17,7 @@ from medattn_edge.host.cores import usable_cores
 from medattn_edge.inference import OpenArtifact, Outputs, SegmentSettings, segment_to
 from medattn_edge.inference.cleanup import check_cleanup
 from medattn_edge.inference.dicom_results import algorithm_of, label_settings
+from medattn_edge.io.channels import ChannelScan
 from medattn_edge.io.dicom.seg import Algorithm
 from medattn_edge.io.dicom.volume import RefusedSeries, Series, series_of
 from medattn_edge.io.scan import Scan
@@ -129,7 +130,7 @@ def _check_pin(model: Model, file: Path) -> Artifact:
 
 def _segmented(opened: _Open, task: Task) -> Done:
     model, started = opened.model, time.monotonic()
-    scan = Scan(task.folder, _only(series_of(task.files)))
+    scan = _scan(model, task)
     headers = time.monotonic() - started
     outputs = _outputs(model, task.folder)
     settings = SegmentSettings(model.overlap, skip_air=model.skip_air)
@@ -146,6 +147,19 @@ def _segmented(opened: _Open, task: Task) -> Done:
     results.append(Output("overlay", overlay.name))
     seconds = {**outcome.seconds, "read": headers + outcome.seconds["read"]}
     return Done(tuple(results), seconds, outcome.notes)
+
+
+def _scan(model: Model, task: Task) -> Scan:
+    """The series, or those of the channels with the first channel's grid. Raises RefusedSeries, naming the channel."""
+    if not task.channels:
+        return Scan(task.folder, _only(series_of(task.files, model.volume)))
+    volumes, scans = {one.name: one.volume for one in model.channels}, dict[str, Scan]()
+    for name, files in task.of_channels().items():
+        try:
+            scans[name] = Scan(task.folder / name, _only(series_of(files, volumes[name])))
+        except RefusedSeries as refusal:
+            raise RefusedSeries(refusal.reason, f"{name}: {refusal.detail}", hint=refusal.hint) from None
+    return ChannelScan(scans, resample_to_first=model.resample_to_first)
 
 
 def _outputs(model: Model, folder: Path) -> Outputs:

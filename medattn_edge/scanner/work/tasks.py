@@ -2,43 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from medattn_edge.errors import BackendError
 from medattn_edge.reasons import JOB_REASONS
-from medattn_edge.scanner.config.sections import Model
+from medattn_edge.scanner.config.sections import Channel, Model
 from medattn_edge.scanner.store.records import Output
 
 
 @dataclass(frozen=True)
 class Task:
-    """Segment a series.
+    """Segment a series, or the series of the channels of a study.
 
     Attributes:
         model: its name.
-        files: of the series.
+        files: of the series; of all channels, one after the other.
         folder: for the results; it is there and empty.
         contents: as of a `Job`: results of corrected objects have an identity of their own.
+        channels: of a study, the name of each channel and how many of the files it has; empty for a series.
     """
 
     model: str
     files: tuple[Path, ...]
     folder: Path
     contents: str = ""
+    channels: tuple[tuple[str, int], ...] = ()
+
+    @classmethod
+    def of(cls, model: str, channels: Sequence[tuple[str, Sequence[Path]]], folder: Path, contents: str = "") -> Task:
+        """A task from the files of each channel, as `Custody.channel_files` gives them."""
+        files = tuple(path for _, paths in channels for path in paths)
+        counts = tuple((name, len(paths)) for name, paths in channels if name)
+        return cls(model, files, folder, contents, counts)
+
+    def of_channels(self) -> dict[str, tuple[Path, ...]]:
+        """The files of each channel, in the order of the channels."""
+        files, start = {}, 0
+        for name, count in self.channels:
+            files[name] = self.files[start : start + count]
+            start += count
+        return files
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         files = [str(path) for path in self.files]
-        return {"model": self.model, "files": files, "folder": str(self.folder), "contents": self.contents}
+        about = {"model": self.model, "folder": str(self.folder), "contents": self.contents}
+        return {**about, "files": files, "channels": [list(one) for one in self.channels]}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Task:
         """The reverse."""
         files = tuple(Path(one) for one in value["files"])
-        return cls(value["model"], files, Path(value["folder"]), value["contents"])
+        channels = tuple((name, count) for name, count in value["channels"])
+        return cls(value["model"], files, Path(value["folder"]), value["contents"], channels)
 
 
 @dataclass(frozen=True)
@@ -99,5 +118,6 @@ def model_to_json(model: Model) -> dict[str, Any]:
 
 def model_from_json(value: Mapping[str, Any]) -> Model:
     """The reverse."""
-    changed = {"artifact": Path(value["artifact"]), "destinations": tuple(value["destinations"])}
+    channels = tuple(Channel(**one) for one in value["channels"])
+    changed = {"artifact": Path(value["artifact"]), "destinations": tuple(value["destinations"]), "channels": channels}
     return Model(**{**value, **changed})
