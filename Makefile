@@ -19,7 +19,7 @@ LOWEST := tests/test_floors.py tests/test_benchmarks.py $(addprefix tests/, \
 	models/test_resnet.py precision/test_quantizers.py scanner/test_metrics.py scanner/test_receive.py \
 	scanner/test_tls.py training/test_evaluate.py)
 
-.PHONY: demo test test-slow test-gpu test-faults test-lowest check format bench bench-gpu bench-curves bench-node bench-report clean
+.PHONY: demo test test-slow test-gpu test-faults test-lowest mutants check format bench bench-gpu bench-curves bench-node bench-report clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medattn-edge demo -o demo
@@ -40,6 +40,10 @@ test-gpu: $(VENV)/.dev
 # The lowest versions that pyproject.toml allows, in an environment of their own.
 test-lowest: .venv-lowest/.test
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -m "not slow and not gpu" $(LOWEST)
+
+# Half an hour of one-line faults in a copy of the tree, drawn by a fixed seed: how many do the tests notice? tests/mutants.md
+mutants: $(VENV)/.mutants
+	$(BIN)/python -m tests.support.mutants
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -88,6 +92,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.python
 	$(INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.mutants: pyproject.toml constraints.txt | $(VENV)/.python
+	$(INSTALL) --editable '.[mutants]'
+	@touch $@ $(VENV)/.dev $(VENV)/.demo
 
 .venv-lowest/.test: pyproject.toml floors.txt
 	@command -v $(LOWEST_PYTHON) >/dev/null || { echo "the lowest versions run on Python 3.11: apt-get install python3.11-venv"; exit 3; }
