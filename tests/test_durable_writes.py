@@ -1,280 +1,32 @@
 """What is published is durable: every byte synced before its name changes, and the name synced after.
 
-A killed process cannot show a dropped fsync, since the kernel writes all the same; the order of the calls can. The
-calls really happen: they are only written down on their way.
+A killed process cannot show a dropped fsync, since the kernel writes all the same; the order of the calls can.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-import io
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from medattn_edge.atomic import replacing
-from medattn_edge.scanner.deliver.folder import probe, put
-from medattn_edge.scanner.store.dead_letters import write_letter
-from medattn_edge.scanner.store.disk import make_folder, remove_folder, rename_durably, write_durably
-from medattn_edge.scanner.store.keys import site_key
-from medattn_edge.scanner.store.records import Delivery, Output
-from medattn_edge.scanner.store.spool import Spool
+from medattn_edge.scanner.deliver.folder import probe
+from medattn_edge.scanner.store.disk import make_folder, rename_durably, write_durably
 from tests.support import ROOT
 from tests.support.durable_node import Node, sample
+from tests.support.publishers import ALL, PUBLISHERS, Place, new_place
+from tests.support.sync_trace import content_of, identity, traced
 
-KEY = "0123456789abcdef0123456789abcdef"
-RENAMES = ("rename", "replace", "link", "mkdir")
-
-
-def content_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@dataclass
-class Trace:
-    """The calls in their order.
-
-    Attributes:
-        synced: (device, inode) of a file -> the content that it had when it was synced last.
-        folders: (device, inode) of a folder that was synced -> when, counted in calls.
-        named: path that got a name -> when.
-        left: folder that lost a name -> when.
-    """
-
-    synced: dict[tuple[int, int], str] = field(default_factory=dict)
-    folders: dict[tuple[int, int], int] = field(default_factory=dict)
-    named: dict[Path, int] = field(default_factory=dict)
-    left: dict[Path, int] = field(default_factory=dict)
-    lost: list[str] = field(default_factory=list)
-    now: int = 0
-
-    def sync(self, handle: int) -> None:
-        status = os.fstat(handle)
-        identity = status.st_dev, status.st_ino
-        self.now += 1
-        if os.path.isdir(f"/dev/fd/{handle}"):  # noqa: PTH112 - a descriptor, not a path of ours
-            self.folders[identity] = self.now
-        else:
-            self.synced[identity] = content_of(Path(f"/dev/fd/{handle}"))
-
-    def name(self, source: Path | None, target: Path, call: Callable[[], None]) -> None:
-        """A file or folder gets its name by the call: what is in it has to be on the disk by then."""
-        if source is not None and not target.name.startswith("."):  # those are unfinished, and removed at a start
-            self.lost += [f"{target} gets its name before {one.name} is synced" for one in self.unsynced(source)]
-        call()
-        self.now += 1
-        self.named[target] = self.now
-        if source is not None and source.parent != target.parent:
-            self.left[source.parent] = self.now
-
-    def unsynced(self, path: Path) -> list[Path]:
-        """Files at or below the path whose bytes are not synced, and folders below it whose names are not."""
-        inside = sorted(path.rglob("*")) if path.is_dir() else []
-        wrong = [one for one in (path, *inside) if one.is_file() and self.synced.get(identity(one)) != content_of(one)]
-        folders = [one for one in (path, *inside) if one.is_dir()]
-        named = {one: max((when for at, when in self.named.items() if at.parent == one), default=0) for one in folders}
-        return wrong + [
-            one for one in folders if self.folders.get(identity(one), 0) <= named[one] and any(one.iterdir())
-        ]
-
-    def problems(self) -> list[str]:
-        """What a power cut now could take away."""
-        changed = [(path.parent, path, when) for path, when in self.named.items()]
-        changed += [(folder, folder, when) for folder, when in self.left.items()]
-        names = [
-            f"the name {path} is not synced in {folder}"
-            for folder, path, when in changed
-            if folder.is_dir() and path.exists() and self.folders.get(identity(folder), 0) < when
-        ]
-        return self.lost + names
-
-
-def identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino
-
-
-@contextmanager
-def traced() -> Iterator[Trace]:
-    """Write down every fsync, rename, link and new folder of the block."""
-    trace = Trace()
-    with pytest.MonkeyPatch.context() as patch:
-        fsync = os.fsync
-
-        def synced(handle: int) -> None:
-            fsync(handle)
-            trace.sync(handle)
-
-        patch.setattr(os, "fsync", synced)
-        for name, real in {name: getattr(os, name) for name in RENAMES}.items():
-
-            def renamed(*paths, real=real, makes=name == "mkdir", **more):
-                source, target = (None, paths[0]) if makes else paths[:2]
-                before = None if source is None else Path(os.fsdecode(source))
-                trace.name(before, Path(os.fsdecode(target)), lambda: real(*paths, **more))
-
-            patch.setattr(os, name, renamed)
-        yield trace
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a publisher works: a spool, a folder of the site, and a file with bytes in it."""
-
-    spool: Spool
-    site: Path
-    file: Path
-
-
-def publish_result(place: Place) -> Path:
-    folder = place.spool.working_folder(KEY, 1, 1)
-    (folder / "maps").mkdir()
-    (folder / "seg.dcm").write_bytes(b"segmentation")
-    (folder / "maps" / "gate.nii.gz").write_bytes(b"map")
-    return place.spool.publish(folder, KEY, 1)
-
-
-def publish_result_again(place: Place) -> Path:
-    publish_result(place)
-    return publish_result(place)
-
-
-def deliver(place: Place) -> Path:
-    put(place.site, KEY, 1, [place.file])
-    return place.site / KEY / "v1" / place.file.name
-
-
-def deliver_beside_a_file_that_is_there(place: Place) -> Path:
-    put(place.site, KEY, 1, [place.file])
-    other = place.file.with_name("overlay.png")
-    other.write_bytes(b"picture")
-    put(place.site, KEY, 1, [place.file, other])
-    return place.site / KEY / "v1"
-
-
-def dead_letter(place: Place) -> Path:
-    publish_result(place)
-    delivery = Delivery(1, KEY, 1, "pacs", 2, (Output("seg", "seg.dcm", "2.25.1"),))
-    return write_letter(place.spool.layout, delivery, "no_connection", 1_000_000.0)
-
-
-def keep_staged(place: Place) -> Path:
-    with place.file.open("rb") as file, place.spool.stage(file) as staged:
-        place.spool.keep(KEY, "a.dcm", staged)
-    return place.spool.folder(KEY) / "a.dcm"
-
-
-def keep_bytes(place: Place) -> Path:
-    place.spool.keep(KEY, "a.dcm", b"received")
-    return place.spool.folder(KEY) / "a.dcm"
-
-
-def keep_object(place: Place) -> Path:
-    with place.file.open("rb") as file, place.spool.stage(file) as staged:
-        return place.spool.keep_object("unreadable-0.dcm", staged)
-
-
-def set_aside(place: Place) -> Path:
-    keep_bytes(place)
-    place.spool.set_object_aside(KEY, "a.dcm", "replaced")
-    return place.spool.objects / f"replaced-{KEY}-a.dcm"
-
-
-def quarantine(place: Place) -> Path:
-    keep_bytes(place)
-    place.spool.quarantine(KEY)
-    return place.spool.quarantined / KEY
-
-
-def restore(place: Place) -> Path:
-    place.spool.restore(quarantine(place).name)
-    return place.spool.incoming / KEY
-
-
-def join_two_folders(place: Place) -> Path:
-    """What somebody's copy makes: one name in both folders, another in one."""
-    for folder in (place.spool.quarantined / KEY, place.spool.incoming / KEY):
-        make_folder(folder)
-        write_durably(folder / "a.dcm", str(folder).encode())
-    write_durably(place.spool.quarantined / KEY / "b.dcm", b"alone")
-    place.spool.restore(KEY)
-    return place.spool.incoming / KEY
-
-
-def recover_unreadable(place: Place) -> Path:
-    node = Node(place.spool.root.parent / "node")
-    name = node.spool.incoming / node.keep(1, 1).key
-    write_durably(name / "other.dcm", b"nothing that can be read")
-    node.restart()
-    node.store.close()
-    return node.spool.objects / f"unreadable-{name.name}-other.dcm"
-
-
-def write_bytes(place: Place) -> Path:
-    write_durably(place.site / "site.json", b"{}")
-    return place.site / "site.json"
-
-
-def write_stream(place: Place) -> Path:
-    write_durably(place.site / "site.json", io.BytesIO(bytes(3 << 20)))
-    return place.site / "site.json"
-
-
-def make_key(place: Place) -> Path:
-    site_key(place.site / "site.key")
-    return place.site / "site.key"
-
-
-def rename(place: Place) -> Path:
-    (place.site / "new").mkdir()
-    write_durably(place.site / "old", b"content")
-    rename_durably(place.site / "old", place.site / "new" / "name")
-    return place.site / "new" / "name"
-
-
-def new_folder(place: Place) -> Path:
-    make_folder(place.site / "folder")
-    return place.site / "folder"
-
-
-def removed_folder(place: Place) -> Path:
-    make_folder(place.site / "folder")
-    remove_folder(place.site / "folder")
-    return place.site
-
-
-PUBLISHERS: dict[str, tuple[Callable[[Place], Path], ...]] = {
-    "medattn_edge/scanner/store/disk.py:write_durably": (write_bytes, write_stream),
-    "medattn_edge/scanner/store/disk.py:rename_durably": (
-        rename,
-        removed_folder,
-        set_aside,
-        keep_staged,
-        keep_object,
-        recover_unreadable,
-    ),
-    "medattn_edge/scanner/store/disk.py:make_folder": (new_folder, keep_bytes),
-    "medattn_edge/scanner/store/keys.py:_create": (make_key,),
-    "medattn_edge/scanner/store/spool.py:_bring": (quarantine, restore, join_two_folders),
-    "medattn_edge/scanner/store/spool.py:publish": (publish_result, publish_result_again),
-    "medattn_edge/scanner/store/dead_letters.py:write_letter": (dead_letter,),
-    "medattn_edge/scanner/deliver/folder.py:put": (deliver, deliver_beside_a_file_that_is_there),
-}
 # What promises whole files and not that they outlive a power cut: of these the bytes are synced, the names are not.
 WHOLE_FILES = ("medattn_edge/atomic.py:replacing",)
-ALL = [(where, publisher) for where, publishers in PUBLISHERS.items() for publisher in publishers]
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    (tmp_path / "site").mkdir()
-    (tmp_path / "seg.dcm").write_bytes(b"some bytes" * 1000)
-    return Place(Spool(tmp_path / "root"), tmp_path / "site", tmp_path / "seg.dcm")
+    return new_place(tmp_path)
 
 
 @pytest.mark.parametrize(("where", "publisher"), ALL, ids=[f"{one.__name__}" for _, one in ALL])
