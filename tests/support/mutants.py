@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -106,15 +107,15 @@ def operator_named(name: str) -> Any:
     return DropCall if name == "DropCall" else cosmic_ray.plugins.get_operator(name)
 
 
-def mutants_of(module: str, operators: Sequence[str], root: Path = ROOT) -> list[Mutant]:
-    """Every change of one module, in a fixed order."""
-    nodes = list(ast_nodes(get_ast((root / module).read_text(encoding="utf-8"))))
-    found = []
+def mutants_of(module: str, operators: Sequence[str], skip: str, root: Path = ROOT) -> list[Mutant]:
+    """Every change of one module, in a fixed order, but for those in lines that match `skip`."""
+    source = (root / module).read_text(encoding="utf-8")
+    nodes, lines, found = list(ast_nodes(get_ast(source))), source.splitlines(), list[Mutant]()
     for name in operators:
         operator = operator_named(name)()
         places = [start for node in nodes for start, _ in operator.mutation_positions(node)]
         found += [Mutant(module, start[0], name, number) for number, start in enumerate(places)]
-    return sorted(found)
+    return sorted(one for one in found if re.search(skip, lines[one.line - 1]) is None)
 
 
 def tests_of(module: str, table: dict[str, list[str]]) -> tuple[str, ...]:
@@ -161,11 +162,11 @@ class Copy:
         except SyntaxError:
             return "invalid", difference
         while True:
-            path.write_text(changed, encoding="utf-8")
+            _put(path, changed)
             try:
                 code, output = self._run((*tests, *(f"--deselect={name}" for name in self._broken)))
             finally:
-                path.write_text(source, encoding="utf-8")
+                _put(path, source)
             noticed = _failed(output)[:1]
             if code != 1 or not noticed or self._passes_unchanged(noticed[0]):
                 return _OUTCOMES.get(code, "invalid"), "".join((difference, *(f" <- {name}" for name in noticed)))
@@ -183,8 +184,7 @@ class Copy:
 
     def _run(self, arguments: Sequence[str]) -> tuple[int | None, str]:
         """The exit code of pytest, None after the time limit, and its output; nothing that it started lives on."""
-        # No compiled files: two changes of one second and of one size would share them.
-        settings = {"PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+        settings = {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(
             [sys.executable, *PYTEST, *arguments],
             cwd=self.root,
@@ -206,6 +206,13 @@ class Copy:
         return process.returncode, output
 
 
+def _put(path: Path, source: str) -> None:
+    """Write a module without what was compiled of it: two changes of one second and of one size would share that."""
+    path.write_text(source, encoding="utf-8")
+    for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+        compiled.unlink()
+
+
 def _failed(output: str) -> list[str]:
     """The names of failed tests, from pytest's summary."""
     lines = [line.split(" ", 1)[1] for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
@@ -222,7 +229,7 @@ def sample(config: dict[str, Any], seed: int, only: str) -> list[Mutant]:
     """All mutants in the order of the seed."""
     paths = {path for pattern in config["modules"] for path in ROOT.glob(pattern)}
     modules = [name for name in sorted(str(path.relative_to(ROOT)) for path in paths) if fnmatch(name, only or "*")]
-    mutants = [one for module in modules for one in mutants_of(module, config["operators"])]
+    mutants = [one for module in modules for one in mutants_of(module, config["operators"], config["skip"])]
     random.Random(seed).shuffle(mutants)
     return mutants
 
