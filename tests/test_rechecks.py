@@ -86,6 +86,37 @@ def test_a_result_of_a_series_that_went_on_meanwhile_is_not_recorded(node):
     assert node.store.deliveries.due() == ()
 
 
+def test_a_worker_that_is_late_does_not_take_away_what_the_next_one_made(node):
+    late = node.job()
+    folder = node.custody.working_folder(late)
+    (folder / "seg.dcm").write_bytes(b"of the one that was given up")
+    node.custody.fail(late, "crashed")
+    node.pass_time(60)
+    again = node.custody.claim("worker-1")
+    assert again is not None
+    assert node.segment(again, "pacs")
+    assert node.custody.record_result(late, folder, (), ("pacs",)) is False
+    result = node.spool.result(again.key, again.version)
+    assert (result / "seg.dcm").read_bytes().startswith(b"seg of ")
+    assert not folder.exists()
+
+
+def test_a_series_that_goes_on_while_its_result_is_published_has_no_result(node, monkeypatch):
+    job, rename = node.job(), os.rename
+    folder = node.custody.working_folder(job)
+    (folder / "seg.dcm").write_bytes(b"of two objects")
+
+    def late_image(*paths: Any, **more: Any) -> None:
+        monkeypatch.setattr(os, "rename", rename)
+        rename(*paths, **more)
+        node.keep(1, 99)
+
+    monkeypatch.setattr(os, "rename", late_image)
+    assert node.custody.record_result(job, folder, (), ("pacs",)) is False
+    assert not node.spool.result(job.key, job.version).exists()
+    assert node.store.deliveries.due() == ()
+
+
 def test_files_that_a_rival_took_away_meanwhile_are_not_handed_out(node):
     job = node.job()
     name = job.names[0]

@@ -37,13 +37,13 @@ def published(name: str) -> dict[str, torch.Tensor]:
 
 
 def kinds(state: dict[str, torch.Tensor]) -> list[str]:
-    """The first and the last key of each kind: its last name, and how many axes what stands beside it has."""
-    found: dict[tuple[str, int], list[str]] = {}
+    """The last key of each kind: its last name, and how many axes the weight beside it has."""
+    found: dict[tuple[str, int], str] = {}
     for key in state:
         if not key.endswith(COUNTER):
             beside = state.get(key.rpartition(".")[0] + ".weight", state[key])
-            found.setdefault((key.rpartition(".")[2], beside.dim()), []).append(key)
-    return sorted({key for keys in found.values() for key in (keys[0], keys[-1])})
+            found[key.rpartition(".")[2], beside.dim()] = key
+    return sorted(found.values())
 
 
 @pytest.mark.parametrize("form", list(FORMS))
@@ -61,7 +61,7 @@ def test_a_published_file_without_one_of_its_tensors_is_refused(name: str, tmp_p
     torch.save(state, tmp_path / "model.pth")
     checkpoint.load(tmp_path / "model.pth")
     tried = kinds(state)
-    assert sum(key.endswith("bias") for key in tried) >= 2
+    assert any(key.endswith("bias") for key in tried)
     for key in tried:
         torch.save({other: value for other, value in state.items() if other != key}, tmp_path / "model.pth")
         with pytest.raises(CheckpointError) as caught:
