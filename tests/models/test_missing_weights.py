@@ -47,15 +47,18 @@ def kinds(state: dict[str, torch.Tensor]) -> list[str]:
 
 
 @pytest.mark.parametrize("form", list(FORMS))
-def test_every_tensor_but_a_counter_is_missed(form: str) -> None:
+def test_every_kind_of_tensor_but_a_counter_is_missed(form: str) -> None:
     state = build_form(FORMS[form]).state_dict()
     assert any(key.endswith("bias") for key in state)
-    for key in state:
+    for key in (*kinds(state), *(key for key in list(state)[:40] if key.endswith(COUNTER))):
         rest = {other: value for other, value in state.items() if other != key}
         assert Misfit.between(rest, state).missing == (() if key.endswith(COUNTER) else (key,))
 
 
-@pytest.mark.parametrize("name", list(SETTINGS))
+SLOW = pytest.param("ms_dual_guided", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", [SLOW if name == "ms_dual_guided" else name for name in SETTINGS])
 def test_a_published_file_without_one_of_its_tensors_is_refused(name: str, tmp_path: Path) -> None:
     state = published(name)
     torch.save(state, tmp_path / "model.pth")
