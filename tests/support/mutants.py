@@ -170,7 +170,7 @@ class Copy:
                 code, output = self._run((*tests, *(f"--deselect={name}" for name in self._broken)))
             finally:
                 _put(path, source)
-            noticed = _failed(output)[:1]
+            noticed = failed_tests(output)[:1]
             if noticed and noticed[0] in self._broken:  # it could not be left out
                 return "invalid", difference
             if code != 1 or not noticed or self._passes_unchanged(noticed[0]):
@@ -218,7 +218,7 @@ def _put(path: Path, source: str) -> None:
         compiled.unlink()
 
 
-def _failed(output: str) -> list[str]:
+def failed_tests(output: str) -> list[str]:
     """The names of failed tests, from pytest's summary."""
     # Captured logs may have lines that begin alike.
     _, _, lines = output.rpartition("short test summary info")
