@@ -180,3 +180,16 @@ def test_an_object_that_eight_associations_bring_at_once_is_one(node):
         thread.join()
     assert sorted(fates) == ["DUPLICATE"] * 7 + ["NEW"]
     assert len(list((node.spool.incoming / node.key(1)).iterdir())) == 1
+
+
+def test_a_series_with_a_damaged_object_goes_to_quarantine_with_all_its_files(node):
+    job = node.job()
+    damaged = node.spool.folder(job.key) / job.names[0]
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    with pytest.raises(FilesLost) as caught:
+        node.custody.files(job)
+    assert caught.value.reason == "object_damaged"
+    node.custody.quarantine(job, caught.value.reason)
+    assert not (node.spool.incoming / job.key).exists()
+    assert [path.name for path in (node.spool.quarantined / job.key).iterdir()] == [job.names[1]]
+    assert [path.name for path in node.spool.objects.iterdir()] == [f"damaged-{job.key}-{job.names[0]}"]
