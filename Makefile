@@ -25,8 +25,8 @@ LOWEST := tests/test_floors.py tests/test_benchmarks.py $(addprefix tests/, \
 	models/test_resnet.py precision/test_quantizers.py scanner/test_metrics.py scanner/test_receive.py \
 	scanner/test_tls.py training/test_evaluate.py)
 
-.PHONY: demo test test-slow test-gpu test-faults test-lowest corpus check audit lock sbom format bench bench-published \
-	bench-gpu bench-curves bench-node bench-report clean
+.PHONY: demo test test-slow test-gpu test-faults test-lowest mutants corpus check audit lock sbom format bench \
+	bench-published bench-gpu bench-curves bench-node bench-report clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medattn-edge demo -o demo
@@ -52,6 +52,10 @@ test-gpu: $(VENV)/.dev
 test-lowest: .venv-lowest/.test
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -m "not slow and not gpu" $(LOWEST)
 
+# Half an hour of one-line faults in a copy of the tree, drawn by a fixed seed: how many do the tests notice? tests/mutants.md
+mutants: $(VENV)/.mutants
+	$(BIN)/python -m tests.support.mutants
+
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -76,7 +80,7 @@ sbom: $(VENV)/.dev
 lock: $(VENV)/.dev
 	test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv==0.13.9; }
 	.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		--extra dev --constraint constraints.txt $(addprefix --no-emit-package , $(UNLOCKED)) \
+		--extra dev --extra mutants --extra peers --constraint constraints.txt $(addprefix --no-emit-package , $(UNLOCKED)) \
 		--output-file requirements.lock pyproject.toml
 
 format: $(VENV)/.dev
@@ -126,6 +130,10 @@ $(VENV)/.dev: pyproject.toml constraints.txt requirements.lock | $(VENV)/.python
 	$(LOCKED)
 	$(INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.mutants: pyproject.toml constraints.txt | $(VENV)/.python
+	$(INSTALL) --editable '.[mutants]'
+	@touch $@ $(VENV)/.dev $(VENV)/.demo
 
 .venv-lowest/.test: pyproject.toml floors.txt
 	@command -v $(LOWEST_PYTHON) >/dev/null || { echo "the lowest versions run on Python 3.11: apt-get install python3.11-venv"; exit 3; }

@@ -97,3 +97,14 @@ def test_a_folder_without_dicom_is_refused_before_it_is_read(tmp_path: Path) -> 
     pytest.importorskip("pydicom", reason="the extra dicom is not installed")
     with pytest.raises(ScanError, match="a folder without DICOM files"):
         ScanSource.of(tmp_path)
+
+
+@pytest.mark.parametrize(("batch", "rows"), [(None, 1), (1, 1), (3, 3)])
+def test_calibration_runs_one_window_at_a_time_unless_the_batch_is_fixed(batch: int | None, rows: int) -> None:
+    from medattn_edge.precision.int8 import Inputs
+
+    windows = every_window(scan())
+    inputs = Inputs(windows, batch)
+    assert len(inputs) == len(windows)
+    assert inputs[0].shape == (rows, 1, 16, 16)
+    assert np.array_equal(inputs[1][:1], windows[1])

@@ -275,3 +275,10 @@ def test_the_snapshot_tells_where_the_time_went(node):
 def test_percentiles_are_values_that_occurred():
     assert spread_of([5, 1, 2, 3, 4, 6, 7, 8, 9, 100]) == (spread_of(range(1, 10)).__class__)(10, 5, 9, 100)
     assert spread_of([]).count == 0
+
+
+def test_twenty_series_are_shown_unless_more_are_asked_for(node):
+    for series in range(22):
+        node.keep(series, 1)
+    assert len(node.custody.snapshot().recent) == len(node.store.snapshot().recent) == 20
+    assert len(node.custody.snapshot(21).recent) == 21

@@ -32,9 +32,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_root(root: Path) -> None:
-    """Make the root of a node (0700), with its parents; one that is there gets that mode. Raises OutputError."""
+    """Make the root of a node (0700) and its parents, durably; one that is there gets that mode. Raises OutputError."""
     try:
+        missing = [folder for folder in (root, *root.parents) if not folder.exists()]
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in missing:  # or a power cut takes the root, with every object that was acknowledged since
+            sync_folder(folder.parent)
         if root.stat().st_mode & 0o077:
             root.chmod(0o700)
     except OSError as error:
@@ -92,8 +95,8 @@ def remove_folder(folder: Path) -> None:
 def write_durably(path: Path, data: bytes | BinaryIO) -> int:
     """Write a file (0600) that is whole and durable when this returns. The number of bytes.
 
-    A temporary file that starts with a dot, fsync, rename, fsync of the folder. `atomic.replacing` neither syncs the
-    folder nor may it be called by several threads, since it changes the umask of the process.
+    A temporary file that starts with a dot, fsync, rename, fsync of the folder. `atomic.replacing` makes a file whole,
+    with the mode of any new file, and does not sync the folder.
     Raises OutputError when the disk is full or cannot be written; nothing is left behind, and what stood there stays.
     """
     temporary: Path | None = None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from medattn_edge.errors import MedattnError
 from medattn_edge.reasons import CLEANED_UP, FILE_MISSING
-from medattn_edge.scanner.store.disk import Watermark
+from medattn_edge.scanner.store.disk import Watermark, rename_durably
 from medattn_edge.scanner.store.records import Header, Instance
 from medattn_edge.scanner.store.spool import Spool, file_sha256
 from medattn_edge.scanner.store.store import Store
@@ -111,7 +111,7 @@ def _adopt(spool: Spool, store: Store, read_header: Callable[[Path], Header]) ->
                 spool.set_object_aside(folder.name, path.name, "replaced")
                 unreadable += 1
             elif instance is None:
-                path.replace(spool.objects / f"unreadable-{folder.name}-{path.name}")
+                rename_durably(path, spool.objects / f"unreadable-{folder.name}-{path.name}")
                 unreadable += 1
             else:
                 store.series.record_received(instance)

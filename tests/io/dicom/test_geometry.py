@@ -14,13 +14,11 @@ from hypothesis import strategies as st
 pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 
 from medattn_edge.io.dicom.geometry import grid_of
-from medattn_edge.io.dicom.storage import Storage
 from medattn_edge.io.dicom.volume import ImagePlane, RefusedSeries, find_series, read_series, series_of
 from medattn_edge.reasons import SERIES_REASONS
 from medattn_edge.volume import Array
 from tests.support.dicom_phantoms import in_plane, real_ct, write_medium, write_series
-
-STORAGE = Storage("1.2.840.10008.1.2.1", False, 40, 36, 1, 16, 16, True, "MONOCHROME2", None, "")
+from tests.support.image_planes import STORAGE, planes
 
 
 def turned(angles: tuple[float, float, float]) -> Array:
@@ -32,30 +30,6 @@ def turned(angles: tuple[float, float, float]) -> Array:
     rotation: Array = first @ second @ third
     right, down = rotation[:, 0], rotation[:, 1]
     return np.column_stack([np.cross(right, down), down, right])
-
-
-def planes(affine: Array, heights: list[float]) -> list[ImagePlane]:
-    """Slices of an affine at heights, counted in its own steps."""
-    _, down, right = affine[:3, :3].T
-    spacing = float(np.linalg.norm(down)), float(np.linalg.norm(right))
-    return [
-        ImagePlane(
-            Path(f"{number}"),
-            0,
-            f"1.2.{number}",
-            tuple(affine[:3, 3] + height * affine[:3, 0]),
-            tuple(right / spacing[1]),
-            tuple(down / spacing[0]),
-            spacing,
-            1.0,
-            0.0,
-            "HU",
-            (("EchoTime", "1"),),
-            (),
-            STORAGE,
-        )
-        for number, height in enumerate(heights)
-    ]
 
 
 angle = st.floats(-3.1, 3.1)
