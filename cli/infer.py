@@ -69,6 +69,9 @@ def command(  # noqa: PLR0913
     volume_number: Annotated[
         int, Option("--volume", metavar="N", min=0, help="Of data with several volumes (time points, echoes), from 1.")
     ] = 0,
+    any_modality: Annotated[
+        bool, Option("--any-modality", help="Take a scan of another modality than the network's, and note it.")
+    ] = False,
     resample_to_first: Annotated[
         bool, Option("--resample-to-first", help="Bring scans on another grid to the first's, linearly.")
     ] = False,
@@ -92,7 +95,12 @@ def command(  # noqa: PLR0913
 
     spacing = parse_spacing(pixel_spacing) if pixel_spacing else ()
     settings = SegmentSettings(
-        overlap, _windows(batch), scratch=scratch, skip_air=skip_air, check_skipped=check_skipped
+        overlap,
+        _windows(batch),
+        scratch=scratch,
+        skip_air=skip_air,
+        check_skipped=check_skipped,
+        any_modality=any_modality,
     )
     outputs = Outputs(output, probabilities, attention, overlay, key_slices, seg_kind, regions=regions)
     opening = Opening(backend, device, threads, provider or "", cache)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medattn_edge.errors import MissingDependency, UsageError, quoted
-from medattn_edge.spec import Intensity
+from medattn_edge.spec import Intensity, modalities_of
 
 from . import console
 from .options import parse_settings, parse_sizes, parse_spacing
@@ -88,10 +88,11 @@ def command(  # noqa: PLR0913
     labels = training.check_labels([training.Label.parse(text) for text in label])
     torch.set_num_threads(threads or usable_cores())
     cases = training.read_cases(files, labels)
-    spec, remarks = training.choose_spec(cases, labels, training.Wishes(network, config, sizes, mm, how))
+    wishes = training.Wishes(network, config, sizes, mm, how, "+".join(modalities_of(modality)))
+    spec, remarks = training.choose_spec(cases, labels, wishes)
     for remark in remarks:
         console.note(remark)
-    facts = SpecOptions({"--modality": modality, "--body-part": body_part, "--channels": channels}, after or [])
+    facts = SpecOptions({"--body-part": body_part, "--channels": channels}, after or [])
     spec = replace(spec, **changes_of(facts, spec))
     first = training.initial_network(spec, seed, backbone_weights)
     named = [*pairs, output, *([backbone_weights] if backbone_weights else [])]

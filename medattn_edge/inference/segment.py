@@ -46,6 +46,8 @@ class SegmentSettings:
         in_memory_bytes: larger probabilities and attention maps go to a scratch file.
         check_skipped: where windows were skipped, segment the scan once more with all of them, and say how well that
             agrees.
+        any_modality: take a scan of another modality than the network was trained on, and say so, instead of refusing
+            it; only `segment_to` knows the modality of a scan.
     """
 
     overlap: float = 0.5
@@ -57,6 +59,7 @@ class SegmentSettings:
     threaded: bool = True
     in_memory_bytes: int = 256 * 2**20
     check_skipped: bool = False
+    any_modality: bool = False
 
     def check(self) -> None:
         """Raise UsageError for settings that make no sense together."""

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
+from medattn_edge import gates
 from medattn_edge.errors import CheckpointError, UsageError
 from medattn_edge.models import construct, network_record
 from medattn_edge.models.network import Network, SegmentationNetwork
 from medattn_edge.spec import Intensity, ModelSpec
 from medattn_edge.training.cases import Case, Label
 
-AIR_HU = -500.0  # a scan with values below it is taken for a CT in HU: no other modality stores them
+AIR_HU = gates.HOUNSFIELD.limits["air_hu"]  # a scan with values below it is taken for a CT in HU
 CT_WINDOW = Intensity.window(-1000.0, 400.0)
 
 
@@ -29,6 +30,7 @@ class Wishes:
         patch: (H, W) or (D, H, W) in the network's axes; None for its usual one, but no larger than the scans.
         spacing: mm in volume order; None for the median of the scans, () for as scanned.
         intensity: None to choose.
+        modality: as DICOM names it; empty: CT where the values say so, else not said.
     """
 
     network: str
@@ -36,6 +38,7 @@ class Wishes:
     patch: tuple[int, ...] | None = None
     spacing: tuple[float, ...] | None = None
     intensity: Intensity | None = None
+    modality: str = ""
 
 
 def choose_spec(cases: Sequence[Case], labels: Sequence[Label], wishes: Wishes) -> tuple[ModelSpec, list[str]]:
@@ -49,6 +52,10 @@ def choose_spec(cases: Sequence[Case], labels: Sequence[Label], wishes: Wishes) 
     settings = _settings(record, wishes.config)
     blank = _unbuilt(record, settings, channels, outputs)
     remarks: list[str] = []
+    modality = wishes.modality
+    if not modality:
+        modality, why = _modality(cases)
+        remarks.append(f"modality {modality or 'unknown'}: {why}")
     intensity = wishes.intensity
     if intensity is None:
         intensity, why = _intensity(record, cases)
@@ -70,6 +77,7 @@ def choose_spec(cases: Sequence[Case], labels: Sequence[Label], wishes: Wishes) 
         intensity=intensity,
         axes=record.axes,
         config=settings,
+        modality=modality,
     )
     if wishes.patch is None:
         spec = spec.with_patch(_patch(record.patch_for(settings), blank, spec, cases))
@@ -105,6 +113,14 @@ def _intensity(record: Network, cases: Sequence[Case]) -> tuple[Intensity, str]:
     if lowest < AIR_HU:
         return CT_WINDOW, f"values down to {lowest:g}, so this is a CT"
     return Intensity.parse("zscore"), f"values from {lowest:g}, so this is no CT"
+
+
+def _modality(cases: Sequence[Case]) -> tuple[str, str]:
+    """CT where every scan has the values of one: another modality cannot be told from values."""
+    lowest = max(float(case.scan.voxels.min()) for case in cases)
+    if lowest < AIR_HU:
+        return "CT", f"every scan has values down to {lowest:g}"
+    return "", "the files do not say it, so scans of any will be taken; --modality MR says it"
 
 
 def _median_spacing(cases: Sequence[Case], dims: int) -> tuple[float, ...] | None:
