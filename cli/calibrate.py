@@ -11,7 +11,8 @@ from medattn_edge import gates
 from medattn_edge.errors import quoted
 
 from . import console
-from .options import scans_of
+from .label_audit_text import note_label_audits
+from .options import parse_names, scans_of
 from .renamed import renamed
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ def command(  # noqa: PLR0913
     label_value: Annotated[
         list[str] | None, Option("--label-value", metavar="NAME=VALUE", help="A label's value in --labels; repeat it.")
     ] = None,
+    judge_labels: Annotated[
+        str, Option("--judge-labels", metavar="NAME,NAME", help="The only labels to judge; all by default.")
+    ] = "",
     resample_to_first: Annotated[
         bool, Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
     ] = False,
@@ -85,6 +89,7 @@ def command(  # noqa: PLR0913
         isa=isa or "",
         method=method,
         gate=gate,
+        judge_labels=parse_names(judge_labels),
         quantizer=quantizer,
         runtime=runtime or "",
         samples=samples,
@@ -131,8 +136,9 @@ def _show(artifact: Artifact) -> None:
         f"{artifact.path}: {size / 1e6:.1f} MB, INT8 through {recipe['quantizer']}, after {recipe['trials']} trials"
     )
     console.say(f"calibrated on {_counts(recipe['calibrated_on'])}; judged on {_counts(recipe['judged_on'])}")
+    note_label_audits(recipe["label_audits"])
     if recipe["unseen"]:
-        console.note(f"not judged, because FP32 finds none in the held-out windows: {', '.join(recipe['unseen'])}")
+        console.note(f"not judged, as asked: {', '.join(recipe['unseen'])}")
     if recipe["floating"]:
         left = Table(
             "left in floating point", "operator", "Dice, it only", "SQNR dB, it only", title="what INT8 would lose"

@@ -12,7 +12,7 @@ from medattn_edge.errors import UsageError
 
 from . import console
 from .comparison_text import tell
-from .options import scans_of
+from .options import parse_names, scans_of
 from .renamed import renamed
 
 Option = typer.Option
@@ -44,6 +44,9 @@ def command(  # noqa: PLR0913
     label_value: Annotated[
         list[str] | None, Option("--label-value", metavar="NAME=VALUE", help="A label's value in --labels; repeat it.")
     ] = None,
+    judge_labels: Annotated[
+        str, Option("--judge-labels", metavar="NAME,NAME", help="The only labels to judge; all by default.")
+    ] = "",
     min_dice: Annotated[
         float | None, Option("--min-dice", help="Dice with the reference, every label.")
     ] = gates.COMPARED.limits["min_dice"],
@@ -73,7 +76,7 @@ def command(  # noqa: PLR0913
 
     candidates, scans = _split(files)
     truth = TrueLabels(labels or (), parse_label_values(label_value or []), min_dice_ratio)
-    settings = ComparisonSettings(device, threads, timeout, max_gap_db, overlap, batch)
+    settings = ComparisonSettings(device, threads, timeout, max_gap_db, overlap, batch, parse_names(judge_labels))
     with console.stages() as progress:
         comparison = compare(
             reference,

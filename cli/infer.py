@@ -166,7 +166,7 @@ def _tell_skipped(windows: Mapping[str, Any]) -> None:
         f"checked: {windows['checked']} of these; the network calls {background:.4%} of their voxels background"
     )
     if "agreement" in windows:
-        dice = ", ".join(f"{name} {value:.6f}" for name, value in windows["agreement"]["dice"].items())
+        dice = ", ".join(f"{name} {value:.6f}" for name, value in windows["agreement"]["dice"].items()) or "of no label"
         match = windows["agreement"]["label_match"]
         console.say(f"with nothing left out: {match:.6%} of all labels are the same; Dice {dice}")
     elif background < 1:

@@ -15,6 +15,7 @@ from medattn_edge.errors import MissingDependency, UsageError, quoted
 from medattn_edge.spec import Intensity, modalities_of
 
 from . import console
+from .label_audit_text import note_label_audits
 from .options import parse_settings, parse_sizes, parse_spacing
 from .spec_options import SpecOptions, changes_of
 
@@ -88,6 +89,8 @@ def command(  # noqa: PLR0913
     labels = training.check_labels([training.Label.parse(text) for text in label])
     torch.set_num_threads(threads or usable_cores())
     cases = training.read_cases(files, labels)
+    audits = [case.audit.to_json() for case in cases if case.audit is not None]
+    note_label_audits(audits)
     wishes = training.Wishes(network, config, sizes, mm, how, "+".join(modalities_of(modality)))
     spec, remarks = training.choose_spec(cases, labels, wishes)
     for remark in remarks:
@@ -107,7 +110,7 @@ def command(  # noqa: PLR0913
             console.note("nothing to resume yet: the same command starts afresh", level=0)
         raise
     if json:
-        console.print_json({"checkpoint": str(output), "notes": dict(result.notes)})
+        console.print_json({"checkpoint": str(output), "notes": dict(result.notes), "label_audits": audits})
     else:
         _show(result)
 
@@ -154,7 +157,8 @@ def _show(result: Result) -> None:
     table = Table("label", "held-out Dice", "training Dice", "ml", title=f"epoch {result.notes['best_epoch']}")
     for name, dice in score.held_out.items():
         volume = score.millilitres.get(name)
-        table.add_row(name, f"{dice:.4f}", f"{score.training[name]:.4f}", "-" if volume is None else f"{volume:.1f}")
+        learnt = f"{score.training[name]:.4f}" if name in score.training else "-"
+        table.add_row(name, f"{dice:.4f}", learnt, "-" if volume is None else f"{volume:.1f}")
     console.show(table)
     console.say(f"{result.path}: {result.notes['subjects']} subject(s), {result.notes['seconds']:.0f} s")
     console.note(f"next: medattn-edge export {quoted(result.path)} -o {quoted(result.path.stem + '.onnx')}")

@@ -109,6 +109,15 @@ REPEATED = _gate(
     ("evaluation.trial",),
     min_sqnr_db=30.0,
 )
+NOTHING = _gate(
+    "something to judge",
+    "A share of nothing is no figure: labels under other values than were looked for give a true Dice of 0 to "
+    "everybody. Two masks that lie at random overlap with a Dice of what each fills of the scan, a tenth for an organ "
+    "as large as any; published networks reach 0.3 and more of the hardest lesions. Below 0.1 a reference's true Dice "
+    "is chance, and so is any share of it.",
+    ("inference.judged",),
+    min_reference_true_dice=0.1,
+)
 HOUNSFIELD = _gate(
     "values of a CT",
     "Air is -1000 HU, fat -100: a CT of a patient with no value below 0 is in other units (often 1024 too high), and "
@@ -119,4 +128,4 @@ HOUNSFIELD = _gate(
     air_hu=-500.0,
 )
 
-GATES = (FP32, FP16, FP16_NOISE, INT8, REDUCED, REDUCED_NOISE, COMPARED, RUNTIME_GAP, REPEATED, HOUNSFIELD)
+GATES = (FP32, FP16, FP16_NOISE, INT8, REDUCED, REDUCED_NOISE, COMPARED, RUNTIME_GAP, REPEATED, NOTHING, HOUNSFIELD)

@@ -39,13 +39,13 @@ class CandidateRun:
     cases: list[dict[str, Any]] = field(default_factory=list)
     failure: str = ""
 
-    def add(self, scan: tuple[Scan, str], agreement: Agreement, true_dice: dict[str, Any], failures: list[str]) -> None:
-        """Keep the outcome of one scan, with its name for reports."""
+    def add(self, scan: tuple[Scan, str], agreement: Agreement, facts: dict[str, Any], failures: list[str]) -> None:
+        """Keep the outcome of one scan, with its name and further facts for reports."""
         path, name = str(scan[0].path), scan[1]
         self.agreements.append(agreement)
         verdict = "fail" if failures else "pass"
         self.cases.append(
-            {"scan": path, "name": name, **agreement.to_json(), **true_dice, "verdict": verdict, "failures": failures}
+            {"scan": path, "name": name, **agreement.to_json(), **facts, "verdict": verdict, "failures": failures}
         )
 
 

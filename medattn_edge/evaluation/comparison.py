@@ -21,11 +21,13 @@ from medattn_edge.gates import COMPARED
 from medattn_edge.host import hardware
 from medattn_edge.host.cores import usable_cores
 from medattn_edge.inference.cleanup import describe_after
+from medattn_edge.inference.judged import JudgedLabels
+from medattn_edge.inference.label_audit import LabelAudit
 from medattn_edge.inference.segment import SegmentSettings
+from medattn_edge.inference.truth import Truth
 from medattn_edge.io import Scan, as_scan
 from medattn_edge.labels import Meaning
 from medattn_edge.spec import ModelSpec
-from medattn_edge.volume import Volume
 
 Progress = Callable[[str, int, int], None]  # the scan, windows done, windows in total
 
@@ -41,6 +43,8 @@ class ComparisonSettings:
         max_gap_db: SQNR that a runtime may lose to the graph as written.
         overlap: of neighbouring windows.
         batch: windows per run.
+        judge_labels: the only labels, or regions, to judge; empty for all. One of which there is nothing to judge in
+            any scan is refused.
     """
 
     device: str = "cpu"
@@ -49,6 +53,7 @@ class ComparisonSettings:
     max_gap_db: float = MAX_GAP_DB
     overlap: float = 0.5
     batch: int = 4
+    judge_labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class Comparison:
         graphs: the runs of each graph, in the order of the candidates, and what the gate says of its runtimes.
         left_out: runtime -> why it was not run.
         notes: what a reader of the figures should know.
+        audits: of each file of true labels, in order.
     """
 
     reference: Path
@@ -74,6 +80,7 @@ class Comparison:
     graphs: tuple[tuple[tuple[CandidateRun, ...], Ruling], ...]
     left_out: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    audits: tuple[LabelAudit, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -91,6 +98,7 @@ class Comparison:
             "runtimes": [self._graph(runs, ruling) for runs, ruling in self.graphs],
             "left_out": dict(self.left_out),
             "notes": list(self.notes),
+            "label_audits": [audit.to_json() for audit in self.audits],
             "instruction_sets": list(hardware.cpu().instruction_sets),
         }
 
@@ -153,6 +161,8 @@ def compare(  # noqa: PLR0913 - each is one thing that a comparison is given
 
     Raises:
         UsageError: for what cannot be compared: no candidate or scan, specs that differ, labels that do not fit.
+        ScanError: there is nothing to judge of a label: the reference finds it nowhere, the true labels have none of
+            it, or the reference's own true Dice is near 0.
         InputError, IntegrityError: for files that cannot be used.
         HostError: for a runtime that was asked for by name and is not here.
     """
@@ -168,9 +178,11 @@ def compare(  # noqa: PLR0913 - each is one thing that a comparison is given
     files = tuple(Path(path) for path in candidates)
     plan, left_out = plan_runs(files, runtimes, settings.device)
     graphs, notes = list[tuple[tuple[CandidateRun, ...], Ruling]](), list[str]()
+    audits = list[LabelAudit]()
     for runs in plan:
         graph = _Graph(runs, reference, settings, left_out, notes)
         graph.run(found, truth, thresholds, progress or (lambda scan, done, total: None))
+        audits = graph.audits or audits
         outcomes = [
             RuntimeOutcome(one.name, tuple(one.agreements), one.failure, one.runtime.as_written) for one in graph.runs
         ]
@@ -184,6 +196,7 @@ def compare(  # noqa: PLR0913 - each is one thing that a comparison is given
         graphs=tuple(graphs),
         left_out=left_out,
         notes=tuple(notes),
+        audits=tuple(audits),
     )
 
 
@@ -202,6 +215,7 @@ class _Graph:
         self.runs = list(runs)
         self._reference, self._settings, self._left_out, self._notes = reference, settings, left_out, notes
         self._threads = settings.threads or usable_cores()
+        self.audits: list[LabelAudit] = []
 
     def run(self, scans: Sequence[Scan], truth: TrueLabels, thresholds: Thresholds, progress: Progress) -> None:
         """Fill in the outcome of each run; one whose runtime turns out not to be here is taken out."""
@@ -213,9 +227,16 @@ class _Graph:
             spec = self._spec()
             reference = stack.enter_context(open_session(self._reference, threads=self._threads, spec=spec))
             meaning = Meaning.of(reference.spec)
+            judged = JudgedLabels(meaning, self._settings.judge_labels)
             self._notes += [note for note in describe_after(reference.spec) if note not in self._notes]
             for index, scan in enumerate(scans):
                 volume, name = scan.read_for(reference.spec), scan.described(reference.spec)
+                true_labels = truth.read(index, volume, meaning)
+                if true_labels is not None:
+                    self.audits.append(true_labels.audit)
+                    judged.add_truth(true_labels.audit)
+                if index == len(scans) - 1:
+                    judged.check_truth()  # before the last scan is run: what is absent from all files is known now
                 seen = side_by_side(
                     reference,
                     sessions,
@@ -226,25 +247,32 @@ class _Graph:
                 for failed, error in seen.failed.items():
                     next(one for one in self.runs if one.name == failed).failure = f"{error.found}, on {name}"
                     sessions.pop(failed).close()
-                true_labels = truth.read(index, volume, meaning)
-                self._keep(seen, (scan, name), truth, true_labels, thresholds)
+                self._keep(seen, (scan, name), truth, true_labels, thresholds, judged)
                 if not sessions:
                     return
+        if truth.files or thresholds.min_dice is not None:
+            judged.check("the scan" if len(scans) == 1 else f"the {len(scans)} scans", "give a scan that has it")
 
     def _keep(
         self,
         seen: SideBySide,
         scan: tuple[Scan, str],
         truth: TrueLabels,
-        true_labels: Volume | None,
+        true_labels: Truth | None,
         thresholds: Thresholds,
+        judged: JudgedLabels,
     ) -> None:
         """scan: and its name for reports."""
+        right = None if true_labels is None else true_labels.labels
+        omitted = judged.add(seen.labels.voxels, None if right is None else right.voxels)
+        names = [name for name in judged.names if name not in omitted]
         for one in self.runs:
             if one.name in seen.agreed:
                 agreement, labels = seen.agreed[one.name]
-                true_dice, lost = truth.judge(true_labels, seen.labels, labels, seen.meaning)
-                one.add(scan, agreement, dict(true_dice), thresholds.failures(agreement) + lost)
+                true_dice, lost = truth.judge(right, seen.labels, labels, seen.meaning, names)
+                judged.add_found(agreement.dice)
+                failures = thresholds.failures(agreement.limited_to(judged.names)) + lost
+                one.add(scan, agreement, {**true_dice, "not_judged": omitted}, failures)
 
     def _opened(self, stack: ExitStack) -> dict[str, IsolatedSession]:
         sessions: dict[str, IsolatedSession] = {}

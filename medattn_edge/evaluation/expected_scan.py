@@ -46,7 +46,7 @@ class Trial:
 
     Attributes:
         pipeline: what was tried.
-        dice: of every label, or of every region.
+        dice: of every label, or of every region, that the owner's result or the network's has.
         label_match: the fraction of voxels that are equal, in all maps.
         wrong: the voxels that are not.
     """
@@ -58,8 +58,8 @@ class Trial:
 
     @property
     def score(self) -> tuple[float, float]:
-        """Mean Dice, then the match."""
-        return sum(self.dice.values()) / len(self.dice), self.label_match
+        """Mean Dice, 0 where nothing is found, then the match."""
+        return sum(self.dice.values()) / max(1, len(self.dice)), self.label_match
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -75,7 +75,7 @@ class Trial:
         }
 
     def __str__(self) -> str:
-        return f"{self.pipeline}: Dice {min(self.dice.values()):.4f}, label match {self.label_match:.5f}"
+        return f"{self.pipeline}: Dice {min(self.dice.values(), default=0.0):.4f}, label match {self.label_match:.5f}"
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class ExpectedScan:
         if found.voxels.ndim == 3:
             found = read_labels(Path(result))
         found = found.like(volume)
-        if not np.isfinite(found.voxels).all() or not (found.voxels > 0).any():
+        if not np.isfinite(found.voxels).all() or not _structures(found.voxels).any():
             raise ScanError(
                 f"{Path(result).name} is empty, or has values that are not finite",
                 expected="labels or probabilities with every structure in them",
@@ -185,8 +185,8 @@ def fit_scan(
 def _judge(expected: ExpectedScan, winner: Trial, runner_up: Trial | None, runs: int, complete: bool) -> None:
     """Raise AgreementError unless the winner gives the result and nothing else does."""
     others = "nothing else was tried" if runner_up is None else f"runner-up {runner_up}"
-    if min(winner.dice.values()) < MIN_DICE:
-        worst = min(winner.dice, key=lambda name: winner.dice[name])
+    if min(winner.dice.values(), default=0.0) < MIN_DICE:
+        worst = min(winner.dice, key=lambda name: winner.dice[name], default="nothing")
         raise AgreementError(
             f"none of {runs} runs gives {expected.source}; nearest is {winner}, least in {worst!r}; {others}",
             expected=f"a Dice of at least {MIN_DICE} of every label",
@@ -343,6 +343,15 @@ class _Search:
         return tuple(_around(found != 0, axis, size) for axis, size in enumerate(most))
 
 
+def _structures(result: Array) -> Array:
+    """Where a result has a structure (D, H, W); of a softmax's maps the first is the background."""
+    if result.ndim == 3:
+        return np.asarray(result > 0)
+    if len(result) > 1 and np.allclose(result.sum(axis=0, dtype=np.float32), 1, rtol=0, atol=_SUM_OF_ONE):
+        return np.asarray(result.argmax(axis=0) > 0)
+    return np.asarray((result > 0.5).any(axis=0))
+
+
 def _everything(volume: Volume) -> tuple[slice, ...]:
     return tuple(slice(0, size) for size in volume.shape)
 
@@ -416,6 +425,6 @@ def _scores(wanted: Array, own: Array, names: Sequence[str]) -> tuple[dict[str, 
         return dice_per_label(wanted, own, Meaning(tuple(names))), match, wrong
     dice = {}
     for name, mask, found in zip(names, wanted, own, strict=True):
-        total = int(mask.sum()) + int(found.sum())
-        dice[name] = 2.0 * int((mask & found).sum()) / total if total else 1.0
+        if total := int(mask.sum()) + int(found.sum()):
+            dice[name] = 2.0 * int((mask & found).sum()) / total
     return dice, match, wrong

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medattn_edge.agreement import dice_per_label
+from medattn_edge.agreement import true_dice
 from medattn_edge.errors import UsageError
-from medattn_edge.inference.truth import LabelValues, read_true_labels
+from medattn_edge.inference.truth import LabelValues, Truth, read_truth
 from medattn_edge.labels import Meaning
 from medattn_edge.volume import Volume
 
@@ -41,12 +41,12 @@ class TrueLabels:
                 "--min-dice-ratio without --labels", expected="true labels to compare with", hint="--labels FILE"
             )
 
-    def read(self, index: int, volume: Volume, meaning: Meaning) -> Volume | None:
-        """The true labels of a scan on its own grid, None without any; raises as `read_true_labels` does."""
-        return read_true_labels(self.files[index], volume, meaning, self.values) if self.files else None
+    def read(self, index: int, volume: Volume, meaning: Meaning) -> Truth | None:
+        """The true labels of a scan on its own grid, None without any; raises as `read_truth` does."""
+        return read_truth(self.files[index], volume, meaning, self.values) if self.files else None
 
     def judge(
-        self, truth: Volume | None, reference: Volume, candidate: Volume, meaning: Meaning
+        self, truth: Volume | None, reference: Volume, candidate: Volume, meaning: Meaning, names: Collection[str]
     ) -> tuple[Mapping[str, Any], list[str]]:
         """The true Dice of both as JSON values, and a sentence for every label of which the candidate lost too much.
 
@@ -55,14 +55,17 @@ class TrueLabels:
             reference: the reference's labels on the same grid.
             candidate: the candidate's.
             meaning: of the labels.
+            names: of the labels of which there is something to judge; see `inference.judged`.
         """
         if truth is None:
             return {}, []
-        before, after = (dice_per_label(truth.voxels, labels.voxels, meaning) for labels in (reference, candidate))
+        before, after = (true_dice(truth.voxels, labels.voxels, meaning) for labels in (reference, candidate))
         lost = [
             f"true Dice of {name} is {after[name]:.6f}, below {self.min_dice_ratio:g} of the reference's "
             f"{before[name]:.6f}"
             for name in before
-            if self.min_dice_ratio is not None and not after[name] >= self.min_dice_ratio * before[name]
+            if name in names
+            and self.min_dice_ratio is not None
+            and not after[name] >= self.min_dice_ratio * before[name]
         ]
         return {"reference_dice": before, "candidate_dice": after}, lost

@@ -81,7 +81,8 @@ class WindowStats:
         checked: those of the skipped that were run all the same.
         background: the fraction of the checked windows' voxels that the network too calls background, None when none
             was checked.
-        agreement: with the labels of all windows, `label_match` and `dice` per label; None unless it was asked for.
+        agreement: with the labels of all windows, `label_match` and `dice` per label that is found; None unless it was
+            asked for.
     """
 
     total: int
@@ -176,15 +177,14 @@ def segment(
     segmentation = _segmented(session, prepared, settings, progress)
     if not settings.check_skipped:
         return segmentation
-    agreement: dict[str, Any] = {"label_match": 1.0, "dice": dict.fromkeys(segmentation.meaning.structures, 1.0)}
+    voxels = whole = segmentation.labels.voxels
     if segmentation.windows.skipped:
         all_windows = SegmentSettings(settings.overlap, segmentation.windows.batch)
         whole = _segmented(session, prepared, all_windows, progress).labels.voxels
-        voxels = segmentation.labels.voxels
-        agreement = {
-            "label_match": float((whole == voxels).mean()),
-            "dice": dice_per_label(whole, voxels, segmentation.meaning),
-        }
+    agreement: dict[str, Any] = {
+        "label_match": float((whole == voxels).mean()),
+        "dice": dice_per_label(whole, voxels, segmentation.meaning),
+    }
     return replace(segmentation, windows=replace(segmentation.windows, agreement=agreement))
 
 

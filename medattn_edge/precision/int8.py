@@ -18,6 +18,8 @@ from medattn_edge.atomic import check_folder
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options, Patches, filled_runs
 from medattn_edge.errors import AgreementError, UsageError
+from medattn_edge.inference.judged import JudgedLabels
+from medattn_edge.labels import Meaning
 from medattn_edge.precision.cache import NO_CACHE, Cache
 from medattn_edge.precision.derived import fp32_graph
 from medattn_edge.precision.judge import Judge
@@ -42,6 +44,8 @@ def quantise(
     settings: CalibrationSettings,
     cache: Cache = NO_CACHE,
     progress: Progress | None = None,
+    *,
+    judged: JudgedLabels | None = None,
 ) -> Artifact:
     """Write the INT8 artifact of an FP32 ONNX artifact, from windows that were chosen; `calibrate` chooses them.
 
@@ -52,6 +56,7 @@ def quantise(
         settings: what to ask.
         cache: where measured ranges and rankings are kept.
         progress: called with what is done, how many steps of it, and of how many.
+        judged: the labels to judge, with the audits of their true ones; None for those of the settings, without any.
 
     Returns:
         The artifact. Its manifest's recipe says what the windows were, what every quantizer gave, which layers stayed
@@ -71,7 +76,8 @@ def quantise(
     calibration = Calibration(inputs, calibrated.digest, _ranges(parent, model, inputs, settings, cache, report))
     report("FP32 on the held-out windows", 0, 1)
     with OnnxRuntimeSession(parent, Options(threads=settings.threads)) as reference:
-        judge = Judge(reference, held_out, settings.gate)
+        judged = judged or JudgedLabels(Meaning.of(parent.spec), settings.judge_labels)
+        judge = Judge(reference, held_out, settings.gate, judged)
     with tempfile.TemporaryDirectory() as folder:
         trials = QuantizationTrials(
             parent, model, calibration, judge, _runtime(path, settings), (Path(folder), settings.max_trials)
@@ -99,7 +105,9 @@ def quantise(
                 "calibrated_on": calibrated.report(),
                 "calibration_sha256": calibrated.digest,
                 "judged_on": held_out.report(),
+                "judged_labels": list(judge.judged),
                 "unseen": list(judge.unseen),
+                "label_audits": [audit.to_json() for audit in judged.audits],
                 "speed": asdict(best.speed) if best.speed else None,
                 "lint": _warnings(best),
             },

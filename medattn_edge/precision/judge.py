@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from medattn_edge.agreement import Agreement, LogitsDistance, Thresholds, dice_per_label, of_labels
+from medattn_edge.agreement import Agreement, LogitsDistance, Thresholds, of_labels, true_dice
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import UsageError
+from medattn_edge.inference.judged import JudgedLabels
 from medattn_edge.labels import Meaning
 from medattn_edge.precision.windows import Windows, answers
 
@@ -45,10 +46,14 @@ class Verdict:
 
     @property
     def dice(self) -> float:
-        """What the gate looks at: the smallest Dice, or the smallest share of the reference's true Dice."""
+        """What the gate looks at: the smallest Dice, or the smallest share of the reference's true Dice.
+
+        Of a few windows that have nothing to judge it is 0: they prove nothing.
+        """
         if not self.candidate_dice:
-            return min(self.agreement.dice.values(), default=1.0) if self.agreement.finite else 0.0
-        return min(_share(self.candidate_dice[name], self.reference_dice[name]) for name in self.candidate_dice)
+            return min(self.agreement.dice.values(), default=0.0) if self.agreement.finite else 0.0
+        shares = (self.candidate_dice[name] / dice for name, dice in self.reference_dice.items() if dice)
+        return min(shares, default=0.0)
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -73,24 +78,36 @@ class Judge:
             the FP32 network's own Dice (MLPerf's rule for 3D-UNet: 0.999 is its high accuracy, 0.99 its default).
 
     Attributes:
-        unseen: labels, or regions, that FP32 finds in no window, of which the gate says nothing.
+        judged: the labels, or regions, that the gate is about.
+        unseen: the others, of which it says nothing.
 
     Raises:
         UsageError: FP32 finds none at all: any gate would hold.
+        ScanError: there is nothing to judge of a label; see `inference.judged`.
     """
 
-    def __init__(self, reference: Session, windows: Windows, gate: float) -> None:
+    def __init__(self, reference: Session, windows: Windows, gate: float, judged: JudgedLabels | None = None) -> None:
         self.windows, self.gate, self._meaning = windows, gate, Meaning.of(reference.spec)
         self._logits = list(answers(reference, iter(windows)))
         meaning = self._meaning
         seen = set[str]().union(*(meaning.seen(meaning.labels_of(logits)) for logits in self._logits))
-        self.unseen = tuple(name for name in meaning.structures if name not in seen)
-        if self.unseen == meaning.structures:
+        if not seen:
+            none = ", ".join(meaning.structures)
             raise UsageError(
-                f"the FP32 network finds none of {', '.join(self.unseen)} in the {len(windows)} held-out windows",
+                f"the FP32 network finds none of {none} in the {len(windows)} held-out windows",
                 expected="windows with something to judge",
                 hint="--held-out SCAN with what the network looks for, or more --held-out-samples",
             )
+
+        judged = judged or JudgedLabels(meaning)
+        truth = np.stack([windows.truth(index) for index in range(len(windows))]) if windows.has_truth else None
+        judged.add(np.stack([meaning.labels_of(logits) for logits in self._logits]), truth)
+        judged.check(
+            f"the {len(windows)} held-out windows",
+            "--held-out SCAN with what the network looks for, or more --held-out-samples",
+        )
+        self.judged = judged.names
+        self.unseen = tuple(name for name in meaning.structures if name not in self.judged)
 
     def judge(self, candidate: Session, indices: tuple[int, ...] | None = None) -> Verdict:
         """The verdict on all windows, or on those of `indices`; raises BackendError when the runtime fails."""
@@ -103,21 +120,18 @@ class Judge:
             if self.windows.has_truth:
                 truth.append(self.windows.truth(index))
         agreement = of_labels(np.stack(expected), np.stack(labels), self._meaning, distance)
+        agreement = agreement.limited_to(self.judged)
         if not truth:
             return Verdict(agreement, {}, {}, tuple(Thresholds(min_dice=self.gate).failures(agreement)))
         right = np.stack(truth)
-        before, after = (dice_per_label(right, np.stack(maps), self._meaning) for maps in (expected, labels))
+        before, after = (true_dice(right, np.stack(maps), self._meaning, self.judged) for maps in (expected, labels))
         failures = [] if agreement.finite else ["the candidate's logits are not finite"]
         failures += [
             f"true Dice of {name} is {after[name]:.6f}, below {self.gate:g} of the reference's {before[name]:.6f}"
             for name in before
-            if not _share(after[name], before[name]) >= self.gate
+            if not after[name] >= self.gate * before[name]
         ]
         return Verdict(agreement, before, after, tuple(failures))
 
     def _patches(self, chosen: Any) -> Iterator[Any]:
         return (self.windows[index] for index in chosen)
-
-
-def _share(after: float, before: float) -> float:
-    return after / before if before else 1.0

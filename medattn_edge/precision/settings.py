@@ -22,6 +22,8 @@ class CalibrationSettings:
         method: how ranges come from what was seen: minmax, percentile or entropy.
         gate: the minimum Dice of every label with the FP32 network's, or, with true labels, the smallest share of its
             own Dice.
+        judge_labels: the only labels, or regions, to judge; empty for all. One of which there is nothing to judge is
+            refused.
         quantizer: the only one to try, or empty for all that fit.
         runtime: the backend that judges and times, for the profile cpu; empty for the suffix's own.
         samples: patches to calibrate on, half of them with foreground.
@@ -39,6 +41,7 @@ class CalibrationSettings:
     isa: str = ""
     method: str = "minmax"
     gate: float = INT8.limits["min_dice"]
+    judge_labels: tuple[str, ...] = ()
     quantizer: str = ""
     runtime: str = ""
     samples: int = 32
