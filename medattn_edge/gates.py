@@ -120,11 +120,11 @@ NOTHING = _gate(
 )
 HOUNSFIELD = _gate(
     "values of a CT",
-    "Air is -1000 HU, fat -100: a CT of a patient with no value below 0 is in other units (often 1024 too high), and "
-    "nothing but CT stores values below -500, half way from water to air. Both are said and refuse nothing: a crop of "
-    "bone is a CT all the same.",
+    "Air is -1000 HU, fat -100: a CT of a patient with no value as low as fat is in other units (often 1024 too high) "
+    "or no CT: an MR that was resampled undershoots 0 by some tens. And nothing but CT stores values below -500, half "
+    "way from water to air. Both are said and refuse nothing: a crop of bone is a CT all the same.",
     ("io.modality", "training.choice"),
-    lowest_of_ct=0.0,
+    lowest_of_ct=-100.0,
     air_hu=-500.0,
 )
 

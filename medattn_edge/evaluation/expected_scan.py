@@ -27,6 +27,7 @@ from medattn_edge.spec import Intensity, ModelSpec, plane_of
 from medattn_edge.volume import Volume
 
 Array = npt.NDArray[Any]
+Scores = tuple[dict[str, float], float, int, tuple[str, ...]]
 Progress = Callable[[int, int], None]
 
 # Other overlaps and weights of windows move a boundary by a voxel here and there, which costs a structure of a few
@@ -49,12 +50,14 @@ class Trial:
         dice: of every label, or of every region, that the owner's result or the network's has.
         label_match: the fraction of voxels that are equal, in all maps.
         wrong: the voxels that are not.
+        absent: labels, or regions, that neither has: this scan proves nothing of them.
     """
 
     pipeline: Pipeline
     dice: Mapping[str, float]
     label_match: float
     wrong: int
+    absent: tuple[str, ...] = ()
 
     @property
     def score(self) -> tuple[float, float]:
@@ -176,6 +179,7 @@ def fit_scan(
         "searched": names,
         "winner": winner.to_json(),
         "runner_up": None if runner_up is None else runner_up.to_json(),
+        "not_judged": list(winner.absent),
     }
     told = [name for name in names if name in SEARCHED or (name == "region_order" and winner.pipeline.reading.order)]
     fitted = checkpoint.with_spec(winner.pipeline.spec(checkpoint.spec), told)
@@ -300,10 +304,8 @@ class _Search:
         if self.progress is not None:
             self.progress(self.runs, self.total)
 
-    def _run(
-        self, spec: ModelSpec, volume: Volume, block: tuple[slice, ...]
-    ) -> Iterator[tuple[Reading, tuple[dict[str, float], float, int]]]:
-        """Dice, match and wrong voxels of a block, for each reading of the logits."""
+    def _run(self, spec: ModelSpec, volume: Volume, block: tuple[slice, ...]) -> Iterator[tuple[Reading, Scores]]:
+        """What `_scores` says of a block, for each reading of the logits."""
         part, truth = _cut(volume, block), _cut(self.result, block).voxels
         prepared = prepare(part, spec)
         session = EagerSession(self.network, spec)
@@ -418,13 +420,15 @@ def _masks(maps: Array, reading: Reading) -> Array:
     return np.stack([best == value for value in range(len(maps))])
 
 
-def _scores(wanted: Array, own: Array, names: Sequence[str]) -> tuple[dict[str, float], float, int]:
+def _scores(wanted: Array, own: Array, names: Sequence[str]) -> Scores:
+    """Dice, match, wrong voxels, and what neither has: the last fields of a Trial."""
     wrong = int(np.count_nonzero(wanted != own))
     match = 1.0 - wrong / wanted.size
     if wanted.ndim == 3:
-        return dice_per_label(wanted, own, Meaning(tuple(names))), match, wrong
+        per_label = dice_per_label(wanted, own, Meaning(tuple(names)))
+        return per_label, match, wrong, tuple(name for name in names[1:] if name not in per_label)
     dice = {}
     for name, mask, found in zip(names, wanted, own, strict=True):
         if total := int(mask.sum()) + int(found.sum()):
             dice[name] = 2.0 * int((mask & found).sum()) / total
-    return dice, match, wrong
+    return dice, match, wrong, tuple(name for name in names if name not in dice)

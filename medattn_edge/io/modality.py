@@ -93,8 +93,8 @@ def _notes_of_values(modality: str, volume: Volume) -> tuple[str, ...]:
     lowest = float(volume.voxels.min())
     if modality == "CT" and lowest >= _LOWEST_OF_CT:
         return (
-            f"the scan's lowest value is {lowest:g}: a CT in HU has fat and air below 0, so these may be other units, "
-            "and the network expects HU",
+            f"the scan's lowest value is {lowest:g}: a CT in HU has fat and air below {_LOWEST_OF_CT:g}, so this may "
+            "be no CT, or in other units, and the network expects HU",
         )
     if modality != "CT" and lowest < _AIR_HU:
         return (f"the scan's values go down to {lowest:g}, as a CT's in HU do, and the network is one of {modality}",)

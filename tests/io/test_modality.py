@@ -81,7 +81,7 @@ def notes(modality: str, voxels: np.ndarray, tmp_path: Path) -> tuple[str, ...]:
 
 
 def test_a_file_that_says_no_modality_is_taken_for_the_networks_aloud(tmp_path: Path) -> None:
-    voxels = np.full((2, 3, 4), -10, np.int16)
+    voxels = np.full((2, 3, 4), -101, np.int16)
     assert notes("CT", voxels, tmp_path) == (
         "the scan does not say its modality: taken for CT, as the network expects",
     )
@@ -95,7 +95,8 @@ def test_a_file_that_says_no_modality_is_taken_for_the_networks_aloud(tmp_path: 
     [
         ("CT", 0, "the scan's lowest value is 0"),
         ("CT", 24, "the scan's lowest value is 24"),
-        ("CT", -1, ""),
+        ("CT", -100, "the scan's lowest value is -100"),
+        ("CT", -101, ""),
         ("MR", 0, ""),
         ("MR", -500, ""),
         ("MR", -501, "go down to -501, as a CT's in HU do"),
