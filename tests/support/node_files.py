@@ -11,10 +11,10 @@ from medattn_edge.artifact import Manifest, manifest_path, sha256
 from medattn_edge.spec import ModelSpec
 
 
-def make_artifact(path: Path) -> Path:
+def make_artifact(path: Path, modality: str = "") -> Path:
     """A file with a manifest that fits it; no runtime would open it."""
     path.write_bytes(b"no network, but whole")
-    spec = ModelSpec("attention-unet-monai", 1, ("background", "organ"), (32, 32), (4, 4))
+    spec = ModelSpec("attention-unet-monai", 1, ("background", "organ"), (32, 32), (4, 4), modality=modality)
     manifest = Manifest(spec, "fp32", sha256(path), "c" * 64, "onnx", 1, {}, {}, {}, 1, 0.0)
     manifest_path(path).write_text(json.dumps(manifest.to_json()))
     return path

@@ -16,6 +16,7 @@ from medattn_edge.scanner.config.network import check_network
 from medattn_edge.scanner.config.node_config import NodeConfig
 from medattn_edge.scanner.config.sections import Limits, Model
 from medattn_edge.scanner.config.toml import Reader
+from medattn_edge.spec import modalities_of
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _DEVICE: Final = re.compile(r"cpu|cuda(:\d{1,3})?")
@@ -155,7 +156,8 @@ def _checked_model(model: Model, reader: Reader) -> Model:
             "a file of weights and operators: .onnx, .xml or an engine",
         )
     try:
-        found = Artifact.read(model.artifact).content_sha256
+        artifact = Artifact.read(model.artifact)
+        found = artifact.content_sha256
     except MedattnError as error:
         kind = IntegrityError if isinstance(error, IntegrityError) else UsageError
         raise kind(
@@ -166,5 +168,13 @@ def _checked_model(model: Model, reader: Reader) -> Model:
             f"{reader.path}: {where} sha256 is {model.sha256[:16]}..., and {model.artifact.name} has {found[:16]}...",
             expected="the artifact that the configuration names",
             hint=f'put the right file there, or, when this one is meant: sha256 = "{found}"',
+        )
+    own = modalities_of(artifact.spec.modality)
+    if model.modality and own and model.modality not in own and not model.any_modality:
+        raise reader.wrong(
+            f"{where} modality",
+            f"is {model.modality}, and {model.artifact.name} was trained on {'+'.join(own)}",
+            f'modality = "{own[0]}", or any_modality = true',
+            "series that the artifact is for",
         )
     return replace(model, sha256=found)

@@ -119,7 +119,7 @@ def _segmented(opened: _Open, task: Task) -> Done:
     scan = Scan(task.folder, _only(series_of(task.files)))
     headers = time.monotonic() - started
     outputs = _outputs(model, task.folder)
-    settings = SegmentSettings(model.overlap, skip_air=model.skip_air)
+    settings = SegmentSettings(model.overlap, skip_air=model.skip_air, any_modality=model.any_modality)
     algorithm = opened.algorithm
     if task.contents:
         # Corrected objects have the UIDs of the first ones: without it their result would be a duplicate to an archive.
