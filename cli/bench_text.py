@@ -90,7 +90,8 @@ def _agreement(row: dict[str, Any]) -> str:
     if agreement is None:
         return "-"
     sqnr = "identical" if agreement["max_abs"] == 0 else f"{_number(agreement['sqnr_db'], '.1f')} dB"
-    return f"{sqnr}\nlabels {agreement['label_match']:.6f}\nDice with the reference {agreement['min_dice']:.6f}"
+    dice = _number(agreement["min_dice"], ".6f")
+    return f"{sqnr}\nlabels {agreement['label_match']:.6f}\nDice with the reference {dice}"
 
 
 def _precision(row: dict[str, Any]) -> str:

@@ -11,7 +11,8 @@ from medattn_edge import gates
 from medattn_edge.errors import quoted
 
 from . import console
-from .options import GeometryOption, VolumeOption, scans_of
+from .label_audit_text import note_label_audits
+from .options import GeometryOption, VolumeOption, parse_names, scans_of
 from .renamed import renamed
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ def command(  # noqa: PLR0913
     label_value: Annotated[
         list[str] | None, Option("--label-value", metavar="NAME=VALUE", help="A label's value in --labels; repeat it.")
     ] = None,
+    judge_labels: Annotated[
+        str, Option("--judge-labels", metavar="NAME,NAME", help="The only labels to judge; all by default.")
+    ] = "",
     resample_to_first: Annotated[
         bool, Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
     ] = False,
@@ -112,6 +116,7 @@ def command(  # noqa: PLR0913
         gate=gate,
         min_true_dice_share=min_true_dice_share,
         max_true_dice_share=max_true_dice_share,
+        judge_labels=parse_names(judge_labels),
         quantizer=quantizer,
         runtime=runtime or "",
         samples=samples,
@@ -166,8 +171,9 @@ def _show(artifact: Artifact) -> None:
     console.say(f"calibrated on {_counts(recipe['calibrated_on'])}; judged on {_counts(recipe['judged_on'])}")
     for note in recipe["scan_notes"]:
         console.note(note)
+    note_label_audits(recipe["label_audits"])
     if recipe["unseen"]:
-        console.note(f"not judged, because FP32 finds none in the held-out windows: {', '.join(recipe['unseen'])}")
+        console.note(f"not judged, as asked: {', '.join(recipe['unseen'])}")
     if recipe["floating"]:
         left = Table(
             "left in floating point",

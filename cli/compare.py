@@ -20,6 +20,7 @@ from .options import (
     SettingsOption,
     VolumeOption,
     WeightsOption,
+    parse_names,
     scans_of,
     source_options,
 )
@@ -76,6 +77,9 @@ def command(  # noqa: PLR0913
             help="A label's value in --labels; repeat it. By default as files carry it.",
         ),
     ] = None,
+    judge_labels: Annotated[
+        str, Option("--judge-labels", metavar="NAME,NAME", help="The only labels to judge; all by default.")
+    ] = "",
     min_dice: Annotated[
         float | None,
         Option(
@@ -127,7 +131,8 @@ def command(  # noqa: PLR0913
     values = parse_label_values(label_value or [])
     truth = TrueLabels(labels or (), values, min_true_dice_share, max_true_dice_share)
     source = source_options(network, output_name, set_ or [], weights, fold, spec)
-    settings = ComparisonSettings(device, threads, timeout, max_gap_db, overlap, batch, source)
+    judged = parse_names(judge_labels)
+    settings = ComparisonSettings(device, threads, timeout, max_gap_db, overlap, batch, source, judged)
     with opened([reference, *files], trusted) as models, console.stages() as progress:
         first, *rest = models.files
         candidates, scans = _split(rest)

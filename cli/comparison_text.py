@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from . import console
+from .label_audit_text import note_label_audits
 
 _FIGURES = {
     "SQNR dB": ("sqnr_db", ".1f"),
@@ -27,6 +28,7 @@ def tell(document: dict[str, Any]) -> None:
     """Print a document of compare, as its --json would have been."""
     for note in document["notes"]:
         console.note(note)
+    note_label_audits(document["label_audits"])
     for graph in document["runtimes"]:
         paths = list(dict.fromkeys(row["artifact"] for row in graph["rows"]))
         rows = [row for row in document["candidates"] if row["artifact"] in paths]
@@ -84,10 +86,12 @@ def _tell_scan(title: str, scan: str, rows: list[dict[str, Any]]) -> None:
     for name, key in _PER_LABEL.items():
         if key not in columns[0][1]:
             continue
-        for label in columns[0][1]["dice"]:
-            table.add_row(f"{name}, {label}", *(_number(case[key][label], ".6f") for _, case in columns))
+        for label in dict.fromkeys(label for _, case in columns for label in case[key] if label not in case["absent"]):
+            table.add_row(f"{name}, {label}", *(_figure(case[key], label) for _, case in columns))
     table.add_row("verdict", *(row["verdict"].upper() for row, _ in columns))
     console.show(table)
+    for label, why in columns[0][1]["not_judged"].items():
+        console.say(f"  not judged: {label}, {why}")
     for row, case in columns:
         for failure in case["failures"]:
             console.say(f"  FAIL: {row['artifact']} in {row['backend']}: {failure}")
@@ -95,6 +99,10 @@ def _tell_scan(title: str, scan: str, rows: list[dict[str, Any]]) -> None:
 
 def _heading(row: dict[str, Any], several: bool) -> str:
     return f"{row['backend']}\n{Path(row['artifact']).name}" if several else str(row["backend"])
+
+
+def _figure(figures: dict[str, float | None], label: str) -> str:
+    return _number(figures[label], ".6f") if label in figures else "-"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -61,6 +61,8 @@ def fitted_to_scan(loaded: Checkpoint, scan: Scan, result: Path, limit: str, pla
     with console.progress("searching") as progress:
         fitted = fit_scan(loaded, expected, plane=plane, limit=runs, timeout_s=timeout_s, progress=progress)
     console.note(f"gives {expected.source}, of {fitted.runs} runs: {fitted.winner}")
+    if fitted.winner.absent:
+        console.note(f"not judged, since {expected.source} has none of it: {', '.join(fitted.winner.absent)}", level=0)
     if fitted.runner_up is not None:
         console.note(f"runner-up: {fitted.runner_up}")
     return fitted.checkpoint

@@ -10,6 +10,7 @@ import typer
 
 from medattn_edge import gates
 from medattn_edge.errors import MissingDependency, UsageError, quoted
+from medattn_edge.spec import modalities_of
 
 from . import console
 from .agreement_text import agreement_table
@@ -220,6 +221,8 @@ def command(  # noqa: PLR0913
     scans = scans_of(scan, resample_to_first, geometry, volume_number)
     real = real_patches(facts, scans, samples or SAMPLES[precision])
     note_scans(scans)
+    if not scan and facts.modality and "CT" not in modalities_of(facts.modality):
+        console.note(f"no --scan: checked on the CT that slicerio ships, and the network is one of {facts.modality}")
     console.note(f"exporting {facts.network} for {'x'.join(map(str, facts.patch))} in {precision}")
     rewritten: Rewritten | ForeignNetwork
     if isinstance(loaded, ForeignNetwork):

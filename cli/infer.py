@@ -69,6 +69,9 @@ def command(  # noqa: PLR0913
     ] = "",
     geometry: GeometryOption = None,
     volume_number: VolumeOption = 0,
+    any_modality: Annotated[
+        bool, Option("--any-modality", help="Take a scan of another modality than the network's, and note it.")
+    ] = False,
     resample_to_first: Annotated[
         bool, Option("--resample-to-first", help="Bring scans on another grid to the first's, linearly.")
     ] = False,
@@ -93,7 +96,12 @@ def command(  # noqa: PLR0913
 
     spacing = parse_spacing(pixel_spacing) if pixel_spacing else ()
     settings = SegmentSettings(
-        overlap, _windows(batch), scratch=scratch, skip_air=skip_air, check_skipped=check_skipped
+        overlap,
+        _windows(batch),
+        scratch=scratch,
+        skip_air=skip_air,
+        check_skipped=check_skipped,
+        any_modality=any_modality,
     )
     outputs = Outputs(output, probabilities, attention, overlay, key_slices, seg_kind, regions=regions)
     opening = Opening(backend, device, threads, provider or "", cache)
@@ -163,7 +171,7 @@ def _tell_skipped(windows: Mapping[str, Any]) -> None:
         f"checked: {windows['checked']} of these; the network calls {background:.4%} of their voxels background"
     )
     if "agreement" in windows:
-        dice = ", ".join(f"{name} {value:.6f}" for name, value in windows["agreement"]["dice"].items())
+        dice = ", ".join(f"{name} {value:.6f}" for name, value in windows["agreement"]["dice"].items()) or "of no label"
         match = windows["agreement"]["label_match"]
         console.say(f"with nothing left out: {match:.6%} of all labels are the same; Dice {dice}")
     elif background < 1:

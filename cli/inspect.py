@@ -218,7 +218,7 @@ def _rest_of(spec: dict[str, Any]) -> dict[str, str]:
     rows = {
         "after": ", ".join(spec["cleanup"]),
         "mirror": spec["mirror"],
-        "modality": spec["modality"],
+        "modality": spec["modality"] or "not said: scans of any are taken",
         "body part": spec["body_part"],
         "channels": ", ".join(spec["channels"]),
     }

@@ -81,6 +81,11 @@ def parse_spacing(text: str) -> tuple[float, ...]:
     return sizes
 
 
+def parse_names(text: str) -> tuple[str, ...]:
+    """Names between commas: `right_lung,left_lung`; none of an empty text."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
     """Settings of a network: `width=16`, `align_corners=true`, `backbone=resnet18`.
 

@@ -15,6 +15,7 @@ from medattn_edge.spec import (
     ModelSpec,
     assumed_values,
     is_background,
+    modalities_of,
     read_spec,
     with_plane,
 )
@@ -98,6 +99,8 @@ def with_spec_options(loaded: _Loaded, options: SpecOptions) -> _Loaded:
 def note_spec_assumptions(loaded: Checkpoint | ForeignNetwork) -> None:
     """Say every fact of the spec that nobody gave, one to a line."""
     values = assumed_values(loaded.spec, loaded.assumed)
+    if not loaded.spec.modality and "--modality" not in values:
+        console.note("the checkpoint does not say its modality: scans of any will be taken; --modality CT says it")
     if values:
         console.note(f"the checkpoint ({loaded.layout}) says nothing of its input; assumed:")
         for option, value in values.items():
@@ -141,7 +144,7 @@ def changes_of(options: SpecOptions, spec: ModelSpec) -> dict[str, Any]:
             case "--orientation" | "--axes" | "--mirror":
                 changes[_FIELDS[option]] = text.upper()
             case "--modality":
-                changes["modality"] = text.upper()
+                changes["modality"] = "+".join(modalities_of(text))
             case "--after":
                 changes["cleanup"] = tuple(map(Cleanup.parse, options.after))
             case "--activation" | "--body-part":

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medattn_edge.errors import MissingDependency, UsageError, quoted
-from medattn_edge.spec import Intensity
+from medattn_edge.spec import Intensity, modalities_of
 
 from . import console
+from .label_audit_text import note_label_audits
 from .options import (
     GeometryOption,
     VolumeOption,
@@ -106,10 +107,13 @@ def command(  # noqa: PLR0913
     scans = [Scan(path, geometry=geometry or "", volume=volume_number) for path, _ in files]
     cases = training.read_cases([(scan, truth) for scan, (_, truth) in zip(scans, files, strict=True)], labels)
     note_scans(scans)
-    spec, remarks = training.choose_spec(cases, labels, training.Wishes(network, config, sizes, mm, how, code))
+    audits = [case.audit.to_json() for case in cases if case.audit is not None]
+    note_label_audits(audits)
+    wishes = training.Wishes(network, config, sizes, mm, how, code, "+".join(modalities_of(modality)))
+    spec, remarks = training.choose_spec(cases, labels, wishes)
     for remark in remarks:
         console.note(remark)
-    facts = SpecOptions({"--modality": modality, "--body-part": body_part, "--channels": channels}, after or [])
+    facts = SpecOptions({"--body-part": body_part, "--channels": channels}, after or [])
     spec = replace(spec, **changes_of(facts, spec))
     if plane and spec.dims != 2:
         raise UsageError("--plane for a 3-D network", expected="a 2-D network", hint="--orientation RAS")
@@ -127,7 +131,7 @@ def command(  # noqa: PLR0913
             console.note("nothing to resume yet: the same command starts afresh", level=0)
         raise
     if json:
-        console.print_json({"checkpoint": str(output), "notes": dict(result.notes)})
+        console.print_json({"checkpoint": str(output), "notes": dict(result.notes), "label_audits": audits})
     else:
         _show(result)
 
@@ -174,7 +178,8 @@ def _show(result: Result) -> None:
     table = Table("label", "held-out Dice", "training Dice", "ml", title=f"epoch {result.notes['best_epoch']}")
     for name, dice in score.held_out.items():
         volume = score.millilitres.get(name)
-        table.add_row(name, f"{dice:.4f}", f"{score.training[name]:.4f}", "-" if volume is None else f"{volume:.1f}")
+        learnt = f"{score.training[name]:.4f}" if name in score.training else "-"
+        table.add_row(name, f"{dice:.4f}", learnt, "-" if volume is None else f"{volume:.1f}")
     console.show(table)
     console.say(f"{result.path}: {result.notes['subjects']} subject(s), {result.notes['seconds']:.0f} s")
     console.note(f"next: medattn-edge export {quoted(result.path)} -o {quoted(result.path.stem + '.onnx')}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -35,6 +35,7 @@ class Agreement:
         finite: False when the candidate has a logit that is not a number or infinite.
         fp64_sqnr_db: as sqnr_db, against the reference network in FP64; None when that was not computed.
         reference_fp64_sqnr_db: of the reference itself on the same patches, which is the noise of FP32 in this network.
+        absent: labels or regions that neither has: they have no Dice, and nothing was judged of them.
         reference_dice: true Dice of the reference, by name; None where there are no true labels.
         candidate_dice: true Dice of the candidate, likewise.
     """
@@ -49,6 +50,7 @@ class Agreement:
     finite: bool = True
     fp64_sqnr_db: float | None = None
     reference_fp64_sqnr_db: float | None = None
+    absent: tuple[str, ...] = ()
     reference_dice: Mapping[str, float] | None = None
     candidate_dice: Mapping[str, float] | None = None
 
@@ -58,10 +60,30 @@ class Agreement:
 
         Not a number for a label of which the reference has nothing right: there is nothing to have a share of.
         """
-        if self.reference_dice is None or self.candidate_dice is None:
+        before, after = self.reference_dice, self.candidate_dice
+        if before is None or after is None:
             return None
-        after = self.candidate_dice
-        return {name: after[name] / dice if dice else math.nan for name, dice in self.reference_dice.items()}
+        return {name: after[name] / dice if dice else math.nan for name, dice in before.items() if name in after}
+
+    def limited_to(self, names: Collection[str], with_truth: Collection[str] | None = None) -> Agreement:
+        """The same agreement with the figures of some labels or regions only.
+
+        Args:
+            names: of those of which the figures stay.
+            with_truth: of those of which the true Dice stays; None for `names`.
+        """
+
+        def of(figures: Mapping[str, float], chosen: Collection[str] = names) -> dict[str, float]:
+            return {name: value for name, value in figures.items() if name in chosen}
+
+        true = names if with_truth is None else with_truth
+        return replace(
+            self,
+            dice=of(self.dice),
+            volume_change_percent=of(self.volume_change_percent),
+            reference_dice=None if self.reference_dice is None else of(self.reference_dice, true),
+            candidate_dice=None if self.candidate_dice is None else of(self.candidate_dice, true),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; a figure that is not finite becomes null, and what was not computed has no key."""
@@ -258,28 +280,45 @@ def of_labels(reference: Array, candidate: Array, meaning: Meaning, distance: Lo
     for name, before in meaning.counts(reference).items():
         after = counts[name]
         change[name] = 100.0 * (after - before) / before if before else (0.0 if after == 0 else math.inf)
+    dice = dice_per_label(reference, candidate, meaning)
     return Agreement(
         max_abs=distance.max_abs,
         sqnr_db=distance.sqnr_db,
         label_match=1.0 - flips / reference.size,
-        dice=dice_per_label(reference, candidate, meaning),
+        dice=dice,
         volume_change_percent=change,
         boundary_flips=_boundary_flips(reference, candidate, meaning) if flips else 0,
         flips=flips,
         finite=distance.finite,
+        absent=tuple(name for name in meaning.structures if name not in dice),
     )
 
 
 def dice_per_label(first: Array, second: Array, meaning: Meaning) -> dict[str, float]:
-    """Dice of every label but the background, or of every region; one that is in neither array counts as 1."""
+    """Dice of every label but the background, or of every region; one that is in neither array has none, and no key."""
     scores = {}
     for (name, a), (_, b) in zip(meaning.masks(first), meaning.masks(second), strict=True):
-        total = int(a.sum()) + int(b.sum())
-        scores[name] = 2.0 * int((a & b).sum()) / total if total else 1.0
+        if total := int(a.sum()) + int(b.sum()):
+            scores[name] = 2.0 * int((a & b).sum()) / total
     return scores
 
 
+def true_dice(truth: Array, labels: Array, meaning: Meaning, names: Collection[str] | None = None) -> dict[str, float]:
+    """Dice with true labels, of every label or region that these have: of no other is there a truth to reach.
+
+    Args:
+        truth: the true labels.
+        labels: those that are judged, of the same shape.
+        meaning: of both.
+        names: of some labels or regions; None for all.
+    """
+    wanted = meaning.seen(truth) & set(meaning.structures if names is None else names)
+    return {name: value for name, value in dice_per_label(truth, labels, meaning).items() if name in wanted}
+
+
 def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,6 +7,7 @@
     |   `-- OutputError             a file cannot be written (disk full, no permission)
     |-- InputError              4   data that cannot be used
     |   |-- ScanError               a scan or labels file
+    |   |   `-- ModalityError       a scan of another modality than the network's
     |   |-- GeometryError           an affine, a spacing or a grid
     |   |-- CheckpointError         a training file
     |   `-- ShapeError              an array that does not fit the network
@@ -110,6 +111,12 @@ class ScanError(InputError):
     """A scan, a picture or a labels file that cannot be used."""
 
     code = "scan"
+
+
+class ModalityError(ScanError):
+    """A scan of another modality than the network was trained on."""
+
+    code = "other_modality"
 
 
 class GeometryError(InputError):

@@ -27,8 +27,7 @@ class FileGate:
         min_dice: Dice with the reference, of every label, from 0 to 1.
         min_true_dice_share: share of the reference's true Dice, of every label; None where there were no true labels.
         max_true_dice_share: likewise, at most: a true Dice that rises by more is another answer too.
-        labels: the labels, or regions, that it was judged on: those that the reference found; empty where nobody
-            looked which ones these were.
+        labels: the labels, or regions, that it was judged on; empty where nobody looked which ones these were.
         label_values: label -> its values in the files of true labels; empty where there were none.
 
     Raises:

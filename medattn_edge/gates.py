@@ -125,5 +125,36 @@ REPEATED = _gate(
     ("evaluation.trial",),
     min_sqnr_db=30.0,
 )
+NOTHING = _gate(
+    "something to judge",
+    "A share of nothing is no figure: labels under other values than were looked for give a true Dice of 0 to "
+    "everybody. Two masks that lie at random overlap with a Dice of what each fills of the scan, a tenth for an organ "
+    "as large as any; published networks reach 0.3 and more of the hardest lesions. Below 0.1 a reference's true Dice "
+    "is chance, and so is any share of it.",
+    ("inference.judged",),
+    min_reference_true_dice=0.1,
+)
+HOUNSFIELD = _gate(
+    "values of a CT",
+    "Air is -1000 HU, fat -100: a CT of a patient with no value as low as fat is in other units (often 1024 too high) "
+    "or no CT: an MR that was resampled undershoots 0 by some tens. And nothing but CT stores values below -500, half "
+    "way from water to air. Both are said and refuse nothing: a crop of bone is a CT all the same.",
+    ("io.modality", "training.choice"),
+    lowest_of_ct=-100.0,
+    air_hu=-500.0,
+)
 
-GATES = (FP32, FP16, FP16_NOISE, INT8, TRUE_LABELS, REDUCED, REDUCED_NOISE, COMPARED, RUNTIME_GAP, REPEATED)
+GATES = (
+    FP32,
+    FP16,
+    FP16_NOISE,
+    INT8,
+    TRUE_LABELS,
+    REDUCED,
+    REDUCED_NOISE,
+    COMPARED,
+    RUNTIME_GAP,
+    REPEATED,
+    NOTHING,
+    HOUNSFIELD,
+)

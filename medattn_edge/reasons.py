@@ -153,6 +153,7 @@ OUT_OF_MEMORY: Final = "out_of_memory"
 FAILED: Final = "failed"
 NOT_READY: Final = "not_ready"
 CANCELLED: Final = "cancelled"
+OTHER_MODALITY: Final = "other_modality"
 CONFLICT: Final = "conflict"
 REPLACED: Final = "replaced"
 TOO_MANY_CONTENTS: Final = "too_many_contents"
@@ -264,6 +265,12 @@ JOB_REASONS: Final = catalogue(
         Reason("scan", "the series cannot be read as a scan", _OTHER_MODEL, requeue=True),
         Reason("geometry", "the position or the spacing of the scan cannot be used", _OTHER_MODEL, requeue=True),
         Reason("shape", "the scan does not fit what the network expects", _OTHER_MODEL, requeue=True),
+        Reason(
+            OTHER_MODALITY,
+            "the series is of another modality than the model was trained on",
+            "give such series a model of their own, or set any_modality of this one; reload, then requeue the series",
+            requeue=True,
+        ),
         Reason("checkpoint", "the model cannot be used", _OTHER_MODEL, requeue=True),
     )
 )

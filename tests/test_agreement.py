@@ -16,6 +16,7 @@ from medattn_edge.agreement import (
     boundary,
     dice_per_label,
     of_labels,
+    true_dice,
 )
 from medattn_edge.errors import ShapeError
 from medattn_edge.labels import Meaning
@@ -88,7 +89,21 @@ def test_logits_and_labels_of_other_shapes_are_refused() -> None:
 def test_dice_is_twice_the_overlap_over_the_sum() -> None:
     first, second = np.array([0, 1, 1, 1, 2]), np.array([1, 1, 1, 0, 0])
     assert dice_per_label(first, second, MEANING) == {"kidney": pytest.approx(4 / 6), "tumour": 0.0}
-    assert dice_per_label(first * 0, first * 0, MEANING) == {"kidney": 1.0, "tumour": 1.0}
+    assert dice_per_label(first * 0, first * 0, MEANING) == {}  # of nothing there is no Dice, least of all 1
+
+
+def test_a_label_that_neither_has_is_named_and_has_no_figure() -> None:
+    first, second = np.array([[0, 1, 1]], np.uint8), np.array([[1, 1, 0]], np.uint8)
+    found = of_labels(first, second, MEANING, LogitsDistance())
+    assert (dict(found.dice), found.absent) == ({"kidney": 0.5}, ("tumour",))
+    assert found.to_json()["absent"] == ["tumour"]
+    assert found.limited_to(["tumour"]).dice == {}
+
+
+def test_true_dice_is_of_what_the_true_labels_have() -> None:
+    truth, labels = np.array([[0, 1, 1]], np.uint8), np.array([[2, 1, 0]], np.uint8)
+    assert true_dice(truth, labels, MEANING) == {"kidney": pytest.approx(2 / 3)}
+    assert true_dice(truth, labels, MEANING, ("tumour",)) == {}
 
 
 def test_flips_at_a_boundary_are_told_from_those_inside() -> None:

@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from medattn_edge.agreement import Agreement, LogitsDistance, Thresholds, of_labels
 from medattn_edge.backends.session import Patches, Session
-from medattn_edge.errors import AgreementError, UsageError
+from medattn_edge.errors import AgreementError, ScanError, UsageError
 from medattn_edge.labels import Meaning
 
 Doubles = npt.NDArray[np.float64]
 TOGETHER = 2  # patches of one run where the batch is free: enough to see that they do not mix, in little memory
+NO_LABEL = "no label is found on real input by either network, so there is nothing to hold to a Dice"
 IN_FP64 = 1  # patches of each sample: FP64 costs several times what FP32 does, and noise is much the same in all
 
 
@@ -90,11 +91,12 @@ def check(
 
     Raises:
         AgreementError: with every reason, when a sample does not reach its gate.
+        ScanError: a gate asks for a Dice, and neither session finds a label in any sample that it is for.
         UsageError: without a sample.
     """
     if not samples or any(len(patches) == 0 for patches in samples.values()):
         raise UsageError("no sample to check with", expected="real and random input", hint="--scan SCAN")
-    cases, failures, thresholds = [], [], []
+    cases, failures, thresholds, judged = [], [], [], list[bool]()
     for name, patches in samples.items():
         gate = gates if isinstance(gates, Thresholds) else gates[name]
         agreement = on_patches(reference, candidate, patches)
@@ -102,6 +104,7 @@ def check(
             agreement = with_fp64(agreement, reference, candidate, patches)
             own = agreement.reference_fp64_sqnr_db
             gate = gate.without_fp64() if own is None else gate.given_noise(own)
+        judged += [bool(agreement.dice)] if gate.min_dice is not None else []
         failures += [f"on {name} input {reason}" for reason in gate.failures(agreement)]
         thresholds += [
             text for text in (f"{key} {value:g}" for key, value in gate.to_json().items()) if text not in thresholds
@@ -113,5 +116,11 @@ def check(
             f"{reference.facts.get('backend', 'its reference')}: " + "; ".join(failures),
             expected=", ".join(thresholds),
             hint="nothing was written; medattn-edge compare shows where they part",
+        )
+    if judged and not any(judged):
+        raise ScanError(
+            NO_LABEL,
+            expected=f"a voxel of {' or '.join(Meaning.of(reference.spec).structures)} in the patches of a scan",
+            hint="--scan SCAN, with something in it that the network finds",
         )
     return cases

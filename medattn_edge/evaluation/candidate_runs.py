@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,13 +44,22 @@ class CandidateRun:
     failure: str = ""
     gate: HeldGate = _NO_GATE
 
-    def add(self, scan: tuple[Scan, str], agreement: Agreement) -> None:
-        """Keep the outcome of one scan, with its name for reports, and hold it to the gate."""
+    def add(self, scan: tuple[Scan, str], agreement: Agreement, judged: Agreement, facts: Mapping[str, Any]) -> None:
+        """Keep the outcome of one scan, and hold it to the gate.
+
+        Args:
+            scan: with its name for reports.
+            agreement: of all labels, for reports.
+            judged: of those of which there is something to judge.
+            facts: further ones for reports.
+        """
         path, name = str(scan[0].path), scan[1]
-        failures = self.gate.thresholds.failures(agreement)
+        failures = self.gate.thresholds.failures(judged)
         self.agreements.append(agreement)
         verdict = "fail" if failures else "pass"
-        self.cases.append({"scan": path, "name": name, **agreement.to_json(), "verdict": verdict, "failures": failures})
+        self.cases.append(
+            {"scan": path, "name": name, **agreement.to_json(), **facts, "verdict": verdict, "failures": failures}
+        )
 
 
 def plan_runs(

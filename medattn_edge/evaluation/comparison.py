@@ -24,11 +24,13 @@ from medattn_edge.file_gate import FileGate
 from medattn_edge.host import hardware
 from medattn_edge.host.cores import usable_cores
 from medattn_edge.inference.cleanup import describe_after
+from medattn_edge.inference.judged import JudgedLabels
+from medattn_edge.inference.label_audit import LabelAudit
 from medattn_edge.inference.segment import SegmentSettings
+from medattn_edge.inference.truth import Truth
 from medattn_edge.io import Scan, as_scan
 from medattn_edge.labels import Meaning
 from medattn_edge.spec import ModelSpec
-from medattn_edge.volume import Volume
 
 if TYPE_CHECKING:
     from medattn_edge.foreign import SourceOptions
@@ -48,6 +50,8 @@ class ComparisonSettings:
         overlap: of neighbouring windows.
         batch: windows per run.
         source: how to read a reference that is no artifact, as it was said to `export`; None: nothing need be said.
+        judge_labels: the only labels, or regions, to judge; empty for all. One of which there is nothing to judge in
+            any scan is refused.
     """
 
     device: str = "cpu"
@@ -57,6 +61,7 @@ class ComparisonSettings:
     overlap: float = 0.5
     batch: int = 4
     source: SourceOptions | None = None
+    judge_labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class Comparison:
         graphs: the runs of each graph, in the order of the candidates, and what the gate says of its runtimes.
         left_out: runtime -> why it was not run.
         notes: what a reader of the figures should know.
+        audits: of each file of true labels, in order.
     """
 
     reference: Path
@@ -80,6 +86,7 @@ class Comparison:
     graphs: tuple[tuple[tuple[CandidateRun, ...], Ruling], ...]
     left_out: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    audits: tuple[LabelAudit, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -96,6 +103,7 @@ class Comparison:
             "runtimes": [self._graph(runs, ruling) for runs, ruling in self.graphs],
             "left_out": dict(self.left_out),
             "notes": list(self.notes),
+            "label_audits": [audit.to_json() for audit in self.audits],
             "instruction_sets": list(hardware.cpu().instruction_sets),
         }
 
@@ -163,6 +171,8 @@ def compare(  # noqa: PLR0913 - each is one thing that a comparison is given
     Raises:
         UsageError: for what cannot be compared: no candidate or scan, specs that differ, labels that do not fit;
             for a threshold that is looser than the gate that a candidate carries.
+        ScanError: there is nothing to judge of a label: the reference finds it nowhere, the true labels have none of
+            it, or the reference's own true Dice is near 0.
         InputError, IntegrityError: for files that cannot be used.
         HostError: for a runtime that was asked for by name and is not here.
     """
@@ -179,10 +189,11 @@ def compare(  # noqa: PLR0913 - each is one thing that a comparison is given
     plan, left_out = plan_runs(files, runtimes, settings.device)
     given, usual = replace(thresholds, **truth.asked), usual_gate(bool(truth.files))
     truth, notes = _gated([one for runs in plan for one in runs], truth, given, usual)
-    graphs = list[tuple[tuple[CandidateRun, ...], Ruling]]()
+    graphs, audits = list[tuple[tuple[CandidateRun, ...], Ruling]](), list[LabelAudit]()
     for runs in plan:
         graph = _Graph(runs, reference, settings, left_out, notes)
         graph.run(found, truth, progress or (lambda scan, done, total: None))
+        audits = graph.audits or audits
         outcomes = [
             RuntimeOutcome(one.name, tuple(one.agreements), one.failure, one.runtime.as_written) for one in graph.runs
         ]
@@ -195,6 +206,7 @@ def compare(  # noqa: PLR0913 - each is one thing that a comparison is given
         graphs=tuple(graphs),
         left_out=left_out,
         notes=tuple(notes),
+        audits=tuple(audits),
     )
 
 
@@ -226,6 +238,7 @@ class _Graph:
         self.runs = list(runs)
         self._reference, self._settings, self._left_out, self._notes = reference, settings, left_out, notes
         self._threads = settings.threads or usable_cores()
+        self.audits: list[LabelAudit] = []
 
     def run(self, scans: Sequence[Scan], truth: TrueLabels, progress: Progress) -> None:
         """Fill in the outcome of each run; one whose runtime turns out not to be here is taken out."""
@@ -236,11 +249,18 @@ class _Graph:
                 return
             reference = stack.enter_context(self._opened_reference())
             meaning = Meaning.of(reference.spec)
+            judged = JudgedLabels(meaning, self._settings.judge_labels)
             self._notes += [note for note in describe_after(reference.spec) if note not in self._notes]
             for index, scan in enumerate(scans):
                 volume, name = scan.read_for(reference.spec), scan.described(reference.spec)
                 about = [f"{name}: {note}" for note in scan.notes()]
                 self._notes += [note for note in about if note not in self._notes]
+                true_labels = truth.read(index, volume, meaning)
+                if true_labels is not None:
+                    self.audits.append(true_labels.audit)
+                    judged.add_truth(true_labels.audit)
+                if index == len(scans) - 1:
+                    judged.check_truth()  # before the last scan is run: what is absent from all files is known now
                 seen = side_by_side(
                     reference,
                     sessions,
@@ -251,16 +271,23 @@ class _Graph:
                 for failed, error in seen.failed.items():
                     next(one for one in self.runs if one.name == failed).failure = f"{error.found}, on {name}"
                     sessions.pop(failed).close()
-                self._keep(seen, (scan, name), truth.read(index, volume, meaning))
+                self._keep(seen, (scan, name), true_labels, judged)
                 if not sessions:
                     return
+        if truth.files or any(one.gate.thresholds.min_dice for one in self.runs):  # every Dice reaches a gate of 0
+            judged.check("the scan" if len(scans) == 1 else f"the {len(scans)} scans", "give a scan that has it")
 
-    def _keep(self, seen: SideBySide, scan: tuple[Scan, str], truth: Volume | None) -> None:
+    def _keep(self, seen: SideBySide, scan: tuple[Scan, str], true_labels: Truth | None, judged: JudgedLabels) -> None:
         """scan: and its name for reports."""
+        right = None if true_labels is None else true_labels.labels
+        omitted = judged.add(seen.labels.voxels, None if right is None else right.voxels)
+        names = [name for name in judged.names if name not in omitted]
         for one in self.runs:
             if one.name in seen.agreed:
                 agreement, labels = seen.agreed[one.name]
-                one.add(scan, with_true_dice(agreement, truth, seen.labels, labels, seen.meaning))
+                judged.add_found(agreement.dice)
+                agreement = with_true_dice(agreement, right, seen.labels, labels, seen.meaning)
+                one.add(scan, agreement, agreement.limited_to(judged.names, names), {"not_judged": omitted})
 
     def _opened(self, stack: ExitStack) -> dict[str, IsolatedSession]:
         sessions: dict[str, IsolatedSession] = {}

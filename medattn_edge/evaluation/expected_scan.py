@@ -11,7 +11,7 @@ import numpy as np
 
 from medattn_edge.errors import AgreementError, GeometryError, ScanError
 from medattn_edge.evaluation.pipelines import SEARCHED
-from medattn_edge.evaluation.scan_search import Progress, Search, Trial
+from medattn_edge.evaluation.scan_search import Progress, Search, Trial, structures_of
 from medattn_edge.io import Scan, read_volume
 from medattn_edge.io.scan import read_labels_of
 from medattn_edge.models.checkpoint import Checkpoint
@@ -65,7 +65,7 @@ class ExpectedScan:
         """
         volume = (scan if isinstance(scan, Scan) else Scan(scan)).read()
         found = _result_on(volume, Path(result))
-        if not np.isfinite(found.voxels).all() or not (found.voxels > 0).any():
+        if not np.isfinite(found.voxels).all() or not structures_of(found.voxels).any():
             raise ScanError(
                 f"{Path(result).name} is empty, or has values that are not finite",
                 expected="labels or probabilities with every structure in them",
@@ -129,6 +129,7 @@ def fit_scan(
         "searched": names,
         "winner": winner.to_json(),
         "runner_up": None if runner_up is None else runner_up.to_json(),
+        "not_judged": list(winner.absent),
     }
     told = [name for name in names if name in SEARCHED or (name == "region_order" and winner.pipeline.reading.order)]
     fitted = checkpoint.with_spec(winner.pipeline.spec(checkpoint.spec), told)
@@ -138,8 +139,8 @@ def fit_scan(
 def _judge(expected: ExpectedScan, winner: Trial, runner_up: Trial | None, runs: int, complete: bool) -> None:
     """Raise AgreementError unless the winner gives the result and nothing else does."""
     others = "nothing else was tried" if runner_up is None else f"runner-up {runner_up}"
-    if min(winner.dice.values()) < MIN_DICE:
-        worst = min(winner.dice, key=lambda name: winner.dice[name])
+    if min(winner.dice.values(), default=0.0) < MIN_DICE:
+        worst = min(winner.dice, key=lambda name: winner.dice[name], default="nothing")
         raise AgreementError(
             f"none of {runs} runs gives {expected.source}; nearest is {winner}, least in {worst!r}; {others}",
             expected=f"a Dice of at least {MIN_DICE} of every label",

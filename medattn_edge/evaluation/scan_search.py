@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from medattn_edge.evaluation.expected_scan import ExpectedScan
 
 Array = npt.NDArray[Any]
+Scores = tuple[dict[str, float], float, int, tuple[str, ...]]
 Progress = Callable[[int, int], None]
 
 _FINALISTS = 12
@@ -42,20 +43,22 @@ class Trial:
 
     Attributes:
         pipeline: what was tried.
-        dice: of every label, or of every region.
+        dice: of every label, or of every region, that the owner's result or the network's has.
         label_match: the fraction of voxels that are equal, in all maps.
         wrong: the voxels that are not.
+        absent: labels, or regions, that neither has: this scan proves nothing of them.
     """
 
     pipeline: Pipeline
     dice: Mapping[str, float]
     label_match: float
     wrong: int
+    absent: tuple[str, ...] = ()
 
     @property
     def score(self) -> tuple[float, float]:
-        """Mean Dice, then the match."""
-        return sum(self.dice.values()) / len(self.dice), self.label_match
+        """Mean Dice, 0 where nothing is found, then the match."""
+        return sum(self.dice.values()) / max(1, len(self.dice)), self.label_match
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -71,7 +74,7 @@ class Trial:
         }
 
     def __str__(self) -> str:
-        return f"{self.pipeline}: Dice {min(self.dice.values()):.4f}, label match {self.label_match:.5f}"
+        return f"{self.pipeline}: Dice {min(self.dice.values(), default=0.0):.4f}, label match {self.label_match:.5f}"
 
 
 class Search:
@@ -173,10 +176,8 @@ class Search:
         if self.progress is not None:
             self.progress(self.runs, self.total)
 
-    def _run(
-        self, spec: ModelSpec, volume: Volume, block: tuple[slice, ...]
-    ) -> Iterator[tuple[Reading, tuple[dict[str, float], float, int]]]:
-        """Dice, match and wrong voxels of a block, for each reading of the logits."""
+    def _run(self, spec: ModelSpec, volume: Volume, block: tuple[slice, ...]) -> Iterator[tuple[Reading, Scores]]:
+        """What `_scores` says of a block, for each reading of the logits."""
         part, truth = _cut(volume, block), _cut(self.result, block).voxels
         prepared = prepare(part, spec)
         session = EagerSession(self.network, spec)
@@ -214,6 +215,15 @@ class Search:
             most[{"axial": 0, "coronal": 1, "sagittal": 2}[spec.plane]] = _SLICES
         found = self.result.voxels if self.result.voxels.ndim == 3 else self.result.voxels[-1] > 0.5
         return tuple(_around(found != 0, axis, size) for axis, size in enumerate(most))
+
+
+def structures_of(result: Array) -> Array:
+    """Where a result has a structure (D, H, W); of a softmax's maps the first is the background."""
+    if result.ndim == 3:
+        return np.asarray(result > 0)
+    if len(result) > 1 and np.allclose(result.sum(axis=0, dtype=np.float32), 1, rtol=0, atol=_SUM_OF_ONE):
+        return np.asarray(result.argmax(axis=0) > 0)
+    return np.asarray((result > 0.5).any(axis=0))
 
 
 def _everything(volume: Volume) -> tuple[slice, ...]:
@@ -280,13 +290,15 @@ def _masks(maps: Array, reading: Reading) -> Array:
     return np.stack([best == value for value in range(len(maps))])
 
 
-def _scores(wanted: Array, own: Array, names: Sequence[str]) -> tuple[dict[str, float], float, int]:
+def _scores(wanted: Array, own: Array, names: Sequence[str]) -> Scores:
+    """Dice, match, wrong voxels, and what neither has: the last fields of a Trial."""
     wrong = int(np.count_nonzero(wanted != own))
     match = 1.0 - wrong / wanted.size
     if wanted.ndim == 3:
-        return dice_per_label(wanted, own, Meaning(tuple(names))), match, wrong
+        per_label = dice_per_label(wanted, own, Meaning(tuple(names)))
+        return per_label, match, wrong, tuple(name for name in names[1:] if name not in per_label)
     dice = {}
     for name, mask, found in zip(names, wanted, own, strict=True):
-        total = int(mask.sum()) + int(found.sum())
-        dice[name] = 2.0 * int((mask & found).sum()) / total if total else 1.0
-    return dice, match, wrong
+        if total := int(mask.sum()) + int(found.sum()):
+            dice[name] = 2.0 * int((mask & found).sum()) / total
+    return dice, match, wrong, tuple(name for name in names if name not in dice)

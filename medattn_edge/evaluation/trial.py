@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medattn_edge.agreement import IDENTICAL_DB, Agreement, LogitsDistance
-from medattn_edge.backends.check import on_patches
+from medattn_edge.backends.check import NO_LABEL, on_patches
 from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Patches, Session
 from medattn_edge.compile.compilation import with_noise
@@ -94,6 +94,8 @@ class BenchTrial:
             gate = REDUCED_NOISE.thresholds if on_noise and not self.candidate.exact else self.candidate.gate
             self.failures += [f"on {name} input {reason}" for reason in gate.failures(agreement)]
             real += [] if on_noise else [agreement]
+        if self.candidate.gate.min_dice is not None and not any(one.dice for one in real):
+            self.failures.append(NO_LABEL)
         self.agreement = worst(real)
 
     def run(self, patch: Patches) -> float:
@@ -131,12 +133,12 @@ class BenchTrial:
 def worst(agreements: list[Agreement]) -> dict[str, Any]:
     """The worst of each figure as JSON values; `min_dice` is the Dice with the reference.
 
-    The SQNR of identical logits, and of what is not finite, is null.
+    Null is the SQNR of identical logits, and of what is not finite, and the Dice of no label.
     """
     sqnr, far = min(one.sqnr_db for one in agreements), max(one.max_abs for one in agreements)
     return {
         "sqnr_db": sqnr if math.isfinite(sqnr) and sqnr < IDENTICAL_DB else None,
         "label_match": min(one.label_match for one in agreements),
         "max_abs": far if math.isfinite(far) else None,
-        "min_dice": min((value for one in agreements for value in one.dice.values()), default=1.0),
+        "min_dice": min((value for one in agreements for value in one.dice.values()), default=None),
     }

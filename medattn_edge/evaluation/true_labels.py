@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from medattn_edge.agreement import Agreement, dice_per_label
+from medattn_edge.agreement import Agreement, true_dice
 from medattn_edge.errors import UsageError
 from medattn_edge.file_gate import FileGate
-from medattn_edge.inference.truth import LabelValues, read_true_labels
+from medattn_edge.inference.truth import LabelValues, Truth, read_truth
 from medattn_edge.labels import Meaning
 from medattn_edge.volume import Volume
 
@@ -80,15 +80,15 @@ class TrueLabels:
                 )
         return replace(self, values=values), [f"label values, as {first} carries them: {_values(values)}"]
 
-    def read(self, index: int, volume: Volume, meaning: Meaning) -> Volume | None:
-        """The true labels of a scan on its own grid, None without any; raises as `read_true_labels` does."""
-        return read_true_labels(self.files[index], volume, meaning, self.values) if self.files else None
+    def read(self, index: int, volume: Volume, meaning: Meaning) -> Truth | None:
+        """The true labels of a scan on its own grid, None without any; raises as `read_truth` does."""
+        return read_truth(self.files[index], volume, meaning, self.values) if self.files else None
 
 
 def with_true_dice(
     agreement: Agreement, truth: Volume | None, reference: Volume, candidate: Volume, meaning: Meaning
 ) -> Agreement:
-    """The agreement with the true Dice of both.
+    """The agreement with the true Dice of both, of every label that the true ones have.
 
     Args:
         agreement: of the candidate with the reference.
@@ -99,7 +99,7 @@ def with_true_dice(
     """
     if truth is None:
         return agreement
-    before, after = (dice_per_label(truth.voxels, labels.voxels, meaning) for labels in (reference, candidate))
+    before, after = (true_dice(truth.voxels, labels.voxels, meaning) for labels in (reference, candidate))
     return replace(agreement, reference_dice=before, candidate_dice=after)
 
 

@@ -46,6 +46,8 @@ class SegmentSettings:
         in_memory_bytes: larger probabilities and attention maps go to a scratch file.
         check_skipped: where windows were skipped, segment the scan once more with all of them, and say how well that
             agrees.
+        any_modality: take a scan of another modality than the network was trained on, and say so, instead of refusing
+            it; only `segment_to` knows the modality of a scan.
     """
 
     overlap: float = 0.5
@@ -57,6 +59,7 @@ class SegmentSettings:
     threaded: bool = True
     in_memory_bytes: int = 256 * 2**20
     check_skipped: bool = False
+    any_modality: bool = False
 
     def check(self) -> None:
         """Raise UsageError for settings that make no sense together."""
@@ -78,7 +81,8 @@ class WindowStats:
         checked: those of the skipped that were run all the same.
         background: the fraction of the checked windows' voxels that the network too calls background, None when none
             was checked.
-        agreement: with the labels of all windows, `label_match` and `dice` per label; None unless it was asked for.
+        agreement: with the labels of all windows, `label_match` and `dice` per label that is found; None unless it was
+            asked for.
     """
 
     total: int
@@ -173,15 +177,14 @@ def segment(
     segmentation = _segmented(session, prepared, settings, progress)
     if not settings.check_skipped:
         return segmentation
-    agreement: dict[str, Any] = {"label_match": 1.0, "dice": dict.fromkeys(segmentation.meaning.structures, 1.0)}
+    voxels = whole = segmentation.labels.voxels
     if segmentation.windows.skipped:
         all_windows = SegmentSettings(settings.overlap, segmentation.windows.batch)
         whole = _segmented(session, prepared, all_windows, progress).labels.voxels
-        voxels = segmentation.labels.voxels
-        agreement = {
-            "label_match": float((whole == voxels).mean()),
-            "dice": dice_per_label(whole, voxels, segmentation.meaning),
-        }
+    agreement: dict[str, Any] = {
+        "label_match": float((whole == voxels).mean()),
+        "dice": dice_per_label(whole, voxels, segmentation.meaning),
+    }
     return replace(segmentation, windows=replace(segmentation.windows, agreement=agreement))
 
 

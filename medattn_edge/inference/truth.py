@@ -1,19 +1,34 @@
-"""True labels from a file, in the network's own numbers or bits."""
+"""True labels from a file, in the network's own numbers or bits, and what the file has."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from medattn_edge.errors import ScanError, UsageError
+from medattn_edge.inference.label_audit import LabelAudit
 from medattn_edge.io import read_regions
 from medattn_edge.io.scan import read_labels_of
 from medattn_edge.labels import Meaning
 from medattn_edge.volume import Volume
 
 LabelValues = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """True labels of a scan.
+
+    Attributes:
+        labels: (D, H, W) on the scan's grid, in the network's numbers or bits; 0 for values of no label.
+        audit: of the file.
+    """
+
+    labels: Volume
+    audit: LabelAudit
 
 
 def parse_label_values(texts: Sequence[str]) -> dict[str, list[int]]:
@@ -85,6 +100,11 @@ def values_of_labels(values: LabelValues, meaning: Meaning) -> dict[str, tuple[i
 
 
 def read_true_labels(path: Path, scan: Volume, meaning: Meaning, values: LabelValues) -> Volume:
+    """The labels alone of `read_truth`, which says the rest."""
+    return read_truth(path, scan, meaning, values).labels
+
+
+def read_truth(path: Path, scan: Volume, meaning: Meaning, values: LabelValues) -> Truth:
     """The labels of a file on a scan's grid, in the network's numbers, or in its bits for regions that may overlap.
 
     Args:
@@ -96,7 +116,8 @@ def read_true_labels(path: Path, scan: Volume, meaning: Meaning, values: LabelVa
         values: name -> its values in the file; a label that is not in it has its own number there.
 
     Returns:
-        Unsigned labels (D, H, W) on the scan's grid; 0 for every value of the file that is no label of the network.
+        Unsigned labels (D, H, W) on the scan's grid; 0 for every value of the file that is no label of the network;
+        and the audit of the file.
 
     Raises:
         UsageError: see `values_of_labels`; also for a file that does not say which region is where.
@@ -106,42 +127,43 @@ def read_true_labels(path: Path, scan: Volume, meaning: Meaning, values: LabelVa
     complete = values_of_labels(values, meaning)
     if meaning.overlapping:
         return _true_regions(path, scan, meaning, complete)
+    path = Path(path)
     labels = read_labels_of(path, scan)
     truth = np.zeros(labels.shape, np.uint16)
     for value, name in enumerate(meaning.structures, start=1):
         truth[np.isin(labels.voxels, complete[name])] = value
-    if not truth.any():
+    return _some(labels.with_voxels(truth), LabelAudit.of(path.name, labels, complete))
+
+
+def _some(labels: Volume, audit: LabelAudit) -> Truth:
+    """Raise ScanError for labels of which nothing is left."""
+    if not labels.voxels.any():
+        names = tuple(dict.fromkeys(name for row in audit.counts for name in row.labels))
         raise ScanError(
-            f"{path} has none of the network's labels",
-            expected=", ".join(f"{name}={value}" for value, name in enumerate(meaning.structures, start=1)),
-            hint="--label-value NAME=VALUE for labels with other numbers",
+            f"{audit.text}, none of which is one of the network's labels",
+            expected=f"a voxel of {audit.mapping}",
+            hint=audit.hint(names),
         )
-    return labels.with_voxels(truth)
+    return Truth(labels, audit)
 
 
-def _true_regions(path: Path, scan: Volume, meaning: Meaning, values: dict[str, tuple[int, ...]]) -> Volume:
+def _true_regions(path: Path, scan: Volume, meaning: Meaning, values: dict[str, tuple[int, ...]]) -> Truth:
     """Regions (D, H, W), a bit for each, from maps or from a label map."""
     regions = read_regions(path)
     if regions is None:
         labels = read_labels_of(path, scan)
         _check_all_given(f"{path} is a label map, which does not say where regions overlap", meaning, values)
         masks = {name: np.isin(labels.voxels, values[name]) for name in meaning.structures}
+        audit = LabelAudit.of(path.name, labels, values)
     else:
         labels, names = regions[0].like(scan), regions[1]
-        masks = {
-            name: np.asarray(labels.voxels[list(of)].any(axis=0), bool)
-            for name, of in _maps(path, names, meaning, values).items()
-        }
+        maps = _maps(path, names, meaning, values)
+        masks = {name: np.asarray(labels.voxels[list(of)].any(axis=0), bool) for name, of in maps.items()}
+        audit = LabelAudit.of_maps(path.name, labels, {name: [one + 1 for one in of] for name, of in maps.items()})
     truth = np.zeros(labels.shape, meaning.label_type)
     for name, mask in masks.items():
         meaning.put(truth, name, mask)
-    if not truth.any():
-        raise ScanError(
-            f"{path} has none of the network's regions",
-            expected=f"a voxel of {', '.join(meaning.structures)}",
-            hint="--label-value NAME=VALUE for maps or labels with other numbers",
-        )
-    return labels.with_voxels(truth)
+    return _some(labels.with_voxels(truth), audit)
 
 
 def _maps(

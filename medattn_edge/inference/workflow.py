@@ -20,6 +20,7 @@ from medattn_edge.inference.outputs import Outputs
 from medattn_edge.inference.segment import STANDARD, Segmentation, SegmentSettings, segment
 from medattn_edge.inference.sliding_window import Progress
 from medattn_edge.io import Scan, as_scan
+from medattn_edge.io.modality import ModalityCheck, check_modality, notes_of_modality
 from medattn_edge.io.scan import facts_of_grid
 from medattn_edge.volume import Volume
 
@@ -87,6 +88,7 @@ class Outcome:
         session: the session's facts: what ran where.
         geometry: which form of the scan's header placed its voxels, where it has several.
         channels: what became which channel of a network with several, a line each.
+        modality: the network's and the scan's, where they were compared.
         seconds: `read`, `infer` and `write` -> how long each took. An artifact is opened while the scan is read, and
             that counts as reading.
     """
@@ -99,6 +101,7 @@ class Outcome:
     seconds: Mapping[str, float]
     geometry: Mapping[str, Any] | None = None
     channels: tuple[str, ...] = ()
+    modality: ModalityCheck | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, without identifiers of the patient."""
@@ -113,6 +116,7 @@ class Outcome:
             "series": about,
             "geometry": None if self.geometry is None else dict(self.geometry),
             "channels": list(self.channels),
+            "modality": None if self.modality is None else self.modality.to_json(),
             "notes": list(self.notes),
             "volumes_ml": self.segmentation.volumes_ml,
             "voxels": self.segmentation.voxel_counts,
@@ -148,6 +152,7 @@ def segment_to(
     Raises:
         UsageError: for outputs or settings that make no sense together; nothing is read then.
         InputError: for a scan or an artifact that cannot be used; of both, the scan's error is raised.
+        ModalityError: for a scan of another modality than the network's, unless the settings allow that.
         BackendError, OutputError, HostError: as `segment`, the writers of the formats and `open_session` do.
     """
     scan = as_scan(scan)
@@ -163,10 +168,12 @@ def segment_to(
             hint="OpenArtifact(session, algorithm_of(path, session.spec, settings))",
         )
     start = time.perf_counter()
-    with _opened_and_read(artifact, scan, outputs, opening) as (session, volume):
+    with _opened_and_read(artifact, scan, outputs, opening, settings.any_modality) as (session, volume):
         read = time.perf_counter()
         outputs.check_spec(session.spec)
         channels = scan.assignment(session.spec)
+        modality = check_modality(session.spec, scan.all_series, settings.any_modality)
+        said = notes_of_modality(session.spec, modality, volume)
         volume = scan.arranged(volume, session.spec)
         # A picture shows attention where the artifact has it; the file is an order, and fails where it has not.
         drawn = outputs.overlay is not None and outputs.overlay_attention and bool(session.attention_names)
@@ -187,9 +194,8 @@ def segment_to(
         algorithm = _of_scan(algorithm, scan, spec)
     written, notes = outputs.write(segmentation, volume, scan, spec, algorithm)
     seconds = {"read": read - start, "infer": inferred - read, "write": time.perf_counter() - inferred}
-    return Outcome(
-        scan, segmentation, written, (*scan.notes(), *notes), facts, seconds, facts_of_grid(volume), channels
-    )
+    notes = (*scan.notes(), *notes, *said)
+    return Outcome(scan, segmentation, written, notes, facts, seconds, facts_of_grid(volume), channels, modality)
 
 
 def _of_scan(algorithm: Algorithm | None, scan: Scan, spec: ModelSpec) -> Algorithm | None:
@@ -202,7 +208,7 @@ def _of_scan(algorithm: Algorithm | None, scan: Scan, spec: ModelSpec) -> Algori
 
 @contextmanager
 def _opened_and_read(
-    artifact: Path | str | OpenArtifact, scan: Scan, outputs: Outputs, opening: Opening
+    artifact: Path | str | OpenArtifact, scan: Scan, outputs: Outputs, opening: Opening, any_modality: bool
 ) -> Iterator[tuple[Session, Volume]]:
     """A scan is read while its session opens; when neither can be, the scan's error is the one that is raised."""
 
@@ -214,6 +220,7 @@ def _opened_and_read(
 
     if isinstance(artifact, OpenArtifact):
         scan.assignment(artifact.session.spec)
+        check_modality(artifact.session.spec, scan.all_series, any_modality)
         yield artifact.session, read()
         return
     with ThreadPoolExecutor(1, thread_name_prefix="medattn-edge read") as pool, ExitStack() as stack:
@@ -224,6 +231,7 @@ def _opened_and_read(
             reading.result()
             raise
         scan.assignment(session.spec)  # scans that are not the network's channels are worth no reading
+        check_modality(session.spec, scan.all_series, any_modality)
         yield session, reading.result()
 
 

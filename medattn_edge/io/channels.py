@@ -79,6 +79,11 @@ class ChannelScan(Scan):
         return self._scans[0].series
 
     @property
+    def all_series(self) -> tuple[Series, ...]:
+        """Of every channel that is DICOM; raises as `Scan.series`."""
+        return tuple(series for scan in self._scans for series in scan.all_series)
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """The files of all channels; raises as `Scan.series`."""
         return tuple(file for scan in self._scans for file in scan.files)

@@ -14,6 +14,7 @@ import numpy as np
 from medattn_edge.errors import GeometryError, MissingDependency, UsageError
 from medattn_edge.io.dicom.files import SUFFIXES, is_dicom
 from medattn_edge.io.files import format_of, read_labels, read_volume
+from medattn_edge.io.modality import check_modality
 from medattn_edge.spec import ModelSpec
 from medattn_edge.volume import Volume
 
@@ -84,6 +85,11 @@ class Scan:
         return choose_series(self.path, self._wanted, self._volume)
 
     @property
+    def all_series(self) -> tuple[Series, ...]:
+        """The series of all channels; none for files of other formats. Raises as `series`."""
+        return () if self.series is None else (self.series,)
+
+    @property
     def paths(self) -> tuple[Path, ...]:
         """Where it lies: one path, or one for each channel."""
         return (self.path,)
@@ -147,8 +153,14 @@ class Scan:
         return volume
 
     def read_for(self, spec: ModelSpec) -> Volume:
-        """`read` and `arranged` in one; what does not fit is said before anything is read."""
+        """`read` and `arranged` in one; what does not fit is said before anything is read.
+
+        Raises:
+            ModalityError: the scan is of another modality than the network was trained on.
+            MedattnError: as `read` and `arranged` do.
+        """
         self.assignment(spec)
+        check_modality(spec, self.all_series)
         return self.arranged(self.read(), spec)
 
 

@@ -9,7 +9,9 @@ from medattn_edge.artifact import Artifact
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options
 from medattn_edge.errors import InputError, UsageError, quoted
-from medattn_edge.inference.truth import LabelValues, read_true_labels, values_of_labels
+from medattn_edge.inference.judged import JudgedLabels
+from medattn_edge.inference.label_audit import LabelAudit
+from medattn_edge.inference.truth import LabelValues, read_truth, values_of_labels
 from medattn_edge.io import Scan
 from medattn_edge.labels import Meaning
 from medattn_edge.precision.cache import Cache
@@ -17,7 +19,7 @@ from medattn_edge.precision.choice import choose_windows
 from medattn_edge.precision.int8 import quantise, quantizers_for
 from medattn_edge.precision.settings import CalibrationSettings
 from medattn_edge.precision.trials import Progress
-from medattn_edge.precision.windows import ScanSource, Truth, random_scan
+from medattn_edge.precision.windows import ScanFacts, ScanSource, Truth, random_scan
 from medattn_edge.volume import Volume
 
 AnyScan = Path | str | Scan | Volume
@@ -60,6 +62,7 @@ def calibrate(  # noqa: PLR0913
     Raises:
         AgreementError: the gate cannot be held within the trials; nothing was written.
         UsageError: settings, labels or scans that nothing can follow, or an artifact that is not FP32 ONNX.
+        ScanError: there is nothing to judge of a label; see `inference.judged`.
         InputError: a scan, a file of labels or the artifact does not exist or cannot be used.
         HostError: the output's folder is missing, or a package that is needed.
     """
@@ -75,7 +78,8 @@ def calibrate(  # noqa: PLR0913
             "or --allow-random to try",
         )
     spec = parent.spec
-    truths = _truths(labels, len(held_out or scans), Meaning.of(spec), label_values)
+    judged_labels, audits = JudgedLabels(Meaning.of(spec), settings.judge_labels), list[LabelAudit]()
+    truths = _truths(labels, len(held_out or scans), Meaning.of(spec), label_values, audits)
     judged = [ScanSource.of(scan, number, truths[number - 1], spec) for number, scan in enumerate(held_out or scans, 1)]
     calibrated = (
         [ScanSource.of(scan, number, spec=spec) for number, scan in enumerate(scans, 1)] if held_out else judged
@@ -90,11 +94,17 @@ def calibrate(  # noqa: PLR0913
             (settings.samples, settings.held_out_samples),
             settings.seed,
         )
+    for audit in audits:
+        judged_labels.add_truth(audit)
+    judged_labels.check_truth()
     sources = [*judged, *(calibrated if held_out else ())]
-    notes = [f"{source.name}: {note}" for source in sources for note in source.notes()]
+    facts = ScanFacts(
+        notes=tuple(f"{source.name}: {note}" for source in sources for note in source.notes()),
+        label_values=values_of_labels(label_values, Meaning.of(spec)) if labels else {},
+        judged=judged_labels,
+    )
     kept = Cache.of_user() if cache is None else cache
-    values = values_of_labels(label_values, Meaning.of(spec)) if labels else {}
-    return quantise(parent, output, windows, settings, kept, progress, scan_notes=notes, label_values=values)
+    return quantise(parent, output, windows, settings, kept, progress, facts)
 
 
 def _check_shares(settings: CalibrationSettings, labels: Sequence[Path | str]) -> None:
@@ -107,8 +117,10 @@ def _check_shares(settings: CalibrationSettings, labels: Sequence[Path | str]) -
             raise UsageError(f"{option} without --labels", expected="true labels to judge by", hint="--labels FILE")
 
 
-def _truths(labels: Sequence[Path | str], scans: int, meaning: Meaning, values: LabelValues) -> list[Truth | None]:
-    """Where the true labels of each scan come from; nowhere when there are no labels."""
+def _truths(
+    labels: Sequence[Path | str], scans: int, meaning: Meaning, values: LabelValues, audits: list[LabelAudit]
+) -> list[Truth | None]:
+    """Where the true labels of each scan come from; nowhere when there are no labels. Reading them adds to audits."""
     if labels and len(labels) != scans:
         raise UsageError(
             f"{len(labels)} label files for {scans} scans to judge on",
@@ -120,10 +132,16 @@ def _truths(labels: Sequence[Path | str], scans: int, meaning: Meaning, values: 
             "--label-value without --labels", expected="the file that has these values", hint="--labels FILE"
         )
     values_of_labels(values, meaning)  # what is wrong with them is said before the work
-    return [_truth(Path(path), meaning, values) for path in labels] or [None] * scans
+    return [_truth(Path(path), meaning, values, audits) for path in labels] or [None] * scans
 
 
-def _truth(path: Path, meaning: Meaning, values: LabelValues) -> Truth:
+def _truth(path: Path, meaning: Meaning, values: LabelValues, audits: list[LabelAudit]) -> Truth:
     if not path.exists():
         raise InputError(f"{path} does not exist", expected="a file of labels", hint=f"ls {quoted(path.parent)}")
-    return lambda scan: read_true_labels(path, scan, meaning, values)
+
+    def read(scan: Volume) -> Volume:
+        truth = read_truth(path, scan, meaning, values)
+        audits.append(truth.audit)
+        return truth.labels
+
+    return read

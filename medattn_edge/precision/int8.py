@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from medattn_edge.artifact import Artifact
@@ -19,7 +18,8 @@ from medattn_edge.atomic import check_folder
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options, Patches, filled_runs
 from medattn_edge.errors import AgreementError, UsageError
-from medattn_edge.inference.truth import LabelValues
+from medattn_edge.inference.judged import JudgedLabels
+from medattn_edge.labels import Meaning
 from medattn_edge.precision.cache import NO_CACHE, Cache
 from medattn_edge.precision.derived import fp32_graph
 from medattn_edge.precision.judge import Judge
@@ -32,8 +32,9 @@ from medattn_edge.precision.sensitivity import Damage
 from medattn_edge.precision.settings import CalibrationSettings
 from medattn_edge.precision.statistics import Ranges, activation_ranges
 from medattn_edge.precision.trials import Progress, QuantizationTrials, QuantizedCandidate, TrialRuntime, install
-from medattn_edge.precision.windows import Windows
+from medattn_edge.precision.windows import ScanFacts, Windows
 
+_NO_FACTS = ScanFacts()
 _RANKED = 20  # layers of the ranking that the manifest keeps
 
 
@@ -44,9 +45,7 @@ def quantise(
     settings: CalibrationSettings,
     cache: Cache = NO_CACHE,
     progress: Progress | None = None,
-    *,
-    scan_notes: Sequence[str] = (),
-    label_values: LabelValues = MappingProxyType({}),
+    facts: ScanFacts = _NO_FACTS,
 ) -> Artifact:
     """Write the INT8 artifact of an FP32 ONNX artifact, from windows that were chosen; `calibrate` chooses them.
 
@@ -57,8 +56,7 @@ def quantise(
         settings: what to ask.
         cache: where measured ranges and rankings are kept.
         progress: called with what is done, how many steps of it, and of how many.
-        scan_notes: what people should know of how the scans were read, for the recipe.
-        label_values: label -> its values in the files of the windows' true labels, for the gate that the file carries.
+        facts: of the scans that the windows are of, for the recipe and the gate that the file carries.
 
     Returns:
         The artifact. Its manifest's recipe says what the windows were, what every quantizer gave, which layers stayed
@@ -78,7 +76,8 @@ def quantise(
     calibration = Calibration(inputs, calibrated.digest, _ranges(parent, model, inputs, settings, cache, report))
     report("FP32 on the held-out windows", 0, 1)
     with OnnxRuntimeSession(parent, Options(threads=settings.threads)) as reference:
-        judge = Judge(reference, held_out, settings.thresholds(held_out.has_truth))
+        judged = facts.judged or JudgedLabels(Meaning.of(parent.spec), settings.judge_labels)
+        judge = Judge(reference, held_out, settings.thresholds(held_out.has_truth), judged)
     with tempfile.TemporaryDirectory() as folder:
         trials = QuantizationTrials(
             parent, model, calibration, judge, _runtime(path, settings), (Path(folder), settings.max_trials)
@@ -96,7 +95,7 @@ def quantise(
         manifest = replace(
             best.artifact.manifest,
             agreement=(_case(best, judge),),
-            gate=judge.file_gate(label_values),
+            gate=judge.file_gate(facts.label_values),
             recipe={
                 **asdict(replace(recipe, floating=())),
                 "floating": [damage.to_json() for damage in ranking if set(damage.nodes) <= set(best.recipe.floating)],
@@ -107,8 +106,10 @@ def quantise(
                 "calibrated_on": calibrated.report(),
                 "calibration_sha256": calibrated.digest,
                 "judged_on": held_out.report(),
-                "scan_notes": list(scan_notes),
+                "scan_notes": list(facts.notes),
+                "judged_labels": list(judge.judged),
                 "unseen": list(judge.unseen),
+                "label_audits": [audit.to_json() for audit in judged.audits],
                 "speed": asdict(best.speed) if best.speed else None,
                 "lint": _warnings(best),
             },

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from medattn_edge.agreement import Agreement, LogitsDistance, Thresholds, dice_per_label, of_labels
+from medattn_edge.agreement import Agreement, LogitsDistance, Thresholds, of_labels, true_dice
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import UsageError
 from medattn_edge.file_gate import FileGate
+from medattn_edge.inference.judged import JudgedLabels
 from medattn_edge.inference.truth import LabelValues
 from medattn_edge.labels import Meaning
 from medattn_edge.precision.windows import Windows, answers
@@ -45,8 +46,8 @@ class Verdict:
 
     @property
     def dice(self) -> float:
-        """The smallest Dice with the reference of any label."""
-        return min(self.agreement.dice.values(), default=1.0) if self.agreement.finite else 0.0
+        """The smallest Dice with the reference of any label; 0 where there is nothing to judge."""
+        return min(self.agreement.dice.values(), default=0.0) if self.agreement.finite else 0.0
 
     @property
     def true_dice_share(self) -> tuple[float, float] | None:
@@ -74,26 +75,41 @@ class Judge:
         windows: held out.
         gate: the minimum Dice with the reference of every label, and, held where the windows come with true labels,
             the shares of the reference's true Dice; see `gates.INT8` and `gates.TRUE_LABELS`.
+        judged: the labels to judge, with the audits of their true ones; None for all, without any.
 
     Attributes:
-        unseen: labels, or regions, that FP32 finds in no window, of which the gate says nothing.
+        judged: the labels, or regions, that the gate is about.
+        unseen: the others, which nobody asked for and of which it says nothing.
 
     Raises:
         UsageError: FP32 finds none at all: any gate would hold.
+        ScanError: there is nothing to judge of a label; see `inference.judged`.
     """
 
-    def __init__(self, reference: Session, windows: Windows, gate: Thresholds) -> None:
+    def __init__(
+        self, reference: Session, windows: Windows, gate: Thresholds, judged: JudgedLabels | None = None
+    ) -> None:
         self.windows, self.gate, self._meaning = windows, gate, Meaning.of(reference.spec)
         self._logits = list(answers(reference, iter(windows)))
         meaning = self._meaning
         seen = set[str]().union(*(meaning.seen(meaning.labels_of(logits)) for logits in self._logits))
-        self.unseen = tuple(name for name in meaning.structures if name not in seen)
-        if self.unseen == meaning.structures:
+        if not seen:
+            none = ", ".join(meaning.structures)
             raise UsageError(
-                f"the FP32 network finds none of {', '.join(self.unseen)} in the {len(windows)} held-out windows",
+                f"the FP32 network finds none of {none} in the {len(windows)} held-out windows",
                 expected="windows with something to judge",
                 hint="--held-out SCAN with what the network looks for, or more --held-out-samples",
             )
+
+        judged = judged or JudgedLabels(meaning)
+        truth = np.stack([windows.truth(index) for index in range(len(windows))]) if windows.has_truth else None
+        judged.add(np.stack([meaning.labels_of(logits) for logits in self._logits]), truth)
+        judged.check(
+            f"the {len(windows)} held-out windows",
+            "--held-out SCAN with what the network looks for, or more --held-out-samples",
+        )
+        self.judged = judged.names
+        self.unseen = tuple(name for name in meaning.structures if name not in self.judged)
 
     def judge(self, candidate: Session, indices: tuple[int, ...] | None = None) -> Verdict:
         """The verdict on all windows, or on those of `indices`; raises BackendError when the runtime fails."""
@@ -108,8 +124,11 @@ class Judge:
         agreement = of_labels(np.stack(expected), np.stack(labels), self._meaning, distance)
         if truth:
             right = np.stack(truth)
-            before, after = (dice_per_label(right, np.stack(maps), self._meaning) for maps in (expected, labels))
+            before, after = (
+                true_dice(right, np.stack(maps), self._meaning, self.judged) for maps in (expected, labels)
+            )
             agreement = replace(agreement, reference_dice=before, candidate_dice=after)
+        agreement = agreement.limited_to(self.judged)
         return Verdict(agreement, tuple(self.gate.failures(agreement)), _shortfall(agreement, self.gate))
 
     def file_gate(self, label_values: LabelValues) -> FileGate | None:
@@ -120,12 +139,11 @@ class Judge:
         """
         if self.gate.min_dice is None:
             return None
-        judged = tuple(name for name in self._meaning.structures if name not in self.unseen)
         if not self.windows.has_truth:
-            return FileGate(self.gate.min_dice, labels=judged)
+            return FileGate(self.gate.min_dice, labels=self.judged)
         values = {name: tuple(numbers) for name, numbers in label_values.items()}
         shares = self.gate.min_true_dice_share, self.gate.max_true_dice_share
-        return FileGate(self.gate.min_dice, *shares, labels=judged, label_values=values)
+        return FileGate(self.gate.min_dice, *shares, labels=self.judged, label_values=values)
 
     def _patches(self, chosen: Any) -> Iterator[Any]:
         return (self.windows[index] for index in chosen)

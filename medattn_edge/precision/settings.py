@@ -27,6 +27,8 @@ class CalibrationSettings:
         min_true_dice_share: the minimum share of the reference's true Dice, of every label; None for that of
             `gates.TRUE_LABELS`.
         max_true_dice_share: the maximum share, likewise.
+        judge_labels: the only labels, or regions, to judge; empty for all. One of which there is nothing to judge is
+            refused.
         quantizer: the only one to try, or empty for all that fit.
         runtime: the backend that judges and times, for the profile cpu; empty for the suffix's own.
         samples: patches to calibrate on, half of them with foreground.
@@ -46,6 +48,7 @@ class CalibrationSettings:
     gate: float | None = None
     min_true_dice_share: float | None = None
     max_true_dice_share: float | None = None
+    judge_labels: tuple[str, ...] = ()
     quantizer: str = ""
     runtime: str = ""
     samples: int = 32

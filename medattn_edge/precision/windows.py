@@ -16,9 +16,11 @@ import numpy.typing as npt
 
 from medattn_edge.backends.session import Patches, Session
 from medattn_edge.errors import InputError, quoted
+from medattn_edge.inference.judged import JudgedLabels
 from medattn_edge.inference.preprocess import labels_on_image, prepare
 from medattn_edge.inference.resample import Floats
 from medattn_edge.inference.tiling import Tiling, Window
+from medattn_edge.inference.truth import LabelValues
 from medattn_edge.io.channels import AnyScan, as_scan
 from medattn_edge.spec import ModelSpec
 from medattn_edge.volume import Volume
@@ -29,6 +31,21 @@ if TYPE_CHECKING:
 
 Labels = npt.NDArray[Any]
 Truth = Callable[[Volume], Volume]
+
+
+@dataclass(frozen=True, eq=False)
+class ScanFacts:
+    """What is known of the scans that windows were chosen from.
+
+    Attributes:
+        notes: what people should know of how they were read.
+        label_values: label -> its values in the files of true labels; empty where there are none.
+        judged: the labels to judge, with the audits of their true ones; None for those of the settings, without any.
+    """
+
+    notes: tuple[str, ...] = ()
+    label_values: LabelValues = field(default_factory=dict)
+    judged: JudgedLabels | None = None
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from medattn_edge.errors import ScanError, UsageError
+from medattn_edge.inference.label_audit import LabelAudit
 from medattn_edge.io import Scan
 from medattn_edge.io.scan import read_labels_of
 from medattn_edge.volume import Volume
 
+_NAMED = 3  # files whose values an error shows
 _LABEL = re.compile(r"(\d+)=([^:=,\s]+)(?::(\d+(?:,\d+)*))?")
 
 
@@ -82,11 +84,13 @@ class Case:
         name: The scan's, without its folder, which may name people.
         scan: Voxels (D, H, W) or (C, D, H, W).
         labels: (D, H, W), 0 the background, else a Label's index.
+        audit: Of the labels file, where they come from one.
     """
 
     name: str
     scan: Volume
     labels: Volume
+    audit: LabelAudit | None = None
 
     @property
     def sha256(self) -> str:
@@ -109,21 +113,14 @@ def read_cases(pairs: Sequence[tuple[Path | Scan, Path]], labels: Sequence[Label
         ScanError: A label's value is in none of the files, or the scans differ in their channels.
     """
     labels = check_labels(labels)
-    cases, seen = [], set[int]()
+    cases, mapping = list[Case](), {label.name: label.sources for label in labels}
     for scan_path, labels_path in pairs:
         source = scan_path if isinstance(scan_path, Scan) else Scan(scan_path)
         scan = source.read()
         stored = read_labels_of(labels_path, scan)
-        seen |= set(np.unique(stored.voxels).tolist())
-        cases.append(Case(source.name, scan, remapped(stored, labels)))
-    for label in labels:
-        missing = sorted(set(label.sources) - seen)
-        if missing:
-            raise ScanError(
-                f"no voxel has the value {missing[0]} of the label {label.name}",
-                expected=f"one of the values that the labels have: {', '.join(map(str, sorted(seen - {0}))) or 'none'}",
-                hint=f"--label {label.index}={label.name}:VALUE",
-            )
+        audit = LabelAudit.of(Path(labels_path).name, stored, mapping)
+        cases.append(Case(source.name, scan, remapped(stored, labels), audit))
+    _check_values([case.audit for case in cases if case.audit is not None], labels)
     channels = sorted({case.scan.channels for case in cases})
     if len(channels) > 1:
         raise ScanError(
@@ -132,6 +129,19 @@ def read_cases(pairs: Sequence[tuple[Path | Scan, Path]], labels: Sequence[Label
             hint="train on scans of one kind",
         )
     return cases
+
+
+def _check_values(audits: Sequence[LabelAudit], labels: Sequence[Label]) -> None:
+    """Raise ScanError for a value of a label that is in none of the files."""
+    seen = {row.value for audit in audits for row in audit.counts if row.voxels}
+    for label in labels:
+        if missing := sorted(set(label.sources) - seen):
+            raise ScanError(
+                f"no voxel has the value {missing[0]} of the label {label.name}: "
+                + "; ".join(audit.text for audit in audits[:_NAMED]),
+                expected=f"one of the values that the labels have: {', '.join(map(str, sorted(seen))) or 'none'}",
+                hint=f"--label {label.index}={label.name}:VALUE",
+            )
 
 
 def remapped(stored: Volume, labels: Sequence[Label]) -> Volume:

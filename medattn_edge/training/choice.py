@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from medattn_edge import gates
 from medattn_edge.errors import CheckpointError, UsageError
 from medattn_edge.models import construct, network_record
 from medattn_edge.models.network import Network, SegmentationNetwork
@@ -16,7 +17,7 @@ from medattn_edge.spec import Intensity, ModelSpec
 from medattn_edge.spec.orientation import patient_axes
 from medattn_edge.training.cases import Case, Label
 
-AIR_HU = -500.0  # a scan with values below it is taken for a CT in HU: no other modality stores them
+AIR_HU = gates.HOUNSFIELD.limits["air_hu"]  # a scan with values below it is taken for a CT in HU
 CT_WINDOW = Intensity.window(-1000.0, 400.0)
 
 
@@ -31,6 +32,7 @@ class Wishes:
         spacing: mm in volume order; None for the median of the scans, () for as scanned.
         intensity: None to choose.
         orientation: where W, H and D of what the network sees run to; a 2-D network sees slices along D.
+        modality: as DICOM names it; empty: CT where the values say so, else not said.
     """
 
     network: str
@@ -39,6 +41,7 @@ class Wishes:
     spacing: tuple[float, ...] | None = None
     intensity: Intensity | None = None
     orientation: str = "LPS"
+    modality: str = ""
 
 
 def choose_spec(cases: Sequence[Case], labels: Sequence[Label], wishes: Wishes) -> tuple[ModelSpec, list[str]]:
@@ -53,6 +56,10 @@ def choose_spec(cases: Sequence[Case], labels: Sequence[Label], wishes: Wishes) 
     blank = _unbuilt(record, settings, channels, outputs)
     patient_axes(wishes.orientation)
     remarks: list[str] = []
+    modality = wishes.modality
+    if not modality:
+        modality, why = _modality(cases)
+        remarks.append(f"modality {modality or 'unknown'}: {why}")
     intensity = wishes.intensity
     if intensity is None:
         intensity, why = _intensity(record, cases)
@@ -75,6 +82,7 @@ def choose_spec(cases: Sequence[Case], labels: Sequence[Label], wishes: Wishes) 
         axes=record.axes,
         config=settings,
         orientation=wishes.orientation,
+        modality=modality,
     )
     if wishes.patch is None:
         spec = spec.with_patch(_patch(record.patch_for(settings), blank, spec, cases))
@@ -110,6 +118,14 @@ def _intensity(record: Network, cases: Sequence[Case]) -> tuple[Intensity, str]:
     if lowest < AIR_HU:
         return CT_WINDOW, f"values down to {lowest:g}, so this is a CT"
     return Intensity.parse("zscore"), f"values from {lowest:g}, so this is no CT"
+
+
+def _modality(cases: Sequence[Case]) -> tuple[str, str]:
+    """CT where every scan has the values of one: another modality cannot be told from values."""
+    lowest = max(float(case.scan.voxels.min()) for case in cases)
+    if lowest < AIR_HU:
+        return "CT", f"every scan has values down to {lowest:g}"
+    return "", "the files do not say it, so scans of any will be taken; --modality MR says it"
 
 
 def _median_spacing(cases: Sequence[Case], dims: int, orientation: str) -> tuple[float, ...] | None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medattn_edge.backends.torch.eager import EagerSession
+from medattn_edge.errors import ScanError
 from medattn_edge.inference import segment
 from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.spec import ModelSpec
@@ -19,7 +20,9 @@ from medattn_edge.training.split import Part
 
 @dataclass(frozen=True)
 class Score:
-    """Per label but the background; a Dice is over all such voxels of all scans together, 1 where nobody has any.
+    """Per label but the background; a Dice is over all such voxels of all scans together.
+
+    A label of which neither the network nor the true labels have a voxel there has no Dice, and is not in it.
 
     Attributes:
         held_out: The Dice in held-out slices.
@@ -33,7 +36,7 @@ class Score:
 
     @property
     def mean(self) -> float:
-        """The mean held-out Dice of the labels."""
+        """The mean held-out Dice of the labels; `evaluate` sees to it that there is one."""
         return sum(self.held_out.values()) / len(self.held_out)
 
 
@@ -48,6 +51,9 @@ def evaluate(
         cases: The scans with their labels.
         parts: Which slices of each are held out.
         everything: Also the scans without held-out slices; otherwise `training` and `millilitres` leave them out.
+
+    Raises:
+        ScanError: No held-out voxel has a label: any network would be the best.
     """
     count = len(spec.labels)
     counts = np.zeros((2, 3, count), np.int64)  # held out and training; correct, predicted, true; per label
@@ -61,6 +67,12 @@ def evaluate(
             a, b = predicted[list(slices)], true[list(slices)]
             counts[row] += [_count(a[a == b], count), _count(a, count), _count(b, count)]
         millilitres += _count(predicted, count) * segmented.voxel_ml
+    if not counts[0, 2, 1:].any():
+        raise ScanError(
+            f"no held-out voxel is {' or '.join(spec.labels[1:])}",
+            expected="something to judge a network by",
+            hint="other blocks, for example --blocks 20, another --holdout, or other scans",
+        )
     held_out, training = (_dice(table, spec.labels) for table in counts)
     calibrated = all(case.scan.calibrated for case, _ in judged)
     volumes = {name: float(millilitres[value]) for value, name in enumerate(spec.labels) if value}
@@ -75,7 +87,7 @@ def _dice(table: npt.NDArray[np.int64], names: Sequence[str]) -> dict[str, float
     correct, predicted, true = table
     totals = predicted + true
     return {
-        name: 2.0 * int(correct[value]) / int(totals[value]) if totals[value] else 1.0
+        name: 2.0 * int(correct[value]) / int(totals[value])
         for value, name in enumerate(names)
-        if value
+        if value and totals[value]
     }

@@ -55,7 +55,8 @@ def fit(
     Raises:
         UsageError: The network is a sigmoid one, the training diverges (the best checkpoint stays), a batch is too
             small for BatchNorm, or a resume file is missing, of other settings, or in the way.
-        ScanError: The scans cannot be split, or no training slice is left at the network's spacing.
+        ScanError: The scans cannot be split, a label is in none of them, or no training slice is left at the network's
+            spacing.
         OutputError: The folder to write to does not exist.
         HostError: The memory is not enough for one step.
     """
@@ -65,6 +66,7 @@ def fit(
             expected="labels that exclude each other: cases have one label per voxel, and the loss is a softmax's",
             hint="train it with your own code, and export its checkpoint with --activation sigmoid",
         )
+    _check_every_label(cases, spec)
     parts = split_cases(cases, settings.holdout, settings.blocks, spec.orientation)
     run = _Run(network, cases, parts, spec, settings, output)
     progressed = run.begin()
@@ -213,6 +215,17 @@ class _Run:
         }
         checkpoint.save(self.output.path, self.network, self.spec, notes)
         return notes
+
+
+def _check_every_label(cases: Sequence[Case], spec: ModelSpec) -> None:
+    """Raise ScanError for a label of the network that no case has: nobody would notice that it was never learnt."""
+    found = {int(value) for case in cases for value in np.unique(case.labels.voxels)}
+    if absent := [name for value, name in enumerate(spec.labels) if value and value not in found]:
+        raise ScanError(
+            f"no voxel of the {len(cases)} scan(s) is {' or '.join(absent)}",
+            expected=f"every label of the network: {', '.join(spec.labels[1:])}",
+            hint="scans with it, or a network without it",
+        )
 
 
 def _freeze_norms(network: torch.nn.Module) -> None:

@@ -118,6 +118,12 @@ def _check_labels(cases: Sequence[Case], parts: Sequence[Part], orientation: str
             voxels = case.labels.oriented(orientation).voxels
             seen |= set(np.unique(voxels[list(getattr(part, purpose))]).tolist())
             wanted |= set(np.unique(voxels).tolist())
+        if wanted <= {0}:
+            raise ScanError(
+                "no voxel of any scan has a label",
+                expected="something to learn",
+                hint="--label INDEX=NAME:VALUE with the values that the labels files have",
+            )
         if wanted - seen:
             raise ScanError(
                 f"label {min(wanted - seen)} is in no slice {'for training' if purpose == 'training' else 'held out'}",

@@ -83,6 +83,25 @@ def test_true_labels_of_a_held_out_scan_are_the_gate(medattn: Run, net: Path, sc
     (case,) = json.loads(done.stdout)["agreement"]
     assert case["thresholds"] == {**TRUE_LABELS.limits, "min_dice": 0.5, "min_true_dice_share": 0.5}
     assert case["reference_dice"]["right_lung"] > 0.9
+    recipe = json.loads(done.stdout)["recipe"]
+    assert recipe["judged_labels"] == ["right_lung", "left_lung"]
+    [audit] = recipe["label_audits"]
+    assert {row["value"]: row["labels"] for row in audit["values"] if row["labels"]} == {
+        5: ["right_lung"],
+        6: ["left_lung"],
+    }
+
+
+def test_labels_under_other_values_are_refused_with_those_of_the_file(medattn: Run, net: Path, tmp_path: Path) -> None:
+    words = ("--labels", sample_labels(), "--json")
+    done = medattn("calibrate", net, sample_scan(), "-o", tmp_path / "net.onnx", *QUICK, *words)
+    assert done.returncode == 4, done.stdout
+    error = json.loads(done.stdout)["error"]
+    assert "5 (34,450 voxels, 3,198.1 ml)" in error["message"]
+    assert "right_lung=1, left_lung=2" in error["message"]
+    options = "--label-value right_lung=VALUE --label-value left_lung=VALUE"
+    assert error["hint"].startswith(f"{options}, VALUE being one of 3, 4, 5, 6, 7")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_true_labels_of_one_scan_are_the_gate_on_the_part_that_is_held_out(

@@ -138,10 +138,14 @@ def test_compare_fails_another_network_with_exit_code_1(
 def test_compare_judges_the_true_dice_too(medattn: Run, checkpoint: Path, artifact: Path, scan: Path) -> None:
     truth = scan.with_name("truth.nii.gz")
     words = ["compare", checkpoint, artifact, scan, "--labels", truth, "--label-value", "right_lung=1"]
-    words += ["--label-value", "left_lung=0", "--min-true-dice-share", "0.999", "--json"]
-    done = medattn(*words)
+    words += ["--label-value", "left_lung=9", "--min-true-dice-share", "0.999", "--json"]
+    refused = medattn(*words)  # no voxel has the value 9: nothing can be judged of that label
+    assert refused.returncode == 4
+    assert json.loads(refused.stdout)["error"]["hint"].endswith("or --judge-labels right_lung, to judge nothing else")
+    done = medattn(*words, "--judge-labels", "right_lung")
     assert done.returncode == 0, done.stderr
     (case,) = json.loads(done.stdout)["candidates"][0]["cases"]
+    assert set(case["reference_dice"]) == {"right_lung"}
     assert json.loads(done.stdout)["thresholds"] == TRUE_LABELS.limits
     old = medattn(*words, "--min-dice-ratio", "0.999")
     assert old.returncode == 2

@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from medattn_edge.artifact import Artifact, manifest_path
 from medattn_edge.io import read_labels
 from medattn_edge.volume import Volume
 
@@ -292,8 +294,25 @@ def test_without_a_frame_of_reference_there_are_labels_and_no_segmentation(
     write_series(tmp_path / "in", ct.voxels, ct.affine, FrameOfReferenceUID=None)
     (tmp_path / "in" / "._slice.dcm").write_bytes(b"\x00\x05\x16\x07" + bytes(60))
     told = document(medattn("infer", artifact, tmp_path / "in", "-o", tmp_path / "labels.nii.gz", "--json"))
-    assert told["notes"] == ["1 AppleDouble files of macOS left out"]
+    assert told["notes"][0] == "1 AppleDouble files of macOS left out"
     error = refused(medattn("infer", artifact, tmp_path / "in", "-o", tmp_path / "seg.dcm", "--json"), 4)
     assert "no_frame_of_reference" in error["message"]
     assert "FrameOfReferenceUID" in error["hint"]
     assert document(medattn("inspect", tmp_path / "in", "--json"))["notes"] == told["notes"]
+
+
+def test_an_mr_through_a_network_of_ct_is_refused_until_it_is_insisted_on(
+    medattn: Run, artifact: Path, ct: Volume, tmp_path: Path
+) -> None:
+    net = tmp_path / "ct.onnx"
+    net.write_bytes(artifact.read_bytes())
+    manifest = Artifact.read(artifact).manifest
+    replace(manifest, spec=replace(manifest.spec, modality="CT")).write(manifest_path(net))
+    write_series(tmp_path / "in", ct.voxels, ct.affine, modality="MR")
+    words = ("infer", net, tmp_path / "in", "-o", tmp_path / "labels.npz", "--json")
+    error = refused(medattn(*words), 4)
+    assert (error["code"], "--any-modality" in error["hint"]) == ("other_modality", True)
+    assert not (tmp_path / "labels.npz").exists()
+    found = document(medattn(*words, "--any-modality"))
+    assert found["modality"] == {"network": "CT", "scan": "MR", "contradicted": True, "body_part": None}
+    assert "nobody trained it for this" in found["notes"][-1]

@@ -88,6 +88,10 @@ def test_a_checkpoint_is_written_with_a_table_and_the_next_step(folder: Path, tm
     assert done.returncode == 0, done.stderr
     assert "held-out Dice" in done.stdout
     assert "intensity zscore" in done.stderr
+    assert "modality unknown: the files do not say it" in done.stderr
+    said = [line.split() for line in done.stderr.split("labels in labels.npz:\n")[1].splitlines()]
+    voxels = int(np.count_nonzero(np.load(folder / "labels.npz")["voxels"]))
+    assert said[1] == ["7", f"{voxels:,}", f"{2 * voxels / 1000:,.1f}", "ball"]
     assert f"next: medattn-edge export {output} -o ball.onnx" in done.stderr
     loaded = checkpoint.load(output)
     assert loaded.spec.labels == ("background", "ball")

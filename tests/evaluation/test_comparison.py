@@ -17,6 +17,8 @@ from medattn_edge.file_gate import FileGate
 from medattn_edge.gates import TRUE_LABELS
 from medattn_edge.inference import segment_to
 from medattn_edge.io import Scan, read_labels, write_labels
+from medattn_edge.models.checkpoint import load, save
+from medattn_edge.spec import Cleanup
 from tests.support.networks import with_other_weights
 from tests.support.sessions import make_volume
 
@@ -132,6 +134,51 @@ def test_the_label_values_that_a_file_carries_are_used_and_said(
     other = with_gate(artifact, tmp_path / "b.onnx", FileGate(**TRUE_LABELS.limits, label_values={"organ": (8,)}))
     with pytest.raises(UsageError, match=r"carry other label values: organ=7; organ=8(.|\n)*--label-value organ="):
         compare(checkpoint, [carried, other], [scan], labels=[tmp_path / "truth.npz"], settings=QUICK)
+
+
+def test_true_labels_under_another_value_are_refused_with_what_the_file_has(
+    checkpoint: Path, artifact: Path, scan: Path, tmp_path: Path
+) -> None:
+    segment_to(checkpoint, scan, tmp_path / "own.npz")
+    own = read_labels(tmp_path / "own.npz")
+    truth = np.where(own.voxels == 1, 5, np.uint8(0))
+    free = np.argwhere(truth == 0)[:3]
+    truth[tuple(free.T)] = 1  # so that the file has the value that a label without --label-value is looked for under
+    write_labels(tmp_path / "truth.npz", own.with_voxels(truth), tuple("012345"))
+    with pytest.raises(ScanError, match=r"true Dice is below 0\.1 \(organ 0\.0000\)") as told:
+        compare(checkpoint, [artifact], [scan], labels=[tmp_path / "truth.npz"], settings=QUICK)
+    assert f"5 ({np.count_nonzero(truth == 5):,} voxels" in told.value.found
+    assert told.value.expected.endswith("looked for as organ=1")
+    assert told.value.hint == "--label-value organ=VALUE, VALUE being one of 5"
+    mapped = TrueLabels([tmp_path / "truth.npz"], {"organ": [5]}, 0.99)
+    document = compare(checkpoint, [artifact], [scan], labels=mapped, settings=QUICK).to_json()
+    assert document["verdict"] == "pass"
+    assert [(row["value"], row["labels"]) for row in document["label_audits"][0]["values"]] == [(1, []), (5, ["organ"])]
+
+
+def test_a_scan_without_anything_to_find_is_named_among_several_and_refused_alone(
+    checkpoint: Path, scan: Path, tmp_path: Path
+) -> None:
+    loaded = load(checkpoint)
+    net = tmp_path / "net.safetensors"  # what is smaller than 0.1 ml is nothing to it
+    save(net, loaded.network, replace(loaded.spec, cleanup=(Cleanup.parse("drop-below:organ:0.1"),)))
+    nothing = tmp_path / "nothing.npz"
+    write_labels(nothing, make_volume(np.zeros((1, 8, 8), np.uint8)), ("a",))
+    with pytest.raises(ScanError, match=r"finds none of organ in the scan: there is nothing to judge"):
+        compare(net, [net], [nothing], settings=QUICK)
+    (row,) = compare(net, [net], [nothing, scan], settings=QUICK).to_json()["candidates"]
+    empty, full = row["cases"]
+    assert (empty["dice"], empty["absent"]) == ({}, ["organ"])
+    assert empty["not_judged"] == {"organ": "the reference finds none here"}
+    assert (full["absent"], full["not_judged"]) == ([], {})
+    # The logits are something to judge.
+    assert compare(net, [net], [nothing], thresholds=Thresholds(min_dice=0, min_sqnr_db=90), settings=QUICK).passed
+
+
+def test_only_labels_of_the_network_can_be_judged(checkpoint: Path, artifact: Path, scan: Path) -> None:
+    settings = ComparisonSettings(threads=1, judge_labels=("liver",))
+    with pytest.raises(UsageError, match=r"--judge-labels names liver(.|\n)*some of organ"):
+        compare(checkpoint, [artifact], [scan], settings=settings)
 
 
 def test_a_folder_of_dicom_is_a_scan(checkpoint: Path, artifact: Path, tmp_path: Path) -> None:

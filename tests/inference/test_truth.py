@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from medattn_edge.errors import ScanError, UsageError
-from medattn_edge.inference.truth import parse_label_values, read_true_labels
+from medattn_edge.inference.label_audit import LabelAudit
+from medattn_edge.inference.truth import parse_label_values, read_true_labels, read_truth
 from medattn_edge.labels import Meaning
 from medattn_edge.volume import Volume
 
@@ -63,5 +64,30 @@ def test_values_that_do_not_tell_the_labels_apart_are_refused(
 
 def test_a_file_without_any_of_the_labels_is_refused(tmp_path: Path) -> None:
     path, scan = labels(tmp_path, [0, 7])
-    with pytest.raises(ScanError, match=r"lungs=1, heart=2(.|\n)*--label-value"):
+    with pytest.raises(ScanError, match=r"lungs=1, heart=2(.|\n)*--label-value") as told:
         read_true_labels(path, scan, Meaning(NAMES), {})
+    assert "labels.npz has the values 7 (1 voxels, 0.0 ml)" in told.value.found
+    assert told.value.hint == "--label-value lungs=VALUE --label-value heart=VALUE, VALUE being one of 7"
+
+
+def test_every_value_of_a_file_is_told_with_what_it_was_taken_for(tmp_path: Path) -> None:
+    path, scan = labels(tmp_path, [0, 5, 6, 6, 9])
+    audit = read_truth(path, scan, Meaning(NAMES), {"lungs": [5, 6], "heart": [3]}).audit
+    assert audit.to_json() == {
+        "file": "labels.npz",
+        "values": [
+            {"value": 3, "labels": ["heart"], "voxels": 0, "millilitres": 0.0},
+            {"value": 5, "labels": ["lungs"], "voxels": 1, "millilitres": 0.001},
+            {"value": 6, "labels": ["lungs"], "voxels": 2, "millilitres": 0.002},
+            {"value": 9, "labels": [], "voxels": 1, "millilitres": 0.001},
+        ],
+    }
+    assert (audit.present, audit.mapping) == ({"lungs"}, "heart=3, lungs=5,6")
+    flat = LabelAudit.of("a", Volume(scan.voxels.astype(np.uint8) + 1, LPS, calibrated=False), {})
+    assert flat.to_json()["values"][0]["millilitres"] is None
+
+
+def test_a_file_of_many_values_is_told_by_its_most_frequent_ones() -> None:
+    audit = LabelAudit.of("a", Volume(np.repeat(np.arange(30), np.arange(30)).reshape(1, 1, -1), LPS), {})
+    assert audit.text.startswith("a has the values 29 (29 voxels, 0.0 ml), 28 (28")
+    assert audit.text.endswith("18 (18 voxels, 0.0 ml) and 17 more")

@@ -22,7 +22,7 @@ from medattn_edge.precision.choice import choose_windows
 from medattn_edge.precision.int8 import quantise
 from medattn_edge.precision.quantizers.quantizer import QuantizationRecipe
 from medattn_edge.precision.settings import CalibrationSettings
-from medattn_edge.precision.windows import ScanSource, Windows
+from medattn_edge.precision.windows import ScanFacts, ScanSource, Windows
 
 Halves = tuple[Windows, Windows]
 ORT = CalibrationSettings(profile="cpu", gate=0.99, quantizer="onnxruntime", threads=1)
@@ -174,7 +174,9 @@ def test_true_labels_are_the_gate_where_they_are_given(
     with OnnxRuntimeSession(lungs, Options(threads=1)) as session:
         halves = choose_windows([replace(chest, truth=truth)], [], session, (8, 6))
     values = {"right_lung": (5,), "left_lung": (6,)}
-    made = quantise(lungs, tmp_path / "net.onnx", halves, replace(ORT, gate=None), kept, label_values=values)
+    made = quantise(
+        lungs, tmp_path / "net.onnx", halves, replace(ORT, gate=None), kept, facts=ScanFacts(label_values=values)
+    )
     (case,) = made.manifest.agreement
     assert case["thresholds"] == TRUE_LABELS.limits
     assert min(case["dice"].values()) >= 0.99

@@ -10,9 +10,12 @@ import pytest
 
 from medattn_edge.agreement import Thresholds
 from medattn_edge.backends.session import Session
-from medattn_edge.errors import UsageError
+from medattn_edge.errors import ScanError, UsageError
 from medattn_edge.file_gate import FileGate
 from medattn_edge.gates import INT8, TRUE_LABELS
+from medattn_edge.inference.judged import JudgedLabels
+from medattn_edge.inference.label_audit import LabelAudit
+from medattn_edge.labels import Meaning
 from medattn_edge.precision.judge import Judge
 from medattn_edge.precision.windows import ScanSource, TiledScan, Windows
 from medattn_edge.volume import Volume
@@ -91,9 +94,25 @@ def test_the_file_carries_what_was_asked_where_it_was_judged(windows: Windows) -
     assert Judge(brighter_than(0.5), windows, CLOSE).file_gate(values) == FileGate(0.999, labels=("organ",))
     asked = Judge(brighter_than(0.5), with_truth(0.5), BOTH).file_gate(values)
     assert asked == FileGate(**TRUE_LABELS.limits, labels=("organ",), label_values={"organ": (3, 4)})
-    some = Judge(TwoThresholds(0.5, 2.0), windows, CLOSE).file_gate({})
+    some = Judge(TwoThresholds(0.5, 2.0), windows, CLOSE, JudgedLabels(Meaning.of(REGIONS), ["bright"])).file_gate({})
     assert some is not None
-    assert some.labels == ("bright",), "brighter was in no window"
+    assert some.labels == ("bright",), "of brighter nothing was asked"
+
+
+def test_true_labels_in_another_place_are_no_gate_that_anything_holds() -> None:
+    elsewhere = Volume((RAMP < 0.3).astype(np.uint8), LPS)
+    windows = every_window(ScanSource("ramp", lambda: Volume(RAMP, LPS), lambda _: elsewhere))
+    judged = JudgedLabels(Meaning.of(SPEC))
+    judged.add_truth(LabelAudit.of("a.nrrd", elsewhere, {"organ": [1]}))
+    with pytest.raises(ScanError, match=r"true Dice is below 0.1 \(organ 0.0000\)(.|\n)*looked for as organ=1") as told:
+        Judge(brighter_than(0.5), windows, BOTH, judged)
+    assert "a.nrrd has the values 1 (1,440 voxels, 1.4 ml: organ)" in told.value.found
+
+
+def test_a_few_windows_without_anything_to_judge_prove_nothing(windows: Windows) -> None:
+    judge = Judge(brighter_than(0.95), windows, CLOSE)
+    empty = [index for index in range(len(windows)) if not (windows[index] > 0.95).any()]
+    assert judge.judge(brighter_than(0.95), (empty[0],)).dice == 0.0
 
 
 @pytest.mark.parametrize("truth", [False, True])
@@ -144,7 +163,11 @@ def test_regions_that_overlap_are_judged_each_by_itself(windows: Windows) -> Non
     assert verdict.agreement.dice["bright"] == 1
     assert verdict.agreement.dice["brighter"] == pytest.approx(2 * 0.1 / 0.3, abs=0.02)
     assert [failure.split(" is ")[0] for failure in verdict.failures] == ["Dice with the reference of brighter"]
-    assert Judge(TwoThresholds(0.5, 2.0), windows, CLOSE).unseen == ("brighter",)
+    with pytest.raises(ScanError, match=r"none of brighter in the 48(.|\n)*--judge-labels bright, to judge nothing"):
+        Judge(TwoThresholds(0.5, 2.0), windows, CLOSE)
+    named = Judge(TwoThresholds(0.5, 2.0), windows, CLOSE, JudgedLabels(Meaning.of(REGIONS), ["bright"]))
+    assert (named.judged, named.unseen) == (("bright",), ("brighter",))
+    assert named.judge(TwoThresholds(0.5, 0.8)).holds  # of brighter nothing was asked
     with pytest.raises(UsageError, match="none of bright, brighter"):
         Judge(TwoThresholds(2.0, 2.0), windows, CLOSE)
 

@@ -367,6 +367,15 @@ def test_a_value_that_could_not_work_is_told_with_its_place(tmp_path, name, chan
     assert error.expected
 
 
+def test_a_model_is_not_given_series_that_its_network_was_not_trained_on(tmp_path):
+    make_artifact(tmp_path / "net.onnx", modality="CT")
+    error = refused(tmp_path, model=model(modality="MR"))
+    assert "[[model]] lungs: modality is MR, and net.onnx was trained on CT" in error.found
+    assert error.hint == 'modality = "CT", or any_modality = true'
+    for keys in ({"modality": "CT"}, {"modality": ""}, {"modality": "MR", "any_modality": True}):
+        assert load(tmp_path, model=model(**keys)).models[0].modality == keys["modality"]
+
+
 def test_a_hint_is_what_to_write(tmp_path):
     assert refused(tmp_path, model=model(modality="PET")).hint == 'modality = "PT"'
     assert refused(tmp_path, receive={"sop_classes": ["CTImageStrage"]}).hint == "CTImageStorage"

@@ -15,9 +15,11 @@ pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
 from PIL import Image  # noqa: E402
 
+from medattn_edge.artifact import Artifact, manifest_path  # noqa: E402
 from medattn_edge.errors import MedattnError, MissingDependency, OutputError, UsageError  # noqa: E402
 from medattn_edge.io import read_regions  # noqa: E402
 from medattn_edge.io.dicom.volume import find_series, read_series  # noqa: E402
+from medattn_edge.reasons import JOB_REASONS  # noqa: E402
 from medattn_edge.scanner.config.sections import Channel, Model  # noqa: E402
 from medattn_edge.scanner.work.segmenting import Segmenter  # noqa: E402
 from medattn_edge.scanner.work.tasks import Done, Refused, Task  # noqa: E402
@@ -396,3 +398,28 @@ def test_a_model_whose_cleanup_this_host_cannot_do_is_refused_when_it_is_opened(
     monkeypatch.setattr("medattn_edge.inference.cleanup.find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match="cleanup"):
         Segmenter([Model("plain", sigmoid_artifact, threads=1)])
+
+
+@pytest.fixture(scope="module")
+def ct_artifact(artifact, tmp_path_factory):
+    """The same network, as one that was trained on CT."""
+    path = tmp_path_factory.mktemp("ct") / "ct.onnx"
+    path.write_bytes(artifact.read_bytes())
+    manifest = Artifact.read(artifact).manifest
+    replace(manifest, spec=replace(manifest.spec, modality="CT")).write(manifest_path(path))
+    return path
+
+
+def test_an_mr_is_no_scan_for_a_network_of_ct_unless_the_model_takes_any(ct_artifact, files, tmp_path):
+    scan = real_ct()
+    mr = tuple(write_series(tmp_path / "mr", scan.voxels, scan.affine, modality="MR"))
+    model = Model("ct", ct_artifact, threads=1)
+    with Segmenter([model, replace(model, name="any", any_modality=True)]) as opened:
+        (tmp_path / "refused").mkdir()
+        refused = opened.work(Task("ct", mr, tmp_path / "refused"))
+        assert refused == Refused("other_modality", "MR images for a network of CT; expected a scan of the modality CT")
+        assert list((tmp_path / "refused").iterdir()) == []
+        assert JOB_REASONS[refused.reason].requeue
+        assert any("the scan is MR, and the network is one of CT" in note for note in
+                   done(opened, "any", mr, tmp_path / "any").notes)  # fmt: skip
+        assert not any("modality" in note for note in done(opened, "ct", files, tmp_path / "right").notes)

@@ -11,11 +11,12 @@ from medattn_edge.artifact import Manifest, manifest_path, sha256
 from medattn_edge.spec import ModelSpec
 
 
-def make_artifact(path: Path, channels: Sequence[str] = (), count: int = 1) -> Path:
+def make_artifact(path: Path, channels: Sequence[str] = (), count: int = 1, modality: str = "") -> Path:
     """A file with a manifest that fits it; no runtime would open it. channels, count: of its input."""
     path.write_bytes(b"no network, but whole")
     count = len(channels) or count
-    spec = ModelSpec("attention-unet-monai", count, ("background", "organ"), (32, 32), (4, 4), channels=tuple(channels))
+    labels, patch, stride, names = ("background", "organ"), (32, 32), (4, 4), tuple(channels)
+    spec = ModelSpec("attention-unet-monai", count, labels, patch, stride, channels=names, modality=modality)
     manifest = Manifest(spec, "fp32", sha256(path), "c" * 64, "onnx", 1, {}, {}, {}, 1, 0.0)
     manifest_path(path).write_text(json.dumps(manifest.to_json()))
     return path

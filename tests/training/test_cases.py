@@ -61,6 +61,10 @@ def test_values_are_remapped_and_others_are_background(tmp_path: Path) -> None:
     expected = np.select([stored.voxels == 5, np.isin(stored.voxels, (6, 9))], [1, 2], 0)
     assert np.array_equal(case.labels.voxels, expected)
     assert case.name == "scan.npz"
+    assert case.audit is not None
+    taken = {row.value: row.labels for row in case.audit.counts}
+    assert taken == {5: ("right",), 6: ("left",), 7: (), 9: ("left",)}
+    assert sum(row.voxels for row in case.audit.counts) == np.count_nonzero(stored.voxels)
 
 
 def test_labels_in_another_axis_order_are_turned_to_the_scan(tmp_path: Path) -> None:
@@ -80,7 +84,7 @@ def test_labels_on_another_grid_are_refused(tmp_path: Path) -> None:
 
 def test_a_value_that_no_file_has_is_refused_with_those_that_they_have(tmp_path: Path) -> None:
     scan, stored = _stored()
-    with pytest.raises(ScanError, match="5, 6, 7, 9"):
+    with pytest.raises(ScanError, match=r"value 4 of the label heart: labels.npz has the values(.|\n)*5, 6, 7, 9"):
         read_cases([_write(tmp_path, scan, stored)], [Label(1, "heart", (4,))])
 
 

@@ -27,13 +27,19 @@ def test_a_ct_gets_a_window_and_anything_else_a_z_score(case_of: Callable[..., C
     wishes = Wishes("attention-unet-2d", {"width": 4})
     spec, remarks = choose_spec([_ct(case_of())], LABELS, wishes)
     assert spec.intensity == Intensity.window(-1000, 400)
-    assert remarks[0].startswith("intensity window:-1000:400: values down to")
+    assert spec.modality == "CT"
+    assert remarks[0].startswith("modality CT: every scan has values down to")
+    assert remarks[1].startswith("intensity window:-1000:400: values down to")
+    other, remarks = choose_spec([_ct(case_of()), case_of()], LABELS, wishes)
+    assert other.modality == ""
+    assert "--modality MR" in remarks[0]
     assert choose_spec([case_of()], LABELS, wishes)[0].intensity == Intensity.parse("zscore")
     published, _ = choose_spec([_ct(case_of())], LABELS, Wishes("self-guided", SELF_GUIDED))
     assert published.intensity == Intensity.parse("minmax:slice")
-    wished = Wishes("attention-unet-2d", {"width": 4}, (32, 32), (), Intensity.window(0, 80))
+    wished = Wishes("attention-unet-2d", {"width": 4}, (32, 32), (), Intensity.window(0, 80), "MR")
     spec, remarks = choose_spec([_ct(case_of())], LABELS, wished)
     assert (spec.intensity, spec.spacing, spec.patch) == (Intensity.window(0, 80), None, (32, 32))
+    assert spec.modality == "MR"
     assert remarks == []
 
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from medattn_edge.errors import ScanError
 from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.spec import Intensity, ModelSpec
 from medattn_edge.training import Case, evaluate, split_cases
+from medattn_edge.training.split import Part
 from medattn_edge.volume import Volume
 
 
@@ -49,7 +51,7 @@ def test_held_out_and_training_slices_are_told_apart(patch: tuple[int, ...], cas
     assert clean.millilitres["a"] == pytest.approx(labels.sum() * 10 / 1000)
 
 
-def test_a_label_in_neither_counts_as_found(case_of: Callable[..., Case]) -> None:
+def test_nothing_to_judge_is_refused_and_no_dice_of_1(case_of: Callable[..., Case]) -> None:
     case = case_of(shape=(6, 8, 8))
     empty = Case(
         "a",
@@ -57,5 +59,17 @@ def test_a_label_in_neither_counts_as_found(case_of: Callable[..., Case]) -> Non
         case.labels.with_voxels(np.zeros((6, 8, 8), np.uint8)),
     )
     spec = ModelSpec("any", 1, ("background", "a"), (8, 8), (1, 1), intensity=Intensity())
-    parts = split_cases([empty], 0.2, 3)
-    assert evaluate(Threshold(2), spec, [empty], parts, everything=False).held_out == {"a": 1.0}
+    with pytest.raises(ScanError, match="no voxel of any scan has a label"):
+        split_cases([empty], 0.2, 3)
+    with pytest.raises(ScanError, match=r"no held-out voxel is a(.|\n)*--blocks"):
+        evaluate(Threshold(2), spec, [empty], [Part((0, 5), (2, 3))], everything=False)
+
+
+def test_a_label_that_nobody_has_in_a_part_has_no_dice_there(case_of: Callable[..., Case]) -> None:
+    labels = np.zeros((6, 8, 8), np.uint8)
+    labels[2:4] = 1
+    like = case_of(shape=(6, 8, 8))
+    case = Case("a", like.scan.with_voxels(labels.astype(np.float32)), like.labels.with_voxels(labels))
+    spec = ModelSpec("any", 1, ("background", "a"), (8, 8), (1, 1), intensity=Intensity())
+    score = evaluate(Threshold(2), spec, [case], [Part((0, 5), (2, 3))], everything=True)
+    assert (score.held_out, score.training, score.mean) == ({"a": 1.0}, {}, 1.0)

@@ -16,6 +16,7 @@ MEGABYTE = 10**6
 
 def test_there_is_one_of_each_network_family() -> None:
     names = {name: checkpoint.load(path).spec.network for name, path in shipped_checkpoints().items()}
+    assert {checkpoint.load(path).spec.modality for path in shipped_checkpoints().values()} == {"CT"}
     assert names == {"lungs-attention-unet-2d": "attention-unet-2d", "lungs-self-guided": "self-guided"}
 
 

@@ -18,6 +18,7 @@ from medattn_edge.scanner.config.node_config import NodeConfig
 from medattn_edge.scanner.config.released import check_one_version, check_releases, identified, releases_of
 from medattn_edge.scanner.config.sections import Limits, Model, StorageCommitment
 from medattn_edge.scanner.config.toml import Reader
+from medattn_edge.spec import modalities_of
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _DEVICE: Final = re.compile(r"cpu|cuda(:\d{1,3})?")
@@ -181,6 +182,14 @@ def _checked_model(model: Model, config: NodeConfig, reader: Reader) -> Model:
             f"{reader.path}: {where} sha256 is {model.sha256[:16]}..., and {model.artifact.name} has {found[:16]}...",
             expected="the artifact that the configuration names",
             hint=f'put the right file there, or, when this one is meant: sha256 = "{found}"',
+        )
+    own = modalities_of(artifact.spec.modality)
+    if model.modality and own and model.modality not in own and not model.any_modality:
+        raise reader.wrong(
+            f"{where} modality",
+            f"is {model.modality}, and {artifact.file} was trained on {'+'.join(own)}",
+            f'modality = "{own[0]}", or any_modality = true',
+            "series that the artifact is for",
         )
     return checked_channels(replace(model, sha256=found, release_sha256=release), artifact.spec, reader)
 

@@ -74,6 +74,7 @@ artifact = {artifact}
 # key_slices = 0                        # so many pictures go with it, for viewers that show no segmentations
 # overlap = 0.5                         # of the windows
 # skip_air = false                      # leave out windows outside the body
+# any_modality = false                  # segment series of another modality than the artifact was trained on, too
 # threads = 0                           # of the CPU; 0 takes one for each core that the node may use
 # destinations = []                     # names of those that get its results; empty: all there are
 # volume = 0                            # of a series of several volumes (times, echoes), the one to take, from 1, as

@@ -128,6 +128,7 @@ class Model:
         key_slices: how many pictures go with it.
         overlap: of the windows, as a fraction of a patch.
         skip_air: leave out windows outside the body.
+        any_modality: segment series of another modality than the artifact was trained on, instead of refusing them.
         threads: 0: one for each core that the node may use.
         destinations: names; none: all there are.
         volume: of a series of several volumes (times, echoes), the one to take, from 1; 0 refuses such a series.
@@ -148,6 +149,7 @@ class Model:
     key_slices: int = 0
     overlap: float = 0.5
     skip_air: bool = False
+    any_modality: bool = False
     threads: int = 0
     destinations: tuple[str, ...] = ()
     volume: int = 0

@@ -133,7 +133,7 @@ def _segmented(opened: _Open, task: Task) -> Done:
     scan = _scan(model, task)
     headers = time.monotonic() - started
     outputs = _outputs(model, task.folder)
-    settings = SegmentSettings(model.overlap, skip_air=model.skip_air)
+    settings = SegmentSettings(model.overlap, skip_air=model.skip_air, any_modality=model.any_modality)
     algorithm = opened.algorithm
     if task.contents:
         # Corrected objects have the UIDs of the first ones: without it their result would be a duplicate to an archive.
