@@ -21,7 +21,11 @@ from tests.support.publishers import ALL, PUBLISHERS, Place, new_place
 from tests.support.sync_trace import content_of, identity, traced
 
 # What promises whole files and not that they outlive a power cut: of these the bytes are synced, the names are not.
-WHOLE_FILES = ("medattn_edge/atomic.py:replacing",)
+WHOLE_FILES = (
+    "medattn_edge/atomic.py:replacing",
+    "medattn_edge/release/write.py:_put",
+    "medattn_edge/release/write.py:_sign_folder",
+)
 
 
 @pytest.fixture
@@ -45,6 +49,18 @@ def test_a_whole_file_has_its_bytes_on_the_disk_before_its_name(tmp_path):
             temporary.write_bytes(content)
         assert trace.lost == []
         assert trace.synced[identity(tmp_path / "labels.nii.gz")] == content_of(tmp_path / "labels.nii.gz")
+
+
+def test_a_release_has_its_bytes_on_the_disk_before_its_name(tmp_path):
+    pytest.importorskip("cyclonedx", reason="the extra release is not installed")
+    from tests.support.releases import signed_release
+
+    with traced() as trace:
+        release, _ = signed_release(tmp_path)
+    assert trace.lost == []
+    files = [one for one in release.rglob("*") if one.is_file()]
+    assert release / "release.sig" in files
+    assert [one.name for one in files if trace.synced.get(identity(one)) != content_of(one)] == []
 
 
 def test_a_staged_object_is_on_the_disk_before_anybody_has_it(place):

@@ -17,7 +17,7 @@ from medattn_edge.agreement import Agreement, LogitsDistance, Thresholds, of_lab
 from medattn_edge.errors import GeometryError
 from medattn_edge.evaluation.disagreement import RuntimeOutcome
 from medattn_edge.evaluation.disagreement import judge as judge_runtimes
-from medattn_edge.gates import GATES, Gate
+from medattn_edge.gates import GATES, TRUE_LABELS, Gate
 from medattn_edge.io.grids import gather
 from medattn_edge.io.nifti_forms import forms_of
 from medattn_edge.io.overlay import write_overlay
@@ -43,11 +43,14 @@ LIMITS = {
     "fp16": {"min_dice": 0.9995, "min_sqnr_db": 40.0},
     "fp16 on noise": {"min_sqnr_db": 40.0},
     "int8": {"min_dice": 0.999},
+    "with true labels": {"min_dice": 0.99, "min_true_dice_share": 0.999, "max_true_dice_share": 1.01},
     "fp16 and int8 in a runtime": {"min_dice": 0.999, "min_sqnr_db": 30.0},
     "fp16 and int8 in a runtime, on noise": {},
     "compare": {"min_dice": 0.999},
     "runtimes on one graph": {"max_gap_db": 6.0, "clip_db": 100.0},
     "the same answer after it was timed": {"min_sqnr_db": 30.0},
+    "something to judge": {"min_reference_true_dice": 0.1},
+    "values of a CT": {"lowest_of_ct": -100.0, "air_hu": -500.0},
 }  # fmt: skip
 FLOORS = [
     (gate, figure, limit)
@@ -72,6 +75,12 @@ def test_a_gate_holds_at_its_limit_and_fails_just_below(gate: Gate, figure: str,
     assert failures(limit + STEPS[name]) == []
     assert len(failures(limit - STEPS[name])) == 1
     assert len(failures(math.nan)) == 1
+
+
+@pytest.mark.parametrize(("share", "fails"), [(0.999, 0), (0.99899, 1), (1.01, 0), (1.01001, 1), (math.nan, 1)])
+def test_a_share_of_the_true_dice_holds_at_both_limits_and_fails_just_beyond(share: float, fails: int) -> None:
+    judged = replace(PERFECT, reference_dice={"organ": 0.5}, candidate_dice={"organ": 0.5 * share})
+    assert len(TRUE_LABELS.thresholds.failures(judged)) == fails
 
 
 @pytest.mark.parametrize(("name", "figure"), [("max_abs", "max_abs"), ("max_volume_change_percent", "volume")])
@@ -140,7 +149,9 @@ def test_int8_is_held_to_its_gate_voxel_by_voxel(gate: float, less: int, fails: 
     """1 of 1,000 is a Dice of 0.9995, 3 are 0.9985; with true labels that FP32 has right, so is the share."""
     labels = Volume((level(0) < RAMP).astype(np.uint8), LPS)
     source = ScanSource("ramp", lambda: Volume(RAMP, LPS), (lambda _: labels) if truth else None)
-    verdict = Judge(brighter_than(level(0)), every_window(source), gate - 1e-5).judge(brighter_than(level(less)))
+    verdict = Judge(brighter_than(level(0)), every_window(source), Thresholds(gate - 1e-5)).judge(
+        brighter_than(level(less))
+    )
     assert verdict.dice == pytest.approx(1 - less / (2 * ORGAN - less), abs=1e-9)
     assert verdict.holds is not fails
 

@@ -160,7 +160,7 @@ def round_trip(spec: Any, axes: str, code: str) -> None:
     expected = volume.oriented(code).voxels.transpose(*("DHW".index(axis) for axis in axes))
     assert np.array_equal(seen, expected)
     assert np.array_equal(labels_on_image(volume, prepared), expected)
-    back = np.empty(prepared.lps.shape, np.int16)
+    back = np.empty(prepared.oriented.shape, np.int16)
     prepared.in_network_order(back)[...] = seen
     restored = prepared.on_scan(back)
     assert np.array_equal(restored.voxels, volume.voxels)

@@ -242,6 +242,8 @@ def _put(folder: Path, output: Path) -> None:
     """The folder in its place, or as a .zip."""
     if output.suffix.lower() != ".zip":
         folder.chmod(0o755)
+        for path in (*folder.iterdir(), folder):
+            _sync(path)
         folder.rename(output)  # onto a folder that appeared meanwhile it fails, unless that is empty
         return
     sizes = [(path.name, path.stat().st_size) for path in folder.iterdir()]
@@ -255,6 +257,14 @@ def _put(folder: Path, output: Path) -> None:
 
     with replacing(output) as beside, beside.open("wb") as file:
         pack(file, sizes, contents)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _not_written(output: Path, error: OSError) -> OutputError:

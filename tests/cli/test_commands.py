@@ -153,6 +153,7 @@ def test_compare_judges_the_true_dice_too(medattn: Run, checkpoint: Path, artifa
     assert case["reference_dice"]["right_lung"] == pytest.approx(case["candidate_dice"]["right_lung"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_compare_gives_the_reference_the_settings_of_the_export(
     medattn: Run, scan: Path, tmp_path: Path, vectors: Any
 ) -> None:

@@ -124,6 +124,7 @@ def test_a_network_that_half_precision_would_change_is_a_verdict_and_writes_noth
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_samples_that_were_asked_for_are_measured(medattn: Run, tmp_path: Path) -> None:
     path, trained = tmp_path / "small.onnx", shipped_checkpoints()["lungs-attention-unet-2d"]
     done = medattn("export", trained, "-o", path, "--precision", "fp16", "--samples", "1", "--json")

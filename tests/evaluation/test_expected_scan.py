@@ -109,7 +109,15 @@ def test_the_search_finds_a_3d_owners_orientation_and_axes(code: str, intensity:
     assert fitted.checkpoint.reading["scan_expectation"]["winner"]["label_match"] == 1.0
 
 
-@pytest.mark.parametrize("intensity", ["none", "zscore", "zscore:nonzero", "window:-1000:400"])
+@pytest.mark.parametrize(
+    "intensity",
+    [
+        "none",
+        pytest.param("zscore", marks=pytest.mark.slow),
+        pytest.param("zscore:nonzero", marks=pytest.mark.slow),
+        "window:-1000:400",
+    ],
+)
 def test_the_search_finds_intensity_plane_and_transposition_of_a_2d_owner(intensity: str) -> None:
     from medattn_edge.backends.torch.eager import EagerSession
     from medattn_edge.inference import segment

@@ -58,6 +58,7 @@ def test_the_reference_answers_the_owners_logits(form, end, image_2d, save, tmp_
         assert _decibels(expected, session.run(image_2d.numpy())) > 110
 
 
+@pytest.mark.slow
 def test_another_source_is_taken_only_with_a_spec_and_only_where_it_fits(plain, image_2d, save, tmp_path):
     mine = me.export(me.read_foreign(save(plain, image_2d, "onnx")), tmp_path / "net.onnx").manifest
     torch.manual_seed(9)
@@ -89,6 +90,7 @@ def test_probabilities_that_no_node_shows_are_no_reference(image_2d, save, tmp_p
         taken.open()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["onnx", pytest.param("exported", marks=pytest.mark.slow)])
 def test_compare_and_bench_take_the_file_that_was_exported(form, medattn, plain, image_2d, save, scan, tmp_path):
     source, net = save(plain, image_2d, form), tmp_path / "net.onnx"
