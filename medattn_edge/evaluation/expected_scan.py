@@ -5,17 +5,12 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import numpy as np
-
-from medattn_edge.errors import AgreementError, GeometryError, ScanError
+from medattn_edge.errors import AgreementError
 from medattn_edge.evaluation.pipelines import SEARCHED
-from medattn_edge.evaluation.scan_search import Progress, Search, Trial, structures_of
-from medattn_edge.io import Scan, read_volume
-from medattn_edge.io.scan import read_labels_of
+from medattn_edge.evaluation.scan_result import ExpectedScan
+from medattn_edge.evaluation.scan_search import Progress, Search, Trial
 from medattn_edge.models.checkpoint import Checkpoint
-from medattn_edge.volume import Volume
 
 # Other overlaps and weights of windows move a boundary by a voxel here and there, which costs a structure of a few
 # thousand voxels some thousandths; a wrong orientation or intensity costs tenths.
@@ -39,48 +34,6 @@ class ScanFit:
     winner: Trial
     runner_up: Trial | None
     runs: int
-
-
-@dataclass(frozen=True)
-class ExpectedScan:
-    """A scan, and what the owner's code made of it.
-
-    Attributes:
-        scan: (D, H, W) or (C, D, H, W).
-        result: on the same grid: labels (D, H, W), or a map for every output (M, D, H, W), probabilities or masks.
-        source: where the result is from, for messages.
-    """
-
-    scan: Volume
-    result: Volume
-    source: str
-
-    @classmethod
-    def read(cls, scan: Path | Scan, result: Path) -> ExpectedScan:
-        """From two files, the scan of any kind.
-
-        Raises:
-            InputError: one cannot be read, or the result has nothing in it.
-            GeometryError: they do not lie on one grid.
-        """
-        volume = (scan if isinstance(scan, Scan) else Scan(scan)).read()
-        found = _result_on(volume, Path(result))
-        if not np.isfinite(found.voxels).all() or not structures_of(found.voxels).any():
-            raise ScanError(
-                f"{Path(result).name} is empty, or has values that are not finite",
-                expected="labels or probabilities with every structure in them",
-                hint="give a scan in which the network finds something",
-            )
-        return cls(volume, found, Path(result).name)
-
-
-def _result_on(scan: Volume, path: Path) -> Volume:
-    """Labels, or maps, on the grid of their scan."""
-    try:
-        found = read_volume(path)
-    except GeometryError:
-        return read_labels_of(path, scan)  # the header of its scan, which needed a choice
-    return read_labels_of(path, scan) if found.voxels.ndim == 3 else found.like(scan)
 
 
 def fit_scan(

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from medattn_edge.agreement import dice_per_label
 from medattn_edge.backends.torch.eager import EagerSession
 from medattn_edge.errors import ScanError, UsageError
 from medattn_edge.evaluation.pipelines import SEARCHED, Pipeline, Reading, intensities, layouts, readings
+from medattn_edge.evaluation.scan_result import SUM_OF_ONE, ExpectedScan
 from medattn_edge.inference.intensity import normalised
 from medattn_edge.inference.preprocess import prepare
 from medattn_edge.inference.restore import restore
@@ -24,16 +25,12 @@ from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.spec import Intensity, ModelSpec, plane_of
 from medattn_edge.volume import Volume
 
-if TYPE_CHECKING:
-    from medattn_edge.evaluation.expected_scan import ExpectedScan
-
 Array = npt.NDArray[Any]
 Scores = tuple[dict[str, float], float, int, tuple[str, ...]]
 Progress = Callable[[int, int], None]
 
 _FINALISTS = 12
 _OVERLAP = 0.5
-_SUM_OF_ONE = 0.02  # probabilities of a softmax sum up to 1, those kept in 8 bits nearly so
 _SLICES = 5  # of a 2-D network, for the first look
 
 
@@ -105,7 +102,7 @@ class Search:
         maps = 0 if self.result.voxels.ndim == 3 else self.result.channels
         highest = int(self.result.voxels.max()) if maps == 0 else 1
         self.readings = readings(spec, self.free, maps, highest)
-        if maps and not np.allclose(self.result.voxels.sum(axis=0, dtype=np.float32), 1, rtol=0, atol=_SUM_OF_ONE):
+        if maps and not np.allclose(self.result.voxels.sum(axis=0, dtype=np.float32), 1, rtol=0, atol=SUM_OF_ONE):
             self.readings = [one for one in self.readings if one.activation == "sigmoid"]  # regions overlap, or lack
         if not self.readings:
             raise ScanError(
@@ -215,15 +212,6 @@ class Search:
             most[{"axial": 0, "coronal": 1, "sagittal": 2}[spec.plane]] = _SLICES
         found = self.result.voxels if self.result.voxels.ndim == 3 else self.result.voxels[-1] > 0.5
         return tuple(_around(found != 0, axis, size) for axis, size in enumerate(most))
-
-
-def structures_of(result: Array) -> Array:
-    """Where a result has a structure (D, H, W); of a softmax's maps the first is the background."""
-    if result.ndim == 3:
-        return np.asarray(result > 0)
-    if len(result) > 1 and np.allclose(result.sum(axis=0, dtype=np.float32), 1, rtol=0, atol=_SUM_OF_ONE):
-        return np.asarray(result.argmax(axis=0) > 0)
-    return np.asarray((result > 0.5).any(axis=0))
 
 
 def _everything(volume: Volume) -> tuple[slice, ...]:

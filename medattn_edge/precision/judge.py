@@ -150,7 +150,7 @@ class Judge:
 
 
 def _shortfall(agreement: Agreement, gate: Thresholds) -> float:
-    """By how much the worst figure that a gate looks at is beyond its limit; infinite where there is no figure."""
+    """By how much the worst figure that a gate looks at is beyond its limit; infinite where one is no number."""
     if not agreement.finite:
         return math.inf
     shares = (agreement.true_dice_share or {}).values()

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from medattn_edge.errors import AgreementError, ScanError, UsageError
-from medattn_edge.evaluation.expected_scan import ExpectedScan, fit_scan
+from medattn_edge.evaluation.expected_scan import fit_scan
 from medattn_edge.evaluation.pipelines import layouts, tensor
+from medattn_edge.evaluation.scan_result import ExpectedScan
 from medattn_edge.models import build
 from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.spec import SPEC_OPTIONS, Cleanup, Intensity, ModelSpec

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from medattn_edge.artifact import Artifact, manifest_path
+from medattn_edge.backends.check import NO_LABEL
 from medattn_edge.errors import InputError, UsageError
 from medattn_edge.evaluation import BenchSettings, PlanSettings, measure, plan_measurement
 from medattn_edge.file_gate import FileGate
@@ -103,7 +104,8 @@ def test_labels_that_the_reference_does_not_find_are_said_to_be_judged_by_nothin
         settings=BenchSettings(duration_s=0.05, warm_up_s=0, threads=1),
     )
     first, row = measurement.to_json()["rows"]
-    assert row["agreement"]["min_dice"] == 1.0
+    assert row["agreement"]["min_dice"] is None
+    assert row["failures"] == [NO_LABEL]
     assert row["notes"] == ["no Dice with the reference of organ: the reference finds none in the real input"]
     assert first["notes"] == []
 

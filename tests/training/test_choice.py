@@ -36,7 +36,7 @@ def test_a_ct_gets_a_window_and_anything_else_a_z_score(case_of: Callable[..., C
     assert choose_spec([case_of()], LABELS, wishes)[0].intensity == Intensity.parse("zscore")
     published, _ = choose_spec([_ct(case_of())], LABELS, Wishes("self-guided", SELF_GUIDED))
     assert published.intensity == Intensity.parse("minmax:slice")
-    wished = Wishes("attention-unet-2d", {"width": 4}, (32, 32), (), Intensity.window(0, 80), "MR")
+    wished = Wishes("attention-unet-2d", {"width": 4}, (32, 32), (), Intensity.window(0, 80), modality="MR")
     spec, remarks = choose_spec([_ct(case_of())], LABELS, wished)
     assert (spec.intensity, spec.spacing, spec.patch) == (Intensity.window(0, 80), None, (32, 32))
     assert spec.modality == "MR"
