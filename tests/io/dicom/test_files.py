@@ -1,6 +1,7 @@
 """Leftovers beside a series are left out with a note, media are found under changed names, bare data sets are read."""
 
 import shutil
+import struct
 
 import numpy as np
 import pydicom
@@ -175,3 +176,19 @@ def test_a_number_with_a_comma_that_the_grid_does_not_need_is_no_reason(tmp_path
     for path in write_series(tmp_path, SCAN.voxels, SCAN.affine, SliceThickness="1.75"):
         path.write_bytes(path.read_bytes().replace(b"1.75", b"1,75"))
     assert np.array_equal(read_volume(tmp_path).voxels, SCAN.voxels)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("group", "element"), [(2, 0), (2, 1), (8, 0), (8, 1), (8, 5), (8, 8), (8, 0x12), (8, 0x16), (8, 0x18)]
+)
+def test_data_without_a_preamble_may_begin_with_any_element_before_an_images_uid(order, group, element):
+    """Implicit VR: tag, length, value. What begins later in a data set, or with another group, is no such file."""
+
+    def head(tag: tuple[int, int]) -> bytes:
+        after = (tag[0], tag[1] + 1)
+        return b"".join(struct.pack(f"{order}HHL4s", *one, 4, b"1.2\0") for one in (tag, after)) + bytes(20)
+
+    assert without_preamble(head((group, element)))
+    assert not without_preamble(head((group, 0x20)))
+    assert not without_preamble(head((group + 2, element)))
