@@ -298,7 +298,7 @@ def test_without_a_frame_of_reference_there_are_labels_and_no_segmentation(
     error = refused(medattn("infer", artifact, tmp_path / "in", "-o", tmp_path / "seg.dcm", "--json"), 4)
     assert "no_frame_of_reference" in error["message"]
     assert "FrameOfReferenceUID" in error["hint"]
-    assert document(medattn("inspect", tmp_path / "in", "--json"))["notes"] == told["notes"]
+    assert document(medattn("inspect", tmp_path / "in", "--json"))["notes"] == told["notes"][:1]
 
 
 def test_an_mr_through_a_network_of_ct_is_refused_until_it_is_insisted_on(
