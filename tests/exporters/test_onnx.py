@@ -160,9 +160,8 @@ def test_the_manifest_says_what_the_artifact_is(exported):
     assert asked == {"min_sqnr_db": 90.0, "min_label_match": 0.9999}
     assert case["sqnr_db"] >= 90
     assert case["label_match"] >= 0.9999
-    assert sorted((*case["dice"], *case["absent"])) == sorted(
-        checkpoint.spec.labels[1:]
-    )  # random noise may have but one
+    # Of random noise a network may find but one label, and the other has no Dice.
+    assert sorted((*case["dice"], *case["absent"])) == sorted(checkpoint.spec.labels[1:])
     assert manifest.gflop > 0
     # A network may have parameters that only training uses.
     weights = sum(np.prod(one.dims) for one in onnx.load(artifact.path).graph.initializer if "scales" not in one.name)
