@@ -35,7 +35,7 @@ test: check
 	$(BIN)/python -m pytest -m "not slow and not gpu" --numprocesses 2 --dist loadfile
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "slow and not gpu" --numprocesses 2 --dist loadfile --timeout 1200
+	$(BIN)/python -m pytest -m "slow and not gpu" --numprocesses 2 --dist loadfile --no-loadscope-reorder --timeout 1200
 
 # At least 1,000 faults in the node's spool and database; their count is printed.
 test-faults: $(VENV)/.dev

@@ -47,3 +47,8 @@ def form(request: pytest.FixtureRequest) -> Form:
 def network(form: Form) -> Any:
     """The form's network."""
     return build_form(form)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The file with the longest test comes first: another process has the rest meanwhile."""
+    items.sort(key=lambda item: item.path.name != "test_attention_memory.py")
