@@ -12,7 +12,7 @@ from medattn_edge.errors import quoted
 
 from . import console
 from .label_audit_text import note_label_audits
-from .options import GeometryOption, VolumeOption, parse_names, scans_of
+from .options import GeometryOption, MaxTrueDiceShareOption, VolumeOption, parse_names, scans_of
 from .renamed import renamed
 
 if TYPE_CHECKING:
@@ -75,14 +75,7 @@ def command(  # noqa: PLR0913
             f"{gates.TRUE_LABELS.limits['min_true_dice_share']:g}.",
         ),
     ] = None,
-    max_true_dice_share: Annotated[
-        float | None,
-        Option(
-            "--max-true-dice-share",
-            help="The same, at most: a true Dice that rises further is another answer too; "
-            f"{gates.TRUE_LABELS.limits['max_true_dice_share']:g}.",
-        ),
-    ] = None,
+    max_true_dice_share: MaxTrueDiceShareOption = None,
     quantizer: Annotated[
         str, Option("--quantizer", help="nncf-onnx, nncf-openvino or onnxruntime; by default the best of all that fit.")
     ] = "",

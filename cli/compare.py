@@ -15,6 +15,7 @@ from .comparison_text import tell
 from .options import (
     FoldOption,
     GeometryOption,
+    MaxTrueDiceShareOption,
     NetworkOption,
     OutputNameOption,
     SettingsOption,
@@ -100,14 +101,7 @@ def command(  # noqa: PLR0913
             f"{gates.TRUE_LABELS.limits['min_true_dice_share']:g}.",
         ),
     ] = None,
-    max_true_dice_share: Annotated[
-        float | None,
-        Option(
-            "--max-true-dice-share",
-            help="The same, at most: a true Dice that rises further is another answer too; "
-            f"{gates.TRUE_LABELS.limits['max_true_dice_share']:g}.",
-        ),
-    ] = None,
+    max_true_dice_share: MaxTrueDiceShareOption = None,
     min_dice_ratio: Annotated[str | None, renamed("--min-dice-ratio", "--min-true-dice-share")] = None,
     atol: Annotated[float | None, Option("--atol", help="Largest difference of two logits.")] = None,
     device: Annotated[str, Option("--device", help="Of the candidates: cpu or cuda:INDEX.")] = "cpu",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from medattn_edge import gates
 from medattn_edge.errors import MissingDependency, UsageError
 
 from . import console
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
 
 GeometryOption = Annotated[
     Literal["sform", "qform"] | None, typer.Option("--geometry", help="Of a NIfTI file whose two forms contradict.")
+]
+MaxTrueDiceShareOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-true-dice-share",
+        help="The same, at most: a true Dice that rises further is another answer too; "
+        f"{gates.TRUE_LABELS.limits['max_true_dice_share']:g}.",
+    ),
 ]
 VolumeOption = Annotated[
     int,
