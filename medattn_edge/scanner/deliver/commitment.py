@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
-from medattn_edge.errors import OutputError
 from medattn_edge.scanner.config.sections import CommitmentPeer, Destination
+from medattn_edge.scanner.deliver.due import send_when_due
 from medattn_edge.scanner.deliver.send import DeliveryRefused, associate
 from medattn_edge.scanner.observe.log import Level, Log
 from medattn_edge.scanner.store.commitment_requests import CommitmentRequest
@@ -18,8 +18,6 @@ PUSH_MODEL: Final = "1.2.840.10008.1.20.1"
 INSTANCE: Final = "1.2.840.10008.1.20.1.1"
 _SYNTAXES: Final = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
 _ALL_COMMITTED, _SOME_FAILED = 1, 2  # event types
-_LOOK_S: Final = 1.0
-_LONGEST_PAUSE_S: Final = 60.0
 
 
 class CommitmentAnswers:
@@ -52,20 +50,8 @@ class CommitmentAnswers:
 
     def run(self, stopping: threading.Event, wake: threading.Event) -> None:
         """Answer what is due, again and again, until told to stop."""
-        pause = _LOOK_S
-        while not stopping.is_set():
-            wake.clear()  # before the look: what comes during it wakes us again
-            try:
-                answered = self.answer_due(stopping)
-            except OutputError as error:
-                # Nothing may be promised that cannot be recorded.
-                self._log.failure("commitment_waits", error)
-                stopping.wait(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
-                continue
-            pause = _LOOK_S
-            if not answered:
-                wake.wait(_LOOK_S)
+        # Nothing may be promised that cannot be recorded.
+        send_when_due(self.answer_due, self._log, "commitment_waits", stopping=stopping, wake=wake)
 
     def answer_due(self, stopping: threading.Event | None = None) -> int:
         """Answer what may be answered now. How many requests were tried."""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from medattn_edge.errors import OutputError
 from medattn_edge.scanner.config.sections import Destination
+from medattn_edge.scanner.deliver.due import send_when_due
 from medattn_edge.scanner.deliver.folder import put
 from medattn_edge.scanner.deliver.send import Archive, DeliveryRefused
 from medattn_edge.scanner.observe.log import Level, Log
@@ -18,8 +18,6 @@ from medattn_edge.scanner.store.dead_letters import LetterError
 from medattn_edge.scanner.store.records import Delivery
 from medattn_edge.scanner.store.transitions import TransitionRefused
 
-_LOOK_S: Final = 1.0  # between looks for what is due, when nobody wakes the thread
-_LONGEST_PAUSE_S: Final = 60.0  # while our own disk takes nothing
 _BATCH: Final = 100
 
 
@@ -32,20 +30,8 @@ class Deliverer:
 
     def run(self, stopping: threading.Event, wake: threading.Event) -> None:
         """Deliver what is due, again and again, until told to stop; a delivery that is under way is finished."""
-        pause = _LOOK_S
-        while not stopping.is_set():
-            wake.clear()  # before the look: what comes during it wakes us again
-            try:
-                tried = self.deliver_due(stopping)
-            except OutputError as error:
-                # What was sent cannot be put on record, and is sent again under the same identity: not every second.
-                self._log.failure("delivery_waits", error)
-                stopping.wait(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
-                continue
-            pause = _LOOK_S
-            if not tried:
-                wake.wait(_LOOK_S)
+        # Without a record what was sent goes again, under the same identity.
+        send_when_due(self.deliver_due, self._log, "delivery_waits", stopping=stopping, wake=wake)
 
     def deliver_due(self, stopping: threading.Event | None = None) -> int:
         """Try what may be tried now, in one association. How many deliveries were tried.
