@@ -6,16 +6,16 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import networks
 import numpy as np
 import peer_files
 from cases import Case
 from quantised import int8
+from trained import Patches, source_of
 
 import medattn_edge
-from medattn_edge.artifact import Artifact, tool_versions
+from medattn_edge.artifact import Artifact, sha256, tool_versions
 from medattn_edge.backends.compiler import CompileSettings
 from medattn_edge.compile.compilation import compile_artifact
 from medattn_edge.exporters import ExportSettings, export_fp32
@@ -25,7 +25,7 @@ from medattn_edge.rewrites import defaults, rewrite
 
 # A change in these makes other files.
 _MADE_BY = ("models/*.py", "rewrites/*.py", "exporters/*.py", "precision/**/*.py", "backends/openvino/*.py")
-_AND_BY = ("networks.py", "artifacts.py", "quantised.py", "peer_files.py")
+_AND_BY = ("networks.py", "trained.py", "artifacts.py", "quantised.py", "peer_files.py")
 
 
 class Files:
@@ -39,8 +39,8 @@ class Files:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     @cached_property
-    def patches(self) -> tuple[Any, Any]:
-        """To calibrate on, and to judge on: float32 (n, C, *patch)."""
+    def patches(self) -> Patches:
+        """To calibrate on, and to judge on."""
         return networks.patches(self.case)
 
     @cached_property
@@ -105,7 +105,7 @@ class Files:
         path = self.folder / "int8-bf16.xml"
         if not path.is_file():
             settings = CompileSettings(inference_precision="bf16")
-            compile_artifact(self.int8_openvino(), path, None, settings, {"held out": self.patches[1][:1]})
+            compile_artifact(self.int8_openvino(), path, None, settings, {"held out": self.patches.held_out[:1]})
         return path
 
     def engine(self) -> Path:
@@ -139,7 +139,7 @@ class Files:
             export_fp32(
                 rewrite(self.loaded, defaults(runtime, spec.patch)),
                 path,
-                {"held out": self.patches[1][:1]},
+                {"held out": self.patches.held_out[:1]},
                 settings=ExportSettings(batch=self.case.batch),
                 gate=self.case.gates["fp32"],
             )
@@ -148,13 +148,13 @@ class Files:
     def _compiled(self, name: str, source: Path) -> Path:
         path = self.folder / name
         if not path.is_file():
-            compile_artifact(source, path, None, CompileSettings(), {"held out": self.patches[1][:1]})
+            compile_artifact(source, path, None, CompileSettings(), {"held out": self.patches.held_out[:1]})
         return path
 
     def _fp16(self, name: str, source: Path) -> Path:
         path = self.folder / name
         if not path.is_file():
-            calibration, held_out = self.patches
+            calibration, held_out, _ = self.patches
             real = {"calibration": calibration[:1], "held out": held_out[:1]}
             noise = np.random.default_rng(0).random(held_out[:1].shape, dtype=np.float32)
             fp16.convert(Artifact.read(source), path, real, noise, gate=self.case.gates["fp16"])
@@ -181,6 +181,7 @@ def _key(case: Case) -> str:
     root = Path(medattn_edge.__file__).parent
     sources = [path for pattern in _MADE_BY for path in sorted(root.glob(pattern))]
     sources += [Path(__file__).with_name(name) for name in _AND_BY]
-    plain = {**case._asdict(), "gates": {name: gate.to_json() for name, gate in case.gates.items()}}
+    source = sha256(source_of(case.source).path) if case.trained else ""
+    plain = {**case._asdict(), "sha256": source, "gates": {name: gate.to_json() for name, gate in case.gates.items()}}
     told = json.dumps([plain, tool_versions()], sort_keys=True, default=dict).encode()
     return hashlib.sha256(told + b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]

@@ -3,7 +3,8 @@
 Three cases are published layouts with deterministic weights (`tests/models/vectors`), three the same layouts with the
 weights that a training starts from. Neither has learnt anything, so no real scan means anything to them: they are
 calibrated on smooth random images and judged on other ones, by SQNR.
-The shipped checkpoints are calibrated and judged on different parts of a real chest CT, by Dice.
+Those that are trained are calibrated on slices that they learnt from, and judged by the true labels of slices that were
+held out: the published widths of `train_published.py`, which are what people deploy, and the small shipped ones.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from medattn_edge.agreement import Thresholds
 
 FP32 = Thresholds(min_sqnr_db=gates.FP32.limits["min_sqnr_db"])
 FP32_ON_GPU = FP32
-BY_DICE = {
+BY_TRUTH = {
     "fp32": FP32,
-    "fp16": gates.FP16.thresholds,
-    "int8": gates.INT8.thresholds,
+    "fp16": Thresholds(**{**gates.FP16.limits, "min_true_dice_share": 0.9995}),
+    "int8": gates.TRUE_LABELS.thresholds,
 }
 
 
@@ -31,10 +32,11 @@ def by_sqnr(int8_db: float) -> dict[str, Thresholds]:
 class Case(NamedTuple):
     """One network at one size.
 
-    source: `LAYOUT` of tests/models/vectors/keys, the name of a shipped checkpoint, or empty for a network of these
+    source: `LAYOUT` of tests/models/vectors/keys, the name of a trained checkpoint, or empty for a network of these
     settings, channels and classes with deterministic weights. gates: precision that was asked for -> what it must keep.
     calibration, held_out: patches. trials: INT8 graphs to judge at most, when layers must stay in floating point.
-    initial: the weights that a training starts from, instead of the deterministic ones.
+    initial: the weights that a training starts from, instead of the deterministic ones. trained: it has learnt
+    something.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Case(NamedTuple):
     trials: int = 1
     batch: int = 1
     initial: bool = False
+    trained: bool = False
 
 
 PUBLISHED = (
@@ -76,18 +79,43 @@ SHIPPED = (
         1,
         3,
         (128, 128),
-        BY_DICE,
+        BY_TRUTH,
         calibration=20,
         held_out=10,
+        trials=8,
+        trained=True,
     ),
     Case(
-        "lungs-self-guided", "self-guided", "lungs-self-guided", 1, 3, (128, 128), BY_DICE, calibration=20, held_out=10
+        "lungs-self-guided",
+        "self-guided",
+        "lungs-self-guided",
+        1,
+        3,
+        (128, 128),
+        BY_TRUTH,
+        calibration=20,
+        held_out=10,
+        trials=8,
+        trained=True,
     ),
+)
+
+
+def _published(network: str, classes: int, patch: tuple[int, ...], calibration: int, held_out: int) -> Case:
+    name = f"{network}-published"
+    return Case(name, network, name, 1, classes, patch, BY_TRUTH, {}, calibration, held_out, trials=8, trained=True)
+
+
+# The published widths, as `train_published.py` trains them: left out where they have not been trained.
+TRAINED = (
+    _published("attention-unet-2d", 4, (128, 128), 20, 10),
+    _published("self-guided", 4, (128, 128), 20, 10),
+    _published("attention-unet-3d", 4, (64, 96, 96), 8, 4),
 )
 # The deterministic weights make networks that amplify what is rounded: INT8 stays below the floors that it reaches from
 # the weights that a training starts from, whose logits hardly depend on the image. The speed is the same.
 INITIAL = tuple(case._replace(name=f"{case.name}-initial", initial=True) for case in PUBLISHED)
-CASES = (*PUBLISHED, *INITIAL, *SHIPPED)
+CASES = (*TRAINED, *SHIPPED, *PUBLISHED, *INITIAL)
 
 
 class Form(NamedTuple):

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+import trained
 from cases import Case
 
-from medattn_edge.data import shipped_checkpoints
-from medattn_edge.data.samples import sample_scan
 from medattn_edge.models import build, checkpoint, construct, network_record
 from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.spec import ModelSpec
@@ -29,15 +28,10 @@ def weights() -> Any:
     return module
 
 
-def is_shipped(case: Case) -> bool:
-    """Whether the case is a checkpoint that learnt something."""
-    return case.source in shipped_checkpoints()
-
-
 def write(case: Case, path: Path) -> None:
     """Write the case's checkpoint in our own form, with the spec of the case."""
-    if is_shipped(case):
-        loaded = checkpoint.load(shipped_checkpoints()[case.source])
+    if case.trained:
+        loaded = checkpoint.load(trained.source_of(case.source).path)
         checkpoint.save(path, loaded.network, loaded.spec, loaded.notes)
     else:
         spec = spec_of(case)
@@ -86,33 +80,14 @@ def initial_of(spec: ModelSpec) -> SegmentationNetwork:
     return network.eval()
 
 
-def patches(case: Case) -> tuple[Any, Any]:
-    """Patches float32 (n, C, *patch): to calibrate on, and others to judge on.
+def patches(case: Case) -> trained.Patches:
+    """Patches to calibrate on, and others to judge on; only of a trained network there is a truth about them.
 
-    Of a shipped checkpoint: of different slices of the chest CT. Otherwise smooth noise; the number of images is part
-    of its seed, so that no image is in both.
+    Of a network that has learnt nothing they are smooth noise; the number of images is part of its seed, so that no
+    image is in both.
     """
-    if is_shipped(case):
-        return _of_the_scan(case)
+    if case.trained:
+        return trained.patches(trained.source_of(case.source), case.calibration, case.held_out)
     make = weights().image
     assert case.calibration != case.held_out
-    return tuple(make((count, case.channels, *case.patch)) for count in (case.calibration, case.held_out))
-
-
-def _of_the_scan(case: Case) -> tuple[Any, Any]:
-    """Of six parts of the scan's slices the second and the fifth are held out: no slice is in both sets."""
-    from medattn_edge.inference.preprocess import prepare
-    from medattn_edge.io import read_volume
-
-    spec = checkpoint.load(shipped_checkpoints()[case.source]).spec
-    image = prepare(read_volume(sample_scan()), spec).image  # (C, D, H, W)
-    assert image.shape[2:] == spec.patch, "the shipped networks take whole slices of the shipped scan"
-    parts = np.array_split(np.arange(image.shape[1]), 6)
-    sets = (np.concatenate([parts[index] for index in (0, 2, 3, 5)]), np.concatenate([parts[1], parts[4]]))
-    counts = (case.calibration, case.held_out)
-    chosen = [_spread(rows, count) for rows, count in zip(sets, counts, strict=True)]
-    return tuple(np.ascontiguousarray(image[:, rows].transpose(1, 0, 2, 3), np.float32) for rows in chosen)
-
-
-def _spread(rows: Any, count: int) -> Any:
-    return [int(part[len(part) // 2]) for part in np.array_split(rows, count)]
+    return trained.Patches(*(make((count, case.channels, *case.patch)) for count in (case.calibration, case.held_out)))

@@ -120,7 +120,7 @@ def nncf_accuracy(files: Files) -> Path:
         return float(np.mean([np.mean(before == after) for before, after in zip(expected, labels, strict=True)])), None
 
     def quantise(nncf: Any, model: Any, patches: Any) -> Any:
-        held_out = nncf.Dataset([patch[None] for patch in files.patches[1]])
+        held_out = nncf.Dataset([patch[None] for patch in files.patches.held_out])
         return nncf.quantize_with_accuracy_control(model, patches, held_out, score, max_drop=MAX_DROP)
 
     return _of_nncf(files, "nncf-accuracy.xml", quantise)
@@ -132,7 +132,7 @@ def torch_int8(files: Files) -> Path:
 
     def write(path: Path) -> None:
         with path.open("wb") as stream:
-            np.save(stream, files.patches[0])
+            np.save(stream, files.patches.calibration)
 
     _once(files, "calibration.npy", write)
     return checkpoint
@@ -145,7 +145,7 @@ def _of_nncf(files: Files, name: str, quantise: Callable[[Any, Any, Any], Any]) 
         from medattn_edge.backends.openvino.library import imported, imported_nncf
 
         openvino, nncf = imported(), imported_nncf()
-        patches = nncf.Dataset([patch[None] for patch in files.patches[0]])
+        patches = nncf.Dataset([patch[None] for patch in files.patches.calibration])
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             openvino.save_model(
                 quantise(nncf, openvino.Core().read_model(str(source)), patches),
@@ -182,7 +182,7 @@ def _reader(files: Files, source: Path) -> Any:
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._left = iter([{name: patch} for patch in files.patches[0][:, None]])
+            self._left = iter([{name: patch} for patch in files.patches.calibration[:, None]])
 
         def get_next(self) -> Any:
             return next(self._left, None)

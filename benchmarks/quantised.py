@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from trained import Patches
+
 from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.check import on_patches
@@ -37,19 +39,20 @@ class Runs(list[Any]):
 class Judge:
     """Holds candidates to a gate on patches, against the FP32 graph that they are made of."""
 
-    def __init__(self, reference: Session, patches: Any, gate: Thresholds, batch: int) -> None:
-        self.windows, self.gate = Runs(patches, batch), gate
-        self._reference, self._patches = reference, patches
+    def __init__(self, reference: Session, patches: Patches, gate: Thresholds, batch: int) -> None:
+        self.windows, self.gate = Runs(patches.held_out, batch), gate
+        self._reference, self._patches, self._truth = reference, patches.held_out, patches.truth
 
     def judge(self, candidate: Session, indices: tuple[int, ...] | None = None) -> Verdict:
         """The verdict on all patches, or on those of `indices`."""
         chosen = list(range(len(self._patches)) if indices is None else indices)
-        found = on_patches(self._reference, candidate, self._patches[chosen])
+        truth = None if self._truth is None else self._truth[chosen]
+        found = on_patches(self._reference, candidate, self._patches[chosen], truth)
         return Verdict(found, tuple(self.gate.failures(found)))
 
 
 def int8(
-    parent: Artifact, path: Path, way: tuple[str, str], patches: tuple[Any, Any], limits: tuple[Thresholds, int]
+    parent: Artifact, path: Path, way: tuple[str, str], patches: Patches, limits: tuple[Thresholds, int]
 ) -> Artifact:
     """Write the INT8 artifact of an FP32 ONNX artifact: the best that the trials give, also when the gate fails.
 
@@ -57,19 +60,19 @@ def int8(
         parent: the FP32 artifact.
         path: to write, .onnx or .xml.
         way: quantizer and profile.
-        patches: to calibrate on, and others to judge on.
+        patches: to calibrate on, and others to judge on, with their truth where there is one.
         limits: the gate, and how many graphs may be judged; while it fails, the layers that lose most go back to
             floating point.
     """
-    (name, profile), (calibrated, held_out), (gate, limit) = way, patches, limits
+    (name, profile), (gate, limit) = way, limits
     quantizer, model = quantizers()[name], read(parent.path)
-    runs = Runs(calibrated, parent.manifest.batch or 1)
+    runs = Runs(patches.calibration, parent.manifest.batch or 1)
     recipe = QuantizationRecipe(profile, hardware.isa_class(hardware.cpu()))
     ranges = cache(lambda: activation_ranges(model, floating_tensors(model), runs, recipe.method))
     as_written = profile == "tensorrt"  # what a CPU makes of it is not what will run
     runtime = TrialRuntime("openvino" if path.suffix == ".xml" else "onnxruntime", optimise=not as_written)
     with OnnxRuntimeSession(parent, Options()) as reference, tempfile.TemporaryDirectory() as folder:
-        judge: Any = Judge(reference, held_out, gate, parent.manifest.batch or 1)
+        judge: Any = Judge(reference, patches, gate, parent.manifest.batch or 1)
         trials = QuantizationTrials(
             parent, model, Calibration(runs, runs.digest, ranges), judge, runtime, (Path(folder), limit)
         )

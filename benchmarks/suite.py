@@ -18,11 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import networks
 import numpy as np
 import typer
 from artifacts import Files
 from cases import BASELINES, CASES, FP32_ON_GPU, GPU, OURS, PEERS, REFERENCE, Case, Form
+from trained import source_of
 
 from medattn_edge.agreement import IDENTICAL_DB, LogitsDistance
 from medattn_edge.artifact import Artifact, manifest_path
@@ -58,6 +58,9 @@ def main(
         raise typer.Exit(3)
     settings = BenchSettings(duration_s=duration, threads=threads, timeout_s=1800)
     for name in names or known:
+        if reason := not_here(known[name]):
+            _say(f"{name}: not measured: {reason}")
+            continue
         document = run(known[name], ON_GPU if gpu else ON_CPU, settings, folder)
         write(document, output / f"{name}{'-gpu' if gpu else ''}.json")
         print(table(document))
@@ -69,14 +72,33 @@ def run(case: Case, forms: Sequence[Form], settings: BenchSettings, folder: Path
     found, absent = candidates(files, forms)
     _say(f"{case.name}: measuring {len(found) + 1} rows")
     reference = _candidate(files, REFERENCE, files.checkpoint())
-    report = measure_candidates(reference, found, {"held out": files.patches[1]}, replace(settings, batch=case.batch))
-    learnt = "a real chest CT" if networks.is_shipped(case) else "smooth random images: the network has learnt nothing"
-    weights = "trained" if networks.is_shipped(case) else "initial" if case.initial else "deterministic"
+    _, held_out, right = files.patches
+    truth = {} if right is None else {"held out": right}
+    report = measure_candidates(
+        reference, found, {"held out": held_out}, replace(settings, batch=case.batch), truth=truth
+    )
+    learnt = (
+        "slices of its scan that were held out (1 subject)"
+        if case.trained
+        else "smooth random images: the network has learnt nothing"
+    )
+    weights = "trained" if case.trained else "initial" if case.initial else "deterministic"
     about: dict[str, Any] = {"name": case.name, "source": case.source, "weights": weights, "judged_on": learnt}
     about |= {"calibrated_on": case.calibration, "constant_db": _constant_db(files)}
     document = report.to_json()
     rows = [{**row, **ratios} for row, ratios in zip(document["rows"], _ratios(report), strict=True)]
     return {"case": about, **document, "rows": rows, "absent": absent}
+
+
+def not_here(case: Case) -> str:
+    """Why a case cannot be measured on this host; empty when it can."""
+    if not case.trained:
+        return ""
+    try:
+        source_of(case.source)
+    except MedattnError as error:
+        return f"{error.message}; {error.hint}"
+    return ""
 
 
 def _constant_db(files: Files) -> float | None:
@@ -85,7 +107,7 @@ def _constant_db(files: Files) -> float | None:
     None where the logits do not vary at all.
     """
     with EagerSession(files.loaded.network, files.loaded.spec) as session:
-        logits = session.run(files.patches[1][:1])
+        logits = session.run(files.patches.held_out[:1])
     mean = logits.mean(axis=tuple(range(2, logits.ndim)), keepdims=True)
     distance = LogitsDistance()
     distance.add(logits, np.broadcast_to(mean, logits.shape))

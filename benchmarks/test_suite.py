@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from artifacts import Files
 from cases import CASES, OURS, Case, Form
-from suite import FOLDER, ON_CPU, ON_GPU, RESULTS, run, table, write
+from suite import FOLDER, ON_CPU, ON_GPU, RESULTS, not_here, run, table, write
 
 from medattn_edge.backends import open_session
 from medattn_edge.evaluation import BenchSettings
@@ -37,6 +37,8 @@ def test_rows_on_the_gpu(case: Case, benchmark: Any) -> None:
 
 
 def measured(case: Case, forms: Sequence[Form], benchmark: Any, path: Path) -> None:
+    if reason := not_here(case):
+        pytest.skip(f"not measured: {reason}")
     document = run(case, forms, BenchSettings(duration_s=DURATION_S, timeout_s=1800))
     write(document, path)
     print(f"\n{table(document)}")
@@ -48,4 +50,4 @@ def measured(case: Case, forms: Sequence[Form], benchmark: Any, path: Path) -> N
     files = Files(case, FOLDER)
     threads = document["environment"]["threads"]
     with open_session(files.make(form.made), backend=form.backend, device=form.device, threads=threads) as session:
-        benchmark.pedantic(session.run, (files.patches[1][: case.batch],), rounds=ROUNDS, warmup_rounds=1)
+        benchmark.pedantic(session.run, (files.patches.held_out[: case.batch],), rounds=ROUNDS, warmup_rounds=1)

@@ -13,25 +13,26 @@ there with its hash is not trained again.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
+from trained import PUBLISHED as FOLDER
+from trained import RECORD, record
 
 from medattn_edge.artifact import sha256
 from medattn_edge.atomic import replacing
 from medattn_edge.data.samples import sample_labels, sample_scan
 from medattn_edge.models import checkpoint
-from medattn_edge.training import resume_path
+from medattn_edge.training import Label, resume_path
 
 PROGRAM = Path(sys.executable).with_name("medattn-edge")
-FOLDER = Path(__file__).parent.parent / ".benchmarks" / "published"
-RECORD = "published.json"
 LABELS_2D = ("1=right_lung:5", "2=left_lung:6", "3=spine:2,3,4")
 LABELS_3D = ("1=spleen:1", "2=kidneys:2,3", "3=liver:5")  # TotalSegmentator's numbers
 
@@ -97,6 +98,7 @@ def trained(name: str, data: tuple[Path, Path], words: Sequence[str], folder: Pa
     path, key = folder / f"{name}.safetensors", _key(data, words)
     known = record(folder).get(name, {})
     if path.is_file() and known.get("key") == key and known["sha256"] == sha256(path):
+        _write_record(name, data, words, folder)  # the scan may lie elsewhere by now
         return path
     resume = ["--resume"] if resume_path(path).is_file() else []
     command = [str(PROGRAM), "train", *map(str, data), "-o", str(path), *words]
@@ -104,21 +106,29 @@ def trained(name: str, data: tuple[Path, Path], words: Sequence[str], folder: Pa
     done = subprocess.run([*command, *resume], check=False)
     if done.returncode:
         raise typer.Exit(done.returncode)
-    notes = checkpoint.load(path).notes
-    facts = {
-        name: notes[name] for name in ("subjects", "split", "held_out_dice", "training_dice", "seconds", "command")
-    }
-    about = {"key": key, "sha256": sha256(path), "scan_sha256": sha256(data[0]), **facts}
-    with replacing(folder / RECORD) as file:
-        file.write_text(json.dumps({**record(folder), name: about}, indent=1) + "\n", encoding="utf-8")
+    _write_record(name, data, words, folder)
     return path
 
 
-def record(folder: Path) -> dict[str, Any]:
-    """What is known of the checkpoints in the folder, by name."""
-    path = folder / RECORD
-    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return known
+def _write_record(name: str, data: tuple[Path, Path], words: Sequence[str], folder: Path) -> None:
+    path = folder / f"{name}.safetensors"
+    notes = checkpoint.load(path).notes
+    facts = {key: notes[key] for key in ("subjects", "split", "held_out_dice", "training_dice", "seconds", "command")}
+    about = {
+        "key": _key(data, words),
+        "sha256": sha256(path),
+        "scan": str(data[0].resolve()),
+        "labels": str(data[1].resolve()),
+        "label_values": {one.name: list(one.sources) for one in map(Label.parse, _values_of("--label", words))},
+        "scan_sha256": sha256(data[0]),
+        **facts,
+    }
+    with replacing(folder / RECORD) as file:
+        file.write_text(json.dumps({**record(folder), name: about}, indent=1) + "\n", encoding="utf-8")
+
+
+def _values_of(option: str, words: Sequence[str]) -> list[str]:
+    return [value for name, value in itertools.pairwise(words) if name == option]
 
 
 def _key(data: tuple[Path, Path], words: Sequence[str]) -> str:

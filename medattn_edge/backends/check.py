@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medattn_edge.agreement import Agreement, LogitsDistance, Thresholds, of_labels
+from medattn_edge.agreement import Agreement, LogitsDistance, Thresholds, of_labels, true_dice
 from medattn_edge.backends.session import Patches, Session
 from medattn_edge.errors import AgreementError, ScanError, UsageError
 from medattn_edge.labels import Meaning
@@ -47,8 +47,20 @@ def _content(patches: Patches) -> tuple[tuple[int, ...], bytes]:
     return patches.shape, hashlib.sha256(patches.tobytes()).digest()
 
 
-def on_patches(reference: Session, candidate: Session, patches: Patches) -> Agreement:
-    """The agreement of two sessions on patches float32 (n, C, *patch), whatever their batches."""
+def on_patches(
+    reference: Session, candidate: Session, patches: Patches, truth: npt.NDArray[Any] | None = None
+) -> Agreement:
+    """The agreement of two sessions on patches, whatever their batches.
+
+    Args:
+        reference: what is right.
+        candidate: what is judged.
+        patches: float32 (n, C, *patch).
+        truth: true labels (n, *patch) in the network's own values; of a masked array only what is not masked is judged.
+
+    Returns:
+        Their agreement, with the true Dice of both where there is a truth.
+    """
     distance, expected_labels, found_labels = LogitsDistance(), [], []
     meaning = Meaning.of(reference.spec)
     step = candidate.batch or reference.batch or TOGETHER
@@ -58,7 +70,13 @@ def on_patches(reference: Session, candidate: Session, patches: Patches) -> Agre
         distance.add(expected, found)
         expected_labels += [meaning.labels_of(one) for one in expected]
         found_labels += [meaning.labels_of(one) for one in found]
-    return of_labels(np.stack(expected_labels), np.stack(found_labels), meaning, distance)
+    agreement = of_labels(np.stack(expected_labels), np.stack(found_labels), meaning, distance)
+    if truth is None:
+        return agreement
+    judged = ~np.ma.getmaskarray(truth)
+    right = np.ma.getdata(truth)[judged]
+    before, after = (true_dice(right, np.stack(one)[judged], meaning) for one in (expected_labels, found_labels))
+    return replace(agreement, reference_dice=before, candidate_dice=after)
 
 
 def with_fp64(agreement: Agreement, reference: Session, candidate: Session, patches: Patches) -> Agreement:

@@ -16,7 +16,7 @@ from medattn_edge.evaluation.environment import Surroundings, read_ahead
 from medattn_edge.evaluation.report import BenchReport, row_of
 from medattn_edge.evaluation.roofline import peak
 from medattn_edge.evaluation.trial import BenchTrial
-from medattn_edge.labels import Meaning
+from medattn_edge.labels import Array, Meaning
 from medattn_edge.timing import in_turn
 
 Progress = Callable[[str, int, int], None]  # what is going on, done, of how many
@@ -29,6 +29,7 @@ def measure_candidates(
     samples: Mapping[str, Patches],
     settings: BenchSettings = _DEFAULTS,
     progress: Progress | None = None,
+    truth: Mapping[str, Array] | None = None,
 ) -> BenchReport:
     """A row for the reference and for every candidate.
 
@@ -41,6 +42,7 @@ def measure_candidates(
         samples: name -> real input float32 (n, C, *patch), n at least the batch; noise is added to it.
         settings: how they are timed.
         progress: called with what is going on, how much of it is done, and of how much.
+        truth: name of a sample -> its true labels (n, *patch) in the network's own values, masked where nobody judges.
 
     Raises:
         UsageError: without samples.
@@ -56,7 +58,7 @@ def measure_candidates(
     with ExitStack() as stack:
         trials = [BenchTrial(one, must=one is reference) for one in everyone]
         _start(trials, patch, settings, stack, tell)
-        _judge(trials, samples, tell)
+        _judge(trials, samples, truth or {}, tell)
         surroundings.at_work()
         tell("measuring the roofline", 0, 1)
         peaks = peak(settings.threads)
@@ -83,7 +85,9 @@ def _start(
             stack.callback(trial.session.close)
 
 
-def _judge(trials: Sequence[BenchTrial], samples: Mapping[str, Patches], tell: Progress) -> None:
+def _judge(
+    trials: Sequence[BenchTrial], samples: Mapping[str, Patches], truth: Mapping[str, Array], tell: Progress
+) -> None:
     """Hold those that are open to the reference, which comes first."""
     first = trials[0]
     _check_reference(first)
@@ -93,7 +97,7 @@ def _judge(trials: Sequence[BenchTrial], samples: Mapping[str, Patches], tell: P
     for index, trial in enumerate(trials):
         tell(f"judging {trial.candidate.name}", index, len(trials))
         if trial.stands:
-            trial.judge(answers, samples)
+            trial.judge(answers, samples, truth)
             if unseen and trial.candidate.gate.min_dice is not None:
                 trial.notes.append(unseen)
         _check_reference(first)

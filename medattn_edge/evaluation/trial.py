@@ -16,6 +16,7 @@ from medattn_edge.compile.compilation import with_noise
 from medattn_edge.errors import HostError, MedattnError, UsageError
 from medattn_edge.evaluation.candidate import BenchCandidate, BenchSettings
 from medattn_edge.gates import REDUCED_NOISE, REPEATED
+from medattn_edge.labels import Array
 from medattn_edge.timing import Latency
 
 _SAME_DB = REPEATED.limits["min_sqnr_db"]
@@ -80,14 +81,22 @@ class BenchTrial:
         else:
             self.cold_start_ms = (time.perf_counter() - start) * 1e3
 
-    def judge(self, reference: Session, samples: Mapping[str, Patches]) -> None:
-        """Hold it to its gate on every real sample, and on noise to as much of it as noise can tell."""
+    def judge(
+        self, reference: Session, samples: Mapping[str, Patches], truth: Mapping[str, Array] | None = None
+    ) -> None:
+        """Hold it to its gate on every real sample, and on noise to as much of it as noise can tell.
+
+        Args:
+            reference: what it is held to.
+            samples: name -> real input float32 (n, C, *patch).
+            truth: name of a sample -> its true labels, see `on_patches`.
+        """
         assert self.session is not None
         real = []
         for name, patches in with_noise(samples, reference.spec).items():
             on_noise = name not in samples
             try:
-                agreement = on_patches(reference, self.session, patches)
+                agreement = on_patches(reference, self.session, patches, (truth or {}).get(name))
             except MedattnError as error:
                 self._fails(error, f"on {name} input: ")
                 return
@@ -96,6 +105,8 @@ class BenchTrial:
             real += [] if on_noise else [agreement]
         if self.candidate.gate.min_dice is not None and not any(one.dice for one in real):
             self.failures.append(NO_LABEL)
+        if self.candidate.gate.min_true_dice_share is not None and not any(one.true_dice_share for one in real):
+            self.failures.append("its gate asks for a share of the true Dice, and there are no true labels")
         self.agreement = worst(real)
 
     def run(self, patch: Patches) -> float:
@@ -133,12 +144,25 @@ class BenchTrial:
 def worst(agreements: list[Agreement]) -> dict[str, Any]:
     """The worst of each figure as JSON values; `min_dice` is the Dice with the reference.
 
-    Null is the SQNR of identical logits, and of what is not finite, and the Dice of no label.
+    Null is the SQNR of identical logits, and of what is not finite, and the Dice of no label. With true labels there
+    are also the smallest true Dice of each label, and the range of the shares of the reference's.
     """
     sqnr, far = min(one.sqnr_db for one in agreements), max(one.max_abs for one in agreements)
-    return {
+    figures = {
         "sqnr_db": sqnr if math.isfinite(sqnr) and sqnr < IDENTICAL_DB else None,
         "label_match": min(one.label_match for one in agreements),
         "max_abs": far if math.isfinite(far) else None,
         "min_dice": min((value for one in agreements for value in one.dice.values()), default=None),
     }
+    return figures | _worst_truth([one for one in agreements if one.candidate_dice])
+
+
+def _worst_truth(agreements: list[Agreement]) -> dict[str, Any]:
+    true: dict[str, float] = {}
+    for one in agreements:
+        for name, value in (one.candidate_dice or {}).items():
+            true[name] = min(value, true.get(name, 1.0))
+    if not true:
+        return {}
+    shares = [share for one in agreements for share in (one.true_dice_share or {}).values() if math.isfinite(share)]
+    return {"true_dice": true, "true_dice_share": [min(shares), max(shares)] if shares else None}

@@ -18,6 +18,7 @@ import pytest
 
 from medattn_edge.agreement import Agreement, Thresholds
 from medattn_edge.artifact import manifest_path, sha256
+from medattn_edge.backends import open_session
 from medattn_edge.backends.runtimes import AS_WRITTEN, Runtime
 from medattn_edge.errors import AgreementError, CheckpointError, UsageError
 from medattn_edge.evaluation import (
@@ -33,6 +34,7 @@ from medattn_edge.evaluation import (
 from medattn_edge.evaluation.report import SPEED_FIELDS, row_of
 from medattn_edge.evaluation.trial import BenchTrial, worst
 from medattn_edge.exporters import random_patches
+from medattn_edge.labels import Meaning
 from medattn_edge.timing import Latency
 from tests.support.networks import SMALL, export_checkpoint, with_other_weights
 
@@ -276,6 +278,39 @@ def test_a_row_tells_the_worst_of_its_samples() -> None:
     assert worst([good, bad]) == {"sqnr_db": 40.0, "label_match": 0.9, "max_abs": 0.2, "min_dice": 0.8}
     broken = replace(bad, sqnr_db=-float("inf"), max_abs=float("inf"), finite=False)
     assert worst([good, broken])["sqnr_db"] is None is worst([good, broken])["max_abs"]
+
+
+def test_a_row_tells_the_worst_true_dice_of_each_label_and_the_range_of_its_shares() -> None:
+    one = Agreement(0.1, 60.0, 1.0, {"organ": 1.0}, {}, 0, 0)
+    better = replace(one, reference_dice={"organ": 0.8, "other": 0.5}, candidate_dice={"organ": 0.84, "other": 0.5})
+    worse = replace(one, reference_dice={"organ": 0.9}, candidate_dice={"organ": 0.45})
+    told = worst([better, worse, one])
+    assert told["true_dice"] == {"organ": 0.45, "other": 0.5}
+    assert told["true_dice_share"] == pytest.approx([0.5, 1.05])
+    assert "true_dice" not in worst([one])
+
+
+def test_true_labels_are_judged_where_they_are_not_masked(checkpoint: Path, artifact: Path) -> None:
+    patches = random_patches(SMALL, 2, seed=5)
+    with open_session(checkpoint, spec=SMALL) as session:
+        right = np.stack([Meaning.of(SMALL).labels_of(one) for one in session.run_any(patches)])
+    hidden = np.zeros(right.shape, bool)
+    hidden[1] = True
+    wrong = np.where(hidden, 1 - np.minimum(right, 1), right)  # wherever nobody looks, nothing is right
+    gate = Thresholds(min_dice=0.99, min_true_dice_share=0.999, max_true_dice_share=1.01)
+
+    def row(truth: dict[str, Any]) -> dict[str, Any]:
+        settings = BenchSettings(duration_s=0.01, warm_up_s=0, threads=1)
+        of = candidate(artifact, gate=gate)
+        report = measure_candidates(reference_of(checkpoint), [of], {"real": patches}, settings, truth=truth)
+        return report.to_json()["rows"][1]
+
+    seen = row({"real": np.ma.masked_array(wrong, hidden)})
+    assert seen["verdict"] == "pass", seen["failures"]
+    assert set(seen["agreement"]["true_dice"].values()) == {1.0}
+    assert min(row({"real": wrong})["agreement"]["true_dice"].values()) < 0.9
+    without = row({})
+    assert without["failures"] == ["its gate asks for a share of the true Dice, and there are no true labels"]
 
 
 def test_noise_is_held_to_gates_of_fp32_alone(artifact: Path) -> None:
