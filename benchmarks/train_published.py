@@ -56,14 +56,14 @@ RECIPES_2D = (
         "self-guided-published",
         (
             *("--network", "self-guided", "--set", "backbone=resnext101_32x8d", "--patch", "128x128"),
-            *("--intensity", "window:-1000:400", "--epochs", "10", "--steps", "14", "--batch", "6"),
+            *("--intensity", "window:-1000:400", "--epochs", "8", "--steps", "12", "--batch", "4"),
         ),
     ),
 )
 RECIPE_3D = Recipe(
     "attention-unet-3d-published",
     (
-        *("--network", "attention-unet-3d", "--set", "gates=multi", "--set", "width=16", "--patch", "64x96x96"),
+        *("--network", "attention-unet-3d", "--set", "gates=multi", "--set", "width=16", "--patch", "64x64x64"),
         *("--epochs", "10", "--steps", "20", "--batch", "2", "--blocks", "5", "--frozen-norms", "0.4"),
     ),
 )
