@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,52 @@ def _bars(document: Mapping[str, Any]) -> Any:
     handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in (_OURS, _PEERS)]
     axes.legend(handles, ["medattn-edge", "peers"], loc="upper right", fontsize=8)
     return figure
+
+
+def draw_kept(documents: Mapping[str, Mapping[str, Any]], path: Path, metadata: Mapping[str, str]) -> None:
+    """Speed against what is kept of the true Dice: a panel for each trained network, a point for each row that agrees.
+
+    What fails its gate has no speed: it is named below its panel.
+    """
+    figure, panels = pyplot.subplots(
+        1, len(documents), figsize=(4.6 * len(documents), 5.2), layout="constrained", squeeze=False
+    )
+    ours = {form.name for form in OURS}
+    for axes, (name, document) in zip(panels[0], documents.items(), strict=True):
+        failed = [row["artifact"] for row in document["rows"] if row["verdict"] == "fail"]
+        points = [
+            (row, (row["agreement"] or {}).get("true_dice_share"))
+            for row in document["rows"]
+            if row["p50_ms"] is not None
+        ]
+        for row, share in points:
+            if share is None:
+                continue
+            worst = max(share, key=lambda one: abs(one - 1.0))
+            mine, eager = row["artifact"] in ours, row["artifact"] == REFERENCE.name
+            colour = _OURS if mine else _EAGER if eager else _PEERS
+            ratio = row["ratio_to_reference"]
+            axes.plot(worst, ratio, "o" if mine else "s", color=colour, markersize=7 if mine else 6)
+            axes.annotate(row["artifact"], (worst, ratio), (6, 0), textcoords="offset points", fontsize=6, va="center")
+        axes.set_yscale("log")
+        for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            which(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.4)))
+        axes.axvline(1.0, color="black", linewidth=0.8)
+        axes.axvspan(0.999, 1.01, color="#e8f1ea", zorder=0)
+        axes.set_xlim(0.9985, 1.0115)
+        axes.grid(True, which="both", linewidth=0.3)
+        axes.set_xlabel("share of eager's true Dice, the label that moved most")
+        axes.set_title(f"{name}\n{_cpu(document['environment'])}{_threads(document['environment'])}", fontsize=9)
+        if failed:
+            text = textwrap.fill(f"fail their gate: {', '.join(failed)}", 58)
+            axes.text(0, -0.16, text, transform=axes.transAxes, fontsize=6.5, va="top", color="#a02020")
+    panels[0][0].set_ylabel("times faster than eager PyTorch")
+    handles = [
+        pyplot.Line2D([], [], marker=mark, linestyle="", color=one) for mark, one in (("o", _OURS), ("s", _PEERS))
+    ]
+    panels[0][0].legend(handles, ["medattn-edge", "peers"], loc="best", fontsize=8)
+    figure.savefig(path, dpi=_DPI, metadata={"Software": None, **metadata})
+    pyplot.close(figure)
 
 
 def _curves(document: Mapping[str, Any]) -> Any:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from cases import OURS, PLAIN, REFERENCE
+from cases import NNCF, OURS, PLAIN, REFERENCE
 
 HERE = Path(__file__).parent
 RESULTS, README = HERE / "results", HERE.parent / "README.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 SOURCE = "Source-SHA256"  # the key in a picture's metadata
+KEPT = "speed-and-dice.png"
 _HEAD = (
     "row",
     "runs in",
@@ -29,11 +30,14 @@ _HEAD = (
     "p99 ms",
     "times eager",
     "times plain ONNX in ORT",
+    "times NNCF in OpenVINO",
     "cold start ms",
     "peak RSS MB",
     "of peak",
     "SQNR dB",
     "labels equal",
+    "Dice with eager",
+    "share of its true Dice",
     "verdict",
 )
 _OURS = {form.name for form in OURS}
@@ -53,18 +57,43 @@ def main(
         raise typer.Exit(1 if said else 0)
     for path, text in texts(results, readme).items():
         path.write_text(text, encoding="utf-8")
-    from plots import draw
+    from plots import draw, draw_kept
 
-    for name, document in documents(results).items():
+    found = documents(results)
+    for name, document in found.items():
         draw(document, results / f"{name}.png", {SOURCE: digest(results / f"{name}.json")})
+    if known := trained_of(found):
+        draw_kept(known, results / KEPT, {SOURCE: kept_digest(results, known)})
 
 
 def documents(results: Path) -> dict[str, Document]:
     """Name -> document of every result of the suite and of the curves, the cases first."""
     read = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
     ours = {name: one for name, one in read.items() if {"environment", "rows"} <= one.keys()}
-    ordered = [name for name in ours if "case" in ours[name]] + [name for name in ours if "curve" in ours[name]]
+    cases = [name for name in ours if "case" in ours[name]]
+    learnt = [name for name in cases if is_trained(ours[name])]
+    rest = [name for name in cases if name not in learnt] + [name for name in ours if "curve" in ours[name]]
+    ordered = [*learnt, *rest]
     return {name: ours[name] for name in ordered}
+
+
+def is_trained(document: Document) -> bool:
+    """Whether a result is of a network that has learnt something: only of such a one can anything be kept."""
+    return bool(document.get("case", {}).get("weights") == "trained")
+
+
+def trained_of(found: dict[str, Document]) -> dict[str, Document]:
+    """The results that have a share of the true Dice in their rows."""
+    return {
+        name: document
+        for name, document in found.items()
+        if is_trained(document) and any((row["agreement"] or {}).get("true_dice_share") for row in document["rows"])
+    }
+
+
+def kept_digest(results: Path, known: dict[str, Document]) -> str:
+    """Of the files that the picture of what was kept is drawn from."""
+    return hashlib.sha256("".join(digest(results / f"{name}.json") for name in known).encode()).hexdigest()
 
 
 def texts(results: Path, readme: Path) -> dict[Path, str]:
@@ -88,6 +117,9 @@ def stale(results: Path, readme: Path) -> list[str]:
         picture = results / f"{name}.png"
         if _source_of(picture) != digest(results / f"{name}.json"):
             said.append(f"{picture} is stale")
+    known = trained_of(documents(results))
+    if known and _source_of(results / KEPT) != kept_digest(results, known):
+        said.append(f"{results / KEPT} is stale")
     return [f"{line}: make bench-report" for line in said]
 
 
@@ -112,28 +144,57 @@ def with_table(text: str, table: str) -> str:
 
 
 def summary(found: dict[str, Document]) -> str:
-    """The table of the project's README: for each case the fastest rows that agree."""
-    head = ("case", "fastest INT8", "fastest FP32", "fastest peer that agrees", "fails")
-    lines = []
-    for document in found.values():
-        if "case" not in document:
-            continue
-        rows, failed = document["rows"], [row["artifact"] for row in document["rows"] if row["verdict"] == "fail"]
-        ours = [row for row in rows if row["artifact"] in _OURS]
-        peers = [row for row in rows if row["artifact"] not in _OURS | {REFERENCE.name}]
-        chosen = (
-            _fastest([row for row in ours if row["precision"] == "int8"]),
-            _fastest([row for row in ours if row["precision"] == "fp32"]),
-            _fastest(peers),
-        )
-        name = f"{document['case']['name']}, {_size(rows[0])}"
-        lines.append((name, *map(_short, chosen), ", ".join(failed) or "none"))
+    """The tables of the project's README: trained networks with what they keep, the others for their kernels' speed."""
+    cases = [document for document in found.values() if "case" in document]
+    learnt = [document for document in cases if is_trained(document)]
     note = (
-        "Times faster than eager PyTorch, then than the plain `torch.onnx.export` in ONNX Runtime: medians of paired "
-        "ratios of one interleaved run. All rows, their agreement and the environment: "
+        "Medians of paired ratios of one interleaved run, times faster than eager PyTorch; then than the plain "
+        "`torch.onnx.export` in ONNX Runtime. All rows, their agreement and the environment: "
         "[benchmarks/results](benchmarks/results/README.md)."
     )
-    return _table(head, lines) + "\n\n" + note
+    parts = []
+    if learnt:
+        head = ("trained case", "fastest INT8", f"times {NNCF.name}", "Dice with eager", "share of its true Dice")
+        head = (*head, "fastest FP32", "fastest peer that agrees", "fails")
+        parts.append(_table(head, [_learnt(document) for document in learnt]))
+    others = [document for document in cases if not is_trained(document)]
+    if others:
+        head = ("untrained case, for speed only", "fastest INT8", "fastest FP32", "fastest peer that agrees", "fails")
+        parts.append(_table(head, [(_name(one), *map(_short, _best(one)), _failed(one)) for one in others]))
+    return "\n\n".join([*parts, note])
+
+
+def _learnt(document: Document) -> tuple[str, ...]:
+    """A trained case: what its fastest INT8 file keeps stands beside its speed."""
+    int8, fp32, peer = _best(document)
+    agreement = {} if int8 is None else int8["agreement"]
+    dice, share = agreement.get("min_dice"), agreement.get("true_dice_share")
+    return (
+        _name(document),
+        _short(int8),
+        "-" if int8 is None else _ratio(int8, "ratio_to_nncf", "ratio_to_nncf_spread"),
+        _number(dice, ".4f"),
+        "-" if share is None else " to ".join(f"{one:.4f}" for one in share),
+        _short(fp32),
+        _short(peer),
+        _failed(document),
+    )
+
+
+def _name(document: Document) -> str:
+    return f"{document['case']['name']}, {_size(document['rows'][0])}"
+
+
+def _failed(document: Document) -> str:
+    return ", ".join(row["artifact"] for row in document["rows"] if row["verdict"] == "fail") or "none"
+
+
+def _best(document: Document) -> tuple[Document | None, Document | None, Document | None]:
+    """The fastest rows that agree: of ours in INT8 and in FP32, and of the peers."""
+    ours = [row for row in document["rows"] if row["artifact"] in _OURS]
+    peers = [row for row in document["rows"] if row["artifact"] not in _OURS | {REFERENCE.name}]
+    int8, fp32 = ([row for row in ours if row["precision"] == precision] for precision in ("int8", "fp32"))
+    return _fastest(int8), _fastest(fp32), _fastest(peers)
 
 
 def page(found: dict[str, Document]) -> str:
@@ -143,9 +204,11 @@ def page(found: dict[str, Document]) -> str:
         "is the median of paired ratios of one interleaved run, with its quartiles: above 1 is faster. A row that does "
         "not agree has no speed."
     ]
+    if trained_of(found):
+        parts.append(f"![speed against what is kept]({KEPT})")
     for name, document in found.items():
         parts.append(f"## {_title(name, document)}\n\n{_environment(document)}\n\n![{name}]({name}.png)")
-        parts += [*_blind(document), table_of(document)]
+        parts += [*_blind(document), *_own_dice(document), table_of(document)]
         parts += [f"{row}: not measured: {why}" for row, why in document.get("absent", {}).items()]
     return "\n\n".join(parts) + "\n"
 
@@ -166,6 +229,15 @@ def _blind(document: Document) -> list[str]:
     return [f"Answering every image with each channel's mean would have an SQNR of {constant:.1f} dB."]
 
 
+def _own_dice(document: Document) -> list[str]:
+    """The true Dice that the shares are of."""
+    true = (document["rows"][0]["agreement"] or {}).get("true_dice")
+    if not true:
+        return []
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in true.items())
+    return [f"True Dice of eager, in slices that were held out (1 subject): {figures}."]
+
+
 def _environment(document: Document) -> str:
     told = []
     for key, value in document["environment"].items():
@@ -183,7 +255,7 @@ def table_of(document: Document) -> str:
 
 def _cells(row: Document) -> tuple[Any, ...]:
     name, agreement = f"{row['artifact']}", row["agreement"] or {}
-    sqnr, match = agreement.get("sqnr_db"), agreement.get("label_match")
+    sqnr, match, shares = (agreement.get(name) for name in ("sqnr_db", "label_match", "true_dice_share"))
     fails = row["verdict"] == "fail"
     said = "FAIL: " + "; ".join(row.get("failures") or ["out of tolerance"]) if fails else "pass"
     return (
@@ -194,11 +266,14 @@ def _cells(row: Document) -> tuple[Any, ...]:
         _number(row["p99_ms"], ".1f"),
         _ratio(row, "ratio_to_reference", "ratio_spread"),
         _ratio(row, "ratio_to_plain_onnx", "ratio_to_plain_onnx_spread"),
+        _ratio(row, "ratio_to_nncf", "ratio_to_nncf_spread"),
         _number(row["cold_start_ms"], ".0f"),
         _number(row["peak_rss_mb"], ".0f"),
         _number(row["fraction_of_peak"], ".0%"),
         ("identical" if agreement.get("max_abs") == 0 else "-") if sqnr is None else f"{sqnr:.1f}",
         _number(match, ".4%"),
+        _number(agreement.get("min_dice"), ".5f"),
+        "-" if shares is None else " to ".join(f"{one:.4f}" for one in shares),
         said.replace("|", "/").replace("\n", " "),
     )
 

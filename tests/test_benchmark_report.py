@@ -89,3 +89,32 @@ def test_a_result_that_changed_makes_text_and_picture_stale(folder: Path) -> Non
     said = "\n".join(report.stale(folder, folder / "project.md"))
     for name in ("README.md", "project.md", "small.png"):
         assert f"{name} is stale: make bench-report" in said
+
+
+def learnt(shares: list[float]) -> dict[str, Any]:
+    """A result of a trained network, of which an INT8 file keeps these shares of the true Dice."""
+    told = document()
+    told["case"] |= {"name": "learnt", "weights": "trained"}
+    for one in told["rows"]:
+        one["agreement"] |= {"true_dice": {"organ": 0.9}, "true_dice_share": [1.0, 1.0], "min_dice": 1.0}
+    told["rows"][2]["agreement"] |= {"true_dice_share": shares, "min_dice": 0.9951}
+    told["rows"][2] |= {"ratio_to_nncf": 1.5, "ratio_to_nncf_spread": [1.4, 1.6]}
+    return told
+
+
+def test_a_trained_case_has_what_its_int8_file_keeps_beside_its_speed(folder: Path) -> None:
+    (folder / "learnt.json").write_text(json.dumps(learnt([0.9992, 1.003])))
+    made = report.texts(folder, folder / "project.md")
+    line = next(line for line in made[folder / "project.md"].splitlines() if line.startswith("| learnt"))
+    assert "9.00" in line
+    assert "| 1.50 [1.40, 1.60] | 0.9951 | 0.9992 to 1.0030 |" in line
+    assert made[folder / "project.md"].index("| learnt") < made[folder / "project.md"].index("| small")
+    assert "True Dice of eager, in slices that were held out (1 subject): organ 0.9000." in made[folder / "README.md"]
+
+
+def test_the_picture_of_what_is_kept_knows_its_sources(folder: Path) -> None:
+    (folder / "learnt.json").write_text(json.dumps(learnt([0.9992, 1.003])))
+    report.main(results=folder, readme=folder / "project.md")
+    assert report.stale(folder, folder / "project.md") == []
+    (folder / "learnt.json").write_text(json.dumps(learnt([0.9991, 1.003])))
+    assert any(report.KEPT in line for line in report.stale(folder, folder / "project.md"))
