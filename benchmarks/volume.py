@@ -1,12 +1,16 @@
 """A CT volume end to end, against MONAI's sliding window around the eager network.
 
     python benchmarks/volume.py CHECKPOINT SCAN ARTIFACT... -o results.json [--rounds 5] [--threads 2] [--cache]
+        [--warm] [--labels LABELS --label-value liver=5 ...]
 
 Load, resample, infer, stitch, resample back, write the labels: each run is a command in a fresh process, so that its
 imports and its first inference count; the candidates take turns, every other round backwards. Time is the wall's,
 memory the peak resident set of the process. A ratio is MONAI's figure over the candidate's in the same round; MONAI is
 given the faster of two batch sizes. Beside each speed stands the Dice of its labels with those of the eager network in
-our own pipeline, and with MONAI's, whose windows lie elsewhere.
+our own pipeline, and with MONAI's, whose windows lie elsewhere. MONAI and the eager network take windows of the
+checkpoint's patch, an artifact its own, which may be larger: with true labels every row is held to both thresholds of
+`gates.TRUE_LABELS`, without them to the Dice with eager; what fails has no speed. `--warm` adds the second scan of one
+process, ours and MONAI's.
 """
 
 from __future__ import annotations
@@ -28,26 +32,48 @@ PROGRAM = Path(sys.executable).with_name("medattn-edge")
 PEER = Path(__file__).with_name("volume_monai.py")
 EAGER = """
 import sys
-from medattn_edge.artifact import Artifact
 from medattn_edge.backends import open_session
 from medattn_edge.inference import segment
 from medattn_edge.io import read_volume, write_labels
 from pathlib import Path
-checkpoint, artifact, scan, output, threads = sys.argv[1:]
-with open_session(checkpoint, spec=Artifact.read(Path(artifact)).spec, threads=int(threads)) as session:
+checkpoint, scan, output, threads = sys.argv[1:]
+with open_session(checkpoint, threads=int(threads)) as session:
     found = segment(session, read_volume(Path(scan)))
 write_labels(Path(output), found.labels, found.names)
 """
-HEAD = ("candidate", "MONAI time / its time", "MONAI memory / its memory", "minimum Dice, eager", "minimum Dice, MONAI")
+WARM = """
+import sys, time
+from medattn_edge.backends import open_session
+from medattn_edge.inference import segment
+from medattn_edge.io import read_volume, write_labels
+from pathlib import Path
+artifact, scan, output, threads = sys.argv[1:]
+with open_session(artifact, threads=int(threads)) as session:
+    for _ in range(2):
+        start = time.perf_counter()
+        found = segment(session, read_volume(Path(scan)))
+        write_labels(Path(output), found.labels, found.names)
+print(time.perf_counter() - start)
+"""
+HEAD = (
+    "candidate",
+    "MONAI time / its time",
+    "MONAI memory / its memory",
+    "minimum Dice, eager",
+    "minimum Dice, MONAI",
+    "share of eager's true Dice",
+    "verdict",
+)
 
 
 @dataclass
 class Candidate:
-    """A command that writes labels to `output`, and the outcome of each run."""
+    """A command that writes labels to `output`, and the outcome of each run; a warm one prints the seconds that count."""
 
     name: str
     words: tuple[object, ...]
     output: Path
+    warm: bool = False
     seconds: list[float] = field(default_factory=list)
     peak_mb: list[float] = field(default_factory=list)
 
@@ -63,6 +89,9 @@ class Candidate:
             if child.returncode:
                 said.seek(0)
                 sys.exit(f"{self.name} ended with {child.returncode}\n{said.read().decode(errors='replace')}")
+            if self.warm:
+                said.seek(0)
+                took = float(said.read().split()[-1])
         if counts:
             self.seconds.append(took)
             self.peak_mb.append(usage.ru_maxrss / 1024)
@@ -71,24 +100,30 @@ class Candidate:
 def main(
     checkpoint: Path,
     scan: Path,
-    artifacts: Annotated[list[Path], typer.Argument(help="Of this checkpoint, all for one patch.")],
+    artifacts: Annotated[list[Path], typer.Argument(help="Of this checkpoint.")],
     output: Annotated[Path, typer.Option("--output", "-o")],
     rounds: Annotated[int, typer.Option(min=1)] = 5,
     threads: Annotated[int, typer.Option(min=0, help="0 is one for each core that this process may use.")] = 0,
     cache: Annotated[bool, typer.Option("--cache", help="Also with OpenVINO's compiled models kept.")] = False,
+    warm: Annotated[bool, typer.Option("--warm", help="Also the second scan of one process.")] = False,
+    labels: Annotated[Path | None, typer.Option(help="True labels of the scan.")] = None,
+    label_value: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE")] = None,
 ) -> None:
+    """Measure one scan end to end."""
     from medattn_edge.artifact import Artifact
     from medattn_edge.host.cores import usable_cores
+    from medattn_edge.inference.truth import parse_label_values
+    from medattn_edge.models import checkpoint as checkpoints
 
     threads = threads or usable_cores()
-    spec = Artifact.read(artifacts[0]).spec
+    spec = checkpoints.load(checkpoint).spec
     patch = "x".join(map(str, spec.patch))
     before = os.getloadavg()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         eager = Candidate(
             "eager in our pipeline",
-            (sys.executable, "-c", EAGER, checkpoint, artifacts[0], scan, folder / "eager.nii.gz", threads),
+            (sys.executable, "-c", EAGER, checkpoint, scan, folder / "eager.nii.gz", threads),
             folder / "eager.nii.gz",
         )
         monai = [peer((checkpoint, scan), folder / f"monai-{size}.nii.gz", threads, patch, size) for size in (1, 4)]
@@ -98,6 +133,12 @@ def main(
             for one in kept:  # what is measured is the second time
                 one.run(threads, counts=False)
             ours += kept
+        if warm:
+            second = folder / "monai-warm.nii.gz"
+            monai_warm = peer((checkpoint, scan), second, threads, patch, 1)
+            monai_warm.name, monai_warm.warm = "MONAI, eager, its second scan", True
+            monai_warm.words = (*monai_warm.words, "--warm")
+            ours += [monai_warm, *(in_one_process(path, scan, folder, threads) for path in artifacts)]
         eager.run(threads)
         everything = [*monai, *ours]
         for index in range(rounds):
@@ -105,13 +146,15 @@ def main(
                 one.run(threads)
                 print(f"round {index + 1} of {rounds}: {one.name}, {one.seconds[-1]:.1f} s", file=sys.stderr)
         best = min(monai, key=lambda one: statistics.median(one.seconds))
-        rows = [row(one, best, eager, spec.labels) for one in everything]
+        truth = None if labels is None else (labels, parse_label_values(label_value or []))
+        rows = [row(one, best, eager, spec, scan, truth) for one in everything]
         shape = grid(best.output)
     document = {
         "environment": environment(threads) | {"load_average": {"before": before, "after": os.getloadavg()}},
         "checkpoint": checkpoint.name,
         "scan": {"name": scan.name, "subjects": 1, **shape},
         "patch": patch,
+        "patches": {path.name: "x".join(map(str, Artifact.read(path).spec.patch)) for path in artifacts},
         "overlap": 0.5,
         "rounds": rounds,
         "reference": best.name,
@@ -132,45 +175,89 @@ def infer(path: Path, scan: Path, output: Path, threads: int, kept: Path | None 
     return Candidate(f"{path.name}, model kept", (*words, "--cache", kept / "models"), output)
 
 
+def in_one_process(path: Path, scan: Path, folder: Path, threads: int) -> Candidate:
+    """Two scans in one process of which the second counts."""
+    output = folder / f"warm-{path.name}.nii.gz"
+    words = (sys.executable, "-c", WARM, path, scan, output, threads)
+    return Candidate(f"{path.name}, its second scan", words, output, warm=True)
+
+
 def peer(inputs: tuple[Path, Path], output: Path, threads: int, patch: str, size: int) -> Candidate:
     """MONAI's transforms and sliding window; inputs: the checkpoint and the scan."""
     words = (sys.executable, PEER, *inputs, output, "--threads", threads, "--patch", patch, "--sw-batch-size", size)
     return Candidate(f"MONAI, eager, sw_batch_size {size}", words, output)
 
 
-def row(one: Candidate, best: Candidate, eager: Candidate, names: tuple[str, ...]) -> dict[str, Any]:
-    """What is told of a candidate."""
+def row(
+    one: Candidate, best: Candidate, eager: Candidate, spec: Any, scan: Path, truth: tuple[Path, Any] | None
+) -> dict[str, Any]:
+    """What is told of a candidate; truth: the file of true labels, and label -> its values there."""
+    from medattn_edge import gates
+
     ratios = [theirs / its for theirs, its in zip(best.seconds, one.seconds, strict=True)]
-    return {
+    with_eager = dice(eager.output, one.output, spec)
+    shares = true_dice_share(one, eager, spec, scan, truth)
+    limits = gates.TRUE_LABELS.limits
+    failures = [
+        f"Dice with eager of {name} {value:.4f}" for name, value in with_eager.items() if value < limits["min_dice"]
+    ]
+    failures += [
+        f"share of the true Dice of {name} {share:.4f}"
+        for name, share in shares.items()
+        if not limits["min_true_dice_share"] <= share <= limits["max_true_dice_share"]
+    ]
+    told = {
         "candidate": one.name,
         "ratio_to_reference": statistics.median(ratios),
         "ratio_spread": [min(ratios), max(ratios)],
         "seconds": one.seconds,
         "peak_rss_mb": max(one.peak_mb),
         "memory_ratio": max(best.peak_mb) / max(one.peak_mb),
-        "dice_eager": dice(eager.output, one.output, names),
-        "dice_monai": dice(best.output, one.output, names),
     }
+    if failures:
+        told |= dict.fromkeys(("ratio_to_reference", "ratio_spread", "seconds", "memory_ratio"))
+    told |= {"dice_eager": with_eager, "dice_monai": dice(best.output, one.output, spec)}
+    return told | {"true_dice_share": shares, "verdict": "fail" if failures else "pass", "failures": failures}
 
 
 def cells(one: dict[str, Any]) -> tuple[str, ...]:
     """A line of the table."""
-    low, high = one["ratio_spread"]
+    low, high = one["ratio_spread"] or (None, None)
+    shares = one["true_dice_share"].values()
     return (
         one["candidate"],
-        f"{one['ratio_to_reference']:.1f} ({low:.1f}..{high:.1f})",
-        f"{one['memory_ratio']:.1f}",
+        "-" if low is None else f"{one['ratio_to_reference']:.1f} ({low:.1f}..{high:.1f})",
+        "-" if low is None else f"{one['memory_ratio']:.1f}",
         *(f"{min(one[of].values()):.4f}" for of in ("dice_eager", "dice_monai")),
+        f"{min(shares):.4f} to {max(shares):.4f}" if shares else "-",
+        "FAIL: " + "; ".join(one["failures"]) if one["failures"] else "pass",
     )
 
 
-def dice(first: Path, second: Path, names: tuple[str, ...]) -> dict[str, float]:
+def dice(first: Path, second: Path, spec: Any) -> dict[str, float]:
     """Of two files of labels."""
     from medattn_edge.agreement import dice_per_label
     from medattn_edge.io import read_labels
     from medattn_edge.labels import Meaning
 
-    return dice_per_label(read_labels(first).voxels, read_labels(second).voxels, Meaning(tuple(names)))
+    return dice_per_label(read_labels(first).voxels, read_labels(second).voxels, Meaning.of(spec))
+
+
+def true_dice_share(
+    one: Candidate, eager: Candidate, spec: Any, scan: Path, truth: tuple[Path, Any] | None
+) -> dict[str, float]:
+    """Label -> the candidate's true Dice over eager's, in the whole scan; empty without true labels."""
+    from medattn_edge.agreement import true_dice
+    from medattn_edge.inference.truth import read_true_labels
+    from medattn_edge.io import read_labels, read_volume
+    from medattn_edge.labels import Meaning
+
+    if truth is None:
+        return {}
+    meaning = Meaning.of(spec)
+    right = read_true_labels(truth[0], read_volume(scan), meaning, truth[1]).voxels
+    own, its = (true_dice(right, read_labels(two.output).voxels, meaning) for two in (eager, one))
+    return {name: its[name] / value for name, value in own.items()}
 
 
 def grid(path: Path) -> dict[str, Any]:

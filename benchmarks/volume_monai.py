@@ -9,7 +9,9 @@ labels differ a little.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Annotated
 
 import monai.transforms as tr
 import torch
@@ -24,7 +26,16 @@ AXES = {"D": "S", "H": "P", "W": "L"}
 LABELS = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
-def main(checkpoint: Path, scan: Path, output: Path, sw_batch_size: int = 1, threads: int = 2, patch: str = "") -> None:
+def main(
+    checkpoint: Path,
+    scan: Path,
+    output: Path,
+    sw_batch_size: int = 1,
+    threads: int = 2,
+    patch: str = "",
+    warm: Annotated[bool, typer.Option(help="The scan twice; the seconds of the second time are printed.")] = False,
+) -> None:
+    """Segment a scan."""
     torch.set_num_threads(threads)
     loaded = load(checkpoint)
     spec, network = loaded.spec, loaded.network.eval()
@@ -47,12 +58,16 @@ def main(checkpoint: Path, scan: Path, output: Path, sw_batch_size: int = 1, thr
         ]
     )  # fmt: skip
     name = output.name.removesuffix(".nii.gz")
-    case = before({"image": str(scan)})
     inferer = SlidingWindowInferer(size, sw_batch_size, overlap=0.5, mode="gaussian")
-    with torch.inference_mode():
-        logits = inferer(case["image"][None], network)[0]
-        case["logits"] = MetaTensor(logits, meta=case["image"].meta)
-        after(case)
+    for _ in range(2 if warm else 1):
+        start = time.perf_counter()
+        case = before({"image": str(scan)})
+        with torch.inference_mode():
+            logits = inferer(case["image"][None], network)[0]
+            case["logits"] = MetaTensor(logits, meta=case["image"].meta)
+            after(case)
+    if warm:
+        print(time.perf_counter() - start)
 
 
 def scaling(intensity: Intensity) -> tr.Transform:
