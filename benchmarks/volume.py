@@ -68,7 +68,10 @@ HEAD = (
 
 @dataclass
 class Candidate:
-    """A command that writes labels to `output`, and the outcome of each run; a warm one prints the seconds that count."""
+    """A command that writes labels to `output`, and the outcome of each run.
+
+    warm: it prints the seconds that count.
+    """
 
     name: str
     words: tuple[object, ...]
@@ -97,7 +100,7 @@ class Candidate:
             self.peak_mb.append(usage.ru_maxrss / 1024)
 
 
-def main(
+def main(  # noqa: PLR0913 - options of a command
     checkpoint: Path,
     scan: Path,
     artifacts: Annotated[list[Path], typer.Argument(help="Of this checkpoint.")],
