@@ -110,7 +110,7 @@ def _published(network: str, classes: int, patch: tuple[int, ...], calibration: 
 TRAINED = (
     _published("attention-unet-2d", 4, (128, 128), 20, 10),
     _published("self-guided", 4, (128, 128), 20, 10),
-    _published("attention-unet-3d", 4, (64, 64, 64), 8, 6),
+    _published("attention-unet-3d", 4, (32, 96, 96), 8, 6),
 )
 # The deterministic weights make networks that amplify what is rounded: INT8 stays below the floors that it reaches from
 # the weights that a training starts from, whose logits hardly depend on the image. The speed is the same.

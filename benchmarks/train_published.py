@@ -63,8 +63,8 @@ RECIPES_2D = (
 RECIPE_3D = Recipe(
     "attention-unet-3d-published",
     (
-        *("--network", "attention-unet-3d", "--set", "gates=multi", "--set", "width=16", "--patch", "64x64x64"),
-        *("--epochs", "10", "--steps", "20", "--batch", "2", "--blocks", "5", "--frozen-norms", "0.4"),
+        *("--network", "attention-unet-3d", "--set", "gates=multi", "--set", "width=16", "--patch", "32x96x96"),
+        *("--epochs", "10", "--steps", "20", "--batch", "2", "--blocks", "8", "--frozen-norms", "0.4"),
     ),
 )
 
