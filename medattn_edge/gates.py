@@ -143,6 +143,13 @@ HOUNSFIELD = _gate(
     lowest_of_ct=-100.0,
     air_hu=-500.0,
 )
+ATTENTION_COPY = _gate(
+    "a copy that answers attention maps",
+    "The copy has the deployed file's nodes and more outputs, before which a runtime may fuse less: in FP32 that moves "
+    "sums by their last bits, and in a reduced precision it moves some roundings. PLACEHOLDER",
+    ("evaluation.attention.explain",),
+    min_sqnr_db=30.0,
+)
 
 GATES = (
     FP32,
@@ -157,4 +164,5 @@ GATES = (
     REPEATED,
     NOTHING,
     HOUNSFIELD,
+    ATTENTION_COPY,
 )

@@ -1,0 +1,6 @@
+"""Attention maps of a scan, the eager network's beside the deployed file's, as files and as one page."""
+
+from medattn_edge.evaluation.attention.agreement import MapAgreement
+from medattn_edge.evaluation.attention.explain import ExplainSettings, Explanation, MapSource, Side, explain
+
+__all__ = ["ExplainSettings", "Explanation", "MapAgreement", "MapSource", "Side", "explain"]
