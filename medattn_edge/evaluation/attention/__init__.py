@@ -2,5 +2,15 @@
 
 from medattn_edge.evaluation.attention.agreement import MapAgreement
 from medattn_edge.evaluation.attention.explain import ExplainSettings, Explanation, MapSource, Side, explain
+from medattn_edge.evaluation.attention.files import check_output, write_explanation
 
-__all__ = ["ExplainSettings", "Explanation", "MapAgreement", "MapSource", "Side", "explain"]
+__all__ = [
+    "ExplainSettings",
+    "Explanation",
+    "MapAgreement",
+    "MapSource",
+    "Side",
+    "check_output",
+    "explain",
+    "write_explanation",
+]

@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -286,7 +286,7 @@ def _eager(loaded: Checkpoint, volume: Volume, settings: ExplainSettings, report
         return _seen(ExplainedSession(session, names, channels=channels), volume, settings, "eager", report)
 
 
-def _deployed(  # noqa: PLR0913
+def _deployed(
     artifact: Artifact,
     runtime: Runtime,
     loaded: Checkpoint,
@@ -337,21 +337,15 @@ def _deployed(  # noqa: PLR0913
     return side, source
 
 
-def _seen(
-    session: ExplainedSession, volume: Volume, settings: ExplainSettings, what: str, report: Progress
-) -> Side:
+def _seen(session: ExplainedSession, volume: Volume, settings: ExplainSettings, what: str, report: Progress) -> Side:
     wanted = SegmentSettings(settings.overlap, settings.batch, attention=True, scratch=settings.scratch)
-    segmentation = segment(
-        session, volume, settings=wanted, progress=lambda done, total: report(what, done, total)
-    )
+    segmentation = segment(session, volume, settings=wanted, progress=lambda done, total: report(what, done, total))
     count = len(session.matrix_names)
     matrices = np.stack(session.matrices) if session.matrices else np.zeros((0, count, 0, 0), np.float32)
     return Side(segmentation, matrices, session.facts)
 
 
-def _agreements(
-    reference: Side, deployed: Side | None
-) -> tuple[tuple[MapAgreement, ...], tuple[MapAgreement, ...]]:
+def _agreements(reference: Side, deployed: Side | None) -> tuple[tuple[MapAgreement, ...], tuple[MapAgreement, ...]]:
     first = reference.segmentation
     assert first.attention is not None
     second = None if deployed is None else deployed.segmentation.attention

@@ -87,7 +87,7 @@ def no_copy_of(path: Path) -> UsageError:
 
 def _export(deployed: Artifact, checkpoint: Checkpoint, path: Path) -> Graph:
     """The same network, rewritten as the deployed file was, with its maps, in FP32."""
-    from medattn_edge.evaluation.attention.networks import Exported
+    from medattn_edge.evaluation.attention.networks import Exported, channel_matrices
     from medattn_edge.exporters import ExportSettings, exporter_of
     from medattn_edge.rewrites import rewrite
 
@@ -95,7 +95,7 @@ def _export(deployed: Artifact, checkpoint: Checkpoint, path: Path) -> Graph:
     rewritten = rewrite(checkpoint, [str(step["name"]) for step in manifest.rewrites])
     opset = next(entry.version for entry in read(deployed.path).opset_import if entry.domain in ("", "ai.onnx"))
     settings = ExportSettings(batch=manifest.batch, opset=opset, attention=True)
-    module = Exported(rewritten.network, checkpoint.spec.patch).eval()
+    module = Exported(rewritten.network, channel_matrices(checkpoint.network, checkpoint.spec.patch)[0]).eval()
     exporter_of(path).write(module, checkpoint.spec, settings, path)
     return Graph(with_shapes(read(path)))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,13 +16,13 @@ def channel_matrices(network: SegmentationNetwork, patch: tuple[int, ...]) -> tu
     """How many channel attentions a network shows, and the C of their matrices C x C; (0, 0) for a network without.
 
     Args:
-        network: any of ours, rewritten or not.
+        network: of a checkpoint, not rewritten.
         patch: its spatial sizes, of which the matrices need at least C in each axis: they travel in a patch's corner.
     """
     if not isinstance(network, SelfGuidedAttention):
         return 0, 0
-    count, size = len(network.step2.scales), network.fuse[0].out_channels
-    return (count, int(size)) if min(patch) >= size else (0, 0)  # type: ignore[arg-type, call-overload]
+    first: Any = network.fuse[0]
+    return (len(network.step2.scales), first.out_channels) if min(patch) >= first.out_channels else (0, 0)
 
 
 def maps_and_matrices(network: SegmentationNetwork, image: Tensor, with_matrices: bool) -> tuple[Tensor, Tensor]:
@@ -59,9 +61,9 @@ class WithMatrices(SegmentationNetwork):
 class Exported(nn.Module):
     """The same for an exporter: its forward returns both. The network's modules keep the paths that exports give."""
 
-    def __init__(self, network: SegmentationNetwork, patch: tuple[int, ...]) -> None:
+    def __init__(self, network: SegmentationNetwork, matrices: int) -> None:
         super().__init__()
-        self.network, self.matrices = network, channel_matrices(network, patch)[0]
+        self.network, self.matrices = network, matrices
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, *spatial) -> (N, K, *spatial), (N, A + M, *spatial)."""

@@ -36,9 +36,7 @@ class ExplainedSession(Session):
             copy: gives the maps that the session does not.
             channels: the C of the matrices C x C.
         """
-        super().__init__(
-            session.spec, fixed_patch=session.fixed_patch, attention_names=names, facts={**session.facts}
-        )
+        super().__init__(session.spec, fixed_patch=session.fixed_patch, attention_names=names, facts={**session.facts})
         self._session, self._copy, self._channels = session, copy, channels
         self.matrix_names = (session if copy is None else copy).attention_names[len(names) :]
         self.matrices: list[Patches] = []
@@ -54,14 +52,14 @@ class ExplainedSession(Session):
             logits, maps = self._session.run_any_with_attention(patches)
             self._keep(maps[:, count:])
             return logits, np.ascontiguousarray(maps[:, :count])
+        copied, maps = self._copy.run_any_with_attention(patches)
+        self._keep(maps[:, count:])
         if self._session.attention_names:
             logits, maps = self._session.run_any_with_attention(patches)
         else:
-            logits, maps = self._session.run_any(patches), None
-        copied, more = self._copy.run_any_with_attention(patches)
+            logits = self._session.run_any(patches)
         self.copy_distance.add(logits, copied)
-        self._keep(more[:, count:])
-        return logits, np.ascontiguousarray((more if maps is None else maps)[:, :count])
+        return logits, np.ascontiguousarray(maps[:, :count])
 
     def _keep(self, padded: Patches) -> None:
         """The matrices of a run, from the corners that they travel in."""
