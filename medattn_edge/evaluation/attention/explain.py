@@ -325,16 +325,29 @@ def _deployed(
     if graft is None or near is None:
         return side, MapSource(FROM_FILE, matrices_missing=missing)
     source = MapSource(FROM_FILE if own else FROM_COPY, graft.added, graft.tensors, near)
+    check_copy(near, f"{artifact.path.name} in {runtime.name}")
+    return side, source
+
+
+def check_copy(near: Mapping[str, float], what: str) -> None:
+    """Refuse maps of a copy that is not what is deployed.
+
+    Args:
+        near: its logits', as `ExplainedSession.copy_facts` has them.
+        what: the deployed file and its runtime.
+
+    Raises:
+        AgreementError: they do not reach `gates.ATTENTION_COPY`.
+    """
     limit = gates.ATTENTION_COPY.limits["min_sqnr_db"]
     if not near["sqnr_db"] >= limit:
         raise AgreementError(
-            f"in {runtime.name} the copy of {artifact.path.name} that answers its maps is another network: its logits "
-            f"are {near['sqnr_db']:.1f} dB from the deployed file's",
+            f"the copy of {what} that answers its maps computes something else: its logits are "
+            f"{near['sqnr_db']:.1f} dB from the deployed file's",
             expected=f"at least {limit:g} dB",
             hint="another --runtime, or export it with its maps: medattn-edge export CHECKPOINT -o NAME.onnx "
             "--attention",
         )
-    return side, source
 
 
 def _seen(session: ExplainedSession, volume: Volume, settings: ExplainSettings, what: str, report: Progress) -> Side:

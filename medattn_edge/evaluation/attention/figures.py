@@ -15,7 +15,7 @@ from medattn_edge.evaluation.attention.slices import Slices, matrix_difference, 
 from medattn_edge.inference.outputs import shown_labels
 from medattn_edge.volume import Array
 
-_REFERENCE, _DEPLOYED, _DIFFERENCE = "reference", "deployed", "deployed - reference"
+_REFERENCE, _DEPLOYED, _DIFFERENCE = "reference", "deployed", "difference"
 
 
 @dataclass(frozen=True, eq=False)
