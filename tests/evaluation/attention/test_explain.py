@@ -109,7 +109,7 @@ def by_hooks(network: Any, image: Any) -> dict[str, Any]:
     psi = [path for path in seen if path.endswith(".psi")]
     maps = []
     for path in psi:  # in the order in which they run: the deepest first, as the names are
-        given, out = seen[path][0]
+        out = seen[path][0][1]
         skip = seen[path.removesuffix(".psi")][0][0]
         values = out if float(out.min()) >= 0 and "gate.psi" in path else torch.sigmoid(out)
         mode = "bilinear" if out.ndim == 4 else "trilinear"
@@ -426,7 +426,7 @@ def test_a_file_that_takes_no_outputs_afterwards_is_refused(small_checkpoint: Pa
     with pytest.raises(UsageError, match=r"takes none afterwards") as refused:
         explain(small_checkpoint, scan, artifact.path)
     assert "net.onnx" in refused.value.hint
-    with pytest.raises(UsageError, match="--runtime openvino for net.torchscript"):
+    with pytest.raises(UsageError, match=r"--runtime openvino for net\.torchscript"):
         explain(small_checkpoint, scan, artifact.path, settings=ExplainSettings("openvino"))
 
 
