@@ -16,7 +16,7 @@ from medattn_edge import gates
 from medattn_edge.agreement import IDENTICAL_DB, dice_per_label
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.runtimes import Runtime, choose
-from medattn_edge.errors import AgreementError, InputError, MissingDependency, UsageError
+from medattn_edge.errors import AgreementError, InputError, MissingDependency, UsageError, quoted
 from medattn_edge.evaluation.attention.agreement import MapAgreement, agreement_of
 from medattn_edge.evaluation.attention.sessions import MAX_MATRICES, ExplainedSession
 from medattn_edge.evaluation.source import read_source
@@ -128,7 +128,7 @@ class Explanation:
         volume: the scan as the network is given it, on its own grid.
         spec: of the network.
         reference: the eager network.
-        deployed: the artifact, None without one.
+        artifact: what is deployed, None without one.
         source: where the deployed maps come from, None without an artifact.
         maps: the agreement of each.
         matrices: the agreement of each channel attention, over the windows that were kept.
@@ -141,7 +141,7 @@ class Explanation:
     volume: Volume
     spec: ModelSpec
     reference: Side
-    deployed: Side | None
+    artifact: Side | None
     source: MapSource | None
     maps: tuple[MapAgreement, ...]
     matrices: tuple[MapAgreement, ...]
@@ -151,7 +151,7 @@ class Explanation:
 
     def to_json(self) -> dict[str, Any]:
         """The document of `explain --json`, without the files."""
-        deployed, windows = self.deployed, self.reference.segmentation.windows.total
+        windows = self.reference.segmentation.windows.total
         return {
             "scan": self.scan,
             "network": self.spec.network,
@@ -160,9 +160,9 @@ class Explanation:
             "windows": windows,
             "label_match": self.label_match,
             "dice": dict(self.dice),
-            "deployed_maps": None if self.source is None else self.source.to_json(),
-            "reference": dict(self.reference.facts),
-            "deployed": None if deployed is None else dict(deployed.facts),
+            "artifact_maps": None if self.source is None else self.source.to_json(),
+            "reference_session": dict(self.reference.facts),
+            "artifact_session": None if self.artifact is None else dict(self.artifact.facts),
             "notes": list(self.notes),
         }
 
@@ -260,14 +260,14 @@ def _loaded(path: Path, settings: ExplainSettings, artifact: Artifact | None) ->
         raise UsageError(
             f"the network of {path.name} has no attention maps with names",
             expected="a network of this package with gates, or with position and channel attention",
-            hint=f"medattn-edge inspect {path.name}",
+            hint=f"medattn-edge inspect {quoted(path)}",
         )
     if artifact is not None and manifest is not None:
         if loaded.sha256 not in manifest.lineage:
             raise InputError(
                 f"{artifact.path.name} was not made from {path.name}: its maps would be another network's",
                 expected=f"the checkpoint with the SHA-256 {manifest.lineage[0][:16]}...",
-                hint=f"medattn-edge explain THAT_CHECKPOINT {artifact.path.name} SCAN -o FOLDER",
+                hint=f"medattn-edge explain CHECKPOINT {quoted(artifact.path)} SCAN -o FOLDER",
             )
         loaded = loaded.with_spec(manifest.spec)
     loaded.network.check_shape(loaded.spec.patch)

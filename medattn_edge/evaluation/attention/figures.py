@@ -109,7 +109,7 @@ class _Shown:
     def __init__(self, explanation: Explanation, slices: Slices) -> None:
         self._explanation, self._slices = explanation, slices
         self._first = _labels(explanation.reference)
-        self._second = None if explanation.deployed is None else _labels(explanation.deployed)
+        self._second = None if explanation.artifact is None else _labels(explanation.artifact)
         foreground = slices.sums(self._first != 0)
         found = bool(foreground.any())
         self._busiest = int(foreground.argmax()) if found else slices.count // 2
@@ -135,7 +135,7 @@ class _Shown:
         """Every map: the reference's, the deployed and their difference."""
         explanation = self._explanation
         first = explanation.reference.segmentation.attention
-        second = None if explanation.deployed is None else explanation.deployed.segmentation.attention
+        second = None if explanation.artifact is None else explanation.artifact.segmentation.attention
         assert first is not None
         for number, agreement in enumerate(explanation.maps):
             ours, theirs = first.voxels[number], None if second is None else second.voxels[number]
@@ -174,7 +174,7 @@ class _Shown:
 
 def _matrices(explanation: Explanation) -> Iterator[Figure]:
     """Channel attention, the mean over the windows that were kept."""
-    deployed = explanation.deployed
+    deployed = explanation.artifact
     for number, agreement in enumerate(explanation.matrices):
         ours = explanation.reference.matrices[:, number].mean(axis=0)
         pictures = [Picture(matrix_pixels(ours, 0.0, float(ours.max())), _REFERENCE, agreement.name)]

@@ -48,7 +48,7 @@ def check_output(folder: Path) -> None:
 def write_explanation(explanation: Explanation, folder: Path) -> dict[str, Path]:
     """Write everything into a new folder, which appears whole or not at all; what each file is -> its path.
 
-    `labels_reference.nii.gz` and `attention_reference.nii.gz`, both again with `deployed`, on the scan's own grid;
+    `labels_reference.nii.gz` and `attention_reference.nii.gz`, both again with `artifact`, on the scan's own grid;
     `channel_attention.npz`, the mean (M, C, C) of each side, where there is any; a picture of each map; the page and
     its figures.
 
@@ -59,7 +59,7 @@ def write_explanation(explanation: Explanation, folder: Path) -> dict[str, Path]
     check_output(folder)
     with _appearing(folder) as beside:
         written = {"page": PAGE, "figures": FIGURES}
-        sides = {"reference": explanation.reference, "deployed": explanation.deployed}
+        sides = {"reference": explanation.reference, "artifact": explanation.artifact}
         for name, side in sides.items():
             if side is not None:
                 written |= _write_side(beside, name, side)
@@ -93,6 +93,14 @@ def _write_side(folder: Path, name: str, side: Side) -> dict[str, str]:
     return {f"labels, {name}": labels, f"attention, {name}": attention}
 
 
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def _appearing(folder: Path) -> Iterator[Path]:
     """A folder beside, which takes the other's place in the end, or goes."""
@@ -100,6 +108,8 @@ def _appearing(folder: Path) -> Iterator[Path]:
     try:
         beside.mkdir()
         yield beside
+        for path in (*beside.rglob("*"), beside):
+            _sync(path)
         beside.rename(folder)  # onto a folder that appeared meanwhile it fails, unless that is empty
     except OSError as error:
         raise OutputError(

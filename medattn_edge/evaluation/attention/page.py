@@ -43,7 +43,7 @@ def page_of(explanation: Explanation, reading: str, figures: Sequence[Figure]) -
             grid=f"{_by(volume.shape, 'd')} voxels of {_by(volume.spacing, '.2f')} mm",
             nearest=_furthest(explanation),
             reference=_where(explanation.reference.facts),
-            deployed=None if explanation.deployed is None else _where(explanation.deployed.facts),
+            deployed=None if explanation.artifact is None else _where(explanation.artifact.facts),
         )
         + "\n"
     )

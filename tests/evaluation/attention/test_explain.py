@@ -35,6 +35,7 @@ from medattn_edge.volume import Volume
 from tests.support.forms import FORMS, build_form
 from tests.support.networks import SMALL, export_checkpoint, random_network, save_checkpoint
 from tests.support.scans import write_nifti
+from tests.support.sync_trace import content_of, identity, traced
 
 FAMILIES = (
     "attention-unet-monai-2d",
@@ -195,8 +196,8 @@ def test_a_file_with_maps_gives_its_own(small_checkpoint: Path, small_artifact: 
     assert explanation.source is not None
     assert explanation.source.kind == "file"
     assert not explanation.source.added
-    assert explanation.deployed is not None
-    assert explanation.deployed.facts["backend"] == "openvino"
+    assert explanation.artifact is not None
+    assert explanation.artifact.facts["backend"] == "openvino"
     assert min(one.sqnr_db or 0 for one in explanation.maps) > 100
 
 
@@ -328,7 +329,7 @@ def test_the_agreement_of_two_maps_is_numpys() -> None:
 
 def test_maps_and_labels_lie_on_the_scans_own_grid(written: dict[str, Path], scan: Path) -> None:
     source: Any = nibabel.load(scan)
-    for what in ("labels, reference", "labels, deployed", "attention, reference", "attention, deployed"):
+    for what in ("labels, reference", "labels, artifact", "attention, reference", "attention, artifact"):
         image: Any = nibabel.load(written[what])
         assert image.shape[:3] == source.shape
         for form in ("sform", "qform"):
@@ -337,7 +338,7 @@ def test_maps_and_labels_lie_on_the_scans_own_grid(written: dict[str, Path], sca
             assert code == expected_code
             if expected is not None:
                 np.testing.assert_array_equal(affine, expected)
-    assert nibabel.load(written["attention, deployed"]).shape == (*source.shape, 2)  # type: ignore[attr-defined]
+    assert nibabel.load(written["attention, artifact"]).shape == (*source.shape, 2)  # type: ignore[attr-defined]
 
 
 def test_the_files_have_the_values_of_the_explanation(written: dict[str, Path], explained: Explanation) -> None:
@@ -346,6 +347,15 @@ def test_the_files_have_the_values_of_the_explanation(written: dict[str, Path], 
     image: Any = nibabel.load(written["attention, reference"])
     np.testing.assert_array_equal(np.asarray(image.dataobj).T, attention.voxels)
     assert sorted(path.name for path in written["pictures"].iterdir()) == ["gate_1.png", "gate_2.png", "labels.png"]
+
+
+def test_every_byte_is_on_the_disk_before_the_folder_has_its_name(explained: Explanation, tmp_path: Path) -> None:
+    with traced() as trace:
+        files = write_explanation(explained, tmp_path / "out")
+    assert trace.lost == []
+    found = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert files["page"] in found
+    assert [path.name for path in found if trace.synced.get(identity(path)) != content_of(path)] == []
 
 
 class Page(HTMLParser):
