@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medattn_edge.evaluation.attention.agreement import MapAgreement
-from medattn_edge.evaluation.attention.explain import Explanation, Side
+from medattn_edge.evaluation.attention.records import Explanation, Side
 from medattn_edge.evaluation.attention.slices import Slices, matrix_difference, matrix_pixels, side_by_side_pixels
 from medattn_edge.inference.outputs import shown_labels
 from medattn_edge.volume import Array

@@ -15,9 +15,9 @@ import numpy as np
 
 from medattn_edge.atomic import check_folder
 from medattn_edge.errors import MissingDependency, OutputError, UsageError, quoted
-from medattn_edge.evaluation.attention.explain import Explanation, Side
 from medattn_edge.evaluation.attention.figures import figures_of
 from medattn_edge.evaluation.attention.page import page_of
+from medattn_edge.evaluation.attention.records import Explanation, Side
 from medattn_edge.inference.outputs import shown_labels
 from medattn_edge.io import write_labels, write_maps, write_regions
 

@@ -7,8 +7,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from medattn_edge.agreement import IDENTICAL_DB
-from medattn_edge.evaluation.attention.explain import Explanation
 from medattn_edge.evaluation.attention.figures import Figure
+from medattn_edge.evaluation.attention.records import Explanation
 from medattn_edge.io.colours import heat_colours, label_colour
 
 if TYPE_CHECKING:

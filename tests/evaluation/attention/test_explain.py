@@ -39,10 +39,10 @@ from tests.support.sync_trace import content_of, identity, traced
 
 FAMILIES = (
     "attention-unet-monai-2d",
-    "attention-unet-2d",
     "attention-unet-3d-multi",
-    "attention-unet-grid",
     "self-guided",
+    pytest.param("attention-unet-2d", marks=pytest.mark.slow),
+    pytest.param("attention-unet-grid", marks=pytest.mark.slow),
 )
 REWRITES = tuple(ALWAYS_GOOD)
 NAME = "DOE^JOHN 1970"  # of a patient, as folders have them
@@ -245,7 +245,9 @@ def reduced(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
     return files
 
 
-@pytest.mark.parametrize("name", PRECISIONS)
+@pytest.mark.parametrize(
+    "name", [PRECISIONS[1], *(pytest.param(one, marks=pytest.mark.slow) for one in PRECISIONS[::2])]
+)
 def test_a_reduced_file_gives_the_maps_that_it_computes_with(
     name: str, reduced: dict[str, Path], small_checkpoint: Path, tmp_path: Path
 ) -> None:
