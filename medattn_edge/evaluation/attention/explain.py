@@ -76,7 +76,7 @@ def explain(
     loaded, notes = _loaded(checkpoint, settings, deployed)
     volume = scan.read_for(loaded.spec)
     check_calibrated(Path("attention.nii.gz"), volume)
-    notes += list(scan.notes())
+    notes += [_without_names(note, scan) for note in scan.notes()]
     reference = _eager(loaded, volume, settings, report)
     if deployed is None or runtime is None:
         maps = _agreements(reference, None)
@@ -247,6 +247,14 @@ def _agreements(reference: Side, deployed: Side | None) -> tuple[tuple[MapAgreem
         for index in range(ours.shape[1])
     ]
     return tuple(maps), tuple(matrices)
+
+
+def _without_names(note: str, scan: Scan) -> str:
+    """A note in which no file or folder of the scan has its name, which may be a patient's."""
+    names = {text for path in (*scan.paths, *scan.files) for text in (str(path), path.name, path.resolve().name)}
+    for name in sorted(names, key=len, reverse=True):
+        note = note.replace(name, "the scan")
+    return note
 
 
 def _key(scan: Scan, volume: Volume) -> str:

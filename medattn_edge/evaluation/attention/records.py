@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from medattn_edge.foreign import SourceOptions
 
 FROM_FILE, FROM_COPY = "file", "copy"
+_COMPUTING = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Sigmoid", "Softmax")  # and not only put together
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class MapSource:
             if near >= IDENTICAL_DB
             else f"are {near:.1f} dB from those of the deployed file (largest difference {self.logits['max_abs']:.3g})"
         )
+        again = ", ".join(name for name in self.added if name in _COMPUTING)
+        proof += f"; {again} of these compute a part of the network again, in FP32" if again else ""
         return (
             "the deployed file has no such output: a copy of its graph gave the deployed maps, to which only outputs "
             f"were added ({added}), from {len(self.tensors)} of its own tensors; the copy's logits on this scan {proof}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,11 +21,12 @@ from medattn_edge.backends import open_session
 from medattn_edge.errors import AgreementError, InputError, OutputError, UsageError
 from medattn_edge.evaluation.attention import ExplainSettings, Explanation, explain, write_explanation
 from medattn_edge.evaluation.attention.agreement import agreement_of
-from medattn_edge.evaluation.attention.explain import check_copy
+from medattn_edge.evaluation.attention.explain import _without_names, check_copy
 from medattn_edge.evaluation.attention.graft import graft_maps
 from medattn_edge.evaluation.attention.networks import WithMatrices
 from medattn_edge.evaluation.attention.sessions import ExplainedSession
 from medattn_edge.exporters import random_patches
+from medattn_edge.io import as_scan
 from medattn_edge.models.checkpoint import load, save
 from medattn_edge.precision.fp16_graph import to_fp16
 from medattn_edge.precision.observe import floating_tensors
@@ -289,6 +291,7 @@ def test_a_tensor_that_is_not_found_again_is_refused(small_checkpoint: Path, pla
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # two exports each
 @pytest.mark.parametrize("name", ["attention-unet-3d-multi", "self-guided"])
 def test_the_other_families_give_their_maps_through_a_copy(name: str, tmp_path: Path) -> None:
     form = FORMS[name]
@@ -296,7 +299,7 @@ def test_the_other_families_give_their_maps_through_a_copy(name: str, tmp_path: 
     spec = form.spec(network)
     save(tmp_path / "net.safetensors", network, spec)
     artifact = export_checkpoint(tmp_path / "net.safetensors", tmp_path / "net.onnx", rewrites=REWRITES)
-    voxels = np.random.default_rng(2).random((2, 64, 64) if len(spec.patch) == 2 else (18, 32, 20)).astype(np.float32)
+    voxels = np.random.default_rng(2).random((1, 64, 70) if len(spec.patch) == 2 else (18, 32, 20)).astype(np.float32)
     explanation = explain(tmp_path / "net.safetensors", scan_at(tmp_path / "scan.nii.gz", voxels), artifact.path)
     assert explanation.source is not None
     assert explanation.source.kind == "copy"
@@ -414,6 +417,18 @@ def test_a_label_full_of_markup_is_text(tmp_path: Path, scan: Path) -> None:
     assert "&lt;/style&gt;&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt;&amp;amp;" in text
     assert Page(text).open == []
     assert "Only the reference" in text
+
+
+def test_a_scan_of_several_files_has_no_name_of_them_in_its_notes(tmp_path: Path) -> None:
+    spec = replace(SMALL, in_channels=2, channels=("T1", "T2"))
+    save(tmp_path / "net.safetensors", random_network(spec, balanced=True), spec)
+    voxels = np.random.default_rng(5).random((2, 32, 32)).astype(np.float32)
+    first, second = (scan_at(tmp_path / f"{NAME} {one}.nii.gz", voxels) for one in ("T1", "T2"))
+    explanation = explain(tmp_path / "net.safetensors", f"T1={first}+T2={second}")
+    shown = json.dumps(explanation.to_json())
+    assert not re.search("doe|john|1970", shown, re.IGNORECASE)
+    noted = _without_names(f"{first.name}: its sform was chosen; {second} too", as_scan(f"T1={first}+T2={second}"))
+    assert noted == "the scan: its sform was chosen; the scan too"
 
 
 # Refusals
