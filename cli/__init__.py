@@ -32,6 +32,7 @@ _COMMANDS = (
     "inspect",
     "infer",
     "compare",
+    "explain",
     "bench",
     "lint",
     "doctor",

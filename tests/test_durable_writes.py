@@ -23,6 +23,7 @@ from tests.support.sync_trace import content_of, identity, traced
 # What promises whole files and not that they outlive a power cut: of these the bytes are synced, the names are not.
 WHOLE_FILES = (
     "medattn_edge/atomic.py:replacing",
+    "medattn_edge/evaluation/attention/files.py:_appearing",
     "medattn_edge/release/write.py:_put",
     "medattn_edge/release/write.py:_sign_folder",
 )
