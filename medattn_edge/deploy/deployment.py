@@ -7,30 +7,30 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from medattn_edge.artifact import tool_versions
-from medattn_edge.atomic import check_folder, replacing
+from medattn_edge.atomic import replacing
 from medattn_edge.deploy.candidates import FP32, CandidatePlan
 from medattn_edge.deploy.choice import CHOSEN, CandidateOutcome, StageValues, decide
 from medattn_edge.deploy.judging import gate, look_for_foreground, measure
 from medattn_edge.deploy.making import FileMaker, tuned_threads
 from medattn_edge.deploy.plan import FOREGROUND, MEASURE, PLAN, THREADS, DeployPlan, StagePlan
 from medattn_edge.deploy.recipe import RECIPE, DeployRecipe
+from medattn_edge.deploy.release_stage import CANDIDATES, OUT, check_output, put, with_ancestors, write_documents
+from medattn_edge.deploy.stage_clock import StageClock
 from medattn_edge.deploy.work_folder import StageOutcome, WorkFolder, key_of
-from medattn_edge.errors import IntegrityError, UsageError, quoted
 from medattn_edge.host import hardware
 from medattn_edge.inference.real_patches import real_patches
-from medattn_edge.release import TrustedKey, VerifiedRelease, sign_release, verify, write_release
+from medattn_edge.release import TrustedKey, VerifiedRelease, sign_release, write_release
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 Progress = Callable[[str, int, int], None]
 Say = Callable[[str], None]
-CANDIDATES: Final = "candidates.json"
-_OUT: Final = "out"  # folder of the release in its stage
 _OF_ALL: Final = ("target", "batch", "opset", "patch", "network", "weights", "settings")
 _GATE: Final = ("min_dice", "min_true_dice_share", "max_true_dice_share", "judge_labels", "label_values", "threads")
 # The fields of a recipe that a stage of a kind depends on, beside those of all.
@@ -124,29 +124,6 @@ def deploy(
         return run.through(work)
 
 
-def check_output(output: Path) -> None:
-    """Raise UsageError when something is at the output that is not this deployment's own, OutputError without a folder.
-
-    A release that was put in its place just before the work folder was to be removed is its own.
-    """
-    check_folder(output)
-    if os.path.lexists(output) and not _is_own(output):
-        raise UsageError(
-            f"{output} exists",
-            expected="a new folder or .zip: a release is never changed",
-            hint=f"-o {quoted(output.with_name(output.stem + '-2' + output.suffix))}",
-        )
-
-
-def _is_own(output: Path) -> bool:
-    record = WorkFolder.beside(output).path / "release" / "stage.json"
-    try:
-        made = json.loads(record.read_text(encoding="utf-8"))["value"]["manifest_sha256"]
-        return bool(verify(output).manifest_sha256 == made)
-    except (OSError, ValueError, LookupError, TypeError, IntegrityError):
-        return False
-
-
 @dataclass
 class _Run:
     """One run through the stages.
@@ -173,19 +150,21 @@ class _Run:
             file.write_text(document, encoding="utf-8")
         maker = FileMaker(self.plan, work.cache, self.progress)
         *stages, last = self.plan.stages
-        clock = _Clock(self.plan.stages, self.say)
+        clock = StageClock(self.plan.stages, self.say)
         for stage in stages:
-            self._run(work, stage, clock, lambda folder, stage=stage: self._stage(stage, folder, maker))
+            self._run(work, stage, clock, partial(self._stage, stage, maker))
         outcomes, recipe, threads = self._decided()
         if not any(one.verdict == CHOSEN for one in outcomes):
             return Deployment(self.plan, outcomes, recipe, None, work.path)
         self.plan.inputs.check_unchanged(dict(self.plan.hashes))
         self._run(work, last, clock, lambda folder: self._release(folder, outcomes, recipe, document, threads))
-        release = self._put(self.done[last.name])
+        release = put(self.done[last.name], self.output)
         work.remove()
         return Deployment(self.plan, outcomes, recipe, release, work.path, threads)
 
-    def _run(self, work: WorkFolder, stage: StagePlan, clock: _Clock, run: Callable[[Path], Mapping[str, Any]]) -> None:
+    def _run(
+        self, work: WorkFolder, stage: StagePlan, clock: StageClock, run: Callable[[Path], Mapping[str, Any]]
+    ) -> None:
         key = self._key(stage)
         outcome = work.outcome(stage.name, key)
         if outcome is None:
@@ -216,7 +195,7 @@ class _Run:
             }
         )
 
-    def _stage(self, stage: StagePlan, folder: Path, maker: FileMaker) -> Mapping[str, Any]:
+    def _stage(self, stage: StagePlan, maker: FileMaker, folder: Path) -> Mapping[str, Any]:
         if stage.kind == "gate":
             files = {one.name: self._file(one) for one in stage.candidates if self._stands(one)}
             unjudged = all(one.is_engine and self._not_run(one) for one in stage.candidates)
@@ -252,53 +231,26 @@ class _Run:
     ) -> Mapping[str, Any]:
         """The release in a folder of the stage, signed, ready to be put in its place as a whole."""
         chosen = next(one.plan for one in outcomes if one.verdict == CHOSEN)
-        documents = self._documents(folder, outcomes, recipe, plan, threads)
-        (folder / _OUT).mkdir()
-        target = folder / _OUT / self.output.name
-        release = write_release(
-            [self._file(one) for one in _with_ancestors(chosen, self.plan.made)],
-            target,
-            name=recipe.name,
-            version=recipe.release_version,
-            default=chosen.name,
-            documents=documents,
-        )
-        if self.key is not None:
-            release = sign_release(target, self.key)
-        return {"manifest_sha256": release.manifest_sha256}
-
-    def _documents(
-        self, folder: Path, outcomes: Sequence[CandidateOutcome], recipe: DeployRecipe, plan: str, threads: int
-    ) -> list[Path]:
-        """Everything in a release beside artifacts: here a further document is written and named."""
         candidates = {
             "schema": 1,
             "candidates": [one.to_json() for one in outcomes],
             "threads": threads,
             "stages": {name: dict(outcome.value) for name, outcome in self.done.items()},
         }
-        texts = {
-            RECIPE: recipe.to_toml(),
-            PLAN: plan,
-            CANDIDATES: json.dumps(candidates, indent=2, allow_nan=False) + "\n",
-        }
-        for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
-        return [folder / name for name in texts]
-
-    def _put(self, stage: StageOutcome) -> VerifiedRelease:
-        """The release in its place; it is there already when a run was killed right after this."""
-        made = stage.folder / _OUT / self.output.name
-        if not os.path.lexists(self.output):
-            made.rename(self.output)
-        release = verify(self.output)
-        if release.manifest_sha256 != stage.value["manifest_sha256"]:
-            raise UsageError(
-                f"{self.output} appeared meanwhile, and is another release",
-                expected="nothing at this place",
-                hint=f"mv {quoted(self.output)} ANOTHER_NAME, then the same command again",
-            )
-        return release
+        text = json.dumps(candidates, indent=2, allow_nan=False) + "\n"
+        (folder / OUT).mkdir()
+        target = folder / OUT / self.output.name
+        release = write_release(
+            [self._file(one) for one in with_ancestors(chosen, self.plan.made)],
+            target,
+            name=recipe.name,
+            version=recipe.release_version,
+            default=chosen.name,
+            documents=write_documents(folder, {RECIPE: recipe.to_toml(), PLAN: plan, CANDIDATES: text}),
+        )
+        if self.key is not None:
+            release = sign_release(target, self.key)
+        return {"manifest_sha256": release.manifest_sha256}
 
     def _outcomes(self) -> tuple[CandidateOutcome, ...]:
         timing = self.done[MEASURE].value if MEASURE in self.done else {}
@@ -348,55 +300,3 @@ class _Run:
 
     def _file(self, one: CandidatePlan) -> Path:
         return self._path(one.name)
-
-
-def _with_ancestors(chosen: CandidatePlan, made: Sequence[CandidatePlan]) -> list[CandidatePlan]:
-    """The chosen file first, then what it was made from, and the FP32 graph, which any host can hold it to."""
-    by_name = {one.name: one for one in made}
-    found, one = [chosen], chosen
-    while one.parent:
-        one = by_name[one.parent]
-        found.append(one)
-    return found if by_name[FP32] in found else [*found, by_name[FP32]]
-
-
-class _Clock:
-    """Says which stage is at work, and about how long the rest will take.
-
-    Args:
-        stages: all of them.
-        say: takes a line.
-    """
-
-    def __init__(self, stages: Sequence[StagePlan], say: Say) -> None:
-        self._stages, self._say = stages, say
-        self._spent, self._cost = 0.0, 0.0
-        self._left = list(stages)
-
-    def begin(self, stage: StagePlan) -> None:
-        """A stage starts."""
-        number = self._stages.index(stage) + 1
-        self._say(f"{number}/{len(self._stages)} {stage.title}{self._estimate()}")
-
-    def end(self, stage: StagePlan, outcome: StageOutcome) -> None:
-        """A stage is over, or had been run before."""
-        self._left.remove(stage)
-        if stage.cost:
-            self._spent, self._cost = self._spent + outcome.seconds, self._cost + stage.cost
-        number, failure = self._stages.index(stage) + 1, outcome.value.get("failure")
-        how = "done before" if outcome.reused else f"{outcome.seconds:.0f} s"
-        self._say(
-            f"{number}/{len(self._stages)} {stage.title}: {how}" + (f"; no candidate: {failure}" if failure else "")
-        )
-
-    def _estimate(self) -> str:
-        """Known seconds, and those of the other stages by what stages have cost until now."""
-        if not self._cost:
-            return ""
-        rate = self._spent / self._cost
-        seconds = sum(one.seconds or one.cost * rate for one in self._left)
-        return f" (about {_in_words(seconds)} left in total)"
-
-
-def _in_words(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,7 @@ def look_for_foreground(planned: DeployPlan, fp32: Path, progress: Progress) -> 
     with OnnxRuntimeSession(Artifact.read(fp32), Options(threads=planned.recipe.threads)) as session:
         for number, scan in enumerate(scans, 1):
             volume = scan.read_for(session.spec)
-            found = segment(
-                session, volume, progress=lambda done, total: progress("looking for foreground", done, total)
-            )
+            found = segment(session, volume, progress=partial(progress, "looking for foreground"))
             if found.labels.voxels.any():
                 return {"scan": number}
     labels = ", ".join(fp32_spec_labels(planned))

@@ -195,8 +195,8 @@ def _assumptions(
     said = []
     if inputs.divided:
         said.append(
-            "only one scan: a quantizer is judged on a third of it that it was not calibrated on, and the gate on whole "
-            "scans is on this scan too; --held-out SCAN gives another"
+            "only one scan: a quantizer is judged on a third of it that it was not calibrated on, and the gate on "
+            "whole scans is on this scan too; --held-out SCAN gives another"
         )
     if not inputs.labels:
         said.append("no --labels: the gate is the agreement with FP32, and says nothing of whether FP32 is right")
