@@ -119,9 +119,21 @@ def deploy(
     """
     output = Path(output)
     check_output(output)
-    run = _Run(plan, output, key, progress or (lambda what, done, of: None), say or (lambda text: None))
+    run = _Run(plan, output, key, progress or (lambda what, done, of: None), _once(say or (lambda text: None)))
     with WorkFolder.beside(output).opened() as work:
         return run.through(work)
+
+
+def _once(say: Say) -> Say:
+    """Says the same line once: several stages have the same to say of one file."""
+    said = set[str]()
+
+    def new(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            say(text)
+
+    return new
 
 
 @dataclass

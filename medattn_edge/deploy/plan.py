@@ -23,7 +23,7 @@ MEASURE: Final = "measure"
 THREADS: Final = "threads"
 RELEASE: Final = "release"
 # What a stage costs beside the others, for the estimate of the time that is left: about a minute on two cores each.
-_COST: Final = {"export": 0.5, "gate": 1.0, "int8": 4.0, "compile": 0.5, "look": 0.3, "release": 0.1}
+_COST: Final = {"export": 1.0, "gate": 1.0, "int8": 4.0, "compile": 0.5, "look": 0.3, "release": 0.1}
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _stages(recipe: DeployRecipe, made: Sequence[CandidatePlan], divided: bool) 
         stages.append(StagePlan(GATED + names[0], title, "gate", group, names))
     gates = tuple(stage.name for stage in stages if stage.kind == "gate")
     timed = tuple(one for one in made if one.eligible)
-    seconds = (len(timed) + 1) * (recipe.duration_s + 1.0)
+    seconds = 10.0 + (len(timed) + 1) * (recipe.duration_s + 4.0)  # opened, held to their gate, and timed
     stages.append(StagePlan(MEASURE, "time what holds its gate, in turn", MEASURE, timed, gates, seconds))
     if recipe.target == CPU and not recipe.run_threads:
         stages.append(StagePlan(THREADS, "tune the threads of the fastest", THREADS, timed, (MEASURE,), 20.0))
@@ -184,6 +184,7 @@ def _thresholds(recipe: DeployRecipe, labelled: bool) -> dict[str, dict[str, flo
         found[f"{precision}, whole scans"] = {"min_dice": limit, **shares}
     found["fp32, patches"] = {name: FP32_GATE.limits[name] for name in ("min_sqnr_db", "min_label_match")}
     found["fp16 and int8, patches"] = {"min_sqnr_db": REDUCED.limits["min_sqnr_db"]}
+    found["fp16 and int8, compiled, against the graph"] = dict(REDUCED.limits)
     if recipe.deadline_ms is not None:
         found["latency of a run"] = {"deadline_ms": recipe.deadline_ms, "percentile": 99.0}
     return found
