@@ -44,11 +44,8 @@ def tell_deployment(deployment: Deployment) -> None:
     table = Table(title="candidates")
     table.caption = "speed: the checkpoint's time over this one's, median of paired runs (quartiles)"
     for heading in ("candidate", "verdict", "Dice with the reference", "true Dice share", "SQNR dB", "p50 ms", "speed"):
-        table.add_column(
-            heading,
-            no_wrap=heading == "candidate",
-            justify="left" if heading in ("candidate", "verdict", "speed") else "right",
-        )
+        text = heading in ("candidate", "verdict", "speed")
+        table.add_column(heading, no_wrap=heading == "candidate", justify="left" if text else "right")
     for one in deployment.candidates:
         if one.verdict != "left out":
             table.add_row(one.plan.name, one.verdict, *_figures(one))

@@ -1,4 +1,4 @@
-"""The choice: the fastest of those that hold everything; nothing that was not judged holds, and every loser says why."""
+"""The choice: the fastest that holds everything; nothing that was not judged holds, and every loser says why."""
 
 from __future__ import annotations
 

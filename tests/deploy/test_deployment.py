@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
+import torch
 
 from medattn_edge.artifact import Artifact
-from medattn_edge.deploy import DeployInputs, Deployment, DeployPlan, DeployRecipe, deploy, plan_deployment
+from medattn_edge.deploy import (
+    DeployInputs,
+    Deployment,
+    DeployPlan,
+    DeployRecipe,
+    DeploySource,
+    deploy,
+    plan_deployment,
+)
 from medattn_edge.errors import OutputError, ScanError, UsageError
 from medattn_edge.io import as_scan
+from medattn_edge.models.checkpoint import load
 from medattn_edge.release import generate_key, load_private_key, trusted_keys, verify
+from medattn_edge.volume import Volume
 from tests.deploy.conftest import AFFINE, QUICK
+from tests.support.networks import gated_spec, random_network
 from tests.support.scans import write_nifti
 
 Inputs = Callable[..., DeployInputs]
@@ -31,15 +45,16 @@ class Interrupted(NamedTuple):
     runs: list[list[str]]  # what each run said
     kept: list[set[str]]  # stages that were there after each run
     plans: list[str]
+    work: Path  # what the work folder was right before the release was put in its place
 
 
-def interrupted_at(plan: DeployPlan, output: Path, number: int, key: Path) -> list[str]:
-    """Run until a stage begins; there, somebody types Ctrl-C."""
+def interrupted_at(plan: DeployPlan, output: Path, line: str, key: Path) -> list[str]:
+    """Run until a line is said; there, somebody types Ctrl-C."""
     lines: list[str] = []
 
     def say(text: str) -> None:
         lines.append(text)
-        if text.startswith(f"{number}/") and ": " not in text:
+        if text.startswith(line) and not text.endswith("done before"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -49,9 +64,6 @@ def interrupted_at(plan: DeployPlan, output: Path, number: int, key: Path) -> li
 
 @pytest.fixture(scope="module")
 def interrupted(deployable: Path, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
-    from medattn_edge.deploy import DeploySource
-    from medattn_edge.models.checkpoint import load
-
     folder = tmp_path_factory.mktemp("interrupted")
     generate_key(folder / "KEY", "A Team")
     path = deployable / "net.safetensors"
@@ -61,20 +73,27 @@ def interrupted(deployable: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     runs, kept, plans = [], [], []
     work, output = folder / "release.deploy", folder / "release"
     for number in range(1, len(STAGES) + 1):
-        runs.append(interrupted_at(plan, output, number, folder / "KEY"))
+        runs.append(interrupted_at(plan, output, f"{number}/", folder / "KEY"))
         kept.append({one.name for one in work.iterdir() if (one / "stage.json").is_file()})
         plans.append((work / "plan.json").read_text())
         assert not output.exists()
+    ended = f"{len(STAGES)}/{len(STAGES)} write the release: "
+    runs.append(interrupted_at(plan, output, ended, folder / "KEY"))
+    saved = Path(shutil.copytree(work, tmp_path_factory.mktemp("work") / work.name))
     lines: list[str] = []
     deployment = deploy(plan, output, key=load_private_key(folder / "KEY"), say=lines.append)
-    return Interrupted(deployment, folder, [*runs, lines], kept, plans)
+    return Interrupted(deployment, folder, [*runs, lines], kept, plans, saved)
 
 
 def test_a_deployment_goes_on_with_the_stage_that_it_was_ended_in(interrupted: Interrupted) -> None:
     for number, (lines, kept) in enumerate(zip(interrupted.runs, interrupted.kept, strict=False)):
         assert kept == set(STAGES[:number])
-        assert sum(line.endswith(": done before") for line in lines) == max(0, number - 1) + (number > 0) * 0
-    assert sum(line.endswith(": done before") for line in interrupted.runs[-1]) == len(STAGES) - 1
+        assert sum(line.endswith(": done before") for line in lines) == max(0, number - 1)
+    assert sum(line.endswith(": done before") for line in interrupted.runs[-1]) == len(STAGES)
+
+
+def key_of(interrupted: Interrupted) -> Any:
+    return load_private_key(interrupted.folder / "KEY")
 
 
 def test_the_thresholds_were_written_down_before_anything_was_run(interrupted: Interrupted) -> None:
@@ -127,6 +146,7 @@ def test_the_stored_recipe_names_what_was_chosen_and_is_the_recipe_of_itself(int
     assert (stored.threads, stored.run_threads) == (1, 1)
 
 
+@pytest.mark.slow
 def test_the_stored_recipe_makes_the_same_graph_and_the_same_recipe_again(
     interrupted: Interrupted, inputs_of: Inputs, tmp_path: Path
 ) -> None:
@@ -138,24 +158,50 @@ def test_the_stored_recipe_makes_the_same_graph_and_the_same_recipe_again(
         assert again.files[name] == first.files[name], name
 
 
-def test_a_release_that_was_put_in_place_before_a_kill_is_its_own(
-    interrupted: Interrupted, inputs_of: Inputs, tmp_path: Path
+def test_a_release_that_was_put_in_place_right_before_a_kill_is_its_own(
+    interrupted: Interrupted, tmp_path: Path
 ) -> None:
-    """Killed between the two last steps: the release is there, and so is the work folder."""
-    plan, output = plan_deployment(inputs_of(), replace(QUICK, candidates=("int8-onnxruntime.onnx",))), tmp_path / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        from medattn_edge.deploy.work_folder import WorkFolder
+    """What a kill between the two last steps leaves: the release in its place, and the work folder without it."""
+    shutil.copytree(interrupted.work, tmp_path / "release.deploy")
+    (tmp_path / "release.deploy" / "release" / "out" / "release").rename(tmp_path / "release")
+    lines: list[str] = []
+    deployment = deploy(interrupted.deployment.plan, tmp_path / "release", key=key_of(interrupted), say=lines.append)
+    assert sum(line.endswith(": done before") for line in lines) == len(STAGES)
+    assert deployment.release.manifest == interrupted.deployment.release.manifest  # type: ignore[union-attr]
+    assert [path.name for path in tmp_path.iterdir()] == ["release"]
 
-        patch.setattr(WorkFolder, "remove", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
-        plan = interrupted.deployment.plan
-        with pytest.raises(KeyboardInterrupt):
-            deploy(plan, output)
-    before = verify(output).manifest_sha256
-    assert (tmp_path / "out.deploy").is_dir()
-    deployment = deploy(plan, output)
-    assert deployment.release is not None
-    assert deployment.release.manifest_sha256 == before
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+def test_another_release_that_appeared_meanwhile_is_left_alone(interrupted: Interrupted, tmp_path: Path) -> None:
+    shutil.copytree(interrupted.work, tmp_path / "release.deploy")
+    (tmp_path / "release").mkdir()
+    (tmp_path / "release" / "mine.txt").write_text("precious")
+    with pytest.raises(UsageError, match="exists"):
+        deploy(interrupted.deployment.plan, tmp_path / "release", key=key_of(interrupted))
+    assert (tmp_path / "release" / "mine.txt").read_text() == "precious"
+    assert (tmp_path / "release.deploy" / "release" / "out" / "release").is_dir()
+
+
+def test_another_key_signs_again_without_any_other_stage(interrupted: Interrupted, tmp_path: Path) -> None:
+    shutil.copytree(interrupted.work, tmp_path / "release.deploy")
+    generate_key(tmp_path / "OTHER", "B Team")
+    lines: list[str] = []
+    other = load_private_key(tmp_path / "OTHER")
+    deploy(interrupted.deployment.plan, tmp_path / "release", key=other, say=lines.append)
+    assert sum(line.endswith(": done before") for line in lines) == len(STAGES) - 1
+    release = verify(tmp_path / "release", trusted_keys(tmp_path / "OTHER.pub"))
+    assert release.signer is not None
+    assert release.signer.signer == "B Team"
+
+
+@pytest.mark.parametrize("stage", STAGES[:-1])
+def test_a_stage_whose_file_was_changed_is_not_taken(interrupted: Interrupted, tmp_path: Path, stage: str) -> None:
+    """Its record is of other bytes: it is run again, and so is what depends on it."""
+    shutil.copytree(interrupted.work, tmp_path / "release.deploy")
+    path = tmp_path / "release.deploy" / stage / ("fp32.onnx" if stage == "fp32.onnx" else "stage.json")
+    path.write_bytes(path.read_bytes()[:-3])
+    number = STAGES.index(stage) + 1
+    lines = interrupted_at(interrupted.deployment.plan, tmp_path / "release", f"{number}/", interrupted.folder / "KEY")
+    assert sum(line.endswith(": done before") for line in lines) == number - 1
 
 
 def test_an_output_that_is_there_is_refused_before_any_work(inputs_of: Inputs, tmp_path: Path) -> None:
@@ -169,6 +215,7 @@ def test_an_output_that_is_there_is_refused_before_any_work(inputs_of: Inputs, t
 
 
 def test_a_threshold_that_nothing_holds_gives_figures_and_no_release(inputs_of: Inputs, tmp_path: Path) -> None:
+    """And another one goes on from what does not depend on it."""
     recipe = replace(QUICK, candidates=("int8-onnxruntime.onnx",), min_dice=1.0)
     deployment = deploy(plan_deployment(inputs_of(), recipe), tmp_path / "release")
     assert deployment.release is None
@@ -180,18 +227,15 @@ def test_a_threshold_that_nothing_holds_gives_figures_and_no_release(inputs_of: 
     document = deployment.to_json()
     assert (document["verdict"], document["release"], document["chosen"]) == ("fail", None, None)
     assert json.loads(json.dumps(document))["work"] == str(tmp_path / "release.deploy")
-
-
-def test_other_thresholds_go_on_from_what_does_not_depend_on_them(inputs_of: Inputs, tmp_path: Path) -> None:
-    recipe = replace(QUICK, candidates=("int8-onnxruntime.onnx",), min_dice=1.0)
-    deploy(plan_deployment(inputs_of(), recipe), tmp_path / "release")
     lines: list[str] = []
     deploy(plan_deployment(inputs_of(), replace(recipe, deadline_ms=1e-6)), tmp_path / "release", say=lines.append)
-    assert [line for line in lines if line.endswith("done before")] == [
-        "1/6 export in FP32: done before",
-        "2/6 hold FP32 to the checkpoint on whole scans: done before",
-        "3/6 look for foreground to calibrate on: done before",
-        *[line for line in lines if line.startswith(("4/6", "5/6")) and line.endswith("done before")],
+    titles = [line.partition(": done before")[0].partition(" ")[2] for line in lines if ": done before" in line]
+    assert titles == [
+        "export in FP32",
+        "hold FP32 to the checkpoint on whole scans",
+        "look for foreground to calibrate on",
+        "quantise by onnxruntime",
+        "hold int8-onnxruntime.onnx to the checkpoint on whole scans",
     ]
 
 
@@ -210,37 +254,39 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(inputs_of: Inputs, tm
     assert {path.name for path in (tmp_path / "release.deploy").iterdir()} <= {"lock", "plan.json"}
 
 
-def background(deployable: Path, folder: Path, artifact: Path) -> Path:
-    """A scan in which the network finds nothing."""
-    import numpy as np
+@pytest.fixture(scope="module")
+def sparse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a network that finds little in noise and nothing in air, and a scan of either."""
+    from medattn_edge.models.checkpoint import save
 
-    from medattn_edge import open_session, read_volume, segment
-    from medattn_edge.volume import Volume
+    folder, spec = tmp_path_factory.mktemp("sparse"), gated_spec()
+    network = random_network(spec, balanced=True)
+    with torch.no_grad():
+        list(network.parameters())[-1].sub_(torch.tensor([0.0, 5.0]))
+    save(folder / "net.safetensors", network, spec)
+    noise = np.random.default_rng(0).random((4, 40, 44)).astype(np.float32)
+    for name, voxels in (("noise", noise), ("air", np.zeros_like(noise))):
+        write_nifti(folder / f"{name}.nii.gz", Volume(voxels, AFFINE))
+    return folder
 
-    with open_session(artifact, threads=1) as session:
-        for value in np.linspace(-3, 3, 13):
-            voxels = np.full((4, 40, 44), value, np.float32)
-            path = write_nifti(folder / "empty.nii.gz", Volume(voxels, AFFINE))
-            if not segment(session, read_volume(path)).labels.voxels.any():
-                return path
-    raise AssertionError("the network finds something in any constant scan")
 
-
-@pytest.mark.parametrize("where", ["calibrated on", "judged on"])
-def test_scans_without_foreground_are_refused(
-    interrupted: Interrupted, inputs_of: Inputs, deployable: Path, tmp_path: Path, where: str
-) -> None:
-    from medattn_edge.deploy import DeploySource
-
-    empty = as_scan(background(deployable, tmp_path, interrupted.folder / "release" / "fp32.onnx"))
-    whole, source = as_scan(deployable / "Doe-Jane-0.nii.gz"), inputs_of().source
-    assert isinstance(source, DeploySource)
-    scans, held = ([empty], [whole]) if where == "calibrated on" else ([whole], [empty])
-    plan = plan_deployment(DeployInputs.of(source, scans, held), QUICK)
+@pytest.mark.parametrize(
+    ("scans", "held", "where"),
+    [
+        (["air"], ["noise"], "in the 1 scans to calibrate on"),
+        (["noise"], ["air"], "in the scan"),
+    ],
+)
+def test_scans_without_foreground_are_refused(sparse: Path, tmp_path: Path, scans, held, where) -> None:
+    path = sparse / "net.safetensors"
+    source = DeploySource(path, load(path))
+    given = ([as_scan(sparse / f"{name}.nii.gz") for name in names] for names in (scans, held))
+    plan = plan_deployment(DeployInputs.of(source, *given), QUICK)
     with pytest.raises(ScanError) as raised:
         deploy(plan, tmp_path / "release")
     assert raised.value.exit_code == 4
     assert "finds none of organ" in raised.value.found
+    assert where in raised.value.found
     assert not (tmp_path / "release").exists()
 
 
