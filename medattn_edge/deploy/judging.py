@@ -24,6 +24,7 @@ from medattn_edge.evaluation import (
 )
 from medattn_edge.inference.segment import segment
 from medattn_edge.inference.truth import parse_label_values
+from medattn_edge.labels import Meaning
 
 Progress = Callable[[str, int, int], None]
 Say = Callable[[str], None]
@@ -43,19 +44,12 @@ def look_for_foreground(planned: DeployPlan, fp32: Path, progress: Progress) -> 
             found = segment(session, volume, progress=partial(progress, "looking for foreground"))
             if found.labels.voxels.any():
                 return {"scan": number}
-    labels = ", ".join(fp32_spec_labels(planned))
+    labels = ", ".join(Meaning.of(planned.inputs.source.loaded.spec).structures)
     raise ScanError(
         f"the network finds none of {labels} in the {len(scans)} scans to calibrate on",
         expected="at least one scan with foreground",
         hint="give a scan that has what the network looks for",
     )
-
-
-def fp32_spec_labels(planned: DeployPlan) -> tuple[str, ...]:
-    """What the network looks for."""
-    from medattn_edge.labels import Meaning
-
-    return Meaning.of(planned.inputs.source.loaded.spec).structures
 
 
 def gate(planned: DeployPlan, files: Mapping[str, Path], progress: Progress, say: Say) -> dict[str, Any]:

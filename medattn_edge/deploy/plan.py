@@ -15,6 +15,9 @@ from medattn_edge.gates import FP16 as FP16_GATE
 from medattn_edge.gates import FP32 as FP32_GATE
 from medattn_edge.host import hardware
 from medattn_edge.host.cores import usable_cores
+from medattn_edge.inference.judged import JudgedLabels
+from medattn_edge.inference.truth import parse_label_values, values_of_labels
+from medattn_edge.labels import Meaning
 
 PLAN: Final = "plan.json"
 GATED: Final = "gate-"
@@ -108,7 +111,9 @@ def plan_deployment(inputs: DeployInputs, recipe: DeployRecipe) -> DeployPlan:
         isa=recipe.isa or hardware.isa_class(hardware.cpu()),
         name=recipe.name or _name_from(inputs.source.path.stem),
     )
-    labelled = bool(inputs.labels)
+    labelled, meaning = bool(inputs.labels), Meaning.of(inputs.source.loaded.spec)
+    JudgedLabels(meaning, recipe.judge_labels)  # which refuses names that are none of the network's
+    values_of_labels(parse_label_values(recipe.label_values), meaning)
     candidates, hashes = planned_candidates(recipe), inputs.hashes()
     return DeployPlan(
         recipe=recipe,

@@ -56,7 +56,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(medattn: Run, words: Any, 
 @pytest.mark.parametrize(
     ("more", "code", "found"),
     [
-        (("--key", "{scan}"), 2, "a private key"),
+        (("--key", "{scan}"), 2, "others may read"),
         (("--key", "{tmp}/no-such-key"), 2, "no-such-key"),
         (("--config", "{scan}"), 4, "cannot be read"),
         (("--config", "{tmp}/no.toml"), 4, "No such file"),
@@ -132,7 +132,7 @@ def test_markup_in_names_is_printed_as_it_is(medattn: Run, tmp_path: Path) -> No
     save(folder / "[link].safetensors", random_network(spec, balanced=True), spec)
     voxels = np.random.default_rng(0).random((4, 40, 44)).astype(np.float32)
     write_nifti(folder / "[blink].nii.gz", Volume(voxels, np.diag([2.0, 2.0, 4.0, 1.0])))
-    output = folder / "[/red]release"
+    output = folder / "[red]release"
     words = ("deploy", folder / "[link].safetensors", folder / "[blink].nii.gz", "-o", output, "--dry-run")
     done = medattn(*words)
     assert done.returncode == 0, done.stderr
