@@ -16,9 +16,9 @@ def tell_plan(plan: DeployPlan) -> None:
     """What would be done, and held to what."""
     from rich.table import Table
 
-    table = Table("candidate", "precision", "made by", "made from", title=f"would be made for {plan.recipe.target}")
+    table = Table("candidate", "precision", "tool", "parent", title=f"would be made for {plan.recipe.target}")
     for one in plan.made:
-        table.add_row(one.name, one.precision, one.made_by, one.parent or "checkpoint")
+        table.add_row(one.name, one.precision, one.tool, one.parent or "checkpoint")
     console.show(table)
     for one in plan.candidates:
         if one.left_out:

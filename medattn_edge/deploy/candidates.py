@@ -28,7 +28,7 @@ class CandidatePlan:
     Attributes:
         name: of the file, without a folder.
         precision: that it is stored in.
-        made_by: in words: the exporter, quantizer or compiler.
+        tool: that makes it: the exporter, quantizer or compiler.
         parent: the candidate that it is made from; empty for what comes from the checkpoint.
         quantizer: of an INT8 graph.
         compiler: of a compiled file.
@@ -39,7 +39,7 @@ class CandidatePlan:
 
     name: str
     precision: str
-    made_by: str
+    tool: str
     parent: str = ""
     quantizer: str = ""
     compiler: str = ""
@@ -57,8 +57,8 @@ class CandidatePlan:
         return {
             "candidate": self.name,
             "precision": self.precision,
-            "made_by": self.made_by,
-            "made_from": self.parent or "checkpoint",
+            "tool": self.tool,
+            "parent": self.parent or "checkpoint",
             "eligible": self.eligible,
             "left_out": self.left_out or None,
         }

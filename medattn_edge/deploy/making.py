@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,26 +135,18 @@ class FileMaker:
         if parent is not None:
             return build(plan(parent, path, compiler.name, settings), samples)
         loaded = self._plan.inputs.source.loaded
+        how = ExportSettings(recipe.batch, recipe.opset)
         if isinstance(loaded, ForeignNetwork):
-            graph = path.with_suffix(".onnx")
-            export(loaded, graph, samples=samples, settings=ExportSettings(recipe.batch, recipe.opset))
-            return self._compiled_from(graph, path, compiler.name, settings, samples)
-        graphs = RewrittenGraphs(loaded, compiler.name, ExportSettings(recipe.batch, recipe.opset))
-        if not recipe.rewrites:
-            return tune(graphs, path, compiler, settings, samples, recipe.tune_duration_s, self._progress)
-        graph = path.with_suffix(".onnx")
-        graphs.write(recipe.rewrites, graph)
-        return self._compiled_from(graph, path, compiler.name, settings, samples)
-
-    @staticmethod
-    def _compiled_from(
-        graph: Path, path: Path, compiler: str, settings: CompileSettings, samples: Mapping[str, Patches]
-    ) -> Artifact:
-        """Compile a graph that is no candidate, and remove it."""
-        artifact = build(plan(graph, path, compiler, settings), samples)
-        for file in (graph, graph.with_name(graph.name + ".json")):
-            file.unlink()
-        return artifact
+            write = partial(export, loaded, samples=samples, settings=how)
+        else:
+            graphs = RewrittenGraphs(loaded, compiler.name, how)
+            if not recipe.rewrites:
+                return tune(graphs, path, compiler, settings, samples, recipe.tune_duration_s, self._progress)
+            write = partial(graphs.write, recipe.rewrites)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # of a graph that is no candidate
+            graph = Path(folder) / f"{path.stem}.onnx"
+            write(graph)
+            return build(plan(graph, path, compiler.name, settings), samples)
 
     def _real(self, precision: str) -> dict[str, Patches]:
         """Patches of the first scans under numbers: a manifest need not have their names."""

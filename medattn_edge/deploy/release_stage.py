@@ -10,7 +10,7 @@ from typing import Final
 
 from medattn_edge.atomic import check_folder
 from medattn_edge.deploy.candidates import FP32, CandidatePlan
-from medattn_edge.deploy.work_folder import StageOutcome, WorkFolder
+from medattn_edge.deploy.work_folder import StageOutcome, WorkFolder, sync
 from medattn_edge.errors import InputError, IntegrityError, UsageError, quoted
 from medattn_edge.release import VerifiedRelease, verify
 
@@ -63,13 +63,20 @@ def write_documents(folder: Path, texts: Mapping[str, str]) -> list[Path]:
     return [folder / name for name in texts]
 
 
+def put_in_place(made: Path, output: Path) -> None:
+    """Move a folder or a file to a name that is free, durably."""
+    made.rename(output)
+    for folder in (made.parent, output.absolute().parent):
+        sync(folder)
+
+
 def put(stage: StageOutcome, output: Path) -> VerifiedRelease:
     """The release in its place; it is there already when a run was killed right after this.
 
     Raises UsageError when another one appeared there meanwhile.
     """
     if not os.path.lexists(output):
-        (stage.folder / OUT / output.name).rename(output)
+        put_in_place(stage.folder / OUT / output.name, output)
     release = verify(output)
     if release.manifest_sha256 != stage.value["manifest_sha256"]:
         raise UsageError(

@@ -117,6 +117,7 @@ class WorkFolder:
         gone = self.path.with_name(f".{self.path.name}{_OLD}")  # at once: half of it would be another deployment
         shutil.rmtree(gone, ignore_errors=True)
         self.path.rename(gone)
+        sync(gone.parent)
         shutil.rmtree(gone)
 
     @property
@@ -162,12 +163,12 @@ class WorkFolder:
             record = {"kind": _KIND, "key": key, "value": dict(value), "seconds": seconds, "files": files}
             (folder / _RECORD).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
             for path in (*folder.rglob("*"), folder):
-                _sync(path)
+                sync(path)
             target = self.path / name
             if target.exists():
                 shutil.rmtree(target)
             folder.rename(target)
-            _sync(self.path)
+            sync(self.path)
         except OSError as error:
             if error.errno not in FULL:
                 raise
@@ -190,13 +191,17 @@ def _make(path: Path) -> None:
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     try:
         (folder / _LOCK).touch()
+        for one in (folder / _LOCK, folder):
+            sync(one)
         folder.rename(path)
+        sync(path.parent)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
