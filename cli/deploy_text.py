@@ -68,6 +68,17 @@ def tell_deployment(deployment: Deployment) -> None:
     console.say(f"release.json: SHA-256 {release.manifest_sha256}")
     if not release.signed:
         console.note(f"next: medattn-edge release sign {quoted(release.path)} --key KEY")
+    chosen = deployment.chosen
+    if chosen is not None and chosen.plan.is_engine:
+        console.note(
+            f"next, on the GPU: medattn-edge bench {quoted(release.path)} --reference CHECKPOINT --device cuda:0"
+        )
+        return
+    if deployment.plan.recipe.target != "cpu":
+        console.note(
+            f"next, on the box: medattn-edge compile {quoted(release.path / release.manifest.default)} -o NAME.engine"
+        )
+        return
     threads = f" --threads {deployment.threads}" if deployment.threads else ""
     console.note(f"next: medattn-edge infer {quoted(release.path)} SCAN -o labels.nii.gz{threads}")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from medattn_edge.deploy.candidates import CandidatePlan
+from medattn_edge.gates import DEADLINE
 
 CHOSEN: Final = "chosen"
 _BY_RULE: Final = ("fp16", "fp32", "int8")  # on a GPU that is not here: INT8 takes a measurement to be believed
@@ -66,7 +67,7 @@ class StageValues:
         gates: rows of `compare`, over all graphs.
         timed: rows of `bench`.
         not_timed: why nothing was timed; empty when something was.
-        deadline_ms: what the 99th percentile of a run may take.
+        deadline_ms: what a run may take, by `gates.DEADLINE`.
     """
 
     made: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -140,9 +141,8 @@ def timed(outcome: CandidateOutcome, values: StageValues) -> CandidateOutcome:
     if reasons:
         return outcome.failing(*reasons)
     if values.deadline_ms is not None and own["p99_ms"] > values.deadline_ms:
-        return outcome.failing(
-            f"a run takes {own['p99_ms']:.1f} ms at the 99th percentile, past {values.deadline_ms:g}"
-        )
+        share = f"{DEADLINE.limits['percentile']:g} of 100 runs take up to {own['p99_ms']:.1f} ms"
+        return outcome.failing(f"{share}, and the deadline is {values.deadline_ms:g} ms")
     return outcome
 
 

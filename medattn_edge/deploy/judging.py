@@ -130,7 +130,7 @@ def measure(
     on_gpu = recipe.target != "cpu"
     timed = [one for one in plans if one.is_engine] if on_gpu else list(plans)
     if not timed:
-        why = "a graph for a GPU is not timed on a CPU" if on_gpu else "no candidate holds its gate"
+        why = "no engine was run on this host" if on_gpu else "no candidate holds its gate"
         return {"rows": [], "environment": {}, "left_out": {}, "reason": why}
     named = [files[one.name] for one in timed]
     chosen = PlanSettings(

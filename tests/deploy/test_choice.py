@@ -100,7 +100,7 @@ def test_a_run_past_the_deadline_loses_whatever_its_ratio():
     )
     outcomes = decide([FP32, INT8], values)
     assert verdicts(outcomes) == {"fp32.onnx": "chosen", "int8-a.onnx": "fails"}
-    assert "11.0 ms at the 99th percentile" in outcomes[1].reasons[0]
+    assert outcomes[1].reasons == ("99 of 100 runs take up to 11.0 ms, and the deadline is 10 ms",)
 
 
 def test_a_deadline_that_nothing_keeps_chooses_nothing():

@@ -104,6 +104,14 @@ def test_without_its_gpu_a_target_gets_graphs_and_is_told_where_engines_are_buil
     assert "threads" not in [stage.name for stage in plan.stages]
 
 
+def test_a_deadline_that_nothing_would_be_timed_for_is_refused(inputs_of: Inputs) -> None:
+    if hardware.gpus():
+        pytest.skip("this host has a GPU")
+    for target in ("tensorrt", "jetson"):
+        with pytest.raises(UsageError, match="nothing is timed here"):
+            plan_deployment(inputs_of(), DeployRecipe(target=target, deadline_ms=50.0))
+
+
 def test_rtx_engines_are_built_ahead_of_time_for_the_capabilities_that_are_named(inputs_of: Inputs) -> None:
     pytest.importorskip("tensorrt_rtx")
     if hardware.gpus():
