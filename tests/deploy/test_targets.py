@@ -1,4 +1,4 @@
-"""Targets with a GPU, on a host without: graphs are judged, engines built ahead of time, and nothing is claimed of them."""
+"""Targets with a GPU, on a host without: graphs are judged, engines built, and nothing is claimed of their speed."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ def quantise(
     """Write the IR of the parent's graph, quantised, to files[".xml"] and files[".bin"], which share one stem."""
     ov = imported()
     read = ov.Core().read_model(str(parent.path))
+    name_by_place(read)  # NNCF names what it adds after the node that it is for
     fused = fuse_attention(read)
     floating = names_in(read, model, (*attention_products(model), *with_idle_nodes(model, recipe.floating)))
     quantized = quantised(read, calibration, recipe, [*fused, *floating])
