@@ -29,6 +29,7 @@ _COMMANDS = (
     "export",
     "calibrate",
     "compile",
+    "deploy",
     "inspect",
     "infer",
     "compare",

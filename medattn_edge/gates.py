@@ -134,6 +134,13 @@ NOTHING = _gate(
     ("inference.judged",),
     min_reference_true_dice=0.1,
 )
+DEADLINE = _gate(
+    "deadline",
+    "Of a hundred runs one may be disturbed by the host; a deadline that more of them miss is not kept. The largest of "
+    "a few hundred runs says more of the host than of the file, and the median would let every other run be late.",
+    ("deploy.choice", "deploy.plan"),
+    percentile=99.0,
+)
 HOUNSFIELD = _gate(
     "values of a CT",
     "Air is -1000 HU, fat -100: a CT of a patient with no value as low as fat is in other units (often 1024 too high) "
@@ -164,6 +171,7 @@ GATES = (
     RUNTIME_GAP,
     REPEATED,
     NOTHING,
+    DEADLINE,
     HOUNSFIELD,
     ATTENTION_COPY,
 )

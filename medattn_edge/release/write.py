@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from medattn_edge.artifact import Artifact
 from medattn_edge.atomic import check_folder, replacing
-from medattn_edge.errors import IntegrityError, OutputError, UsageError, quoted
+from medattn_edge.errors import InputError, IntegrityError, OutputError, UsageError, quoted
 from medattn_edge.release.artifacts import describe, files_of
 from medattn_edge.release.container import CHUNK, opened_container, pack
 from medattn_edge.release.manifest import (
@@ -41,9 +41,15 @@ _EPOCH: Final = "SOURCE_DATE_EPOCH"
 
 
 def write_release(
-    artifacts: Sequence[Path], output: Path, *, name: str = "", version: int = 1, default: str = ""
+    artifacts: Sequence[Path],
+    output: Path,
+    *,
+    name: str = "",
+    version: int = 1,
+    default: str = "",
+    documents: Sequence[Path] = (),
 ) -> VerifiedRelease:
-    """Write artifacts with their manifests and companions, a manifest of all, and a bill of materials.
+    """Write artifacts with their manifests and companions, documents, a manifest of all, and a bill of materials.
 
     Args:
         artifacts: model files, each beside its manifest.
@@ -51,13 +57,16 @@ def write_release(
         name: of the release, by default made from the default artifact's file name.
         version: a whole number above 0; larger than that of the release before.
         default: the file name of the artifact that is opened where none is named; by default the first.
+        documents: further files for people and auditors, such as how it was made: hashed and signed as all are, and
+            never opened as an artifact.
 
     Returns:
         The release, read again and checked.
 
     Raises:
-        UsageError: for artifacts that cannot lie in one folder, a name or a number that no release has, and where
+        UsageError: for files that cannot lie in one folder, a name or a number that no release has, and where
             something is at `output`.
+        InputError: for a document that is not there.
         IntegrityError: for an artifact that is not what its manifest says.
         OutputError: when it cannot be written.
         MissingDependency: without cyclonedx-python-lib.
@@ -65,7 +74,7 @@ def write_release(
     output, paths = Path(output), [Path(path) for path in artifacts]
     _check_output(output)
     _check_artifacts(paths)
-    sources = _sources([Artifact.read(path) for path in paths])
+    sources = _sources([Artifact.read(path) for path in paths], [Path(path) for path in documents])
     chosen = default or paths[0].name
     if chosen not in {path.name for path in paths}:
         names = ", ".join(path.name for path in paths)
@@ -164,28 +173,32 @@ def _check_artifacts(paths: Sequence[Path]) -> None:
             raise UsageError(f"{path} is a release", expected="artifacts, with the manifests beside them", hint=hint)
 
 
-def _sources(artifacts: Sequence[Artifact]) -> dict[str, Path]:
+def _sources(artifacts: Sequence[Artifact], documents: Sequence[Path]) -> dict[str, Path]:
     """Name in the release -> file."""
     sources: dict[str, Path] = {}
-    for artifact in artifacts:
-        for path in files_of(artifact.path, artifact.manifest):
-            fault = file_name_fault(path.name)
-            fault = fault or ("is one of the release's own" if path.name.lower() in RESERVED else "")
-            if fault:
-                raise UsageError(
-                    f"the file name {path.name!r} {fault}",
-                    expected="a name that every disk can hold",
-                    hint=f"export it again with -o NAME{path.suffix}",
-                )
-            same = [name for name in sources if name.lower() == path.name.lower()]
-            if same:
-                raise UsageError(
-                    f"two files of the name {path.name}: {sources[same[0]]} and {path}",
-                    expected="names that differ: they lie in one folder",
-                    hint=f"make one of them again with -o ANOTHER{path.suffix}",
-                )
-            sources[path.name] = path
+    for path in (path for artifact in artifacts for path in files_of(artifact.path, artifact.manifest)):
+        _add_source(sources, path, f"export it again with -o NAME{path.suffix}")
+    for path in documents:
+        if not path.is_file():
+            raise InputError(f"the document {path} is no file", expected="a file", hint=f"ls -l {quoted(path.parent)}")
+        _add_source(sources, path, f"give it another name, such as NAME{path.suffix}")
     return sources
+
+
+def _add_source(sources: dict[str, Path], path: Path, hint: str) -> None:
+    """Raises UsageError for a name that no release can have, and for one that is taken."""
+    fault = file_name_fault(path.name)
+    fault = fault or ("is one of the release's own" if path.name.lower() in RESERVED else "")
+    if fault:
+        raise UsageError(f"the file name {path.name!r} {fault}", expected="a name that every disk can hold", hint=hint)
+    same = [name for name in sources if name.lower() == path.name.lower()]
+    if same:
+        raise UsageError(
+            f"two files of the name {path.name}: {sources[same[0]]} and {path}",
+            expected="names that differ: they lie in one folder",
+            hint=f"make one of them again with -o ANOTHER{path.suffix}",
+        )
+    sources[path.name] = path
 
 
 def _name_from(file: str) -> str:

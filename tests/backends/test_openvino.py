@@ -357,3 +357,31 @@ def test_the_reason_of_a_failure_is_what_openvino_says_last() -> None:
     text = "Exception from src/a.cpp:8:\nCheck 'x' failed at src/b.cpp:5:\nModel can't be parsed\n\n"
     assert "cannot read a.xml: Model can't be parsed" in translated(RuntimeError(text), "cannot read a.xml").found
     assert "failed: RuntimeError" in translated(RuntimeError(""), "failed").found
+
+
+def test_the_same_graph_is_written_as_the_same_bytes_however_many_were_before(small_artifact, tmp_path):
+    """OpenVINO numbers the nodes that it adds through the whole process."""
+    import numpy as np
+
+    from medattn_edge.backends.compiler import CompileSettings
+    from medattn_edge.compile import compile_artifact
+
+    patches = {"noise": np.random.default_rng(0).random((1, 1, 32, 32), dtype=np.float32)}
+    for name in ("first", "again"):
+        (tmp_path / name).mkdir()
+        compile_artifact(small_artifact, tmp_path / name / "net.xml", None, CompileSettings(threads=1), patches)
+    for name in ("net.xml", "net.bin"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_nodes_that_came_with_a_name_keep_it(small_artifact):
+    from medattn_edge.backends.openvino.library import imported
+    from medattn_edge.backends.openvino.names import name_by_place
+
+    model = imported().Core().read_model(str(small_artifact))
+    before = [one.get_friendly_name() for one in model.get_ordered_ops()]
+    renamed = name_by_place(model)
+    after = [one.get_friendly_name() for one in model.get_ordered_ops()]
+    assert 0 < renamed < len(after) == len(before) == len(set(after))
+    assert sum(old != new for old, new in zip(before, after, strict=True)) == renamed
+    assert name_by_place(model) == 0

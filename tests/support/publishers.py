@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from medattn_edge.deploy.release_stage import put_in_place
+from medattn_edge.deploy.work_folder import WorkFolder
 from medattn_edge.scanner.deliver.folder import put
 from medattn_edge.scanner.store.dead_letters import write_letter
 from medattn_edge.scanner.store.disk import make_folder, remove_folder, rename_durably, write_durably
@@ -144,6 +146,39 @@ def removed_folder(place: Place) -> Path:
     return place.site
 
 
+def new_work_folder(place: Place) -> Path:
+    with WorkFolder(place.site / "release.deploy").opened() as work:
+        return work.path
+
+
+def publish_stage(place: Place) -> Path:
+    def run(folder: Path) -> dict[str, int]:
+        (folder / "net.onnx").write_bytes(b"a network")
+        (folder / "inner").mkdir()
+        (folder / "inner" / "net.json").write_bytes(b"of a network")
+        return {"answer": 1}
+
+    with WorkFolder(place.site / "release.deploy").opened() as work:
+        return work.publish("fp32.onnx", "key", run, float).folder
+
+
+def publish_stage_again(place: Place) -> Path:
+    publish_stage(place)
+    return publish_stage(place)
+
+
+def put_release(place: Place) -> Path:
+    put_in_place(publish_stage(place) / "inner", place.site / "release")
+    return place.site / "release"
+
+
+def removed_work_folder(place: Place) -> Path:
+    publish_stage(place)
+    with WorkFolder(place.site / "release.deploy").opened() as work:
+        work.remove()
+    return place.site
+
+
 def new_place(folder: Path) -> Place:
     (folder / "site").mkdir()
     (folder / "seg.dcm").write_bytes(b"some bytes" * 1000)
@@ -165,6 +200,10 @@ PUBLISHERS: dict[str, tuple[Callable[[Place], Path], ...]] = {
     "medattn_edge/scanner/store/spool.py:_bring": (quarantine, restore, join_two_folders),
     "medattn_edge/scanner/store/spool.py:publish": (publish_result, publish_result_again),
     "medattn_edge/scanner/store/dead_letters.py:write_letter": (dead_letter,),
+    "medattn_edge/deploy/work_folder.py:_make": (new_work_folder,),
+    "medattn_edge/deploy/work_folder.py:publish": (publish_stage, publish_stage_again),
+    "medattn_edge/deploy/work_folder.py:remove": (removed_work_folder,),
+    "medattn_edge/deploy/release_stage.py:put_in_place": (put_release,),
     "medattn_edge/scanner/deliver/folder.py:put": (deliver, deliver_beside_a_file_that_is_there),
 }
 ALL = [(where, publisher) for where, publishers in PUBLISHERS.items() for publisher in publishers]

@@ -30,6 +30,7 @@ from medattn_edge.backends.openvino.model import (
     read,
     translated,
 )
+from medattn_edge.backends.openvino.names import name_by_place
 from medattn_edge.backends.session import Backend, GraphSession, Options, Patches, Session, closed
 from medattn_edge.errors import HostError
 
@@ -101,6 +102,7 @@ def _compile(
     model = read(ov, source.path, source.manifest)
     fused = fuse_attention(model) if source.path.suffix.lower() == ".onnx" else []
     try:
+        name_by_place(model)
         # An IR is compiled too: what this CPU makes of it is part of the record.
         compiled_model = ov.Core().compile_model(model, "CPU", chosen)
         report(1, 2)

@@ -9,6 +9,7 @@ from typing import Any
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.openvino.attention import fuse_attention
 from medattn_edge.backends.openvino.library import imported
+from medattn_edge.backends.openvino.names import name_by_place
 from medattn_edge.precision.layers import attention_products, with_idle_nodes
 from medattn_edge.precision.quantizers.nncf_quantise import METHODS, quantised
 from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, Quantizer
@@ -20,9 +21,11 @@ def quantise(
     """Write the IR of the parent's graph, quantised, to files[".xml"] and files[".bin"], which share one stem."""
     ov = imported()
     read = ov.Core().read_model(str(parent.path))
+    name_by_place(read)  # NNCF names what it adds after the node that it is for
     fused = fuse_attention(read)
     floating = names_in(read, model, (*attention_products(model), *with_idle_nodes(model, recipe.floating)))
     quantized = quantised(read, calibration, recipe, [*fused, *floating])
+    name_by_place(quantized)
     ov.save_model(quantized, str(files[".xml"]), compress_to_fp16=False)
 
 

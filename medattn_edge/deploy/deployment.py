@@ -1,0 +1,314 @@
+"""Deployment: the stages of a plan in order, each once, and the release in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from medattn_edge.artifact import tool_versions
+from medattn_edge.atomic import replacing
+from medattn_edge.deploy.candidates import FP32, CandidatePlan
+from medattn_edge.deploy.choice import CHOSEN, CandidateOutcome, StageValues, decide
+from medattn_edge.deploy.judging import gate, look_for_foreground, measure
+from medattn_edge.deploy.making import FileMaker, tuned_threads
+from medattn_edge.deploy.plan import FOREGROUND, MEASURE, PLAN, THREADS, DeployPlan, StagePlan
+from medattn_edge.deploy.recipe import RECIPE, DeployRecipe
+from medattn_edge.deploy.release_stage import CANDIDATES, OUT, check_output, put, with_ancestors, write_documents
+from medattn_edge.deploy.stage_clock import StageClock
+from medattn_edge.deploy.work_folder import StageOutcome, WorkFolder, key_of
+from medattn_edge.host import hardware
+from medattn_edge.inference.real_patches import real_patches
+from medattn_edge.release import TrustedKey, VerifiedRelease, sign_release, write_release
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+Progress = Callable[[str, int, int], None]
+Say = Callable[[str], None]
+_OF_ALL: Final = ("target", "batch", "opset", "patch", "network", "weights", "settings")
+_GATE: Final = ("min_dice", "min_true_dice_share", "max_true_dice_share", "judge_labels", "label_values", "threads")
+# The fields of a recipe that a stage of a kind depends on, beside those of all.
+_FIELDS: Final = {
+    "export": ("min_dice",),
+    "gate": _GATE,
+    "look": ("threads",),
+    "int8": (*_GATE, "method", "samples", "held_out_samples", "max_trials", "seed", "isa"),
+    "compile": ("rewrites", "compute_capabilities", "threads"),
+    "tune": ("tune_duration_s", "threads"),
+    MEASURE: ("duration_s", "measured_patches", "deadline_ms", "threads", "min_dice"),
+    THREADS: ("tune_duration_s",),
+}
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What came of a plan.
+
+    Attributes:
+        plan: what was done.
+        candidates: every one, with its figures and reasons.
+        recipe: that makes the same release again; what was tuned and chosen is pinned in it.
+        release: that was written; None when no candidate holds every threshold.
+        work: the folder with what the stages made; it is gone when there is a release.
+        threads: that the chosen file is to be run with, 0 for as many as there are.
+    """
+
+    plan: DeployPlan
+    candidates: tuple[CandidateOutcome, ...]
+    recipe: DeployRecipe
+    release: VerifiedRelease | None
+    work: Path
+    threads: int = 0
+
+    @property
+    def chosen(self) -> CandidateOutcome | None:
+        """The candidate that was chosen."""
+        return next((one for one in self.candidates if one.verdict == CHOSEN), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `deploy --json`."""
+        return {
+            "release": None if self.release is None else self.release.to_json(),
+            "verdict": "pass" if self.release is not None else "fail",
+            "chosen": None if self.chosen is None else self.chosen.plan.name,
+            "threads": self.threads,
+            "thresholds": {name: dict(limits) for name, limits in self.plan.thresholds.items()},
+            "assumptions": list(self.plan.assumptions),
+            "candidates": [one.to_json() for one in self.candidates],
+            "work": None if self.release is not None else str(self.work),
+        }
+
+
+def deploy(
+    plan: DeployPlan,
+    output: Path,
+    *,
+    key: Ed25519PrivateKey | None = None,
+    progress: Progress | None = None,
+    say: Say | None = None,
+) -> Deployment:
+    """Make, judge and time every candidate of a plan, and write the fastest that holds every threshold as a release.
+
+    What a stage gave is kept in OUTPUT.deploy, beside the output, until the release is there: ended at any time, it
+    goes on with the stage that it was at. Thresholds are written there before the first stage.
+
+    Args:
+        plan: what `plan_deployment` returned.
+        output: a folder, or a .zip; nothing may be there.
+        key: to sign with; None leaves the release unsigned.
+        progress: called with what is going on, how much of it is done, and of how much.
+        say: called with a line at every stage, with what is left, and with what people should know.
+
+    Returns:
+        The outcome of every candidate, and the release; without one when no candidate holds the thresholds: nothing
+        is written then.
+
+    Raises:
+        UsageError: something is at `output`.
+        ScanError: the network finds nothing to judge, or to calibrate on, in the scans.
+        IntegrityError: a file changed meanwhile.
+        AgreementError: the FP32 graph does not agree with the checkpoint.
+        OutputError: the disk is full; what was done stays.
+        MedattnError: what else the stages raise.
+    """
+    output = Path(output)
+    check_output(output)
+    run = _Run(plan, output, key, progress or (lambda what, done, of: None), _once(say or (lambda text: None)))
+    with WorkFolder.beside(output).opened() as work:
+        return run.through(work)
+
+
+def _once(say: Say) -> Say:
+    """Says the same line once: several stages have the same to say of one file."""
+    said = set[str]()
+
+    def new(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            say(text)
+
+    return new
+
+
+@dataclass
+class _Run:
+    """One run through the stages.
+
+    Attributes:
+        plan: what is done.
+        output: where the release goes.
+        key: that signs it.
+        progress: see `deploy`.
+        say: see `deploy`.
+        done: stage -> what it gave.
+    """
+
+    plan: DeployPlan
+    output: Path
+    key: Ed25519PrivateKey | None
+    progress: Progress
+    say: Say
+    done: dict[str, StageOutcome] = field(default_factory=dict)
+
+    def through(self, work: WorkFolder) -> Deployment:
+        document = json.dumps(self.plan.to_json(), indent=2, allow_nan=False) + "\n"
+        with replacing(work.path / PLAN) as file:
+            file.write_text(document, encoding="utf-8")
+        maker = FileMaker(self.plan, work.cache, self.progress)
+        *stages, last = self.plan.stages
+        clock = StageClock(self.plan.stages, self.say)
+        for stage in stages:
+            self._run(work, stage, clock, partial(self._stage, stage, maker))
+        outcomes, recipe, threads = self._decided()
+        if not any(one.verdict == CHOSEN for one in outcomes):
+            return Deployment(self.plan, outcomes, recipe, None, work.path)
+        self.plan.inputs.check_unchanged(dict(self.plan.hashes))
+        self._run(work, last, clock, lambda folder: self._release(folder, outcomes, recipe, document, threads))
+        release = put(self.done[last.name], self.output)
+        work.remove()
+        return Deployment(self.plan, outcomes, recipe, release, work.path, threads)
+
+    def _run(
+        self, work: WorkFolder, stage: StagePlan, clock: StageClock, run: Callable[[Path], Mapping[str, Any]]
+    ) -> None:
+        key = self._key(stage)
+        outcome = work.outcome(stage.name, key)
+        if outcome is None:
+            clock.begin(stage)
+            outcome = work.publish(stage.name, key, run, time.monotonic)
+        clock.end(stage, outcome)
+        self.done[stage.name] = outcome
+
+    def _key(self, stage: StagePlan) -> str:
+        """Of everything that the stage's result depends on."""
+        recipe = self.plan.recipe
+        named = (*_OF_ALL, *_FIELDS.get(stage.kind, ()))
+        about: dict[str, Any] = {name: getattr(recipe, name) for name in named}
+        if stage.kind == "release":
+            about["recipe"] = recipe.to_toml()
+            about["signer"] = None if self.key is None else TrustedKey.of("", self.key.public_key()).fingerprint
+            about["created"] = os.environ.get("SOURCE_DATE_EPOCH")
+        return key_of(
+            {
+                "stage": stage.name,
+                "about": about,
+                "candidates": [one.to_json() for one in stage.candidates],
+                "inputs": dict(self.plan.hashes),
+                "spec": self.plan.inputs.source.loaded.spec.to_json(),
+                "tools": tool_versions(),
+                "cpu": hardware.cpu().model,
+                "needs": {name: self.done[name].digest for name in stage.needs},
+            }
+        )
+
+    def _stage(self, stage: StagePlan, maker: FileMaker, folder: Path) -> Mapping[str, Any]:
+        if stage.kind == "gate":
+            files = {one.name: self._file(one) for one in stage.candidates if self._stands(one)}
+            unjudged = all(one.is_engine and self._not_run(one) for one in stage.candidates)
+            return {"rows": []} if not files or unjudged else gate(self.plan, files, self.progress, self.say)
+        if stage.name == FOREGROUND:
+            return look_for_foreground(self.plan, self._path(FP32), self.progress)
+        if stage.name == MEASURE:
+            able = [one.plan for one in self._outcomes() if one.verdict in ("holds", CHOSEN) and one.plan.eligible]
+            files = {one.name: self._file(one) for one in able}
+            return measure(self.plan, files, [one for one in able if not self._not_run(one)], self.progress, self.say)
+        if stage.name == THREADS:
+            return self._threads(folder)
+        (one,) = stage.candidates
+        if one.parent and not self._stands_by_name(one.parent):
+            return {"failure": f"{one.parent}, which it is made from, could not be made"}
+        return maker.make(one, folder, self._path(one.parent) if one.parent else None)
+
+    def _threads(self, folder: Path) -> Mapping[str, Any]:
+        chosen = next((one.plan for one in self._outcomes() if one.verdict == CHOSEN), None)
+        if chosen is None:
+            return {"threads": 0, "reason": "no candidate holds its gate", "alternatives": []}
+        inputs = self.plan.inputs
+        found = real_patches(inputs.source.loaded.spec, inputs.judged[:1], self.plan.recipe.batch)
+        samples = {f"scan {number}": patches for number, patches in enumerate(found.values(), 1)}
+        duration_s = min(self.plan.recipe.tune_duration_s, 20.0)
+        record = tuned_threads(self._file(chosen), samples, duration_s, folder)
+        for path in folder.iterdir():  # what was compiled to be measured
+            path.unlink()
+        return record
+
+    def _release(
+        self, folder: Path, outcomes: Sequence[CandidateOutcome], recipe: DeployRecipe, plan: str, threads: int
+    ) -> Mapping[str, Any]:
+        """The release in a folder of the stage, signed, ready to be put in its place as a whole."""
+        chosen = next(one.plan for one in outcomes if one.verdict == CHOSEN)
+        candidates = {
+            "schema": 1,
+            "candidates": [one.to_json() for one in outcomes],
+            "threads": threads,
+            "stages": {name: dict(outcome.value) for name, outcome in self.done.items()},
+        }
+        text = json.dumps(candidates, indent=2, allow_nan=False) + "\n"
+        (folder / OUT).mkdir()
+        target = folder / OUT / self.output.name
+        release = write_release(
+            [self._file(one) for one in with_ancestors(chosen, self.plan.made)],
+            target,
+            name=recipe.name,
+            version=recipe.release_version,
+            default=chosen.name,
+            documents=write_documents(folder, {RECIPE: recipe.to_toml(), PLAN: plan, CANDIDATES: text}),
+        )
+        if self.key is not None:
+            release = sign_release(target, self.key)
+        return {"manifest_sha256": release.manifest_sha256}
+
+    def _outcomes(self) -> tuple[CandidateOutcome, ...]:
+        timing = self.done[MEASURE].value if MEASURE in self.done else {}
+        gates = [
+            row for stage in self.plan.stages if stage.kind == "gate" for row in self.done[stage.name].value["rows"]
+        ]
+        values = StageValues(
+            made={one.name: self.done[one.name].value for one in self.plan.made},
+            gates=gates,
+            timed=timing.get("rows", ()),
+            not_timed=timing.get("reason", ""),
+            deadline_ms=self.plan.recipe.deadline_ms,
+        )
+        return decide(self.plan.candidates, values)
+
+    def _decided(self) -> tuple[tuple[CandidateOutcome, ...], DeployRecipe, int]:
+        """The candidates, the pinned recipe, and the threads to run the chosen file with."""
+        outcomes, recipe = self._outcomes(), self.plan.recipe
+        threads = recipe.run_threads
+        if THREADS in self.done:
+            threads = int(self.done[THREADS].value["threads"])
+        chosen = next((one for one in outcomes if one.verdict == CHOSEN), None)
+        if chosen is None:
+            return outcomes, recipe, threads
+        tuning = self.done[chosen.plan.name].value.get("tuning", {})
+        rewrites = tuple(tuning.get("rewrites", ())) or recipe.rewrites
+        pinned = replace(
+            recipe,
+            candidates=(chosen.plan.name,),
+            rewrites=rewrites if chosen.plan.compiler else (),
+            run_threads=threads,
+            inputs=dict(self.plan.hashes),
+        )
+        return outcomes, pinned, threads
+
+    def _stands(self, one: CandidatePlan) -> bool:
+        return not self.done[one.name].value.get("failure")
+
+    def _stands_by_name(self, name: str) -> bool:
+        return not self.done[name].value.get("failure")
+
+    def _not_run(self, one: CandidatePlan) -> bool:
+        return str(self.done[one.name].value.get("verified", "")).startswith("not run")
+
+    def _path(self, name: str) -> Path:
+        return self.done[name].folder / name
+
+    def _file(self, one: CandidatePlan) -> Path:
+        return self._path(one.name)
