@@ -24,6 +24,7 @@ from .options import (
     scans_of,
     source_options,
 )
+from .released import Trusted, opened
 from .split_files import split
 
 if TYPE_CHECKING:
@@ -37,7 +38,11 @@ def command(  # noqa: PLR0913
         Path, typer.Argument(help="What export was given (checkpoint, ONNX, program, bundle, ...), or an artifact.")
     ],
     files: Annotated[
-        list[Path], typer.Argument(metavar="ARTIFACT ... SCAN ...", help="Artifacts, then scans, of channels T1+T2+...")
+        list[Path],
+        typer.Argument(
+            metavar="ARTIFACT ... SCAN ...",
+            help="Artifacts, RELEASE or RELEASE#ARTIFACT, then scans, of several channels T1+T2+...",
+        ),
     ],
     output: Annotated[
         Path, Option("--output", "-o", metavar="FILE.html", help="FILE.json with every figure is written beside it.")
@@ -103,6 +108,7 @@ def command(  # noqa: PLR0913
         Path | None,
         Option("--spec", metavar="SPEC.json", help="Of a reference that the artifacts were not made from."),
     ] = None,
+    trusted: Trusted = None,
     json: Annotated[bool, Option("--json", help="The document of FILE.json on stdout, too.")] = False,
 ) -> None:
     """Write a report: verdict, lineage, Dice, volumes, surfaces, latency and the worst slices, on one page.
@@ -118,7 +124,6 @@ def command(  # noqa: PLR0913
     from medattn_edge.inference.truth import parse_label_values
 
     check_folder(output)
-    artifacts, scans = split(files, "report", "-o report.html")
     source = source_options(network, output_name, set_ or [], weights, fold, spec)
     compared = ComparisonSettings(device, threads, source=source, judge_labels=parse_names(judge_labels))
     settings = ReportSettings(
@@ -128,9 +133,11 @@ def command(  # noqa: PLR0913
         pictures=pictures,
         identify=identify,
     )
-    with console.stages() as progress:
+    with opened([reference, *files], trusted) as models, console.stages() as progress:
+        first, *rest = models.files
+        artifacts, scans = split(rest, "report", "-o report.html")
         evidence = gather(
-            reference,
+            first,
             artifacts,
             scans_of(scans, resample_to_first, geometry, volume_number),
             labels=labels or (),

@@ -30,6 +30,7 @@ from medattn_edge.release.artifacts import describe
 Progress = Callable[[str, int, int], None]  # what is going on, done, of how many
 _NO_VALUES: LabelValues = {}
 _AS_USUAL, _SETTINGS = Thresholds(), ReportSettings()
+_PATCHES = 16  # of each scan: on a few, one voxel of a small label decides about a gate that the scans hold
 _PACKAGES = {"scipy": "scipy", "PIL": "pillow", "jinja2": "jinja2", "matplotlib": "matplotlib"}
 
 
@@ -144,7 +145,7 @@ def _timed(
     compared = settings.comparison
     batch = Artifact.read(paths[0]).manifest.batch or settings.timing.batch
     timing = replace(settings.timing, deadline_ms=deadline_ms, threads=compared.threads, batch=batch)
-    chosen = PlanSettings(runtimes=settings.runtimes, device=compared.device, source=compared.source)
+    chosen = PlanSettings(settings.runtimes, compared.device, patches=_PATCHES, source=compared.source)
     try:
         return measure(paths, reference, scans, chosen=chosen, settings=timing, progress=report), ""
     except MedattnError as error:
@@ -173,7 +174,7 @@ def _evidence(
         sentence=_sentence(artifacts, reference, len(figures)),
         checks=tuple(checks),
         reference={"name": reference.name, "sha256": _digest(reference, artifacts)},
-        artifacts=describe(artifacts),
+        artifacts=_described(artifacts),
         runs=tuple(runs),
         environment=environment_of(timing, settings.comparison.threads),
         cases=figures,
@@ -184,6 +185,16 @@ def _evidence(
         candidates=rejected_of(artifacts),
         notes=tuple(dict.fromkeys(names.cleaned(notes))),
     )
+
+
+def _described(artifacts: Sequence[Artifact]) -> dict[str, Mapping[str, Any]]:
+    """What a release would say of them; its word for an ancestor that is not among them is not one for a report."""
+    found: dict[str, Mapping[str, Any]] = {**describe(artifacts)}
+    for values in found.values():
+        for step in values["lineage"]:
+            if step["file"] is None and step["made"] != "checkpoint":
+                step["made"] = "not among the artifacts of this report"
+    return found
 
 
 def _run(row: Mapping[str, Any], names: CaseNames) -> dict[str, Any]:

@@ -22,8 +22,13 @@ _FILTERS = (
 )
 
 
-def page_of(evidence: Evidence) -> str:
-    """The HTML page. Every text of it is escaped; there is no script, and nothing is loaded."""
+def page_of(evidence: Evidence, document_sha256: str) -> str:
+    """The HTML page. Every text of it is escaped; there is no script, and nothing is loaded.
+
+    Args:
+        evidence: to show.
+        document_sha256: of the JSON document beside the page, which names it.
+    """
     from markupsafe import Markup
 
     document = evidence.to_json()
@@ -44,9 +49,13 @@ def page_of(evidence: Evidence) -> str:
         .render(
             style=style,
             report=document,
+            document_sha256=document_sha256,
             plots=plots,
             pictures=pictures,
             summary=_summary(document),
+            labelled=any(
+                one["to_truth"] for case in document["cases"] for run in case["runs"] for one in run["labels"]
+            ),
             cases=[{**case, "groups": _groups(case["runs"])} for case in document["cases"]],
         )
         + "\n"

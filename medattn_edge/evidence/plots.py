@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_WIDTH: Final = 4.7  # inches: as wide as a telephone, so that text stays legible there
+_WIDTH: Final = 4.5  # inches: as wide as a telephone, so that text stays legible there
+_MOST_LETTERS: Final = 48
 _MOST_DOTS: Final = 90  # of one row: quantiles stand for more
 # Colours that the page replaces by its own, so that a plot follows light, dark and print.
 _COLOURS: Final = {
@@ -27,7 +28,7 @@ _COLOURS: Final = {
 _RC: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
-    "font.size": 9,
+    "font.size": 10,
     "axes.edgecolor": _COLOURS["grid"],
     "axes.labelcolor": _COLOURS["quiet"],
     "axes.linewidth": 0.8,
@@ -60,8 +61,8 @@ def latency_plot(rows: Sequence[Mapping[str, Any]], deadline_ms: float | None, n
             axes.plot(dots, place + spread, "o", ms=2.4, mec="none", mfc=_COLOURS["series"], alpha=0.55)
             axes.plot([row["p50_ms"]] * 2, [place - 0.2, place + 0.2], color=_COLOURS["ink"], lw=2)
             axes.plot([row["p99_ms"]] * 2, [place - 0.13, place + 0.13], color=_COLOURS["mark"], lw=1.6)
-            label = f"{row['artifact']} in {row['backend']}"
-            axes.text(0, place - 0.3, label, transform=axes.get_yaxis_transform(), va="bottom", fontsize=8.5)
+            label = axes.text(0, place - 0.3, _shortened(f"{row['artifact']} in {row['backend']}"), va="bottom")
+            label.set(transform=axes.get_yaxis_transform(), in_layout=False, fontsize=9.5)
         if deadline_ms is not None:
             axes.axvline(deadline_ms, color=_COLOURS["limit"], lw=1.4, ls=(0, (4, 2)))
         axes.set_ylim(len(timed) - 0.55, -0.75)
@@ -110,6 +111,12 @@ def _axes(height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def _shortened(text: str) -> str:
+    """A name that fits above its row, with its start and its end; the table below has all of it."""
+    half = _MOST_LETTERS // 2
+    return text if len(text) <= _MOST_LETTERS else f"{text[:half]}…{text[-half:]}"
+
+
 def _few(samples: Any) -> Any:
     """Some hundred quantiles of sorted samples, the fastest and the slowest among them."""
     if len(samples) <= _MOST_DOTS:
@@ -141,7 +148,7 @@ def _svg(figure: Figure, name: str, title: str) -> str:
 
     with io.StringIO() as file, rc_context({"svg.hashsalt": name}):
         figure.set_canvas(FigureCanvasSVG(figure))
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -10,6 +10,12 @@ from medattn_edge.artifact import Artifact
 from medattn_edge.evidence.records import LayerFigure, RejectedCandidate
 
 _ONLY = "logits, only this layer in INT8"
+_FIGURES = {
+    "dice": "Dice with the reference",
+    "sqnr_db": "SQNR in dB",
+    "floating": "layers in FP32",
+    "ratio_to_fp32": "times the speed of FP32",
+}
 
 
 def layers_of(artifacts: Sequence[Artifact]) -> tuple[LayerFigure, ...]:
@@ -39,8 +45,7 @@ def _rejected(name: str, recipe: Mapping[str, Any]) -> list[RejectedCandidate]:
     for row in _rows(recipe.get("quantizers")):
         if row.get("quantizer") == kept and (row.get("floating") or 0) == 0 and not floating:
             continue
-        figures = {key: row.get(key) for key in ("floating", "dice", "sqnr_db", "ratio_to_fp32")}
-        plain = {key: value for key, value in figures.items() if isinstance(value, int | float)}
+        plain = {said: row[key] for key, said in _FIGURES.items() if isinstance(row.get(key), int | float)}
         reason = "did not hold the gate on the held-out windows"
         if row.get("holds"):
             timed = row.get("ratio_to_fp32") is not None

@@ -6,10 +6,9 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Final
+from typing import Any
 
-SCHEMA: Final = 1
-KIND: Final = "medattn-edge evidence report"
+from medattn_edge.release.reports import REPORT_KIND, REPORT_SCHEMA
 
 
 class _Plain:
@@ -315,5 +314,5 @@ class Evidence(_Plain):
 
     def to_json(self) -> dict[str, Any]:
         """The document of report.json, with the schema's version; of pictures the SHA-256."""
-        head = {"kind": KIND, "schema": SCHEMA, "verdict": "pass" if self.passed else "fail"}
+        head = {"kind": REPORT_KIND, "schema": REPORT_SCHEMA, "verdict": "pass" if self.passed else "fail"}
         return {**head, **super().to_json()}

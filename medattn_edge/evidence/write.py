@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -27,15 +28,15 @@ def write_report(evidence: Evidence, folder: Path | str, name: str = "report") -
         OutputError: they cannot be written; what was there is untouched.
         MissingDependency: without Jinja2 or Matplotlib.
     """
+    values = (json.dumps(evidence.to_json(), indent=2, ensure_ascii=True, allow_nan=False) + "\n").encode("ascii")
     try:
         from medattn_edge.evidence.page import page_of
 
-        text = page_of(evidence)
+        text = page_of(evidence, hashlib.sha256(values).hexdigest())
     except ImportError as error:
         raise MissingDependency.of_extra(str(error.name), "report") from error
     page, document = Path(folder) / f"{name}.html", Path(folder) / f"{name}.json"
-    values = json.dumps(evidence.to_json(), indent=2, ensure_ascii=True, allow_nan=False) + "\n"
     with replacing(document) as figures, replacing(page) as html:
-        figures.write_text(values, encoding="utf-8")
+        figures.write_bytes(values)
         html.write_text(text, encoding="utf-8")
     return page, document

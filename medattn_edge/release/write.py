@@ -30,6 +30,7 @@ from medattn_edge.release.manifest import (
     file_name_fault,
     is_release_name,
 )
+from medattn_edge.release.reports import report_files
 from medattn_edge.release.sbom import bill_of_materials
 from medattn_edge.release.verify import VerifiedRelease, is_release_address, verify
 
@@ -41,9 +42,15 @@ _EPOCH: Final = "SOURCE_DATE_EPOCH"
 
 
 def write_release(
-    artifacts: Sequence[Path], output: Path, *, name: str = "", version: int = 1, default: str = ""
+    artifacts: Sequence[Path],
+    output: Path,
+    *,
+    name: str = "",
+    version: int = 1,
+    default: str = "",
+    report: Sequence[Path] = (),
 ) -> VerifiedRelease:
-    """Write artifacts with their manifests and companions, a manifest of all, and a bill of materials.
+    """Write artifacts with their manifests and companions, a manifest of all, a bill of materials, and a report.
 
     Args:
         artifacts: model files, each beside its manifest.
@@ -51,6 +58,7 @@ def write_release(
         name: of the release, by default made from the default artifact's file name.
         version: a whole number above 0; larger than that of the release before.
         default: the file name of the artifact that is opened where none is named; by default the first.
+        report: the folder, or the two files, that `evidence.write_report` wrote; kept as report.html and report.json.
 
     Returns:
         The release, read again and checked.
@@ -58,14 +66,17 @@ def write_release(
     Raises:
         UsageError: for artifacts that cannot lie in one folder, a name or a number that no release has, and where
             something is at `output`.
-        IntegrityError: for an artifact that is not what its manifest says.
+        IntegrityError: for an artifact that is not what its manifest says, and a report of other artifacts.
+        AgreementError: for a report whose verdict is not pass.
+        InputError: for what is no report.
         OutputError: when it cannot be written.
         MissingDependency: without cyclonedx-python-lib.
     """
     output, paths = Path(output), [Path(path) for path in artifacts]
     _check_output(output)
     _check_artifacts(paths)
-    sources = _sources([Artifact.read(path) for path in paths])
+    read = [Artifact.read(path) for path in paths]
+    sources = {**_sources(read), **report_files(report, read)}
     chosen = default or paths[0].name
     if chosen not in {path.name for path in paths}:
         names = ", ".join(path.name for path in paths)
