@@ -173,7 +173,7 @@ def _tell(evidence: Evidence, page: Path, document: Path, values: dict[str, Any]
         console.print_json(values)
         return
     for check in evidence.checks:
-        console.say(f"{check.verdict.upper()}: {check.name}: {check.found} ({check.asked})")
+        console.say(f"{check.verdict.upper()}: {check.name}: {check.outcome} ({check.criterion})")
         for failure in check.failures:
             console.say(f"  {failure}")
     console.say(f"{page}: verdict {'PASS' if evidence.passed else 'FAIL'}")

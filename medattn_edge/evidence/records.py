@@ -39,15 +39,15 @@ class Check(_Plain):
     Attributes:
         name: what is asked.
         verdict: pass or fail.
-        asked: the limits, in words.
-        found: what came out, in one sentence.
+        criterion: the limits, in words.
+        outcome: what came out, in one sentence.
         failures: one sentence for each limit that is not reached.
     """
 
     name: str
     verdict: str
-    asked: str
-    found: str
+    criterion: str
+    outcome: str
     failures: tuple[str, ...] = ()
 
 

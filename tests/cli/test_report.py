@@ -67,7 +67,7 @@ def _keys(folder: Path, medattn) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "message"),
+    "expected",
     [
         (("{net}", "{scan}", "-o", "{folder}/report.pdf"), 2, "a name that ends in .html"),
         (("{net}", "{scan}", "-o", "{folder}/nowhere/report.html"), 3, "does not exist"),
@@ -78,8 +78,9 @@ def _keys(folder: Path, medattn) -> Path:
     ],
 )
 def test_what_cannot_be_reported_is_refused_and_nothing_is_written(
-    checkpoint, artifact, scan, medattn, tmp_path, words, code, message
+    checkpoint, artifact, scan, medattn, tmp_path, expected
 ):
+    words, code, message = expected
     typed = [word.format(net=artifact, scan=scan, folder=tmp_path) for word in words]
     done = medattn("report", checkpoint, *typed, *QUICK)
     assert (done.returncode, message in done.stderr) == (code, True), done.stderr

@@ -94,7 +94,7 @@ def test_an_artifact_that_lost_the_answer_fails_with_all_its_figures_and_no_name
     assert not found.passed
     (check,) = found.checks
     assert check.verdict == "fail"
-    assert check.found == "1 of 2 pairs of artifact and runtime held it on the scan"
+    assert check.outcome == "1 of 2 pairs of artifact and runtime held it on the scan"
     (failure,) = check.failures
     assert failure.startswith("other.onnx in onnxruntime on case 1: Dice with the reference of organ is 0.")
     assert [row["verdict"] for row in found.runs] == ["pass", "fail"]
