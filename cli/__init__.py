@@ -34,6 +34,7 @@ _COMMANDS = (
     "infer",
     "compare",
     "explain",
+    "report",
     "bench",
     "lint",
     "doctor",

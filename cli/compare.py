@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from medattn_edge import gates
-from medattn_edge.errors import UsageError
 
 from . import console
 from .comparison_text import tell
@@ -27,6 +26,7 @@ from .options import (
 )
 from .released import Trusted, opened
 from .renamed import renamed
+from .split_files import split
 
 Option = typer.Option
 
@@ -129,7 +129,7 @@ def command(  # noqa: PLR0913
     settings = ComparisonSettings(device, threads, timeout, max_gap_db, overlap, batch, source, judged)
     with opened([reference, *files], trusted) as models, console.stages() as progress:
         first, *rest = models.files
-        candidates, scans = _split(rest)
+        candidates, scans = split(rest, "compare")
         comparison = compare(
             first,
             candidates,
@@ -147,19 +147,3 @@ def command(  # noqa: PLR0913
         tell(document)
     if not comparison.passed:
         raise typer.Exit(1)
-
-
-def _split(files: list[Path]) -> tuple[list[Path], list[Path]]:
-    """Candidates are what a backend opens; the rest are scans."""
-    from medattn_edge.backends import backends
-
-    suffixes = {suffix for backend in backends().values() for suffix in backend.suffixes}
-    candidates = [path for path in files if path.suffix.lower() in suffixes]
-    scans = [path for path in files if path.suffix.lower() not in suffixes]
-    if not candidates or not scans or files != [*candidates, *scans]:
-        raise UsageError(
-            f"{len(candidates)} candidate(s) and {len(scans)} scan(s) in this order",
-            expected="at least one candidate, then at least one scan",
-            hint="medattn-edge compare CHECKPOINT NET.onnx SCAN.nii.gz",
-        )
-    return candidates, scans

@@ -42,6 +42,10 @@ def write(
     default: Annotated[
         str, Option("--default", metavar="NAME", help="The artifact that is opened where none is named; the first.")
     ] = "",
+    report: Annotated[
+        list[Path] | None,
+        Option("--report", metavar="DIR|FILE", help="What `report` wrote: its folder, or FILE.html and FILE.json."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Write artifacts with their manifests and companions, a manifest of all, and a CycloneDX bill of materials.
@@ -50,7 +54,7 @@ def write(
     """
     from medattn_edge.release import write_release
 
-    release = write_release(artifacts, output, name=name, version=release_version, default=default)
+    release = write_release(artifacts, output, name=name, version=release_version, default=default, report=report or ())
     _tell(release, json)
     manifest = release.manifest
     if not name:

@@ -135,11 +135,13 @@ NOTHING = _gate(
     min_reference_true_dice=0.1,
 )
 DEADLINE = _gate(
-    "deadline",
-    "Of a hundred runs one may be disturbed by the host; a deadline that more of them miss is not kept. The largest of "
-    "a few hundred runs says more of the host than of the file, and the median would let every other run be late.",
-    ("deploy.choice", "deploy.plan"),
+    "deadline of one run",
+    "A deadline is met when at most one run in a hundred takes longer, which is the p99 that `bench` prints: one may "
+    "be disturbed by the host. The worst of a few hundred runs says more of the host than of the file, and has no bound "
+    "with a general-purpose kernel; the median would let every other run be late.",
+    ("deploy.choice", "deploy.plan", "evidence.checks"),
     percentile=99.0,
+    max_miss_rate=0.01,
 )
 HOUNSFIELD = _gate(
     "values of a CT",

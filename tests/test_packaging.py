@@ -77,6 +77,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     expected |= {f"medattn_edge/data/{path.name}" for path in (ROOT / "medattn_edge" / "data").glob("*.safetensors")}
     templates = ROOT.glob("medattn_edge/scanner/observe/templates/*.html")
     expected |= {path.relative_to(ROOT).as_posix() for path in templates}
+    expected |= {path.relative_to(ROOT).as_posix() for path in ROOT.glob("medattn_edge/evidence/templates/*")}
     assert {name for name in names if not name.startswith(info)} >= expected | {"medattn_edge/py.typed"}
     assert {Path(name).suffix for name in names if not name.startswith(info)} <= {
         ".py",
@@ -85,6 +86,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
         ".md",
         ".json",
         ".html",
+        ".css",
     }
     assert {f"{info}/licenses/LICENSE", f"{info}/licenses/NOTICE"} <= names
 

@@ -17,6 +17,7 @@ from medattn_edge.errors import BackendError, HostError, UsageError
 from medattn_edge.evaluation.candidate_runs import CandidateRun, plan_runs
 from medattn_edge.evaluation.disagreement import MAX_GAP_DB, Ruling, RuntimeOutcome, judge
 from medattn_edge.evaluation.held_gate import held_gate, usual_gate
+from medattn_edge.evaluation.seen_scan import Observer, SeenScan
 from medattn_edge.evaluation.side_by_side import SideBySide, side_by_side
 from medattn_edge.evaluation.source import read_source
 from medattn_edge.evaluation.true_labels import TrueLabels, with_true_dice
@@ -150,6 +151,7 @@ def compare(  # noqa: PLR0913 - each is one thing that a comparison is given
     runtimes: Sequence[str] = (),
     settings: ComparisonSettings = _USUAL,
     progress: Progress | None = None,
+    observer: Observer | None = None,
 ) -> Comparison:
     """Compare candidates with the reference on scans, each candidate in a process of its own.
 
@@ -167,6 +169,7 @@ def compare(  # noqa: PLR0913 - each is one thing that a comparison is given
             fp32.
         settings: how they are run.
         progress: called with the scan's name, the windows done and the windows in total of all sessions.
+        observer: called with the labels of every scan, once for each graph; they are not kept.
 
     Raises:
         UsageError: for what cannot be compared: no candidate or scan, specs that differ, labels that do not fit;
@@ -192,6 +195,7 @@ def compare(  # noqa: PLR0913 - each is one thing that a comparison is given
     graphs, audits = list[tuple[tuple[CandidateRun, ...], Ruling]](), list[LabelAudit]()
     for runs in plan:
         graph = _Graph(runs, reference, settings, left_out, notes)
+        graph.observer = observer
         graph.run(found, truth, progress or (lambda scan, done, total: None))
         audits = graph.audits or audits
         outcomes = [
@@ -239,6 +243,7 @@ class _Graph:
         self._reference, self._settings, self._left_out, self._notes = reference, settings, left_out, notes
         self._threads = settings.threads or usable_cores()
         self.audits: list[LabelAudit] = []
+        self.observer: Observer | None = None
 
     def run(self, scans: Sequence[Scan], truth: TrueLabels, progress: Progress) -> None:
         """Fill in the outcome of each run; one whose runtime turns out not to be here is taken out."""
@@ -272,6 +277,14 @@ class _Graph:
                     next(one for one in self.runs if one.name == failed).failure = f"{error.found}, on {name}"
                     sessions.pop(failed).close()
                 self._keep(seen, (scan, name), true_labels, judged)
+                if self.observer is not None:
+                    right = None if true_labels is None else true_labels.labels
+                    labels = {
+                        (one.path, one.runtime.name): seen.agreed[one.name][1]
+                        for one in self.runs
+                        if one.name in seen.agreed
+                    }
+                    self.observer(SeenScan(index, scan, name, volume, seen.meaning, seen.labels, right, labels))
                 if not sessions:
                     return
         if truth.files or any(one.gate.thresholds.min_dice for one in self.runs):  # every Dice reaches a gate of 0

@@ -30,6 +30,7 @@ from medattn_edge.release.manifest import (
     file_name_fault,
     is_release_name,
 )
+from medattn_edge.release.reports import report_files
 from medattn_edge.release.sbom import bill_of_materials
 from medattn_edge.release.verify import VerifiedRelease, is_release_address, verify
 
@@ -48,6 +49,7 @@ def write_release(
     version: int = 1,
     default: str = "",
     documents: Sequence[Path] = (),
+    report: Sequence[Path] = (),
 ) -> VerifiedRelease:
     """Write artifacts with their manifests and companions, documents, a manifest of all, and a bill of materials.
 
@@ -59,6 +61,7 @@ def write_release(
         default: the file name of the artifact that is opened where none is named; by default the first.
         documents: further files for people and auditors, such as how it was made: hashed and signed as all are, and
             never opened as an artifact.
+        report: the folder, or the two files, that `evidence.write_report` wrote; kept as report.html and report.json.
 
     Returns:
         The release, read again and checked.
@@ -66,15 +69,17 @@ def write_release(
     Raises:
         UsageError: for files that cannot lie in one folder, a name or a number that no release has, and where
             something is at `output`.
-        InputError: for a document that is not there.
-        IntegrityError: for an artifact that is not what its manifest says.
+        InputError: for a document that is not there, and for what is no report.
+        IntegrityError: for an artifact that is not what its manifest says, and a report of other artifacts.
+        AgreementError: for a report whose verdict is not pass.
         OutputError: when it cannot be written.
         MissingDependency: without cyclonedx-python-lib.
     """
     output, paths = Path(output), [Path(path) for path in artifacts]
     _check_output(output)
     _check_artifacts(paths)
-    sources = _sources([Artifact.read(path) for path in paths], [Path(path) for path in documents])
+    read = [Artifact.read(path) for path in paths]
+    sources = {**_sources(read, [Path(path) for path in documents]), **report_files(report, read)}
     chosen = default or paths[0].name
     if chosen not in {path.name for path in paths}:
         names = ", ".join(path.name for path in paths)

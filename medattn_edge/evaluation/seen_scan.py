@@ -1,0 +1,39 @@
+"""Seen scan: the labels of the reference and of every candidate on one scan, which a comparison does not keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from medattn_edge.io import Scan
+from medattn_edge.labels import Meaning
+from medattn_edge.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class SeenScan:
+    """One scan of one graph's runs; whoever is called with it keeps what it needs.
+
+    Attributes:
+        index: of the scan among those that were given, from 0.
+        scan: where it lies.
+        name: for reports.
+        volume: (D, H, W) or (C, D, H, W), as it was read.
+        meaning: of all labels.
+        reference: the reference's labels (D, H, W).
+        true_labels: (D, H, W) on the same grid; None where there are none.
+        candidates: (file, runtime) -> labels (D, H, W), of those that finished the scan.
+    """
+
+    index: int
+    scan: Scan
+    name: str
+    volume: Volume
+    meaning: Meaning
+    reference: Volume
+    true_labels: Volume | None
+    candidates: Mapping[tuple[Path, str], Volume]
+
+
+Observer = Callable[[SeenScan], None]

@@ -1,0 +1,16 @@
+"""Evidence: what is known of artifacts beside their reference, as one page for people and one document for programs."""
+
+from medattn_edge.evidence.gather import gather
+from medattn_edge.evidence.records import AttentionPair, Evidence, LayerFigure, RejectedCandidate
+from medattn_edge.evidence.settings import ReportSettings
+from medattn_edge.evidence.write import write_report
+
+__all__ = [
+    "AttentionPair",
+    "Evidence",
+    "LayerFigure",
+    "RejectedCandidate",
+    "ReportSettings",
+    "gather",
+    "write_report",
+]

@@ -1,0 +1,231 @@
+"""Gather: artifacts, their reference and scans become evidence, from what the other rooms measure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from medattn_edge.agreement import Thresholds
+from medattn_edge.artifact import Artifact, sha256
+from medattn_edge.errors import MedattnError, MissingDependency, UsageError
+from medattn_edge.evaluation import Comparison, Measurement, PlanSettings, TrueLabels, compare, measure
+from medattn_edge.evidence.absences import absences
+from medattn_edge.evidence.anonymity import CaseNames
+from medattn_edge.evidence.cases import Cases
+from medattn_edge.evidence.checks import agreement_check, deadline_check, timed_check
+from medattn_edge.evidence.recipes import layers_of, rejected_of
+from medattn_edge.evidence.records import AttentionPair, Evidence, LayerFigure, RejectedCandidate
+from medattn_edge.evidence.settings import ReportSettings
+from medattn_edge.evidence.surroundings import environment_of
+from medattn_edge.evidence.volumes import volume_agreements
+from medattn_edge.inference.truth import LabelValues
+from medattn_edge.io import Scan, as_scan
+from medattn_edge.labels import Meaning
+from medattn_edge.release.artifacts import describe
+
+Progress = Callable[[str, int, int], None]  # what is going on, done, of how many
+_NO_VALUES: LabelValues = {}
+_AS_USUAL, _SETTINGS = Thresholds(), ReportSettings()
+_PATCHES = 16  # of each scan: on a few, one voxel of a small label decides about a gate that the scans hold
+_PACKAGES = {"scipy": "scipy", "PIL": "pillow", "jinja2": "jinja2", "matplotlib": "matplotlib"}
+
+
+def gather(  # noqa: PLR0913 - each is one thing that a report is made of
+    reference: Path | str,
+    artifacts: Sequence[Path | str],
+    scans: Sequence[Path | str | Scan],
+    *,
+    labels: Sequence[Path | str] = (),
+    label_values: LabelValues = _NO_VALUES,
+    thresholds: Thresholds = _AS_USUAL,
+    deadline_ms: float | None = None,
+    candidates: Sequence[RejectedCandidate] = (),
+    measured: Measurement | None = None,
+    progress: Progress | None = None,
+    layers: Sequence[LayerFigure] = (),
+    attention: Sequence[AttentionPair] = (),
+    settings: ReportSettings = _SETTINGS,
+) -> Evidence:
+    """Compare artifacts with their reference on scans, time them, and keep what an auditor asks for.
+
+    Nothing that identifies a patient is kept unless `settings.identify`: scans are `case 1`, `case 2`, and every name
+    of theirs is replaced in what other rooms say. Pictures show the voxels of the scan.
+
+    Args:
+        reference: the checkpoint, or any other source that `export` takes.
+        artifacts: what was made of it.
+        scans: each as `evaluation.compare` takes it.
+        labels: true labels, one file for each scan.
+        label_values: a label's name -> its values in these files, where they are not the network's own.
+        thresholds: more than the gate that an artifact carries.
+        deadline_ms: of one run of the network; None to ask none.
+        candidates: those that lost, beside the ones that the artifacts' manifests tell of.
+        measured: the measurement, where there is one; None to measure here.
+        progress: called with what is going on, how much of it is done, and of how much.
+        layers: SQNR by layer, beside what the manifests tell of.
+        attention: maps of the eager network beside an artifact's.
+        settings: how it is done.
+
+    Raises:
+        MissingDependency: a package of the extra `report` is missing; said before anything is run.
+        UsageError: two artifacts of one file name, a deadline that is none; else as `evaluation.compare`.
+        MedattnError: as `evaluation.compare` does: no evidence is made of what cannot be judged.
+    """
+    reference, paths = Path(reference), [Path(path) for path in artifacts]
+    _check(paths, deadline_ms)
+    found, files = [as_scan(scan) for scan in scans], [Path(label) for label in labels]
+    names = _names(found, files, identify=settings.identify)
+    cases, report = Cases(names, settings.pictures), progress or (lambda what, done, total: None)
+    comparison = compare(
+        reference,
+        paths,
+        found,
+        labels=TrueLabels(files, label_values, thresholds.min_true_dice_share, thresholds.max_true_dice_share),
+        thresholds=thresholds,
+        runtimes=settings.runtimes,
+        settings=settings.comparison,
+        progress=lambda name, done, total: report(f"comparing on {names.cleaned(name)}", done, total),
+        observer=cases,
+    )
+    timing, untimed = measured, ""
+    if timing is None:
+        timing, untimed = _timed(reference, paths, found, deadline_ms, settings, report)
+    report("drawing", 0, 1)
+    evidence = _evidence((reference, paths), (comparison, timing, deadline_ms), cases, names, settings)
+    evidence = replace(
+        evidence,
+        layers=(*layers, *evidence.layers),
+        attention=tuple(attention),
+        candidates=(*candidates, *evidence.candidates),
+    )
+    missing = absences(evidence, names.cleaned(dict(comparison.left_out)), names.cleaned(untimed), labelled=bool(files))
+    return replace(evidence, not_measured=missing)
+
+
+def _check(paths: Sequence[Path], deadline_ms: float | None) -> None:
+    """What stands against it is said before the work."""
+    for module, package in _PACKAGES.items():
+        if find_spec(module) is None:
+            raise MissingDependency.of_extra(package, "report")
+    if deadline_ms is not None and not 0 < deadline_ms < math.inf:
+        raise UsageError(f"a deadline of {deadline_ms} ms", expected="more than 0", hint="--deadline-ms 50")
+    twice = next((path for index, path in enumerate(paths) if path.name in {one.name for one in paths[:index]}), None)
+    if twice is not None:
+        raise UsageError(
+            f"two artifacts of the name {twice.name}",
+            expected="names that differ: they are all that the report tells them by",
+            hint=f"make one of them again with -o ANOTHER{twice.suffix}",
+        )
+
+
+def _names(scans: Sequence[Scan], labels: Sequence[Path], *, identify: bool) -> CaseNames:
+    names = CaseNames(identify=identify)
+    for number, scan in enumerate(scans, start=1):
+        names.add(number, [str(scan.path), scan.name, *map(str, scan.paths)], scan.name)
+    for number, path in enumerate(labels, start=1):
+        names.add(number, [str(path)], path.name, "the labels of ")
+    return names
+
+
+def _timed(
+    reference: Path,
+    paths: Sequence[Path],
+    scans: Sequence[Scan],
+    deadline_ms: float | None,
+    settings: ReportSettings,
+    report: Progress,
+) -> tuple[Measurement | None, str]:
+    """The measurement, or why there is none: what cannot be timed beside the others is said, and not left silent."""
+    if settings.timing is None:
+        return None, "it was not asked for (--no-timing)"
+    compared = settings.comparison
+    batch = Artifact.read(paths[0]).manifest.batch or settings.timing.batch
+    timing = replace(settings.timing, deadline_ms=deadline_ms, threads=compared.threads, batch=batch)
+    chosen = PlanSettings(settings.runtimes, compared.device, patches=_PATCHES, source=compared.source)
+    try:
+        return measure(paths, reference, scans, chosen=chosen, settings=timing, progress=report), ""
+    except MedattnError as error:
+        return None, error.message
+
+
+def _evidence(
+    files: tuple[Path, Sequence[Path]],
+    outcomes: tuple[Comparison, Measurement | None, float | None],
+    cases: Cases,
+    names: CaseNames,
+    settings: ReportSettings,
+) -> Evidence:
+    """files: the reference, the artifacts. outcomes: of the comparison, of the measurement, and the deadline."""
+    (reference, paths), (comparison, timing, deadline_ms) = files, outcomes
+    artifacts = [Artifact.read(path) for path in paths]
+    rows = comparison.to_json()["candidates"]
+    runs, figures = [_run(row, names) for row in rows], cases.figures(rows)
+    latency = None if timing is None else names.cleaned(_latency(timing, files, deadline_ms))
+    timed = None if latency is None else latency["rows"]
+    checks = [agreement_check(runs, figures), *([] if timed is None else [timed_check(timed)])]
+    if deadline_ms is not None:
+        checks.append(deadline_check([path.name for path in paths], timed, deadline_ms))
+    notes = [*comparison.notes, *(() if timing is None else timing.notes)]
+    return Evidence(
+        sentence=_sentence(artifacts, reference, len(figures)),
+        checks=tuple(checks),
+        reference={"name": reference.name, "sha256": _digest(reference, artifacts)},
+        artifacts=_described(artifacts),
+        runs=tuple(runs),
+        environment=environment_of(timing, settings.comparison.threads),
+        cases=figures,
+        volumes=volume_agreements(figures),
+        layers=layers_of(artifacts),
+        latency=latency,
+        overlays=cases.overlays(),
+        candidates=rejected_of(artifacts),
+        notes=tuple(dict.fromkeys(names.cleaned(notes))),
+    )
+
+
+def _described(artifacts: Sequence[Artifact]) -> dict[str, Mapping[str, Any]]:
+    """What a release would say of them; its word for an ancestor that is not among them is not one for a report."""
+    found: dict[str, Mapping[str, Any]] = {**describe(artifacts)}
+    for values in found.values():
+        for step in values["lineage"]:
+            if step["file"] is None and step["made"] != "checkpoint":
+                step["made"] = "not among the artifacts of this report"
+    return found
+
+
+def _run(row: Mapping[str, Any], names: CaseNames) -> dict[str, Any]:
+    """A row of a comparison without its cases and its folder."""
+    kept = {key: row[key] for key in ("backend", "verdict", "thresholds", "gate", "carried_gate")}
+    return {"artifact": Path(row["artifact"]).name, **kept, "failures": names.cleaned(row["failures"])}
+
+
+def _latency(timing: Measurement, files: tuple[Path, Sequence[Path]], deadline_ms: float | None) -> dict[str, Any]:
+    """The rows of the reference and of the artifacts, with their samples; others belong to candidates that lost."""
+    wanted = {files[0].name, *(path.name for path in files[1])}
+    rows = []
+    for row in timing.report.rows:
+        samples = None if row.latency is None else [round(one, 4) for one in row.latency.samples_ms.tolist()]
+        late = None if row.latency is None or deadline_ms is None else row.latency.miss_rate(deadline_ms)
+        if row.artifact in wanted:
+            rows.append({**row.to_json(), "deadline_ms": deadline_ms, "miss_rate": late, "samples_ms": samples})
+    return {"deadline_ms": deadline_ms, "rows": rows, "left_out": dict(timing.left_out)}
+
+
+def _digest(reference: Path, artifacts: Sequence[Artifact]) -> str:
+    """The SHA-256 of the reference; of a folder that of what the artifacts were made from."""
+    return sha256(reference) if reference.is_file() else artifacts[0].manifest.lineage[0]
+
+
+def _sentence(artifacts: Sequence[Artifact], reference: Path, scans: int) -> str:
+    spec, kinds = artifacts[0].spec, ", ".join(dict.fromkeys(one.manifest.precision.upper() for one in artifacts))
+    finds = ", ".join(Meaning.of(spec).structures)
+    files = "1 artifact" if len(artifacts) == 1 else f"{len(artifacts)} artifacts"
+    on = "1 scan" if scans == 1 else f"{scans} scans"
+    return (
+        f"How near {files} ({kinds}) of the network {spec.network}, which finds {finds}, come to the reference "
+        f"{reference.name} on {on}, and how fast they are on the host below."
+    )
