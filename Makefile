@@ -26,7 +26,7 @@ LOWEST := tests/test_floors.py tests/test_benchmarks.py $(addprefix tests/, \
 	scanner/test_tls.py training/test_evaluate.py)
 
 .PHONY: demo test test-slow test-gpu test-faults test-lowest mutants corpus check audit lock sbom format bench \
-	bench-published bench-gpu bench-curves bench-node bench-report clean
+	bench-published bench-gpu bench-isa bench-curves bench-node bench-report clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medattn-edge demo -o demo
@@ -98,6 +98,11 @@ bench-published: $(VENV)/.dev
 
 bench-gpu: $(VENV)/.dev
 	$(BIN)/python -m pytest benchmarks -m gpu --benchmark-only -s --timeout 3600
+
+# The instruction sets of other CPUs, on 1, 2 and 4 threads; of another case with CASE=NAME. Ten minutes on two cores.
+bench-isa: $(VENV)/.dev
+	$(BIN)/python benchmarks/instruction_sets.py $(CASE)
+	$(BIN)/python benchmarks/report.py
 
 bench-curves: $(VENV)/.dev
 	$(BIN)/python benchmarks/curves.py
