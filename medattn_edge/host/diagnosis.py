@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from medattn_edge.backends import Backend, backends
 from medattn_edge.backends.compiler import Compiler, compilers
 from medattn_edge.host import hardware
-from medattn_edge.host.computed_precision import described, too_old_for_tensorrt
+from medattn_edge.host.computed_precision import RTX_CAPABILITIES, described, too_old_for_tensorrt
 from medattn_edge.host.cores import CoreLimits, core_limits
 from medattn_edge.host.cpu_settings import CpuSetting, cpu_settings, onednn_cpu, quota_effect
 from medattn_edge.host.distributions import installed
@@ -188,6 +188,8 @@ def _device_obstacle(runtime: str, device: str, host: HostReport) -> str:
     if runtime == "onnxruntime" and "CUDAExecutionProvider" not in facts.get("providers", ()):
         return "this ONNX Runtime has no CUDAExecutionProvider"
     capability = host.gpus[0].compute_capability
+    if runtime == "tensorrt_rtx" and capability not in RTX_CAPABILITIES:
+        return f"the GPU is {capability}, and TensorRT for RTX is made for {', '.join(RTX_CAPABILITIES)}"
     if "tensorrt" in runtime and too_old_for_tensorrt(capability):
         return f"the GPU is {capability}, and TensorRT builds for sm75 and newer"
     return ""

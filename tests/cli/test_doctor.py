@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,19 @@ def test_tensorrt_rtx_compiles_without_a_gpu_and_tensorrt_does_not() -> None:
     assert not compiler_row(compiler("tensorrt"), host()).runs
     assert compiler_row(compiler("tensorrt"), host(gpus=(GPU,))).runs
     assert compiler_row(compiler("openvino"), host()).why == ""
+
+
+def test_tensorrt_for_rtx_is_told_with_its_makers_list_and_the_precision_to_take() -> None:
+    listed, other = (
+        backend_rows(backend("tensorrt_rtx"), host(gpus=(replace(GPU, compute_capability=name),)))[0]
+        for name in ("sm89", "sm90")
+    )
+    assert listed.runs
+    assert "recommended" in listed.precisions["fp16"]
+    assert "not documented to be faster, not measured" in listed.precisions["int8"]
+    assert other.why == "the GPU is sm90, and TensorRT for RTX is made for sm75, sm86, sm89, sm120, sm121"
+    [tensorrt] = backend_rows(backend("tensorrt"), host(gpus=(replace(GPU, compute_capability="sm90"),)))
+    assert tensorrt.runs
 
 
 @pytest.mark.parametrize(

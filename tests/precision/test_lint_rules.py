@@ -228,6 +228,7 @@ def cases() -> list[Case]:
         Case("s8s8", "cpu", conv, lambda: conv(**u8), "x86"),
         Case("eight-bit-weights", "cpu", lambda: conv(value=-65, **u8), lambda: conv(value=64, **u8), "x86"),
         Case("transposed-3d", "cpu", lambda: conv(operator="ConvTranspose", **cube), lambda: conv(**cube)),
+        Case("rtx-int8", "tensorrt-rtx", conv, lambda: half("Relu")),
     ]
     for form in ("dead", "integers used", "no quantiser", "unused"):
         found.append(Case("orphan", "tensorrt", lambda form=form: orphan(form), lambda: orphan("")))
@@ -262,6 +263,17 @@ def test_a_rule_finds_its_fault_and_nothing_else(case: Case) -> None:
 
 def test_every_rule_has_a_case() -> None:
     assert {rule.name for rule in RULES} == {case.rule for case in cases()}
+
+
+def test_tensorrt_for_rtx_has_the_rules_of_tensorrt_and_recommends_fp16() -> None:
+    for make in (lambda: conv(zero_point=3), lambda: gate(True), lambda: conv(opset=16)):
+        plain, rtx = lint(make(), "tensorrt"), lint(make(), "tensorrt-rtx")
+        assert plain == tuple(one for one in rtx if one.rule != "rtx-int8")
+        [advice] = [one for one in rtx if one.rule == "rtx-int8"]
+        assert (advice.severity, advice.node) == ("warning", "")
+        assert "nothing documents INT8" in advice.reason
+        assert "--precision fp16" in advice.remedy
+    assert lint(half("Relu"), "tensorrt-rtx") == ()
 
 
 def test_every_mended_graph_is_taken_by_the_parser_itself() -> None:
