@@ -136,6 +136,10 @@ class Files:
         """TensorRT for RTX, symmetric Q/DQ."""
         return self._compiled("int8.rtx", self._int8_for_tensorrt())
 
+    def torch_tensorrt(self) -> Path:
+        """Torch-TensorRT, FP32."""
+        return self._compiled("fused.ts", self.checkpoint())
+
     def _exported(self, name: str, runtime: str) -> Path:
         path = self.folder / name
         if not path.is_file():
