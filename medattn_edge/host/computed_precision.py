@@ -16,7 +16,10 @@ _TENSORRT = ("tensorrt", "tensorrt_rtx", "torch_tensorrt")
 # NVIDIA's support matrices of TensorRT for RTX 1.0 to 1.5, read in 2026-11: neither A100 (sm80) nor Orin (sm87) nor
 # Hopper (sm90), whatever names its library has; sm121 from 1.5. INT8 stands there as weight-only GEMM alone.
 RTX_CAPABILITIES = ("sm75", "sm86", "sm89", "sm120", "sm121")
-RTX_INT8 = "nothing documents INT8 in TensorRT for RTX to be faster than FP16: its maker lists weight-only GEMM alone"
+RTX_INT8 = (
+    "nothing documents INT8 in TensorRT for RTX to be faster, where its maker lists weight-only GEMM alone, and it was "
+    "not measured"
+)
 _OLDEST_TENSOR_CORES = 75  # the first compute capability, times ten, that current TensorRT versions build for
 
 

@@ -11,8 +11,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from medattn_edge.backends.compiler import compilers
 from medattn_edge.errors import InputError, UsageError
-from medattn_edge.precision.lint.rules import ISAS, PROFILES, RULES, check, lint
+from medattn_edge.precision.lint.rules import ISAS, LINT_PROFILES, PROFILES, RULES, check, lint
 
 INT8, UINT8, FLOAT, HALF = TensorProto.INT8, TensorProto.UINT8, TensorProto.FLOAT, TensorProto.FLOAT16
 SHAPE = [1, 16, 8, 8]
@@ -263,6 +264,12 @@ def test_a_rule_finds_its_fault_and_nothing_else(case: Case) -> None:
 
 def test_every_rule_has_a_case() -> None:
     assert {rule.name for rule in RULES} == {case.rule for case in cases()}
+
+
+def test_every_compiler_names_a_profile_of_the_lint() -> None:
+    profiles = {name: one.profile for name, one in compilers().items() if ".onnx" in one.sources}
+    assert set(profiles.values()) <= set(LINT_PROFILES)
+    assert (profiles["tensorrt"], profiles["tensorrt-rtx"]) == ("tensorrt", "tensorrt-rtx")
 
 
 def test_tensorrt_for_rtx_has_the_rules_of_tensorrt_and_recommends_fp16() -> None:

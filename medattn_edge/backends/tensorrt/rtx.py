@@ -127,7 +127,7 @@ def capabilities_of(requested: tuple[str, ...]) -> tuple[str, ...]:
     unknown = [one for one in wanted if one not in known]
     if unknown:
         raise UsageError(
-            f"TensorRT-RTX {trt.__version__} does not build for {', '.join(map(repr, unknown))}",
+            f"TensorRT-RTX {trt.__version__} is not made for {', '.join(map(repr, unknown))}",
             expected=f"some of {', '.join(known)}, which its maker lists",
             hint="--compute-capability sm86,sm89; for another GPU TensorRT itself, on that host: -o NAME.engine",
         )
