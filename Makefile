@@ -26,7 +26,7 @@ LOWEST := tests/test_floors.py tests/test_benchmarks.py $(addprefix tests/, \
 	scanner/test_tls.py training/test_evaluate.py)
 
 .PHONY: demo test test-slow test-gpu test-faults test-lowest mutants corpus check audit lock sbom format bench \
-	bench-published bench-gpu bench-curves bench-node bench-report clean
+	bench-published bench-gpu bench-isa bench-curves bench-node bench-report clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medattn-edge demo -o demo
@@ -96,8 +96,16 @@ bench: $(VENV)/.dev
 bench-published: $(VENV)/.dev
 	$(BIN)/python benchmarks/train_published.py $(CT) $(CT_LABELS)
 
-bench-gpu: $(VENV)/.dev
-	$(BIN)/python -m pytest benchmarks -m gpu --benchmark-only -s --timeout 3600
+# On a host that has a Python and an NVIDIA driver. Its environment is one of its own, because ONNX Runtime for CUDA
+# writes over the one for CPUs; TensorRT and Torch-TensorRT are measured where they are added to it:
+# .venv-gpu/bin/python -m pip install 'medattn-edge[tensorrt]' --extra-index-url https://pypi.nvidia.com
+bench-gpu: .venv-gpu/.made
+	.venv-gpu/bin/python benchmarks/gpu.py $(CASE)
+
+# The instruction sets of other CPUs, on 1, 2 and 4 threads; of another case with CASE=NAME. Ten minutes on two cores.
+bench-isa: $(VENV)/.dev
+	$(BIN)/python benchmarks/instruction_sets.py $(CASE)
+	$(BIN)/python benchmarks/report.py
 
 bench-curves: $(VENV)/.dev
 	$(BIN)/python benchmarks/curves.py
@@ -134,6 +142,14 @@ $(VENV)/.dev: pyproject.toml constraints.txt requirements.lock | $(VENV)/.python
 $(VENV)/.mutants: pyproject.toml constraints.txt | $(VENV)/.python
 	$(INSTALL) --editable '.[mutants]'
 	@touch $@ $(VENV)/.dev $(VENV)/.demo
+
+.venv-gpu/.made: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "medattn-edge needs Python 3.11 or newer: apt-get install python3.11-venv"; exit 3; }
+	$(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[peers,gpu,tensorrt-rtx]'
+	.venv-gpu/bin/python -m pip uninstall --quiet --yes onnxruntime
+	.venv-gpu/bin/python -m pip install --quiet onnxruntime-gpu
+	@touch $@
 
 .venv-lowest/.test: pyproject.toml floors.txt
 	@command -v $(LOWEST_PYTHON) >/dev/null || { echo "the lowest versions run on Python 3.11: apt-get install python3.11-venv"; exit 3; }

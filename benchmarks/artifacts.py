@@ -100,6 +100,10 @@ class Files:
         """INT8 through NNCF on the OpenVINO model."""
         return self._int8("int8.xml", self.onnx_for_all(), "nncf-openvino")
 
+    def int8_without_vnni(self) -> Path:
+        """The same for a CPU without VNNI, whatever this one has: weights of 7 bits."""
+        return self._int8("int8-x86.xml", self.onnx_for_all(), "nncf-openvino", isa="x86")
+
     def int8_bf16(self) -> Path:
         """The same, with BF16 asked for where it is not INT8."""
         path = self.folder / "int8-bf16.xml"
@@ -132,6 +136,10 @@ class Files:
         """TensorRT for RTX, symmetric Q/DQ."""
         return self._compiled("int8.rtx", self._int8_for_tensorrt())
 
+    def torch_tensorrt(self) -> Path:
+        """Torch-TensorRT, FP32."""
+        return self._compiled("fused.ts", self.checkpoint())
+
     def _exported(self, name: str, runtime: str) -> Path:
         path = self.folder / name
         if not path.is_file():
@@ -160,7 +168,7 @@ class Files:
             fp16.convert(Artifact.read(source), path, real, noise, gate=self.case.gates["fp16"])
         return path
 
-    def _int8(self, name: str, source: Path, quantizer: str, profile: str = "cpu") -> Path:
+    def _int8(self, name: str, source: Path, quantizer: str, profile: str = "cpu", isa: str = "") -> Path:
         path = self.folder / name
         if not path.is_file():
             int8(
@@ -169,6 +177,7 @@ class Files:
                 (quantizer, profile),
                 self.patches,
                 (self.case.gates["int8"], self.case.trials),
+                isa,
             )
         return path
 

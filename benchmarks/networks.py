@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def write(case: Case, path: Path) -> None:
     """Write the case's checkpoint in our own form, with the spec of the case."""
     if case.trained:
         loaded = checkpoint.load(trained.source_of(case.source).path)
-        checkpoint.save(path, loaded.network, loaded.spec, loaded.notes)
+        checkpoint.save(path, loaded.network, replace(loaded.spec, patch=case.patch), loaded.notes)
     else:
         spec = spec_of(case)
         network = initial_of(spec) if case.initial else network_of(case, spec)
@@ -87,7 +88,7 @@ def patches(case: Case) -> trained.Patches:
     image is in both.
     """
     if case.trained:
-        return trained.patches(trained.source_of(case.source), case.calibration, case.held_out)
+        return trained.patches(trained.source_of(case.source), case.calibration, case.held_out, case.patch)
     make = weights().image
     assert case.calibration != case.held_out
     return trained.Patches(*(make((count, case.channels, *case.patch)) for count in (case.calibration, case.held_out)))

@@ -52,7 +52,12 @@ class Judge:
 
 
 def int8(
-    parent: Artifact, path: Path, way: tuple[str, str], patches: Patches, limits: tuple[Thresholds, int]
+    parent: Artifact,
+    path: Path,
+    way: tuple[str, str],
+    patches: Patches,
+    limits: tuple[Thresholds, int],
+    isa: str = "",
 ) -> Artifact:
     """Write the INT8 artifact of an FP32 ONNX artifact: the best that the trials give, also when the gate fails.
 
@@ -63,11 +68,12 @@ def int8(
         patches: to calibrate on, and others to judge on, with their truth where there is one.
         limits: the gate, and how many graphs may be judged; while it fails, the layers that lose most go back to
             floating point.
+        isa: the class of the CPU that it is for; by default this host's.
     """
     (name, profile), (gate, limit) = way, limits
     quantizer, model = quantizers()[name], read(parent.path)
     runs = Runs(patches.calibration, parent.manifest.batch or 1)
-    recipe = QuantizationRecipe(profile, hardware.isa_class(hardware.cpu()))
+    recipe = QuantizationRecipe(profile, isa or hardware.isa_class(hardware.cpu()))
     ranges = cache(lambda: activation_ranges(model, floating_tensors(model), runs, recipe.method))
     as_written = profile == "tensorrt"  # what a CPU makes of it is not what will run
     runtime = TrialRuntime("openvino" if path.suffix == ".xml" else "onnxruntime", optimise=not as_written)

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import isa_table
 import typer
 from cases import NNCF, OURS, PLAIN, REFERENCE
 
@@ -99,9 +100,12 @@ def kept_digest(results: Path, known: dict[str, Document]) -> str:
 def texts(results: Path, readme: Path) -> dict[Path, str]:
     """What the text files should hold."""
     found, whole = documents(results), readme.read_text(encoding="utf-8")
-    made = {results / "README.md": page(found)}
+    made = {results / "README.md": page(found) + isa_table.sections(results)}
     if BEGIN in whole:
         made[readme] = with_table(whole, summary(found))
+    if isa_table.BEGIN in whole:
+        before = made.get(readme, whole)
+        made[readme] = with_table(before, isa_table.summary(results), (isa_table.BEGIN, isa_table.END))
     return made
 
 
@@ -137,10 +141,11 @@ def _source_of(picture: Path) -> str:
         return str(image.info.get(SOURCE, ""))
 
 
-def with_table(text: str, table: str) -> str:
-    """A text with what is between its two markers replaced."""
-    before, rest = text.split(BEGIN, 1)
-    return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END, 1)[1]}"
+def with_table(text: str, table: str, markers: tuple[str, str] = (BEGIN, END)) -> str:
+    """A text with what is between two markers replaced."""
+    begin, end = markers
+    before, rest = text.split(begin, 1)
+    return f"{before}{begin}\n{table}\n{end}{rest.split(end, 1)[1]}"
 
 
 def summary(found: dict[str, Document]) -> str:

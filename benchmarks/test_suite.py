@@ -1,4 +1,4 @@
-"""Every case under pytest-benchmark: `make bench`, and `make bench-gpu` for the rows of an NVIDIA GPU.
+"""Every case under pytest-benchmark: `make bench`; with `-m gpu` the engines on an NVIDIA GPU (`gpu.py` has every way).
 
 The rows are what `suite.py` measures and writes; pytest-benchmark keeps them as extra information, and times the
 fastest of our own rows by itself.

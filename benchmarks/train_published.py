@@ -63,8 +63,9 @@ RECIPES_2D = (
 RECIPE_3D = Recipe(
     "attention-unet-3d-published",
     (
-        *("--network", "attention-unet-3d", "--set", "gates=multi", "--set", "width=16", "--patch", "32x96x96"),
-        *("--epochs", "10", "--steps", "20", "--batch", "2", "--blocks", "8", "--frozen-norms", "0.4"),
+        *("--network", "attention-unet-3d", "--set", "gates=multi", "--set", "width=16", "--patch", "16x64x64"),
+        *("--learning-rate", "5e-3", "--epochs", "6", "--steps", "60", "--batch", "4", "--blocks", "8"),
+        *("--frozen-norms", "0.3"),
     ),
 )
 

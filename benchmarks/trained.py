@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,7 +88,7 @@ def record(folder: Path) -> dict[str, Any]:
     return known
 
 
-def patches(source: Source, calibration: int, held_out: int) -> Patches:
+def patches(source: Source, calibration: int, held_out: int, patch: tuple[int, ...] = ()) -> Patches:
     """Windows to calibrate on and windows to judge on, evenly spread, the better half of each by contrast.
 
     Args:
@@ -95,9 +96,11 @@ def patches(source: Source, calibration: int, held_out: int) -> Patches:
         calibration: how many, at most. Their scan is cut to the slices that were learnt from, so that no window
             sees a held-out one.
         held_out: how many, at most, of the windows of the whole scan that hold something to judge.
+        patch: the size of a window; the checkpoint's own by default.
     """
     loaded = checkpoint.load(source.path)
-    spec, (split,) = loaded.spec, loaded.notes["split"]
+    (split,) = loaded.notes["split"]
+    spec = replace(loaded.spec, patch=patch or loaded.spec.patch)
     prepared = prepare(read_volume(source.scan), spec)
     truth = read_true_labels(source.labels, prepared.scan, Meaning.of(spec), source.values)
     image, right = prepared.image, labels_on_image(truth, prepared)

@@ -1,9 +1,8 @@
-"""The command line: one file per command, each with its Typer function `command`."""
+"""The command line: one file per command, each with its Typer function `command`, or a group `app`."""
 
 from __future__ import annotations
 
 import difflib
-import importlib
 import os
 import signal
 import sys
@@ -19,6 +18,7 @@ from medattn_edge.atomic import FULL
 from medattn_edge.errors import InputError, MedattnError, OutputError
 
 from . import console, streams
+from .lazy import group
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, as when `head` has seen enough
 _INTERRUPTED = 130  # 128 + SIGINT, as shells say it
@@ -38,10 +38,13 @@ _COMMANDS = (
     "bench",
     "lint",
     "doctor",
+    "node",
+    "release",
 )
 
 app = typer.Typer(
     name="medattn-edge",
+    cls=group(_COMMANDS),
     help="Attention networks for medical image segmentation: from a checkpoint to a verified artifact.",
     no_args_is_help=True,
     add_completion=False,
@@ -68,15 +71,6 @@ def _options(
 ) -> None:
     console.verbosity = 2 if verbose else 0 if quiet else 1
 
-
-for _name in _COMMANDS:
-    # The modules import heavy libraries inside their functions, so that --help stays instant.
-    _command = importlib.import_module(f".{_name}", __name__).command
-    app.command(_name, no_args_is_help=_name not in ("demo", "doctor"))(_command)
-
-
-app.add_typer(importlib.import_module(".node", __name__).app, name="node")
-app.add_typer(importlib.import_module(".release", __name__).app, name="release")
 
 # Typer carries its own copy of click, whose base of all exceptions it does not export: those that it does lead there.
 _ClickException = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -199,7 +193,7 @@ def _bash_quoted(argument: str) -> str:
 def _usage(error: Any) -> tuple[str, str]:
     """What is wrong with the words that were typed, with the nearest option, and where they are explained."""
     context = getattr(error, "ctx", None)
-    message: str = error.format_message()
+    message: str = error.format_message() or "no arguments"  # Typer has printed the help, and has no words of its own
     wrong = getattr(error, "option_name", None)
     if context is None:
         return message, "medattn-edge --help"

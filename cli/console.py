@@ -12,12 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from .plain import Plain
 
 verbosity = 1
 
@@ -41,31 +42,27 @@ def _escaped(code: int) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-class _Plain(Console):
-    """A console that prints text as it is: no markup, no emoji, no highlighting, nothing invisible."""
+def _plain(*, stderr: bool = False, soft_wrap: bool = False) -> Plain:
+    """Rich is loaded with the first line that it prints: --json needs none of it."""
+    from .plain import Plain
 
-    def __init__(self, *, stderr: bool = False, soft_wrap: bool = False) -> None:
-        super().__init__(stderr=stderr, soft_wrap=soft_wrap, markup=False, emoji=False, highlight=False)
-
-    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
-        """Every string that is printed, a cell, a title or a line, becomes text here."""
-        return super().render_str(visible(text), **options)
+    return Plain(stderr=stderr, soft_wrap=soft_wrap)
 
 
 def say(text: str) -> None:
     """A result, on stdout."""
-    _Plain(soft_wrap=True).print(text)
+    _plain(soft_wrap=True).print(text)
 
 
 def show(table: Table) -> None:
     """A table of results on stdout; its cells and titles are plain text."""
-    _Plain().print(table)
+    _plain().print(table)
 
 
 def note(text: str, *, level: int = 1) -> None:
     """A remark on stderr; level 0 is always said, 1 unless --quiet, 2 with --verbose."""
     if verbosity >= level:
-        _Plain(stderr=True, soft_wrap=True).print(text)
+        _plain(stderr=True, soft_wrap=True).print(text)
 
 
 def print_json(document: Any) -> None:
@@ -90,7 +87,9 @@ def report(code: str, message: str, hint: str) -> None:
 
 def report_on_stderr(message: str, hint: str) -> None:
     """An error as text, whatever was asked for."""
-    stderr = _Plain(stderr=True, soft_wrap=True)
+    from rich.text import Text
+
+    stderr = _plain(stderr=True, soft_wrap=True)
     stderr.print(Text.assemble(("error", "bold red"), f": {visible(message)}"))
     if hint:
         stderr.print(Text.assemble("  ", ("next", "bold"), f": {visible(hint)}"))
@@ -113,7 +112,9 @@ def stages() -> Iterator[Stages]:
 
 
 def _bar() -> Progress:
-    stderr = _Plain(stderr=True)
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    stderr = _plain(stderr=True)
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

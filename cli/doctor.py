@@ -34,6 +34,7 @@ def command(json: Annotated[bool, typer.Option("--json", help="One JSON document
     document = {
         "cpu": asdict(host.cpu),
         "cores": None if host.cores is None else {**asdict(host.cores), "usable": host.cores.usable},
+        "cpu_settings": [asdict(setting) for setting in host.settings],
         "gpus": [asdict(gpu) for gpu in host.gpus],
         "packages": {name: host.versions.get(name) for name in diagnosis.DISTRIBUTIONS},
         "runtimes": {name: asdict(answer) for name, answer in host.reports.items()},
@@ -88,6 +89,7 @@ def _environment(host: HostReport) -> list[tuple[str, str, str]]:
     rows = [("CPU", f"{cpu.model}, {cpu.architecture}, {cores}", ""), ("CPU instructions", flags, "")]
     if host.cores is not None:
         rows.append(("usable cores", _cores(host.cores), ""))
+    rows += [(one.variable, f"{one.value}: {one.effect}", "") for one in host.settings]
     for gpu in host.gpus:
         text = f"{gpu.name}, {gpu.compute_capability}, {gpu.memory_mib} MiB, driver {gpu.driver}, CUDA {gpu.cuda}"
         rows.append((f"GPU {gpu.index}", text, ""))
@@ -114,8 +116,8 @@ def _runtime(name: str, version: str | None, host: HostReport) -> str:
     report = host.reports.get(name.replace("-", "_"))
     if version is None or report is None:
         return version or "not installed"
-    if report.error:
-        return f"{version}, broken: {report.error}"
+    if report.fault:
+        return f"{version}, {report.fault.removeprefix('is ')}"
     facts = report.facts
     says = {
         "torch": f"CUDA {facts.get('cuda') or 'none'}",

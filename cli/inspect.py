@@ -70,8 +70,13 @@ class _How(NamedTuple):
 
 def _inspect(path: Path, title: str, how: _How) -> None:
     """title: what was typed."""
-    from medattn_edge.artifact import manifest_path
-    from medattn_edge.backends import backend_of
+    from medattn_edge.artifact import is_artifact, manifest_path
+
+    if is_artifact(path) and not (how.fold or how.orientation or how.patch or how.output_name):
+        # First, because its manifest says all: neither a runtime nor a reader of scans is loaded.
+        check_choice(how.geometry, how.volume, [], "medattn-edge inspect")
+        _tell(title, _artifact(path), how)
+        return
     from medattn_edge.io.scan import Scan, is_dicom_source
 
     if path.is_dir() and show_folder(path, how.json, how.orientation, how.fold, how.spec):
@@ -105,7 +110,14 @@ def _inspect(path: Path, title: str, how: _How) -> None:
             expected="an ONNX, TorchScript or torch.export file from elsewhere",
             hint="leave it out",
         )
+    from medattn_edge.backends import backend_of
+
     facts = _checkpoint(path, how.weights) if backend_of(path).name == "eager" else _artifact(path)
+    _tell(title, facts, how)
+
+
+def _tell(title: str, facts: dict[str, Any], how: _How) -> None:
+    """Print what a model is, in the form that was asked for."""
     if how.spec:
         console.print_json(facts["spec"])
         _note_assumed(facts.get("reading") or {})

@@ -22,8 +22,10 @@ def command(
         typer.Argument(metavar="NET.onnx", help="Any ONNX file, with a manifest or without; or RELEASE#NET.onnx."),
     ],
     profile: Annotated[
-        Literal["cpu", "tensorrt"],
-        typer.Option(help="Rules of ONNX Runtime and OpenVINO (cpu), or of TensorRT 10, 11 and RTX (tensorrt)."),
+        Literal["cpu", "tensorrt", "tensorrt-rtx"],
+        typer.Option(
+            help="Rules of ONNX Runtime and OpenVINO (cpu), of TensorRT 10 and 11 (tensorrt), or of TensorRT for RTX."
+        ),
     ],
     isa: Annotated[
         Literal["x86-vnni", "x86", "arm"] | None,

@@ -317,6 +317,15 @@ def manifest_path(path: Path) -> Path:
     return Path(path).with_name(Path(path).name + ".json")
 
 
+def is_artifact(path: Path) -> bool:
+    """Whether a file has a manifest of ours beside it, which `Artifact.read` holds it to; nothing is checked here."""
+    try:
+        values = json.loads(manifest_path(path).read_text(encoding="utf-8")) if Path(path).is_file() else None
+    except (ValueError, RecursionError, OSError):
+        return False
+    return isinstance(values, dict) and {"schema", "spec", "sha256"} <= values.keys()
+
+
 def sha256(path: Path) -> str:
     """The hexadecimal SHA-256 of a file."""
     with Path(path).open("rb") as file:

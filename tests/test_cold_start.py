@@ -15,8 +15,8 @@ import pytest
 from medattn_edge.artifact import manifest_path, sha256
 from medattn_edge.backends import open_session
 from medattn_edge.backends.openvino.model import CACHE
+from medattn_edge.cli import _COMMANDS
 from medattn_edge.errors import HostError
-from tests.support import ROOT
 
 BARE = 150  # modules of Python itself, with an editable installation's own
 
@@ -28,14 +28,19 @@ HEAVY = {
 }  # fmt: skip
 
 
-def loaded(code: str, *words: object) -> tuple[set[str], int]:
-    """The heavy packages that code leaves in a fresh process, and how many modules there are in total."""
+def modules(code: str, *words: object) -> set[str]:
+    """The names of all modules that code leaves in a fresh process."""
     told = "\nimport sys\nsys.stderr.write('\\n' + ' '.join(sorted(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code + told, *map(str, words)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    names = done.stderr.rsplit("\n", 1)[-1].split()
+    return set(done.stderr.rsplit("\n", 1)[-1].split())
+
+
+def loaded(code: str, *words: object) -> tuple[set[str], int]:
+    """The heavy packages that code leaves in a fresh process, and how many modules there are in total."""
+    names = modules(code, *words)
     return HEAVY & {name.partition(".")[0] for name in names}, len(names)
 
 
@@ -56,13 +61,40 @@ def test_the_package_alone_loads_next_to_nothing() -> None:
     assert count < BARE + 20
 
 
-@pytest.mark.parametrize("words", [("--help",), ("infer", "--help"), ("bench", "--help")])
-def test_help_loads_nothing_heavy(words: tuple[str, ...]) -> None:
-    if words[0] == "bench" and not (ROOT / "cli" / "bench.py").exists():
-        pytest.skip("no such command")
-    heavy, count = loaded(COMMAND, *words)
-    assert heavy == set()
-    assert count < BARE + 350  # typer and rich
+def commands_of(names: set[str]) -> set[str]:
+    """The commands whose modules are loaded."""
+    return {name for name in _COMMANDS if f"medattn_edge.cli.{name}" in names}
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_the_help_of_a_command_loads_that_command_and_no_other(name: str) -> None:
+    names = modules(COMMAND, name, "--help")
+    assert commands_of(names) == {name}
+    assert HEAVY & names == set()
+    assert "pydantic" not in names  # with it, Typer makes values of what was typed: nothing was
+    assert len(names) < BARE + 250  # typer and rich
+
+
+def test_the_help_of_all_has_a_line_for_each_and_loads_nothing_heavy() -> None:
+    names = modules(COMMAND, "--help")
+    assert commands_of(names) == set(_COMMANDS)  # for their first lines
+    assert HEAVY & names == set()
+    assert len(names) < BARE + 290
+
+
+def test_a_word_that_is_no_command_loads_none_and_is_told_the_nearest() -> None:
+    code = COMMAND.replace("left.code == 0", "left.code == 2")
+    assert commands_of(modules(code, "infr")) == set()
+    done = subprocess.run([sys.executable, "-c", code, "infr"], capture_output=True, text=True, check=False)
+    assert "Did you mean 'infer'?" in done.stderr
+
+
+def test_an_artifact_is_inspected_by_its_manifest_with_neither_numpy_nor_a_runtime(small_artifact: Path) -> None:
+    shown, written = (modules(COMMAND, "inspect", small_artifact, *words) for words in ((), ("--json",)))
+    assert HEAVY & shown == HEAVY & written == set()
+    assert commands_of(shown) == {"inspect"}
+    assert len(shown) < BARE + 260
+    assert not any(name.partition(".")[0] == "rich" for name in written)
 
 
 @pytest.mark.parametrize(

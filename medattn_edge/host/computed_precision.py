@@ -13,6 +13,13 @@ from medattn_edge.host.hardware import Cpu, isa_class
 PRECISIONS = ("fp32", "fp16", "int8")
 _NOT_OFFERED = "not offered"
 _TENSORRT = ("tensorrt", "tensorrt_rtx", "torch_tensorrt")
+# NVIDIA's support matrices of TensorRT for RTX 1.0 to 1.5, read in 2026-11: neither A100 (sm80) nor Orin (sm87) nor
+# Hopper (sm90), whatever names its library has; sm121 from 1.5. INT8 stands there as weight-only GEMM alone.
+RTX_CAPABILITIES = ("sm75", "sm86", "sm89", "sm120", "sm121")
+RTX_INT8 = (
+    "nothing documents INT8 in TensorRT for RTX to be faster, where its maker lists weight-only GEMM alone, and it was "
+    "not measured"
+)
 _OLDEST_TENSOR_CORES = 75  # the first compute capability, times ten, that current TensorRT versions build for
 
 
@@ -59,6 +66,9 @@ def _plain(stored: str, computed: str) -> str:
 def _notes(runtime: str, device: str, cpu: Cpu, facts: Mapping[str, Any]) -> dict[str, str]:
     if runtime == "torch":
         return {"fp16": _NOT_OFFERED, "int8": _NOT_OFFERED}
+    if runtime == "tensorrt_rtx":
+        islands = "fp16, and fp32 in the graph's islands: recommended"
+        return {"fp16": islands, "int8": "built, not documented to be faster, not measured: take fp16"}
     if runtime in _TENSORRT:
         return {"fp16": "fp16, and fp32 in the graph's islands", "int8": "int8 where the graph has Q/DQ"}
     if runtime == "onnxruntime" and device != "cpu":

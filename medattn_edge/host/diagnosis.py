@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
 
 from medattn_edge.backends import Backend, backends
 from medattn_edge.backends.compiler import Compiler, compilers
 from medattn_edge.host import hardware
-from medattn_edge.host.computed_precision import described, too_old_for_tensorrt
+from medattn_edge.host.computed_precision import RTX_CAPABILITIES, described, too_old_for_tensorrt
 from medattn_edge.host.cores import CoreLimits, core_limits
+from medattn_edge.host.cpu_settings import CpuSetting, cpu_settings, onednn_cpu, quota_effect
 from medattn_edge.host.distributions import installed
 from medattn_edge.host.hardware import Cpu, Gpu
 from medattn_edge.host.probe import PackageReport, probe
@@ -47,6 +49,7 @@ class HostReport:
         reports: importable package -> what it said of itself; one without a report was not asked.
         missing: packages that records need and this host lacks.
         cores: what bounds the threads of this process; None where it was not asked.
+        environment: the variables of this process.
     """
 
     cpu: Cpu
@@ -55,6 +58,16 @@ class HostReport:
     reports: Mapping[str, PackageReport]
     missing: frozenset[str] = frozenset()
     cores: CoreLimits | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> tuple[CpuSetting, ...]:
+        """What the environment asks of the runtimes on the CPU."""
+        return cpu_settings(self.environment, self.cpu, self.cores)
+
+    def cpu_of(self, runtime: str) -> Cpu:
+        """The CPU as a runtime may use it."""
+        return onednn_cpu(self.environment, self.cpu) if runtime == "openvino" else self.cpu
 
 
 @dataclass(frozen=True)
@@ -118,7 +131,9 @@ def read_host() -> HostReport:
     gpus = hardware.gpus()
     # torch-tensorrt cannot even be imported without a driver: that would not be a fault of the installation.
     importable = [one for one in wanted if one not in missing and (gpus or one != "torch_tensorrt")]
-    return HostReport(hardware.cpu(), gpus, installed(DISTRIBUTIONS), probe(importable), missing, core_limits())
+    return HostReport(
+        hardware.cpu(), gpus, installed(DISTRIBUTIONS), probe(importable), missing, core_limits(), dict(os.environ)
+    )
 
 
 def backend_rows(backend: Backend, host: HostReport) -> list[BackendRow]:
@@ -130,7 +145,7 @@ def backend_rows(backend: Backend, host: HostReport) -> list[BackendRow]:
         why, install = _obstacle(backend, host)
         why = why or _device_obstacle(runtime, device, host)
         facts = host.reports.get(runtime, PackageReport()).facts
-        precisions = described(runtime, device, host.cpu, facts)
+        precisions = described(runtime, device, host.cpu_of(runtime), facts)
         rows.append(BackendRow(backend.name, not why, device, precisions, why, install))
     return rows
 
@@ -155,9 +170,10 @@ def _obstacle(record: Backend | Compiler, host: HostReport) -> tuple[str, str | 
         if package in host.missing:
             return f"{package} is not installed", f"pip install 'medattn-edge[{record.extra}]'"
     for package in record.packages:
-        error = host.reports.get(package, PackageReport()).error
-        if error:
-            return f"{package} is broken: {error}", f"pip install --force-reinstall 'medattn-edge[{record.extra}]'"
+        report = host.reports.get(package, PackageReport())
+        if report.fault:
+            again = None if report.timed_out else f"pip install --force-reinstall 'medattn-edge[{record.extra}]'"
+            return f"{package} {report.fault}", again
     return "", None
 
 
@@ -172,6 +188,8 @@ def _device_obstacle(runtime: str, device: str, host: HostReport) -> str:
     if runtime == "onnxruntime" and "CUDAExecutionProvider" not in facts.get("providers", ()):
         return "this ONNX Runtime has no CUDAExecutionProvider"
     capability = host.gpus[0].compute_capability
+    if runtime == "tensorrt_rtx" and capability not in RTX_CAPABILITIES:
+        return f"the GPU is {capability}, and TensorRT for RTX is made for {', '.join(RTX_CAPABILITIES)}"
     if "tensorrt" in runtime and too_old_for_tensorrt(capability):
         return f"the GPU is {capability}, and TensorRT builds for sm75 and newer"
     return ""
@@ -180,11 +198,11 @@ def _device_obstacle(runtime: str, device: str, host: HostReport) -> str:
 def problems(host: HostReport) -> tuple[Problem, ...]:
     """Broken packages, and versions that are known not to work together."""
     broken = [
-        Problem(f"{package} is installed and broken: {report.error}", _repair(package))
+        Problem(f"{package} is installed and {report.fault.removeprefix('is ')}", _repair(package, report))
         for package, report in host.reports.items()
         if report.error
     ]
-    return (*broken, *conflicts(host.versions), *_idle_gpu(host))
+    return (*broken, *conflicts(host.versions), *_idle_gpu(host), *_slowed(host))
 
 
 def conflicts(versions: Mapping[str, str]) -> tuple[Problem, ...]:
@@ -243,7 +261,19 @@ def _idle_gpu(host: HostReport) -> list[Problem]:
     return [Problem(found, "install the torch build for its driver: https://pytorch.org/get-started/locally")]
 
 
-def _repair(package: str) -> str:
+def _slowed(host: HostReport) -> list[Problem]:
+    """Variables that are more likely a mistake than a wish, and a quota that no runtime sees."""
+    found = [Problem(f"{one.variable}={one.value}: {one.effect}", one.hint) for one in host.settings if one.hint]
+    effect = quota_effect(host.cores) if host.cores else ""
+    if host.cores and effect:
+        hint = f"--threads {host.cores.usable}, as our commands do; or give the container whole CPUs"
+        found.append(Problem(f"the cgroup gives {host.cores.cpu_quota:g} CPUs: {effect}", hint))
+    return found
+
+
+def _repair(package: str, report: PackageReport) -> str:
+    if report.timed_out:
+        return "medattn-edge doctor once more, when nothing else runs here"
     if package == "tensorrt":  # on PyPI it only downloads from the vendor's own index
         return "pip install --force-reinstall tensorrt --extra-index-url https://pypi.nvidia.com"
     return f"pip install --force-reinstall {package.replace('_', '-')}"

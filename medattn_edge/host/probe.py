@@ -22,10 +22,19 @@ class PackageReport:
     Attributes:
         error: why it cannot be imported; empty when it can.
         facts: JSON values that it says of itself, see `_FACTS`.
+        timed_out: whether it did not answer in time, which a busy host explains as well as a package that hangs.
     """
 
     error: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    timed_out: bool = False
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with it, in words that follow its name; empty where it answered."""
+        if self.timed_out:
+            return f"gave {self.error}: this host is busy, or it hangs"
+        return f"is broken: {self.error}" if self.error else ""
 
 
 def probe(packages: Iterable[str], timeout_s: float = _TIMEOUT_S) -> dict[str, PackageReport]:
@@ -49,7 +58,7 @@ def _report(name: str, end: float, timeout_s: float) -> PackageReport:
         reply, _ = child.ask({"do": "import", "package": name}, timeout_s=max(0.1, end - time.monotonic()))
     except ChildLost as lost:
         if lost.timed_out:
-            return PackageReport(f"no answer within {timeout_s:g} s")
+            return PackageReport(f"no answer within {timeout_s:g} s", timed_out=True)
         return PackageReport(f"the process that imported it {lost.how}")
     finally:
         child.close()

@@ -40,6 +40,8 @@ class Gpu:
         self.queued: list[Callable[[], None]] = []
         self.recording: list[Callable[[], None]] | None = None
         self.events: dict[int, float] = {}
+        self.timeless: set[int] = set()
+        self.pinned: dict[int, Any] = {}
         self.now, self._next = 0.0, 1000
 
     def __getattr__(self, name: str) -> Any:
@@ -84,8 +86,21 @@ class Gpu:
         return (self.new(),)
 
     def _cudaEventCreateWithFlags(self, flags: int) -> tuple[int]:  # noqa: N802
-        assert flags == real.cudaEventDefault  # one with cudaEventDisableTiming tells no time
-        return (self.new(),)
+        event = self.new()
+        if flags == real.cudaEventDisableTiming:  # it tells no time, and may not be asked for it
+            self.timeless.add(event)
+        return (event,)
+
+    def _cudaEventSynchronize(self, event: int) -> tuple[()]:  # noqa: N802
+        assert event in self.events or any(getattr(work, "event", None) == event for work in self.queued)
+        return self._cudaStreamSynchronize(0)
+
+    def _cudaMallocHost(self, size: int) -> tuple[int]:  # noqa: N802
+        block = (ctypes.c_byte * size)()
+        address = ctypes.addressof(block)
+        self.pinned[address] = block
+        self.alive.add(address)
+        return (address,)
 
     def _cudaMalloc(self, size: int) -> tuple[int]:  # noqa: N802
         address = self.new()
@@ -93,21 +108,29 @@ class Gpu:
         return (address,)
 
     _cudaFree = _cudaEventDestroy = _cudaStreamDestroy = _cudaGraphDestroy = _cudaGraphExecDestroy = free  # noqa: N815
+    _cudaFreeHost = free  # noqa: N815
 
     def _cudaMemcpyAsync(self, to: int, source: int, size: int, kind: Any, stream: int) -> tuple[()]:  # noqa: N802
         assert self.recording is None, "only the network is recorded: the arrays of a run are not those of the next"
         up = kind == real.cudaMemcpyKind.cudaMemcpyHostToDevice
         assert (to if up else source) in self.alive
+        host = source if up else to
+        assert any(0 <= host - start <= len(block) - size for start, block in self.pinned.items()), "not pinned"
         places = (self.memory[to], source) if up else (to, self.memory[source])
         self.add(lambda: ctypes.memmove(*places, size))
         return ()
 
     def _cudaEventRecord(self, event: int, stream: int) -> tuple[()]:  # noqa: N802
-        self.add(lambda: self.events.__setitem__(event, self.now))
+        def passed() -> None:
+            self.events[event] = self.now
+
+        passed.event = event  # type: ignore[attr-defined]
+        self.add(passed)
         return ()
 
     def _cudaEventElapsedTime(self, start: int, end: int) -> tuple[float]:  # noqa: N802
         assert not self.queued, "not yet passed"
+        assert not {start, end} & self.timeless
         return (self.events[end] - self.events[start],)
 
     def _cudaStreamSynchronize(self, stream: int) -> tuple[()]:  # noqa: N802
@@ -237,9 +260,35 @@ def test_an_engine_that_is_not_recorded_takes_patches_in_parts(gpu, stream):
         assert_right(patches, run(execution, patches)[0])
 
 
+def test_the_host_fills_one_place_while_the_gpu_works_on_the_other(gpu, stream):
+    execution = execution_on(stream, Context(gpu))
+    patches = noise(7, 3)
+    assert_right(patches, run(execution, patches)[0])  # makes the second place
+    gpu.calls.clear()
+    assert_right(patches, run(execution, patches)[0])
+    done = [name for name in gpu.calls if name in ("cudaMemcpyAsync", "cudaEventSynchronize")]
+    copies, wait = ["cudaMemcpyAsync"] * 3, ["cudaEventSynchronize"]
+    # Of four parts the first is waited for when two are queued, and never more than two are.
+    assert done == [*copies, *copies, *wait, *copies, *wait, *copies, *wait, *wait]
+    assert "cudaMallocHost" not in gpu.calls
+
+
+def test_what_a_failed_run_left_is_not_given_to_the_next(gpu, stream):
+    context = Context(gpu)
+    execution = execution_on(stream, context)
+    patches = noise(5)
+    first = {name: np.full(patches.shape, np.nan, np.float32) for name in ("logits", "attention")}
+    gpu.errors["cudaEventSynchronize"] = "cudaErrorNotReady"
+    with pytest.raises(BackendError, match="cudaErrorNotReady in cudaEventSynchronize"):
+        execution.run(patches, first)
+    gpu.errors.clear()
+    assert_right(patches + 1, run(execution, patches + 1)[0])
+    assert all(np.isnan(answer).all() for answer in first.values())
+
+
 def test_the_time_lies_between_the_first_copy_in_and_the_last_copy_out(gpu, stream):
     execution = execution_on(stream, Context(gpu))
-    steps = 4  # each step of the stand-in takes a millisecond: the copy in, the network, two copies out
+    steps = 5  # each step of the stand-in takes a millisecond: the copy in, the network, two copies out, the mark
     assert run(execution, noise(2))[1] == 1 + steps  # and the first event itself
     assert run(execution, noise(5))[1] == 1 + 3 * steps
     assert execution.record() == ""
@@ -333,7 +382,8 @@ def test_a_gpu_that_is_gone_is_not_taken_for_a_missing_graph(call, gpu, stream):
 def test_closing_frees_everything_once_and_the_latest_first(gpu, stream):
     execution = execution_on(stream, Context(gpu))
     assert execution.record() == ""
-    assert len(gpu.alive) == 1 + len(SHAPES) + 2 + 1  # stream, buffers, events, the graph
+    # The stream; the buffers on the GPU and the pinned ones on the host; the clock's events and the mark; the graph.
+    assert len(gpu.alive) == 1 + 2 * len(SHAPES) + 3 + 1
     gpu.calls.clear()
     stream.close()
     stream.close()

@@ -26,6 +26,7 @@ from medattn_edge.backends.tensorrt.progress import Phases
 from medattn_edge.backends.tensorrt.rtx import cache_files, capabilities_of, stored_kernels
 from medattn_edge.backends.tensorrt.session import check_target, host_platform
 from medattn_edge.errors import BackendError, HostError, IntegrityError, UsageError
+from medattn_edge.host.computed_precision import RTX_CAPABILITIES
 from medattn_edge.host.hardware import Gpu
 from medattn_edge.spec import ModelSpec
 from tests.support.networks import checkpoint_with, export_checkpoint, gated_spec, random_network
@@ -85,10 +86,10 @@ def test_the_workspace_is_limited_and_must_be_one(source, tmp_path):
         compiled(source, tmp_path, replace(SETTINGS, workspace_mib=0))
 
 
-@pytest.mark.parametrize("name", ["sm90", "sm861", "86", "SM86", "8.6", "current", "none", ""])
+@pytest.mark.parametrize("name", ["sm80", "sm87", "sm90", "sm861", "86", "SM86", "8.6", "current", "none", ""])
 def test_a_compute_capability_that_it_does_not_know_is_refused(name, source, tmp_path):
     settings = CompileSettings(compute_capabilities=("sm86", name))
-    with pytest.raises(UsageError, match=r"sm75, sm80, sm86, sm89(.|\n)*--compute-capability sm86,sm89"):
+    with pytest.raises(UsageError, match=r"sm75, sm86, sm89, sm120, sm121(.|\n)*--compute-capability sm86,sm89"):
         compiled(source, tmp_path, settings)
     assert not list(tmp_path.iterdir())
 
@@ -97,6 +98,18 @@ def test_a_compute_capability_that_it_does_not_know_is_refused(name, source, tmp
 def test_without_a_gpu_the_compute_capability_must_be_said(source, tmp_path):
     with pytest.raises(UsageError, match=r"without an NVIDIA GPU(.|\n)*--compute-capability sm86,sm89"):
         compiled(source, tmp_path, CompileSettings())
+
+
+@pytest.mark.parametrize("capability", ["sm61", "sm80", "sm87", "sm90", "sm100"])
+def test_a_gpu_that_its_maker_does_not_list_is_refused_with_the_list(capability):
+    with pytest.raises(HostError, match=rf"{capability}(.|\n)*sm75, sm86, sm89, sm120, sm121(.|\n)*NAME\.engine"):
+        rtx.check_listed(capability)
+
+
+def test_a_gpu_that_its_maker_lists_is_taken_and_the_library_knows_every_one():
+    for name in RTX_CAPABILITIES:
+        rtx.check_listed(name)
+        assert capabilities_of((name,)) == (name,)
 
 
 def test_a_compute_capability_said_twice_is_one():

@@ -173,3 +173,11 @@ def test_compare_takes_the_patch_that_the_artifact_was_exported_for(
 ) -> None:
     assert medattn("export", checkpoint, "-o", tmp_path / "n.onnx", "--patch", "48x48").returncode == 0
     assert medattn("compare", checkpoint, tmp_path / "n.onnx", scan).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["inspect", "release"])
+def test_a_command_without_arguments_shows_its_help_and_says_so(medattn: Run, command: str) -> None:
+    done = medattn(command)
+    assert (done.returncode, f" {command} [OPTIONS]" in done.stdout) == (2, True)
+    assert "error: no arguments" in done.stderr
+    assert f"{command} --help" in done.stderr

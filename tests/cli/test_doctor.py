@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ def compiler(package: str) -> Compiler:
     return Compiler(f"the-{package}", (".engine",), (".onnx",), "some", (package,), "tensorrt", refuse)
 
 
-def test_doctor_explains_this_host_in_json_quickly(medattn: Run) -> None:
+def test_doctor_explains_this_host_in_json_quickly(medattn: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     start = time.monotonic()
     done = medattn("doctor", "--json")
     assert time.monotonic() - start < 10
@@ -65,6 +67,8 @@ def test_doctor_explains_this_host_in_json_quickly(medattn: Run) -> None:
     assert {"eager", "onnxruntime"} <= {row["name"] for row in report["backends"] if row["runs"]}
     assert report["packages"]["numpy"]
     assert "onnxruntime-gpu" in report["packages"]
+    told = {one["variable"]: one for one in report["cpu_settings"]}
+    assert set(told["OMP_NUM_THREADS"]) == {"variable", "value", "runtimes", "effect", "hint"}
     assert report["cores"]["usable"] == usable_cores()
     assert set(report["cores"]) == {"physical_cores", "affinity", "allowed_cores", "cpu_quota", "usable"}
 
@@ -80,6 +84,31 @@ def test_doctor_shows_the_cores_with_the_affinity_and_the_quota_that_bound_them(
     assert limited == "1 (affinity: 4 CPUs on 2 cores; cgroup quota: 1.5 CPUs)"
     free = shown(physical_cores=8, affinity=None, allowed_cores=8, cpu_quota=None)
     assert free == "8 (affinity: not known; cgroup quota: none)"
+
+
+def test_doctor_shows_what_the_environment_asks_of_the_cpu() -> None:
+    from medattn_edge.cli.doctor import _environment
+
+    rows = dict(row[:2] for row in _environment(host(environment={"ONEDNN_MAX_CPU_ISA": "avx2"})))
+    assert rows["ONEDNN_MAX_CPU_ISA"].startswith("avx2: OpenVINO, and torch's convolutions, compute without avx512")
+
+
+def test_a_cap_is_seen_in_what_openvino_computes_and_not_in_what_onnx_runtime_does() -> None:
+    capped = host(environment={"DNNL_MAX_CPU_ISA": "AVX2"})
+    [openvino] = backend_rows(backend("openvino"), capped)
+    [onnxruntime] = backend_rows(backend("onnxruntime"), capped)
+    assert "no VNNI" in openvino.precisions["int8"]
+    assert onnxruntime.precisions["int8"] == "int8 (U8S8, VNNI)"
+    assert any("unset DNNL_MAX_CPU_ISA" in one.hint for one in problems(capped))
+
+
+def test_a_package_that_a_busy_host_keeps_from_answering_is_not_called_broken() -> None:
+    slow = host(reports={"openvino": PackageReport("no answer within 8 s", timed_out=True)})
+    [row] = backend_rows(backend("openvino"), slow)
+    assert (row.why, row.install) == ("openvino gave no answer within 8 s: this host is busy, or it hangs", None)
+    [found] = problems(slow)
+    assert "broken" not in found.found
+    assert "reinstall" not in found.hint
 
 
 def test_doctor_tells_a_broken_package_and_goes_on(
@@ -155,6 +184,19 @@ def test_tensorrt_rtx_compiles_without_a_gpu_and_tensorrt_does_not() -> None:
     assert not compiler_row(compiler("tensorrt"), host()).runs
     assert compiler_row(compiler("tensorrt"), host(gpus=(GPU,))).runs
     assert compiler_row(compiler("openvino"), host()).why == ""
+
+
+def test_tensorrt_for_rtx_is_told_with_its_makers_list_and_the_precision_to_take() -> None:
+    listed, other = (
+        backend_rows(backend("tensorrt_rtx"), host(gpus=(replace(GPU, compute_capability=name),)))[0]
+        for name in ("sm89", "sm90")
+    )
+    assert listed.runs
+    assert "recommended" in listed.precisions["fp16"]
+    assert "not documented to be faster, not measured" in listed.precisions["int8"]
+    assert other.why == "the GPU is sm90, and TensorRT for RTX is made for sm75, sm86, sm89, sm120, sm121"
+    [tensorrt] = backend_rows(backend("tensorrt"), host(gpus=(replace(GPU, compute_capability="sm90"),)))
+    assert tensorrt.runs
 
 
 @pytest.mark.parametrize(

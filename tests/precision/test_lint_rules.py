@@ -11,8 +11,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from medattn_edge.backends.compiler import compilers
 from medattn_edge.errors import InputError, UsageError
-from medattn_edge.precision.lint.rules import ISAS, PROFILES, RULES, check, lint
+from medattn_edge.precision.lint.rules import ISAS, LINT_PROFILES, PROFILES, RULES, check, lint
 
 INT8, UINT8, FLOAT, HALF = TensorProto.INT8, TensorProto.UINT8, TensorProto.FLOAT, TensorProto.FLOAT16
 SHAPE = [1, 16, 8, 8]
@@ -228,6 +229,7 @@ def cases() -> list[Case]:
         Case("s8s8", "cpu", conv, lambda: conv(**u8), "x86"),
         Case("eight-bit-weights", "cpu", lambda: conv(value=-65, **u8), lambda: conv(value=64, **u8), "x86"),
         Case("transposed-3d", "cpu", lambda: conv(operator="ConvTranspose", **cube), lambda: conv(**cube)),
+        Case("rtx-int8", "tensorrt-rtx", conv, lambda: half("Relu")),
     ]
     for form in ("dead", "integers used", "no quantiser", "unused"):
         found.append(Case("orphan", "tensorrt", lambda form=form: orphan(form), lambda: orphan("")))
@@ -262,6 +264,23 @@ def test_a_rule_finds_its_fault_and_nothing_else(case: Case) -> None:
 
 def test_every_rule_has_a_case() -> None:
     assert {rule.name for rule in RULES} == {case.rule for case in cases()}
+
+
+def test_every_compiler_names_a_profile_of_the_lint() -> None:
+    profiles = {name: one.profile for name, one in compilers().items() if ".onnx" in one.sources}
+    assert set(profiles.values()) <= set(LINT_PROFILES)
+    assert (profiles["tensorrt"], profiles["tensorrt-rtx"]) == ("tensorrt", "tensorrt-rtx")
+
+
+def test_tensorrt_for_rtx_has_the_rules_of_tensorrt_and_recommends_fp16() -> None:
+    for make in (lambda: conv(zero_point=3), lambda: gate(True), lambda: conv(opset=16)):
+        plain, rtx = lint(make(), "tensorrt"), lint(make(), "tensorrt-rtx")
+        assert plain == tuple(one for one in rtx if one.rule != "rtx-int8")
+        [advice] = [one for one in rtx if one.rule == "rtx-int8"]
+        assert (advice.severity, advice.node) == ("warning", "")
+        assert "nothing documents INT8" in advice.reason
+        assert "--precision fp16" in advice.remedy
+    assert lint(half("Relu"), "tensorrt-rtx") == ()
 
 
 def test_every_mended_graph_is_taken_by_the_parser_itself() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 from typing import Any
 
@@ -79,6 +80,27 @@ class CudaStream:
         (address,) = self.call("cudaMalloc", size)
         self.own("cudaFree", int(address))
         return int(address)
+
+    def pinned(self, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """An array of this shape in memory of the host that the GPU copies by itself; gone with the stream."""
+        count = int(np.prod(shape))
+        (address,) = self.call("cudaMallocHost", 4 * count)
+        self.own("cudaFreeHost", int(address))
+        return np.ctypeslib.as_array((ctypes.c_float * count).from_address(int(address))).reshape(shape)
+
+    def mark(self) -> Any:
+        """A mark in the stream, which `wait_for` waits for."""
+        (event,) = self.call("cudaEventCreateWithFlags", self.api.cudaEventDisableTiming)
+        self.own("cudaEventDestroy", event)
+        return event
+
+    def set_mark(self, event: Any) -> None:
+        """Put a mark behind everything that is queued."""
+        self.call("cudaEventRecord", event, self._stream)
+
+    def wait_for(self, event: Any) -> None:
+        """Wait until the GPU has passed a mark; what failed on the way is raised here."""
+        self.call("cudaEventSynchronize", event)
 
     def upload(self, array: npt.NDArray[np.float32], address: int) -> None:
         """Queue the copy of a C-contiguous array to the GPU."""

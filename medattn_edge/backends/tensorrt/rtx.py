@@ -20,6 +20,7 @@ from medattn_edge.backends.tensorrt.build import BATCHES, build
 from medattn_edge.backends.tensorrt.library import TENSORRT_RTX, imported
 from medattn_edge.backends.tensorrt.session import EngineSession
 from medattn_edge.errors import HostError, OutputError, UsageError
+from medattn_edge.host.computed_precision import RTX_CAPABILITIES
 from medattn_edge.host.hardware import gpus
 
 
@@ -36,6 +37,7 @@ class RtxSession(EngineSession):
         super().__init__(artifact, options, TENSORRT_RTX)
 
     def _check_validity(self, trt: Any, data: bytes) -> None:
+        check_listed(str(self.facts["compute_capability"]))
         validity, diagnostics = self._runtime.get_engine_validity(data)
         flags = trt.EngineInvalidityDiagnostics.__members__.items()
         faults = [name.lower().replace("_", " ") for name, flag in flags if int(diagnostics) & int(flag)]
@@ -109,10 +111,12 @@ def stored_kernels(files: list[Path], remarks: list[str]) -> bytes:
 def capabilities_of(requested: tuple[str, ...]) -> tuple[str, ...]:
     """The compute capabilities to build for, without repeats; when none is asked for, that of this host's GPUs.
 
-    Raises UsageError for one that the library does not know, and for none on a host without a GPU.
+    Raises UsageError for one that its maker does not list or that the library does not know, and for none on a host
+    without a GPU.
     """
     trt = imported(TENSORRT_RTX)
-    known = [name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
+    # The library has names, sm80 among them, that no support matrix has: what it builds for these, nobody vouches for.
+    known = [name for name in RTX_CAPABILITIES if name.upper() in trt.ComputeCapability.__members__]
     wanted = tuple(dict.fromkeys(requested or (gpu.compute_capability for gpu in gpus())))
     if not wanted:
         raise UsageError(
@@ -123,11 +127,21 @@ def capabilities_of(requested: tuple[str, ...]) -> tuple[str, ...]:
     unknown = [one for one in wanted if one not in known]
     if unknown:
         raise UsageError(
-            f"TensorRT-RTX {trt.__version__} does not build for {', '.join(map(repr, unknown))}",
-            expected=f"some of {', '.join(known)}",
-            hint="--compute-capability sm86,sm89",
+            f"TensorRT-RTX {trt.__version__} is not made for {', '.join(map(repr, unknown))}",
+            expected=f"some of {', '.join(known)}, which its maker lists",
+            hint="--compute-capability sm86,sm89; for another GPU TensorRT itself, on that host: -o NAME.engine",
         )
     return wanted
+
+
+def check_listed(capability: str) -> None:
+    """Raise HostError for a GPU that the maker of TensorRT for RTX does not list, such as sm90."""
+    if capability not in RTX_CAPABILITIES:
+        raise HostError(
+            f"this GPU is {capability}, for which TensorRT for RTX is not made",
+            expected=f"one of {', '.join(RTX_CAPABILITIES)}",
+            hint="compile the ONNX file by TensorRT itself: medattn-edge compile NET.onnx -o NAME.engine",
+        )
 
 
 def _compile(
@@ -169,7 +183,7 @@ COMPILER = Compiler(
     sources=(".onnx",),
     extra=TENSORRT_RTX.name,
     packages=(TENSORRT_RTX.package,),
-    profile="tensorrt",
+    profile="tensorrt-rtx",
     compile=_compile,
     settings=("compute_capabilities", "workspace_mib", "threads"),
 )

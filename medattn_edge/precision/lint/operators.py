@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from medattn_edge.host.computed_precision import RTX_INT8
 from medattn_edge.precision.layers import SMALL_CHANNELS
 from medattn_edge.precision.lint.graph import (
     CONVOLUTIONS,
@@ -182,3 +183,9 @@ def _quantised(graph: QdqGraph, *kinds: str) -> Iterator[Any]:
 def _weight_shape(graph: QdqGraph, node: Any) -> tuple[int, ...]:
     weights = graph.quantised_weights(graph.dequantizer(node, 1))
     return () if weights is None else weights.shape
+
+
+def integers_in_rtx(graph: QdqGraph, isa: str) -> Faults:
+    """A quantised graph, which TensorRT for RTX builds."""
+    if graph.quantisers:
+        yield Fault(None, RTX_INT8)

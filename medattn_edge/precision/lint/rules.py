@@ -1,6 +1,7 @@
 """Which graphs a runtime computes as they are written: rules for FP32, FP16 and INT8 (Q/DQ) ONNX models.
 
 Two profiles, as no INT8 file suits all: `cpu` for ONNX Runtime and OpenVINO, `tensorrt` for TensorRT 10, 11 and RTX.
+A third, `tensorrt-rtx`, has the rules of `tensorrt` and what TensorRT for RTX adds: the files are the same.
 Most of what is found here would build, run, and give other numbers.
 """
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 PROFILES = ("cpu", "tensorrt")
+RTX = "tensorrt-rtx"
+LINT_PROFILES = (*PROFILES, RTX)
 ISAS = ("x86-vnni", "x86", "arm")
 Severity = Literal["error", "warning"]
 _NAMED = 3  # findings that `check` names
@@ -51,7 +54,7 @@ class Rule:
     Attributes:
         name: that findings have.
         find: graph, instruction set -> faults.
-        severity: profile -> how bad; a profile that is not named allows it.
+        severity: profile -> how bad; a profile that is not named allows it, and tensorrt-rtx is as tensorrt.
         remedy: what to do about it.
     """
 
@@ -59,6 +62,10 @@ class Rule:
     find: Callable[[QdqGraph, str], Iterator[Fault]]
     severity: Mapping[str, Severity]
     remedy: str
+
+    def severity_in(self, profile: str) -> Severity | None:
+        """How bad it is in a profile; None where that allows it."""
+        return self.severity.get(profile) or (self.severity.get("tensorrt") if profile == RTX else None)
 
 
 _BOTH: dict[str, Severity] = {"cpu": "error", "tensorrt": "error"}
@@ -96,6 +103,7 @@ RULES = (
     Rule("half-island", operators.half_islands, _BOTH, _ISLAND),
     Rule("half-energy", operators.half_energy, _BOTH, _ISLAND),
     Rule("half-weight", operators.half_weights, _BOTH, _ISLAND),
+    Rule("rtx-int8", operators.integers_in_rtx, {RTX: "warning"}, "FP16 for RTX: medattn-edge export --precision fp16"),
 )
 
 
@@ -104,13 +112,13 @@ def lint(model: ModelProto, profile: str, isa: str = "x86-vnni") -> tuple[Findin
 
     Args:
         model: the graph.
-        profile: one of PROFILES.
+        profile: one of LINT_PROFILES.
         isa: of the CPU that will run it, one of ISAS; the profile tensorrt does not look at it.
 
     Raises:
         UsageError: a profile or an isa that is not known.
     """
-    for what, value, known in (("profile", profile, PROFILES), ("instruction set", isa, ISAS)):
+    for what, value, known in (("profile", profile, LINT_PROFILES), ("instruction set", isa, ISAS)):
         if value not in known:
             raise UsageError(
                 f"the {what} {value!r} is not known",
@@ -119,9 +127,9 @@ def lint(model: ModelProto, profile: str, isa: str = "x86-vnni") -> tuple[Findin
             )
     graph = QdqGraph(model)
     findings = [
-        _finding(graph, rule, rule.severity[profile], fault)
+        _finding(graph, rule, severity, fault)
         for rule in RULES
-        if profile in rule.severity
+        if (severity := rule.severity_in(profile)) is not None
         for fault in rule.find(graph, isa)
     ]
     return tuple(sorted(findings, key=lambda finding: finding.severity))

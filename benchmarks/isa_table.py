@@ -1,0 +1,92 @@
+"""The table of `instruction_sets.py`: what a buyer of a CPU gets, beside what it is worth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+BEGIN, END = "<!-- instruction sets: begin -->", "<!-- instruction sets: end -->"
+PREFIX = "instruction-sets-"
+Document = dict[str, Any]
+_HEAD = ("instruction sets", "as in", "threads", "row", "p50 ms", "times eager", "SQNR dB", "labels equal", "verdict")
+
+
+def documents(results: Path) -> dict[str, Document]:
+    """Name of the case -> its result, of every result in a folder."""
+    paths = sorted(results.glob(f"{PREFIX}*.json"))
+    return {path.stem.removeprefix(PREFIX): json.loads(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def sections(results: Path) -> str:
+    """Of results/README.md, each with all its rows; empty where nothing was measured."""
+    return "".join(
+        f"\n## {name} under the instruction sets of other CPUs\n\n{_about(document)}\n\n{table(document)}\n"
+        for name, document in documents(results).items()
+    )
+
+
+def summary(results: Path) -> str:
+    """For the project's README: of every cap the fastest row that agrees, for each number of threads."""
+    parts = []
+    for name, document in documents(results).items():
+        told = document["instruction_sets"]
+        lines = [
+            (cap, like, *(_best(document, cap, count) for count in told["threads"]))
+            for cap, like in told["caps"].items()
+        ]
+        head = (name, "as in", *(f"{count} threads" if count > 1 else "1 thread" for count in told["threads"]))
+        parts.append(f"{_markdown(head, lines)}\n\n{_about(document)}")
+    return "\n\n".join(parts)
+
+
+def table(document: Document) -> str:
+    """All rows in Markdown, then what was not measured."""
+    likes = document["instruction_sets"]["caps"]
+    lines = [(row["cap"], likes[row["cap"]], row["threads"], *_cells(row)) for row in document["rows"]]
+    missing = [f"{place}: not measured: {why}" for place, why in document["absent"].items()]
+    return "\n\n".join([_markdown(_HEAD, lines), *missing])
+
+
+def _about(document: Document) -> str:
+    cpu = document["environment"].get("cpu", "nothing was measured")
+    return (
+        f"Measured on one host ({cpu}) with instruction sets taken away, which makes no other CPU of it: clocks, "
+        "caches and memory are its own. Times eager is the paired ratio to the eager network under the same cap, on "
+        "as many threads."
+    )
+
+
+def _cells(row: Document) -> tuple[str, ...]:
+    agreement = row["agreement"] or {}
+    sqnr, match = agreement.get("sqnr_db"), agreement.get("label_match")
+    fails = row["verdict"] == "fail"
+    said = "FAIL: " + "; ".join(row.get("failures") or ["out of tolerance"]) if fails else "pass"
+    ratio = row["ratio_to_reference"]
+    low, high = row["ratio_spread"] or (0.0, 0.0)
+    return (
+        row["artifact"],
+        "-" if row["p50_ms"] is None else f"{row['p50_ms']:.1f}",
+        "-" if ratio is None or fails else f"{ratio:.2f} [{low:.2f}, {high:.2f}]",
+        ("identical" if agreement.get("max_abs") == 0 else "-") if sqnr is None else f"{sqnr:.1f}",
+        "-" if match is None else f"{match:.4%}",
+        said.replace("|", "/").replace("\n", " "),
+    )
+
+
+def _best(document: Document, cap: str, threads: int) -> str:
+    """The fastest row that agrees at one point, or why there is none."""
+    rows = [row for row in document["rows"] if (row["cap"], row["threads"]) == (cap, threads)]
+    able = [row for row in rows if row["ratio_to_reference"] is not None and row["verdict"] != "fail"]
+    if not able:
+        absent = document["absent"]
+        why = absent.get(cap) or absent.get(f"{cap} on {threads} threads")
+        return f"not measured: {why}" if why else "no row agrees"
+    best = max(able, key=lambda row: row["ratio_to_reference"])
+    sqnr = (best["agreement"] or {}).get("sqnr_db")
+    close = "identical" if sqnr is None else f"{sqnr:.1f} dB"
+    return f"{best['ratio_to_reference']:.2f} ({best['artifact']}, {close}; {best['p50_ms']:.1f} ms)"
+
+
+def _markdown(head: tuple[str, ...], lines: list[tuple[Any, ...]]) -> str:
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in (head, ("---",) * len(head), *lines))
