@@ -137,8 +137,8 @@ NOTHING = _gate(
 DEADLINE = _gate(
     "deadline of one run",
     "A deadline is met when at most one run in a hundred takes longer, which is the p99 that `bench` prints: one may "
-    "be disturbed by the host. The worst of a few hundred runs says more of the host than of the file, and has no bound "
-    "with a general-purpose kernel; the median would let every other run be late.",
+    "be disturbed by the host. The worst of a few hundred runs says more of the host than of the file, and has no "
+    "bound with a general-purpose kernel; the median would let every other run be late.",
     ("deploy.choice", "deploy.plan", "evidence.checks"),
     percentile=99.0,
     max_miss_rate=0.01,
