@@ -186,8 +186,12 @@ def command(  # noqa: PLR0913
         return
     for text in plan.assumptions:
         console.note(f"assumed: {text}", level=0)
-    with console.stages() as progress:
-        deployment = deploy(plan, output, key=private, progress=progress, say=console.note)
+    try:
+        with console.stages() as progress:
+            deployment = deploy(plan, output, key=private, progress=progress, say=console.note)
+    except BaseException:
+        _note_what_stays(output)
+        raise
     if json:
         console.print_json(deployment.to_json())
     else:
@@ -200,10 +204,21 @@ def _recipe(config: Path | None, options: dict[str, Any]) -> DeployRecipe:
     """The recipe of a file, or the usual one, with what was typed in the place of what it says."""
     from dataclasses import replace
 
-    from medattn_edge.deploy.recipe import DeployRecipe
-
+    try:
+        from medattn_edge.deploy import DeployRecipe
+    except ImportError as error:
+        raise MissingDependency.of_extra(str(error.name), "deploy") from error
     recipe = DeployRecipe() if config is None else DeployRecipe.read(config)
     return replace(recipe, **{name: value for name, value in options.items() if value not in (None, (), "")})
+
+
+def _note_what_stays(output: Path) -> None:
+    """Where a deployment that was ended goes on from."""
+    from medattn_edge.deploy.work_folder import WorkFolder
+
+    work = WorkFolder.beside(output).path
+    if work.is_dir():
+        console.note(f"what was done stays in {work}: the same command goes on from there")
 
 
 def _private_key(key: Path | None) -> Any:
