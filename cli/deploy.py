@@ -117,6 +117,10 @@ def command(  # noqa: PLR0913
     tune_duration: Annotated[
         float | None, Option("--tune-duration", metavar="S", min=0, help="Of tuning the rewrites; 120.")
     ] = None,
+    report: Annotated[
+        bool | None,
+        Option("--report/--no-report", help="The evidence of the chosen file, as report.html; with it by default."),
+    ] = None,
     name: Annotated[str | None, Option("--name", help="Of the release; by default from the checkpoint's.")] = None,
     release_version: Annotated[
         int | None, Option("--release-version", min=1, metavar="N", help="Larger than that of the release before; 1.")
@@ -164,6 +168,7 @@ def command(  # noqa: PLR0913
             "deadline_ms": deadline_ms,
             "threads": threads,
             "duration_s": duration,
+            "report": report,
             "name": name,
             "release_version": release_version,
         },
@@ -186,8 +191,12 @@ def command(  # noqa: PLR0913
         return
     for text in plan.assumptions:
         console.note(f"assumed: {text}", level=0)
-    with console.stages() as progress:
-        deployment = deploy(plan, output, key=private, progress=progress, say=console.note)
+    try:
+        with console.stages() as progress:
+            deployment = deploy(plan, output, key=private, progress=progress, say=console.note)
+    except BaseException:
+        _note_what_stays(output)
+        raise
     if json:
         console.print_json(deployment.to_json())
     else:
@@ -200,10 +209,21 @@ def _recipe(config: Path | None, options: dict[str, Any]) -> DeployRecipe:
     """The recipe of a file, or the usual one, with what was typed in the place of what it says."""
     from dataclasses import replace
 
-    from medattn_edge.deploy.recipe import DeployRecipe
-
+    try:
+        from medattn_edge.deploy import DeployRecipe
+    except ImportError as error:
+        raise MissingDependency.of_extra(str(error.name), "deploy") from error
     recipe = DeployRecipe() if config is None else DeployRecipe.read(config)
     return replace(recipe, **{name: value for name, value in options.items() if value not in (None, (), "")})
+
+
+def _note_what_stays(output: Path) -> None:
+    """Where a deployment that was ended goes on from."""
+    from medattn_edge.deploy.work_folder import WorkFolder
+
+    work = WorkFolder.beside(output).path
+    if work.is_dir():
+        console.note(f"what was done stays in {work}: the same command goes on from there")
 
 
 def _private_key(key: Path | None) -> Any:

@@ -94,6 +94,9 @@ def test_a_host_without_torch_is_told_what_to_install(tmp_path):
     done = run(WITHOUT + command, "export", tmp_path / "network.safetensors", "-o", tmp_path / "network.onnx")
     assert done.returncode == 3, done.stderr
     assert "pip install 'medattn-edge[export]'" in done.stderr
+    done = run(WITHOUT + command, "deploy", tmp_path / "network.safetensors", "-o", tmp_path / "release")
+    assert done.returncode == 3, done.stderr
+    assert "pip install 'medattn-edge[deploy]'" in done.stderr
 
 
 def test_help_imports_nothing_heavy():

@@ -15,6 +15,7 @@ from medattn_edge.artifact import tool_versions
 from medattn_edge.atomic import replacing
 from medattn_edge.deploy.candidates import FP32, CandidatePlan
 from medattn_edge.deploy.choice import CHOSEN, CandidateOutcome, StageValues, decide
+from medattn_edge.deploy.evidence_stage import check_report, write_evidence
 from medattn_edge.deploy.judging import gate, look_for_foreground, measure
 from medattn_edge.deploy.making import FileMaker, tuned_threads
 from medattn_edge.deploy.plan import FOREGROUND, MEASURE, PLAN, THREADS, DeployPlan, StagePlan
@@ -113,12 +114,14 @@ def deploy(
         UsageError: something is at `output`.
         ScanError: the network finds nothing to judge, or to calibrate on, in the scans.
         IntegrityError: a file changed meanwhile.
-        AgreementError: the FP32 graph does not agree with the checkpoint.
+        AgreementError: the FP32 graph does not agree with the checkpoint, or the report's verdict is not pass.
+        MissingDependency: a report is asked, and cannot be drawn here.
         OutputError: the disk is full; what was done stays.
         MedattnError: what else the stages raise.
     """
     output = Path(output)
     check_output(output)
+    check_report(plan)
     run = _Run(plan, output, key, progress or (lambda what, done, of: None), _once(say or (lambda text: None)))
     with WorkFolder.beside(output).opened() as work:
         return run.through(work)
@@ -250,6 +253,7 @@ class _Run:
             "stages": {name: dict(outcome.value) for name, outcome in self.done.items()},
         }
         text = json.dumps(candidates, indent=2, allow_nan=False) + "\n"
+        report = self._report(folder, chosen, outcomes)
         (folder / OUT).mkdir()
         target = folder / OUT / self.output.name
         release = write_release(
@@ -259,10 +263,22 @@ class _Run:
             version=recipe.release_version,
             default=chosen.name,
             documents=write_documents(folder, {RECIPE: recipe.to_toml(), PLAN: plan, CANDIDATES: text}),
+            report=report,
         )
         if self.key is not None:
             release = sign_release(target, self.key)
         return {"manifest_sha256": release.manifest_sha256}
+
+    def _report(self, folder: Path, chosen: CandidatePlan, outcomes: Sequence[CandidateOutcome]) -> list[Path]:
+        """The report, where one is asked and there is anything to report: what was not run has no evidence."""
+        if not self.plan.recipe.report:
+            self.say("no report, as asked")
+            return []
+        if self._not_run(chosen) or (self.plan.recipe.target != "cpu" and not chosen.is_engine):
+            self.say(f"no report: {chosen.name} was not run on this host in what will run it")
+            return []
+        self.progress("gathering the evidence", 0, 1)
+        return write_evidence(self.plan, self._file(chosen), outcomes, folder, self.progress)
 
     def _outcomes(self) -> tuple[CandidateOutcome, ...]:
         timing = self.done[MEASURE].value if MEASURE in self.done else {}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any, Final
 
 from medattn_edge.artifact import tool_versions
 from medattn_edge.deploy.candidates import FP16, FP32, CandidatePlan, planned_candidates
 from medattn_edge.deploy.inputs import DeployInputs
 from medattn_edge.deploy.recipe import CPU, DeployRecipe
-from medattn_edge.errors import UsageError
+from medattn_edge.errors import MissingDependency, UsageError
 from medattn_edge.gates import COMPARED, DEADLINE, INT8, REDUCED, TRUE_LABELS
 from medattn_edge.gates import FP16 as FP16_GATE
 from medattn_edge.gates import FP32 as FP32_GATE
@@ -19,8 +20,10 @@ from medattn_edge.host.cores import usable_cores
 from medattn_edge.inference.judged import JudgedLabels
 from medattn_edge.inference.truth import parse_label_values, values_of_labels
 from medattn_edge.labels import Meaning
+from medattn_edge.models.checkpoint import Checkpoint
 
 PLAN: Final = "plan.json"
+_PACKAGES: Final = {"onnx": "export", "onnxscript": "export", "onnxruntime": "export", "cyclonedx": "release"}
 GATED: Final = "gate-"
 FOREGROUND: Final = "foreground"
 MEASURE: Final = "measure"
@@ -105,6 +108,7 @@ def plan_deployment(inputs: DeployInputs, recipe: DeployRecipe) -> DeployPlan:
     Raises:
         UsageError: for a recipe that this host or these files cannot follow.
         InputError: for a file that cannot be read.
+        MissingDependency: for what no deployment can do without.
     """
     recipe = replace(
         recipe,
@@ -115,6 +119,9 @@ def plan_deployment(inputs: DeployInputs, recipe: DeployRecipe) -> DeployPlan:
     labelled, meaning = bool(inputs.labels), Meaning.of(inputs.source.loaded.spec)
     JudgedLabels(meaning, recipe.judge_labels)  # which refuses names that are none of the network's
     values_of_labels(parse_label_values(recipe.label_values), meaning)
+    for package, extra in _PACKAGES.items():  # of the last stage too: it is said before the work
+        if find_spec(package) is None:
+            raise MissingDependency.of_extra(package, extra)
     candidates = planned_candidates(recipe)
     _check_deadline(recipe, candidates)
     hashes = inputs.hashes()
@@ -123,7 +130,7 @@ def plan_deployment(inputs: DeployInputs, recipe: DeployRecipe) -> DeployPlan:
         inputs=inputs,
         hashes=hashes,
         candidates=candidates,
-        stages=_stages(recipe, [one for one in candidates if not one.left_out], inputs.divided),
+        stages=_stages(recipe, [one for one in candidates if not one.left_out], inputs),
         thresholds=_thresholds(recipe, labelled),
         assumptions=_assumptions(inputs, recipe, candidates, hashes),
     )
@@ -145,15 +152,15 @@ def _name_from(stem: str) -> str:
     return kept.strip("-_.")[:64] or "model"
 
 
-def _stages(recipe: DeployRecipe, made: Sequence[CandidatePlan], divided: bool) -> tuple[StagePlan, ...]:
+def _stages(recipe: DeployRecipe, made: Sequence[CandidatePlan], inputs: DeployInputs) -> tuple[StagePlan, ...]:
     first = made[0]
     stages = [
         StagePlan(FP32, "export in FP32", "export", (first,)),
         StagePlan(GATED + FP32, "hold FP32 to the checkpoint on whole scans", "gate", (first,), (FP32,)),
     ]
-    if not divided:  # else the gate has looked at this very scan
+    if not inputs.divided:  # else the gate has looked at this very scan
         stages.append(StagePlan(FOREGROUND, "look for foreground to calibrate on", "look", (), (FP32,)))
-    stages += [_making(recipe, one) for one in made[1:]]
+    stages += [_making(recipe, one, isinstance(inputs.source.loaded, Checkpoint)) for one in made[1:]]
     for group in _graphs(made[1:]):
         names = tuple(one.name for one in group)
         title = f"hold {' and '.join(names)} to the checkpoint on whole scans"
@@ -168,9 +175,9 @@ def _stages(recipe: DeployRecipe, made: Sequence[CandidatePlan], divided: bool) 
     return tuple(stages)
 
 
-def _making(recipe: DeployRecipe, one: CandidatePlan) -> StagePlan:
+def _making(recipe: DeployRecipe, one: CandidatePlan, rewritable: bool) -> StagePlan:
     parents = (one.parent,) if one.parent else ()
-    if one.compiler and one.parent == "" and not recipe.rewrites:
+    if one.compiler and one.parent == "" and rewritable and not recipe.rewrites:
         return StagePlan(one.name, f"tune {one.name}", "tune", (one,), parents, recipe.tune_duration_s)
     if one.compiler:
         return StagePlan(one.name, f"compile {one.name}", "compile", (one,), parents)

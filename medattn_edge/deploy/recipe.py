@@ -55,6 +55,7 @@ class DeployRecipe:
         run_threads: that the chosen file is to be run with; 0: tuned on this host.
         duration_s: of the timing of each candidate.
         measured_patches: of each held-out scan, that candidates are held to before they are timed.
+        report: whether the release has report.html and report.json, which `evidence` gathers of the chosen file.
         name: of the release; empty: made from the checkpoint's file name.
         release_version: of the release.
         inputs: name -> SHA-256 of the files that a stored recipe was used with; empty before that.
@@ -90,6 +91,7 @@ class DeployRecipe:
     run_threads: int = 0
     duration_s: float = 5.0
     measured_patches: int = 4
+    report: bool = True
     name: str = ""
     release_version: int = 1
     inputs: dict[str, str] = field(default_factory=dict)
@@ -205,9 +207,10 @@ def _read(name: str, value: Any, known: Any) -> Any:
         if type(value) in (int, float):
             return float(value)
         raise _refused(name, value, "a number", 1.0)
-    wanted: type = int if kind == "int" else str
+    wanted: type = {"int": int, "bool": bool}.get(kind, str)
     if type(value) is not wanted:
-        raise _refused(name, value, "a whole number" if wanted is int else "a text", json.dumps(default))
+        words = {int: "a whole number", bool: "true or false", str: "a text"}
+        raise _refused(name, value, words[wanted], json.dumps(default))
     return value
 
 
@@ -219,6 +222,8 @@ def _as_toml(value: Any) -> str:
     """A text, number or tuple of these in one line."""
     if isinstance(value, tuple):
         return f"[{', '.join(map(_as_toml, value))}]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
     # JSON's strings are TOML's, but for the delete character, which TOML wants escaped.

@@ -43,5 +43,12 @@ def inputs_of(deployable: Path) -> Callable[..., DeployInputs]:
 
 
 QUICK = DeployRecipe(
-    candidates=("fp32.onnx",), threads=1, run_threads=1, duration_s=0.1, samples=4, held_out_samples=4, max_trials=1
+    candidates=("fp32.onnx",),
+    threads=1,
+    run_threads=1,
+    duration_s=0.1,
+    samples=4,
+    held_out_samples=4,
+    max_trials=1,
+    report=False,
 )

@@ -32,6 +32,7 @@ FULL = DeployRecipe(
     deadline_ms=50.0,
     threads=4,
     run_threads=2,
+    report=False,
     name="lungs",
     release_version=7,
     inputs={"checkpoint": "a" * 64, "scan 1": "b" * 64},

@@ -15,7 +15,14 @@ from medattn_edge.deploy.making import FileMaker
 from tests.support import ROOT
 
 RECIPE = DeployRecipe(
-    threads=1, run_threads=1, samples=6, held_out_samples=4, max_trials=4, min_dice=0.5, tune_duration_s=4.0
+    threads=1,
+    run_threads=1,
+    samples=6,
+    held_out_samples=4,
+    max_trials=4,
+    min_dice=0.5,
+    tune_duration_s=4.0,
+    report=False,
 )
 
 

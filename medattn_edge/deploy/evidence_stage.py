@@ -1,0 +1,81 @@
+"""Evidence stage: the report of the chosen file, on the scans that it was judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from medattn_edge.agreement import Thresholds
+from medattn_edge.deploy.choice import CHOSEN, CandidateOutcome
+from medattn_edge.deploy.plan import DeployPlan
+from medattn_edge.errors import MissingDependency
+from medattn_edge.evaluation import BenchSettings, ComparisonSettings
+from medattn_edge.evidence import RejectedCandidate, ReportSettings, gather, write_report
+from medattn_edge.inference.truth import parse_label_values
+
+Progress = Callable[[str, int, int], None]
+_PACKAGES: Final = ("jinja2", "matplotlib")
+
+
+def check_report(planned: DeployPlan) -> None:
+    """Raise MissingDependency now, and not after an hour, where a report is asked and cannot be drawn."""
+    if not planned.recipe.report:
+        return
+    for package in _PACKAGES:
+        if find_spec(package) is None:
+            error = MissingDependency.of_extra(package, "report")
+            raise MissingDependency(error.found, expected=error.expected, hint=f"{error.hint}; or --no-report")
+
+
+def write_evidence(
+    planned: DeployPlan, chosen: Path, outcomes: Sequence[CandidateOutcome], folder: Path, progress: Progress
+) -> list[Path]:
+    """Gather the evidence of the chosen file, and write report.html and report.json.
+
+    Args:
+        planned: the plan.
+        chosen: the file.
+        outcomes: of every candidate: those that lost are in the report, with their reasons.
+        folder: of the stage.
+        progress: called with what is going on, done, and of how many.
+
+    Returns:
+        The two files.
+
+    Raises:
+        MedattnError: as `gather` raises.
+    """
+    recipe, inputs = planned.recipe, planned.inputs
+    lost = [
+        RejectedCandidate(one.plan.name, "; ".join(one.reasons) or one.verdict)
+        for one in outcomes
+        if one.verdict != CHOSEN
+    ]
+    evidence = gather(
+        inputs.source.path,
+        [chosen],
+        inputs.judged,
+        labels=inputs.labels,
+        label_values=parse_label_values(recipe.label_values),
+        thresholds=Thresholds(
+            min_dice=recipe.min_dice,
+            min_true_dice_share=recipe.min_true_dice_share,
+            max_true_dice_share=recipe.max_true_dice_share,
+        ),
+        deadline_ms=recipe.deadline_ms,
+        candidates=lost,
+        settings=ReportSettings(
+            runtimes=("onnxruntime",) if chosen.suffix == ".onnx" else (),
+            comparison=ComparisonSettings(
+                device="cpu" if recipe.target == "cpu" else "cuda:0",
+                threads=recipe.threads,
+                source=inputs.source.options,
+                judge_labels=recipe.judge_labels,
+            ),
+            timing=BenchSettings(recipe.duration_s, 1.0, recipe.threads, recipe.deadline_ms, batch=recipe.batch),
+        ),
+        progress=progress,
+    )
+    return list(write_report(evidence, folder))

@@ -1,0 +1,47 @@
+"""A release carries the evidence of its file, or says why not; what cannot be drawn is said before the work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from medattn_edge.deploy import DeployInputs, deploy, evidence_stage, plan_deployment
+from medattn_edge.errors import MissingDependency
+from medattn_edge.release import verify
+from tests.deploy.conftest import QUICK
+
+Inputs = Callable[..., DeployInputs]
+
+
+@pytest.mark.slow
+def test_the_release_has_a_report_of_the_chosen_file_that_passed(inputs_of: Inputs, tmp_path: Path) -> None:
+    deploy(plan_deployment(inputs_of(), replace(QUICK, report=True)), tmp_path / "release")
+    release = verify(tmp_path / "release")
+    assert {"report.html", "report.json"} <= set(release.manifest.files)
+    told = json.loads((tmp_path / "release" / "report.json").read_text())
+    assert told["verdict"] == "pass"
+    page = (tmp_path / "release" / "report.html").read_text()
+    assert "fp32.onnx" in page
+    assert "Doe" not in page
+    assert "Doe" not in json.dumps(told)
+
+
+def test_without_a_report_it_is_said(inputs_of: Inputs, tmp_path: Path) -> None:
+    lines: list[str] = []
+    deploy(plan_deployment(inputs_of(), QUICK), tmp_path / "release", say=lines.append)
+    assert "no report, as asked" in lines
+    assert "report.html" not in verify(tmp_path / "release").manifest.files
+
+
+def test_what_cannot_draw_a_report_says_so_before_the_first_stage(
+    inputs_of: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence_stage, "_PACKAGES", ("jinja2", "no_such_package"))
+    with pytest.raises(MissingDependency) as error:
+        deploy(plan_deployment(inputs_of(), replace(QUICK, report=True)), tmp_path / "release")
+    assert error.value.hint.endswith("; or --no-report")
+    assert not list(tmp_path.iterdir())
