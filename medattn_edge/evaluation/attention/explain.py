@@ -69,6 +69,8 @@ def explain(
         AgreementError: the copy's logits are not those of the deployed file.
         BackendError, HostError: as the runtimes do.
     """
+    from medattn_edge.evaluation.attention.networks import why_no_matrices
+
     checkpoint, scan = Path(checkpoint), as_scan(scan)
     report = progress or (lambda what, done, total: None)
     deployed = None if artifact is None else Artifact.read(Path(artifact))
@@ -77,7 +79,12 @@ def explain(
     volume = scan.read_for(loaded.spec)
     check_calibrated(Path("attention.nii.gz"), volume)
     notes += [_without_names(note, scan) for note in scan.notes()]
+    if left_out := why_no_matrices(loaded.network, loaded.spec.patch):
+        notes.append(left_out)
     reference = _eager(loaded, volume, settings, report)
+    windows = reference.segmentation.windows.total
+    if len(reference.matrices) < windows and reference.matrices.shape[1]:
+        notes.append(f"channel attention: of the first {MAX_MATRICES} windows of {windows}")
     if deployed is None or runtime is None:
         maps = _agreements(reference, None)
         return Explanation(
@@ -86,8 +93,6 @@ def explain(
     side, source = _deployed(deployed, runtime, loaded, volume, settings, report)
     first, second = reference.segmentation, side.segmentation
     notes += [source.matrices_missing] if source.matrices_missing else []
-    if len(reference.matrices) < first.windows.total and reference.matrices.shape[1]:
-        notes.append(f"channel attention: of the first {MAX_MATRICES} windows of {first.windows.total}")
     return Explanation(
         _key(scan, volume),
         volume,

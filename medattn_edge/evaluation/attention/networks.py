@@ -25,6 +25,17 @@ def channel_matrices(network: SegmentationNetwork, patch: tuple[int, ...]) -> tu
     return (len(network.step2.scales), first.out_channels) if min(patch) >= first.out_channels else (0, 0)
 
 
+def why_no_matrices(network: SegmentationNetwork, patch: tuple[int, ...]) -> str:
+    """Why a network that has channel attention shows none; empty where it does, or has none."""
+    if not isinstance(network, SelfGuidedAttention) or channel_matrices(network, patch)[0]:
+        return ""
+    size: int = network.fuse[0].out_channels  # type: ignore[assignment]
+    return (
+        f"channel attention is not shown: its matrices are {size}x{size}, and a patch of "
+        f"{'x'.join(map(str, patch))} is smaller"
+    )
+
+
 def maps_and_matrices(network: SegmentationNetwork, image: Tensor, with_matrices: bool) -> tuple[Tensor, Tensor]:
     """Logits (N, K, *spatial), and maps (N, A + M, *spatial): the last M hold a matrix each in their first corner."""
     logits, maps = network.forward_attention(image)

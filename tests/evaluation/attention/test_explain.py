@@ -23,7 +23,7 @@ from medattn_edge.evaluation.attention import ExplainSettings, Explanation, expl
 from medattn_edge.evaluation.attention.agreement import agreement_of
 from medattn_edge.evaluation.attention.explain import _without_names, check_copy
 from medattn_edge.evaluation.attention.graft import graft_maps
-from medattn_edge.evaluation.attention.networks import WithMatrices
+from medattn_edge.evaluation.attention.networks import WithMatrices, why_no_matrices
 from medattn_edge.evaluation.attention.sessions import ExplainedSession
 from medattn_edge.exporters import random_patches
 from medattn_edge.io import as_scan
@@ -466,3 +466,11 @@ def test_a_folder_that_is_there_stays_as_it_is(explained: Explanation, tmp_path:
     with pytest.raises(OutputError, match="does not exist"):
         write_explanation(explained, tmp_path / "none" / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(("patch", "told"), [((64, 64), ""), ((8, 64), "matrices are 16x16, and a patch of 8x64 is")])
+def test_channel_attention_that_has_no_room_in_a_patch_is_said(patch: tuple[int, ...], told: str) -> None:
+    text = why_no_matrices(build_form(FORMS["self-guided"]), patch)
+    assert told in text
+    assert bool(text) == bool(told)
+    assert why_no_matrices(build_form(FORMS["attention-unet-monai-2d"]), patch) == ""
