@@ -85,7 +85,7 @@ class Cases:
             flips=flips,
             boundary_flips=near,
             boundary_share=near / flips if flips else None,
-            labels=figures.labels(case),
+            labels=tuple(replace(one, not_judged=self._names.cleaned(one.not_judged)) for one in figures.labels(case)),
         )
 
     def overlays(self) -> tuple[Overlay, ...]:

@@ -98,9 +98,9 @@ def gather(  # noqa: PLR0913 - each is one thing that a report is made of
     evidence = _evidence((reference, paths), (comparison, timing, deadline_ms), cases, names, settings)
     evidence = replace(
         evidence,
-        layers=(*layers, *evidence.layers),
-        attention=tuple(attention),
-        candidates=(*candidates, *evidence.candidates),
+        layers=(*(replace(one, measured=names.cleaned(one.measured)) for one in layers), *evidence.layers),
+        attention=tuple(replace(one, title=names.cleaned(one.title)) for one in attention),
+        candidates=(*(_nameless(one, names) for one in candidates), *evidence.candidates),
     )
     missing = absences(evidence, names.cleaned(dict(comparison.left_out)), names.cleaned(untimed), labelled=bool(files))
     return replace(evidence, not_measured=missing)
@@ -185,6 +185,12 @@ def _evidence(
         candidates=rejected_of(artifacts),
         notes=tuple(dict.fromkeys(names.cleaned(notes))),
     )
+
+
+def _nameless(one: RejectedCandidate, names: CaseNames) -> RejectedCandidate:
+    """What callers say of a candidate without the names of scans."""
+    figures = names.cleaned(dict(one.figures))
+    return replace(one, name=names.cleaned(one.name), reason=names.cleaned(one.reason), figures=figures)
 
 
 def _described(artifacts: Sequence[Artifact]) -> dict[str, Mapping[str, Any]]:

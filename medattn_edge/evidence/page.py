@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from medattn_edge.evidence import format
 from medattn_edge.evidence.plots import latency_plot, volume_plot
 from medattn_edge.evidence.records import Evidence
+from medattn_edge.file_gate import gate_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -70,7 +71,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update({f"as_{one.__name__}": one for one in _FILTERS})
+    environment.filters.update({f"as_{one.__name__}": one for one in _FILTERS} | {"as_gate": gate_text})
     return environment
 
 

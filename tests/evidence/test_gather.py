@@ -14,10 +14,18 @@ from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact, sha256
 from medattn_edge.errors import UsageError
 from medattn_edge.evaluation import BenchSettings, ComparisonSettings, measure
-from medattn_edge.evidence import ReportSettings, gather, write_report
+from medattn_edge.evidence import (
+    AttentionPair,
+    LayerFigure,
+    RejectedCandidate,
+    ReportSettings,
+    gather,
+    write_report,
+)
 from medattn_edge.evidence.surfaces import surface_figures
 from medattn_edge.inference import segment_to
 from medattn_edge.io import read_labels, read_volume
+from tests.support.evidence import png
 from tests.support.networks import with_other_weights
 
 UNTIMED = ReportSettings(comparison=ComparisonSettings(threads=1), timing=None, pictures=1)
@@ -90,7 +98,15 @@ def test_an_artifact_that_lost_the_answer_fails_with_all_its_figures_and_no_name
     checkpoint: Path, artifact: Path, scans: list[Path], tmp_path: Path
 ) -> None:
     other = with_other_weights(artifact, tmp_path / "other.onnx", 1.3)
-    found = gather(checkpoint, [artifact, other], scans[:1], settings=replace(UNTIMED, pictures=0))
+    found = gather(
+        checkpoint, [artifact, other], scans[:1], settings=replace(UNTIMED, pictures=0),
+        candidates=[RejectedCandidate("fp16 on Doe_Jane.nii.gz", f"slower on {scans[0]}", {"Doe_Jane.nii.gz": 1.0})],
+        attention=[AttentionPair("gate of Doe_Jane.nii.gz", png(1), png(2), {"correlation": 1.0})],
+        layers=[LayerFigure("other.onnx", "head", "INT8", 33.0, "output on Doe_Jane.nii.gz")],
+    )  # fmt: skip
+    assert "Doe" not in json.dumps(found.to_json())
+    assert found.candidates == (RejectedCandidate("fp16 on case 1", "slower on case 1", {"case 1": 1.0}),)
+    assert (found.attention[0].title, found.layers[0].measured) == ("gate of case 1", "output on case 1")
     assert not found.passed
     (check,) = found.checks
     assert check.verdict == "fail"
