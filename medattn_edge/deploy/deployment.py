@@ -220,7 +220,7 @@ class _Run:
         if stage.name == MEASURE:
             able = [one.plan for one in self._outcomes() if one.verdict in ("holds", CHOSEN) and one.plan.eligible]
             files = {one.name: self._file(one) for one in able}
-            return measure(self.plan, files, [one for one in able if not self._not_run(one)], self.progress, self.say)
+            return measure(self.plan, files, [one for one in able if not self._not_run(one)], self.progress)
         if stage.name == THREADS:
             return self._threads(folder)
         (one,) = stage.candidates

@@ -111,7 +111,7 @@ def _plain_row(planned: DeployPlan, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measure(
-    planned: DeployPlan, files: Mapping[str, Path], plans: Sequence[CandidatePlan], progress: Progress, say: Say
+    planned: DeployPlan, files: Mapping[str, Path], plans: Sequence[CandidatePlan], progress: Progress
 ) -> dict[str, Any]:
     """Time candidates in turn with the checkpoint, each held to its gate on patches first.
 
@@ -120,7 +120,6 @@ def measure(
         files: name of a candidate -> its file.
         plans: of these candidates.
         progress: called with what is going on, done, and of how many.
-        say: called with what people should know of the figures.
 
     Returns:
         `rows`: what `bench` says of the checkpoint and of each candidate in each runtime; `environment`; `left_out`.
@@ -148,8 +147,6 @@ def measure(
         if not on_gpu:
             raise
         return {"rows": [], "environment": {}, "left_out": {}, "reason": error.found}
-    for note in report.notes:
-        say(note)
     document = report.to_json()
     rows = [{**row, "failures": [inputs.without_names(one) for one in row["failures"]]} for row in document["rows"]]
     return {"rows": rows, "environment": document["environment"], "left_out": document["left_out"], "reason": ""}

@@ -19,6 +19,7 @@ INTO_IT_S = 0.15  # after a stage has said that it begins; the last one is over 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_deployment_that_is_killed_in_every_stage_ends_with_one_release(deployable: Path, tmp_path: Path) -> None:
     scans = [deployable / f"Doe-Jane-{number}.nii.gz" for number in (0, 1)]
     quick = ["--candidate", "fp32.xml", "--threads", "1", "--duration", "0.1", "--tune-duration", "1", "--no-report"]

@@ -55,6 +55,7 @@ make_all(inputs, DeployRecipe.read(recipe), folder)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_every_artifact_of_a_cpu_has_the_same_bytes_again(
     inputs_of: Callable[..., DeployInputs], deployable: Path, tmp_path: Path
 ) -> None:
