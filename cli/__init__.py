@@ -32,6 +32,7 @@ _COMMANDS = (
     "inspect",
     "infer",
     "compare",
+    "bisect",
     "bench",
     "lint",
     "doctor",
