@@ -33,6 +33,7 @@ _COMMANDS = (
     "inspect",
     "infer",
     "compare",
+    "bisect",
     "explain",
     "report",
     "bench",

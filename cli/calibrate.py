@@ -79,6 +79,14 @@ def command(  # noqa: PLR0913
     quantizer: Annotated[
         str, Option("--quantizer", help="nncf-onnx, nncf-openvino or onnxruntime; by default the best of all that fit.")
     ] = "",
+    floating: Annotated[
+        list[str] | None,
+        Option(
+            "--floating",
+            metavar="MODULE",
+            help="Keep the layers of a PyTorch module in floating point, as bisect names it; repeat it.",
+        ),
+    ] = None,
     door: Annotated[str | None, renamed("--door", "--quantizer")] = None,
     runtime: Annotated[
         Literal["onnxruntime", "openvino"] | None, Option(help="To judge and time in, for --profile cpu.")
@@ -111,6 +119,7 @@ def command(  # noqa: PLR0913
         max_true_dice_share=max_true_dice_share,
         judge_labels=parse_names(judge_labels),
         quantizer=quantizer,
+        floating=tuple(floating or ()),
         runtime=runtime or "",
         samples=samples,
         held_out_samples=held_out_samples,

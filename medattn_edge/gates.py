@@ -119,6 +119,25 @@ RUNTIME_GAP = _gate(
     max_gap_db=6.0,
     clip_db=100.0,
 )
+LAYER = _gate(
+    "one layer of a candidate",
+    "Fed with the reference's own values, layers of healthy files keep 125 dB and more in FP32, 66 to 80 in FP16, "
+    "and 23 to 60 in INT8. An FP32 layer below 90 dB is computed from other numbers, or in fewer bits than it says; "
+    "a half below 40 has lost three of its eleven bits. What 8 bits can hold differs from layer to layer: one in "
+    "INT8 may lose 12 dB to itself with every weight and tensor rounded to 8 bits by its own range, for a sign that "
+    "is not needed and a bit against overflow cost as much; but no more than 20 dB is asked, and never less than "
+    "12, where a quarter of the signal is gone. As many more values of a gate at 0 or 1 as one in twenty is a gate "
+    "that does not weigh. And of two graphs that share less than half of their layers nothing can be said layer by "
+    "layer.",
+    ("evaluation.bisect.figures", "evaluation.bisect.opening", "evaluation.bisect.bisection"),
+    min_matched=0.5,
+    min_fp32_db=90.0,
+    min_fp16_db=40.0,
+    min_int8_db=12.0,
+    enough_int8_db=20.0,
+    max_int8_loss_db=12.0,
+    max_saturated_gain=0.05,
+)
 REPEATED = _gate(
     "the same answer after it was timed",
     "A runtime whose answer drifts from its own first one was not worth timing.",
@@ -171,6 +190,7 @@ GATES = (
     REDUCED_NOISE,
     COMPARED,
     RUNTIME_GAP,
+    LAYER,
     REPEATED,
     NOTHING,
     DEADLINE,

@@ -15,6 +15,7 @@ import pytest
 
 from medattn_edge.agreement import Agreement, LogitsDistance, Thresholds, of_labels
 from medattn_edge.errors import GeometryError
+from medattn_edge.evaluation.bisect import CutLayer, LayerFigures
 from medattn_edge.evaluation.disagreement import RuntimeOutcome
 from medattn_edge.evaluation.disagreement import judge as judge_runtimes
 from medattn_edge.gates import GATES, TRUE_LABELS, Gate
@@ -48,6 +49,8 @@ LIMITS = {
     "fp16 and int8 in a runtime, on noise": {},
     "compare": {"min_dice": 0.999},
     "runtimes on one graph": {"max_gap_db": 6.0, "clip_db": 100.0},
+    "one layer of a candidate": {"min_matched": 0.5, "min_fp32_db": 90.0, "min_fp16_db": 40.0, "min_int8_db": 12.0,
+                                 "enough_int8_db": 20.0, "max_int8_loss_db": 12.0, "max_saturated_gain": 0.05},
     "the same answer after it was timed": {"min_sqnr_db": 30.0},
     "something to judge": {"min_reference_true_dice": 0.1},
     "values of a CT": {"lowest_of_ct": -100.0, "air_hu": -500.0},
@@ -118,6 +121,35 @@ def test_the_limit_from_fp64_follows_the_reference_between_its_bounds(
     noise = replace(PERFECT, reference_fp64_sqnr_db=reference_db)
     assert given.failures(replace(noise, fp64_sqnr_db=limit)) == []
     assert len(given.failures(replace(noise, fp64_sqnr_db=limit - 0.01))) == 1
+
+
+@pytest.mark.parametrize(
+    ("precision", "attainable_db", "limit"),
+    [
+        ("fp32", None, 90.0),
+        ("fp16", None, 40.0),
+        ("int8", 33.0, 20.0),  # enough
+        ("int8", 32.0, 20.0),
+        ("int8", 31.0, 19.0),  # 12 dB below what 8 bits hold
+        ("int8", 24.0, 12.0),
+        ("int8", 23.0, 12.0),  # a quarter of the signal is gone
+    ],
+)
+def test_a_layer_holds_at_the_limit_of_its_precision_and_leaves_just_below(
+    precision: str, attainable_db: float | None, limit: float
+) -> None:
+    layer = CutLayer("decoder.0", "Conv", ("Conv",), (1, 1), ("a",), ("b",), (), (), ())
+
+    def leaves(local_db: float, saturated: tuple[float, float] | None = None) -> bool:
+        ranges = (0.0, 1.0), (0.0, 1.0)
+        return LayerFigures(layer, precision, *ranges, 0.0, saturated, 300.0, local_db, 300.0, attainable_db).leaves
+
+    assert not leaves(limit)
+    assert leaves(limit - 0.01)
+    assert leaves(math.nan)
+    assert leaves(-math.inf)
+    assert not leaves(limit, (0.1, 0.15))
+    assert leaves(limit, (0.1, 0.1501))
 
 
 @pytest.mark.parametrize(("wrong", "fails"), [(12, True), (8, False)])  # Dice 0.9994 and 0.9996 of 20,000 voxels

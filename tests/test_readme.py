@@ -40,7 +40,7 @@ def test_every_command_of_the_pipeline_exists() -> None:
     commands = set(re.findall(r"`medattn-edge (\w+)", README))
     assert commands == {
         *("train", "inspect", "export", "calibrate", "lint", "compile", "infer", "compare", "bench", "doctor", "node"),
-        *("release", "explain", "deploy", "report"),
+        *("release", "explain", "deploy", "report", "bisect"),
     }
     for command in commands:
         done = subprocess.run([PROGRAM, command, "--help"], capture_output=True, text=True, check=False)

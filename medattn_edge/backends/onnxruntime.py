@@ -27,18 +27,9 @@ class OnnxRuntimeSession(GraphSession):
     def __init__(self, artifact: Artifact, options: Options) -> None:
         import onnxruntime as ort
 
-        optimised = artifact.path.suffix.lower() == _ORT
-        if optimised:
+        if artifact.path.suffix.lower() == _ORT:
             _check_optimised(artifact, options, ort.__version__)
-        providers = _providers(ort, options)
-        settings = _settings(ort, options.threads)
-        if optimised or not options.optimise:
-            settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        try:
-            self._session: Any = ort.InferenceSession(str(artifact.path), settings, providers=providers)
-        except Exception as error:
-            raise _translated(error, f"cannot open {artifact.path.name}") from error
-        _check_provider(self._session.get_providers(), providers, options.device)
+        self._session: Any = inference_session(artifact.path, options)
         super().__init__(
             artifact.spec,
             batch=artifact.manifest.batch,
@@ -59,11 +50,30 @@ class OnnxRuntimeSession(GraphSession):
         try:
             return [np.asarray(answer) for answer in self._session.run(names, {"image": patches})]
         except Exception as error:
-            raise _translated(error, "failed while running") from error
+            raise translated(error, "failed while running") from error
 
     def close(self) -> None:
         """Free the model's memory and threads."""
         self._session = None
+
+
+def inference_session(path: Path, options: Options) -> Any:
+    """An onnxruntime.InferenceSession of a file, with the settings that every session of ours has.
+
+    Raises HostError where the device is not there, BackendError when the file cannot be opened.
+    """
+    import onnxruntime as ort
+
+    providers = _providers(ort, options)
+    settings = _settings(ort, options.threads)
+    if path.suffix.lower() == _ORT or not options.optimise:
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session: Any = ort.InferenceSession(str(path), settings, providers=providers)
+    except Exception as error:
+        raise translated(error, f"cannot open {path.name}") from error
+    _check_provider(session.get_providers(), providers, options.device)
+    return session
 
 
 def _settings(ort: Any, threads: int) -> Any:
@@ -132,7 +142,8 @@ def _check_provider(active: list[str], wanted: list[Any], device: str) -> None:
         )
 
 
-def _translated(error: Exception, what: str) -> BackendError:
+def translated(error: Exception, what: str) -> BackendError:
+    """ONNX Runtime's exception as ours: its first line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return BackendError(
         f"ONNX Runtime {what}: {lines[0]}",
@@ -156,7 +167,7 @@ def _compile(
     try:
         ort.InferenceSession(str(source.path), chosen, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise _translated(error, f"cannot compile {source.path.name}") from error
+        raise translated(error, f"cannot compile {source.path.name}") from error
     report(1, 1)
     return {
         "compiler": _NAME,

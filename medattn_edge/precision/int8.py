@@ -23,7 +23,7 @@ from medattn_edge.labels import Meaning
 from medattn_edge.precision.cache import NO_CACHE, Cache
 from medattn_edge.precision.derived import fp32_graph
 from medattn_edge.precision.judge import Judge
-from medattn_edge.precision.layers import layers
+from medattn_edge.precision.layers import layers, nodes_of_modules
 from medattn_edge.precision.lint import rules
 from medattn_edge.precision.observe import floating_tensors
 from medattn_edge.precision.onnx_graph import read
@@ -71,7 +71,8 @@ def quantise(
     calibrated, held_out = windows
     _check_disjoint(calibrated, held_out)
     report = progress or (lambda what, done, total: None)
-    model, recipe = read(parent.path), settings.recipe
+    model = read(parent.path)
+    recipe = replace(settings.recipe, floating=nodes_of_modules(model, settings.floating))
     inputs = Inputs(calibrated, parent.manifest.batch)
     calibration = Calibration(inputs, calibrated.digest, _ranges(parent, model, inputs, settings, cache, report))
     report("FP32 on the held-out windows", 0, 1)
@@ -99,6 +100,7 @@ def quantise(
             recipe={
                 **asdict(replace(recipe, floating=())),
                 "floating": [damage.to_json() for damage in ranking if set(damage.nodes) <= set(best.recipe.floating)],
+                "floating_modules": list(settings.floating),
                 "quantizer": best.quantizer.name,
                 "quantizers": [one.to_json() for one in candidates],
                 "trials": trials.count,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+import difflib
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from medattn_edge.errors import UsageError
 from medattn_edge.precision.onnx_graph import Graph, module_of
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm")
@@ -42,6 +44,33 @@ def layers(model: Any) -> tuple[Layer, ...]:
 def _channels(node: Any, dims: Any) -> tuple[int, int]:
     first, second = int(dims[0]), int(dims[1])
     return (first, second) if node.op_type == "ConvTranspose" else (second, first)
+
+
+def nodes_of_modules(model: Any, modules: Sequence[str]) -> tuple[str, ...]:
+    """The names of the nodes of some PyTorch modules, and of the modules in them.
+
+    Args:
+        model: a ModelProto.
+        modules: paths such as `decoder.3.gate.psi`.
+
+    Raises:
+        UsageError: a module that no node came from.
+    """
+    paths = {node.name: module_of(node) for node in model.graph.node}
+    for module in modules:
+        if not any(_lies_in(path, module) for path in paths.values()):
+            known = sorted({path for path in paths.values() if path})
+            near = difflib.get_close_matches(module, known, n=1, cutoff=0.0)
+            raise UsageError(
+                f"no layer of the graph came from the module {module!r}",
+                expected="a module that medattn-edge bisect, inspect or lint names",
+                hint=f"--floating {near[0]}" if near else "leave --floating out",
+            )
+    return tuple(name for name, path in paths.items() if any(_lies_in(path, module) for module in modules))
+
+
+def _lies_in(path: str, module: str) -> bool:
+    return bool(module) and (path == module or path.startswith(f"{module}."))
 
 
 def attention_products(model: Any) -> tuple[str, ...]:

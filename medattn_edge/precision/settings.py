@@ -30,6 +30,7 @@ class CalibrationSettings:
         judge_labels: the only labels, or regions, to judge; empty for all. One of which there is nothing to judge is
             refused.
         quantizer: the only one to try, or empty for all that fit.
+        floating: PyTorch modules whose layers stay in floating point, whatever they would do.
         runtime: the backend that judges and times, for the profile cpu; empty for the suffix's own.
         samples: patches to calibrate on, half of them with foreground.
         held_out_samples: patches to judge on.
@@ -50,6 +51,7 @@ class CalibrationSettings:
     max_true_dice_share: float | None = None
     judge_labels: tuple[str, ...] = ()
     quantizer: str = ""
+    floating: tuple[str, ...] = ()
     runtime: str = ""
     samples: int = 32
     held_out_samples: int = 16

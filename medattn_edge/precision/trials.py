@@ -176,7 +176,8 @@ class QuantizationTrials:
             The candidate, and the ranking of the layers that was gone by.
         """
         report = progress or (lambda what, done, total: None)
-        every = layers(self.model)
+        kept = best.recipe.floating  # which nobody asked to try
+        every = tuple(layer for layer in layers(self.model) if layer.node not in kept)
         damage = self._damage_of(best.recipe, cache)
         trials = max(1, self.left // 2)
         ranking = rank(every, trials, damage, lambda done, total: report("ranking layers", done, total))
@@ -187,11 +188,12 @@ class QuantizationTrials:
                 return None
             what = f"{len(nodes)} of {len(every)} layers in floating point"
             report(what, len(self.candidates) - first, self.left)
-            return self.candidate(best.quantizer, replace(best.recipe, floating=nodes)).verdict
+            return self.candidate(best.quantizer, replace(best.recipe, floating=(*kept, *nodes))).verdict
 
         fewest_floating(ranking, floating)
+        names = {layer.node for layer in every}
         # With every layer in floating point any gate holds, and nothing of it is INT8.
-        tried = [best, *(one for one in self.candidates[first:] if len(one.recipe.floating) < len(every))]
+        tried = [best, *(one for one in self.candidates[first:] if not names <= set(one.recipe.floating))]
         enough = [one for one in tried if one.verdict.holds]
         if enough:
             return min(enough, key=lambda one: len(one.recipe.floating)), ranking
