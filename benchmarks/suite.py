@@ -47,6 +47,10 @@ def main(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")] = RESULTS,
     threads: Annotated[int, typer.Option(help="0: as many as there are cores.")] = 0,
     gpu: Annotated[bool, typer.Option("--gpu", help="The rows of an NVIDIA GPU.")] = False,
+    without: Annotated[
+        list[str] | None, typer.Option(metavar="ROW", help="Leave a row out; the result says so.")
+    ] = None,
+    files_only: Annotated[bool, typer.Option("--files-only", help="Make the files that are not there yet.")] = False,
 ) -> None:
     """Measure cases."""
     known = {case.name: case for case in CASES}
@@ -57,11 +61,19 @@ def main(
         print("no NVIDIA GPU with a driver is here", file=sys.stderr)
         raise typer.Exit(3)
     settings = BenchSettings(duration_s=duration, threads=threads, timeout_s=1800)
+    forms, left_out = ON_GPU if gpu else ON_CPU, without or []
+    if strange := sorted(set(left_out) - {form.name for form in forms}):
+        raise typer.BadParameter(f"{', '.join(strange)} is no row; expected some of {[form.name for form in forms]}")
+    chosen = [form for form in forms if form.name not in left_out]
     for name in names or known:
         if reason := not_here(known[name]):
             _say(f"{name}: not measured: {reason}")
             continue
-        document = run(known[name], ON_GPU if gpu else ON_CPU, settings, folder)
+        if files_only:
+            candidates(Files(known[name], folder), chosen)
+            continue
+        document = run(known[name], chosen, settings, folder)
+        document["absent"] |= dict.fromkeys(left_out, "left out of this run")
         write(document, output / f"{name}{'-gpu' if gpu else ''}.json")
         print(table(document))
 
