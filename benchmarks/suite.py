@@ -40,7 +40,7 @@ RESULTS = HERE / "results"
 ON_CPU, ON_GPU = (*OURS, *PEERS), GPU
 
 
-def main(
+def main(  # noqa: PLR0913 - options of a command
     names: Annotated[list[str] | None, typer.Argument(metavar="CASE...", help="By default all.")] = None,
     duration: Annotated[float, typer.Option(help="Seconds for each row.")] = 10.0,
     folder: Annotated[Path, typer.Option(help="Where the files that are made are kept.")] = FOLDER,
