@@ -18,6 +18,7 @@ from medattn_edge.errors import GeometryError
 from medattn_edge.evaluation.bisect import CutLayer, LayerFigures
 from medattn_edge.evaluation.disagreement import RuntimeOutcome
 from medattn_edge.evaluation.disagreement import judge as judge_runtimes
+from medattn_edge.evidence.checks import deadline_check
 from medattn_edge.gates import GATES, TRUE_LABELS, Gate
 from medattn_edge.io.grids import gather
 from medattn_edge.io.nifti_forms import forms_of
@@ -52,6 +53,8 @@ LIMITS = {
     "one layer of a candidate": {"min_matched": 0.5, "min_fp32_db": 90.0, "min_fp16_db": 40.0, "min_int8_db": 12.0,
                                  "enough_int8_db": 20.0, "max_int8_loss_db": 12.0, "max_saturated_gain": 0.05},
     "the same answer after it was timed": {"min_sqnr_db": 30.0},
+    "deadline of one run": {"percentile": 99.0, "max_miss_rate": 0.01},
+    "a copy that answers attention maps": {"min_sqnr_db": 90.0},
     "something to judge": {"min_reference_true_dice": 0.1},
     "values of a CT": {"lowest_of_ct": -100.0, "air_hu": -500.0},
 }  # fmt: skip
@@ -150,6 +153,12 @@ def test_a_layer_holds_at_the_limit_of_its_precision_and_leaves_just_below(
     assert leaves(-math.inf)
     assert not leaves(limit, (0.1, 0.15))
     assert leaves(limit, (0.1, 0.1501))
+
+
+@pytest.mark.parametrize(("late", "verdict"), [(0, "pass"), (1, "pass"), (2, "fail")])
+def test_a_deadline_may_be_missed_once_in_a_hundred_runs(late: int, verdict: str) -> None:
+    row = {"artifact": "net.onnx", "backend": "onnxruntime", "p99_ms": 5.0, "miss_rate": late / 100, "rounds": 100}
+    assert deadline_check(["net.onnx"], [row], 5.0).verdict == verdict
 
 
 @pytest.mark.parametrize(("wrong", "fails"), [(12, True), (8, False)])  # Dice 0.9994 and 0.9996 of 20,000 voxels

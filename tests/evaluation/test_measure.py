@@ -292,25 +292,30 @@ def test_a_row_tells_the_worst_true_dice_of_each_label_and_the_range_of_its_shar
 
 def test_true_labels_are_judged_where_they_are_not_masked(checkpoint: Path, artifact: Path) -> None:
     patches = random_patches(SMALL, 2, seed=5)
-    with open_session(checkpoint, spec=SMALL) as session:
-        right = np.stack([Meaning.of(SMALL).labels_of(one) for one in session.run_any(patches)])
-    hidden = np.zeros(right.shape, bool)
-    hidden[1] = True
-    wrong = np.where(hidden, 1 - np.minimum(right, 1), right)  # wherever nobody looks, nothing is right
     gate = Thresholds(min_dice=0.99, min_true_dice_share=0.999, max_true_dice_share=1.01)
+    with open_session(checkpoint, spec=SMALL) as reference:
+        right = np.stack([Meaning.of(SMALL).labels_of(one) for one in reference.run_any(patches)])
+        hidden = np.zeros(right.shape, bool)
+        hidden[1] = True
+        wrong = np.where(hidden, 1 - np.minimum(right, 1), right)  # wherever nobody looks, nothing is right
 
-    def row(truth: dict[str, Any]) -> dict[str, Any]:
-        settings = BenchSettings(duration_s=0.01, warm_up_s=0, threads=1)
-        of = candidate(artifact, gate=gate)
-        report = measure_candidates(reference_of(checkpoint), [of], {"real": patches}, settings, truth=truth)
-        return report.to_json()["rows"][1]
+        def judged(truth: dict[str, Any]) -> BenchTrial:
+            trial = BenchTrial(candidate(artifact, gate=gate))
+            trial.start(patches[:1], BenchSettings(threads=1))
+            assert trial.session is not None
+            with trial.session:
+                trial.judge(reference, {"real": patches}, truth)
+            return trial
 
-    seen = row({"real": np.ma.masked_array(wrong, hidden)})
-    assert seen["verdict"] == "pass", seen["failures"]
-    assert set(seen["agreement"]["true_dice"].values()) == {1.0}
-    assert min(row({"real": wrong})["agreement"]["true_dice"].values()) < 0.9
-    without = row({})
-    assert without["failures"] == ["its gate asks for a share of the true Dice, and there are no true labels"]
+        seen = judged({"real": np.ma.masked_array(wrong, hidden)})
+        assert seen.failures == []
+        assert seen.agreement is not None
+        assert set(seen.agreement["true_dice"].values()) == {1.0}
+        whole = judged({"real": wrong})
+        assert whole.agreement is not None
+        assert min(whole.agreement["true_dice"].values()) < 0.9
+        without = judged({})
+        assert without.failures == ["its gate asks for a share of the true Dice, and there are no true labels"]
 
 
 def test_noise_is_held_to_gates_of_fp32_alone(artifact: Path) -> None:

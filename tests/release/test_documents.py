@@ -14,7 +14,7 @@ from tests.support.releases import make_lineage
 
 @pytest.fixture
 def documents(tmp_path: Path) -> list[Path]:
-    texts = {"deploy.toml": "schema = 1\n", "candidates.json": "{}\n", "report.html": "<b>&amp;</b>\n"}
+    texts = {"deploy.toml": "schema = 1\n", "candidates.json": "{}\n", "notes.html": "<b>&amp;</b>\n"}
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
     return [tmp_path / name for name in texts]
@@ -23,7 +23,7 @@ def documents(tmp_path: Path) -> list[Path]:
 @pytest.mark.parametrize("output", ["release", "release.zip"])
 def test_documents_are_files_of_the_release_and_no_artifacts(tmp_path, documents, output):
     release = write_release(make_lineage(tmp_path), tmp_path / output, documents=documents)
-    assert {"deploy.toml", "candidates.json", "report.html"} <= set(release.manifest.files)
+    assert {"deploy.toml", "candidates.json", "notes.html"} <= set(release.manifest.files)
     assert set(release.manifest.artifacts) == {"net.xml", "net.onnx", "net.int8.onnx"}
     with pytest.raises(UsageError, match=r"no artifact 'deploy.toml'"), opened_artifact(f"{release.path}#deploy.toml"):
         pass
@@ -36,7 +36,7 @@ def test_the_same_documents_give_the_same_bytes(tmp_path, documents):
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["deploy.toml", "candidates.json", "report.html"])
+@pytest.mark.parametrize("name", ["deploy.toml", "candidates.json", "notes.html"])
 def test_a_changed_document_is_refused_and_so_is_one_that_is_missing(tmp_path, documents, name):
     write_release(make_lineage(tmp_path), tmp_path / "release", documents=documents)
     generate_key(tmp_path / "KEY")
@@ -52,7 +52,7 @@ def test_a_changed_document_is_refused_and_so_is_one_that_is_missing(tmp_path, d
 
 
 @pytest.mark.parametrize(
-    "name", ["net.onnx", "NET.XML.JSON", "net.bin", "Release.json", "release.sig", "sbom.cdx.json"]
+    "name", ["net.onnx", "NET.XML.JSON", "net.bin", "Release.json", "release.sig", "sbom.cdx.json", "report.html"]
 )
 def test_a_document_under_a_name_that_is_taken_is_refused(tmp_path, name):
     artifacts = make_lineage(tmp_path)
