@@ -129,7 +129,10 @@ def _curves(document: Mapping[str, Any]) -> Any:
 
 
 def _cpu(environment: Mapping[str, Any]) -> str:
-    return str(environment.get("cpu") or "CPU")
+    """Its name, and what it computes INT8 and BF16 with: the name alone says nothing of it."""
+    known = environment.get("instruction_sets") or environment.get("isa") or ()  # as older results have it
+    wide = [name for name in ("amx_int8", "avx512_vnni", "avx_vnni", "avx512_bf16") if name in known]
+    return " with ".join([str(environment.get("cpu") or "CPU"), *([", ".join(wide)] if wide else [])])
 
 
 def _threads(environment: Mapping[str, Any]) -> str:
