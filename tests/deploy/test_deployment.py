@@ -34,6 +34,8 @@ from tests.support.networks import gated_spec, random_network
 from tests.support.scans import write_nifti
 
 Inputs = Callable[..., DeployInputs]
+pytestmark = pytest.mark.slow
+
 STAGES = ("fp32.onnx", "gate-fp32.onnx", "foreground", "measure", "release")
 
 
@@ -146,7 +148,6 @@ def test_the_stored_recipe_names_what_was_chosen_and_is_the_recipe_of_itself(int
     assert (stored.threads, stored.run_threads) == (1, 1)
 
 
-@pytest.mark.slow
 def test_the_stored_recipe_makes_the_same_graph_and_the_same_recipe_again(
     interrupted: Interrupted, inputs_of: Inputs, tmp_path: Path
 ) -> None:

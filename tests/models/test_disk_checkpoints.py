@@ -378,7 +378,7 @@ CODE: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("folder", ["plain", "it's a folder $HOME `x`"])
+@pytest.mark.parametrize("folder", ["plain", pytest.param("it's a folder $HOME `x`", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", list(CODE))
 def test_the_command_of_the_refusal_converts_this_very_file(kind, folder, trained, tmp_path):
     state, image, wanted = trained

@@ -76,6 +76,7 @@ def refused(path: Path, keys: Any) -> IntegrityError:
     return raised.value
 
 
+@pytest.mark.slow
 def test_every_byte_of_manifest_and_signature_and_every_thirteenth_of_every_file(
     release, nothing_interpreted, record_testsuite_property
 ):
@@ -96,6 +97,7 @@ def test_every_byte_of_manifest_and_signature_and_every_thirteenth_of_every_file
     assert verify(path, keys).signer is not None
 
 
+@pytest.mark.slow
 def test_every_byte_of_a_zip(packed, nothing_interpreted, record_testsuite_property):
     path, keys = packed
     data = path.read_bytes()

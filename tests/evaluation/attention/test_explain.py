@@ -42,7 +42,7 @@ from tests.support.sync_trace import content_of, identity, traced
 FAMILIES = (
     "attention-unet-monai-2d",
     "attention-unet-3d-multi",
-    "self-guided",
+    pytest.param("self-guided", marks=pytest.mark.slow),
     pytest.param("attention-unet-2d", marks=pytest.mark.slow),
     pytest.param("attention-unet-grid", marks=pytest.mark.slow),
 )
