@@ -83,6 +83,7 @@ def rows(artifact: Artifact) -> dict[str, Any]:
     return {row["name"]: row for row in artifact.manifest.target["tuning"]["alternatives"]}
 
 
+@pytest.mark.slow
 def test_the_fastest_that_agrees_is_kept_with_the_figures_that_chose_it(
     checkpoint: Checkpoint, scratch: Path, tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ def test_the_release_has_a_report_of_the_chosen_file_that_passed(inputs_of: Inpu
     assert "Doe" not in json.dumps(told)
 
 
+@pytest.mark.slow
 def test_without_a_report_it_is_said(inputs_of: Inputs, tmp_path: Path) -> None:
     lines: list[str] = []
     deploy(plan_deployment(inputs_of(), QUICK), tmp_path / "release", say=lines.append)
