@@ -15,6 +15,15 @@ FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _ROOM = 1 << 20  # bytes that a disk with room takes
 
 
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` (same suffixes) that takes its place when the block ends well.
@@ -36,8 +45,7 @@ def replacing(path: Path) -> Iterator[Path]:
         os.close(os.open(free, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
         temporary = free
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        sync(temporary)
         temporary.replace(path)
     except OSError as error:
         about = None if error.filename is None else Path(os.fsdecode(error.filename))

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from medattn_edge.atomic import check_folder
+from medattn_edge.atomic import check_folder, sync
 from medattn_edge.deploy.candidates import FP32, CandidatePlan
-from medattn_edge.deploy.work_folder import StageOutcome, WorkFolder, sync
+from medattn_edge.deploy.work_folder import StageOutcome, WorkFolder
 from medattn_edge.errors import InputError, IntegrityError, UsageError, quoted
 from medattn_edge.release import VerifiedRelease, verify
 

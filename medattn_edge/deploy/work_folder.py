@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from medattn_edge.artifact import sha256
-from medattn_edge.atomic import FULL, check_room
+from medattn_edge.atomic import FULL, check_room, sync
 from medattn_edge.errors import OutputError, UsageError, quoted
 
 SUFFIX: Final = ".deploy"
@@ -198,15 +198,6 @@ def _make(path: Path) -> None:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _not_written(path: Path, error: OSError) -> OutputError:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from medattn_edge.artifact import Artifact
-from medattn_edge.atomic import check_folder, replacing
+from medattn_edge.atomic import check_folder, replacing, sync
 from medattn_edge.errors import InputError, IntegrityError, OutputError, UsageError, quoted
 from medattn_edge.release.artifacts import describe, files_of
 from medattn_edge.release.container import CHUNK, opened_container, pack
@@ -261,7 +261,7 @@ def _put(folder: Path, output: Path) -> None:
     if output.suffix.lower() != ".zip":
         folder.chmod(0o755)
         for path in (*folder.iterdir(), folder):
-            _sync(path)
+            sync(path)
         folder.rename(output)  # onto a folder that appeared meanwhile it fails, unless that is empty
         return
     sizes = [(path.name, path.stat().st_size) for path in folder.iterdir()]
@@ -275,14 +275,6 @@ def _put(folder: Path, output: Path) -> None:
 
     with replacing(output) as beside, beside.open("wb") as file:
         pack(file, sizes, contents)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _not_written(output: Path, error: OSError) -> OutputError:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medattn_edge.atomic import check_folder
+from medattn_edge.atomic import check_folder, sync
 from medattn_edge.errors import MissingDependency, OutputError, UsageError, quoted
 from medattn_edge.evaluation.attention.figures import figures_of
 from medattn_edge.evaluation.attention.page import page_of
@@ -93,14 +93,6 @@ def _write_side(folder: Path, name: str, side: Side) -> dict[str, str]:
     return {f"labels, {name}": labels, f"attention, {name}": attention}
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
 def _appearing(folder: Path) -> Iterator[Path]:
     """A folder beside, which takes the other's place in the end, or goes."""
@@ -109,7 +101,7 @@ def _appearing(folder: Path) -> Iterator[Path]:
         beside.mkdir()
         yield beside
         for path in (*beside.rglob("*"), beside):
-            _sync(path)
+            sync(path)
         beside.rename(folder)  # onto a folder that appeared meanwhile it fails, unless that is empty
     except OSError as error:
         raise OutputError(
