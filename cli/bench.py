@@ -17,7 +17,9 @@ from .options import (
     GeometryOption,
     NetworkOption,
     OutputNameOption,
+    ResampleOption,
     SettingsOption,
+    ThreadsOption,
     VolumeOption,
     WeightsOption,
     check_choice,
@@ -40,9 +42,7 @@ def command(  # noqa: PLR0913
         Option("--reference", metavar="SOURCE", help="What export was given; without torch, an FP32 artifact."),
     ],
     scan: Annotated[list[Path] | None, Option("--scan", help="Real input to judge on; repeat it.")] = None,
-    resample_to_first: Annotated[
-        bool, Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
-    ] = False,
+    resample_to_first: ResampleOption = False,
     network: NetworkOption = "",
     output_name: OutputNameOption = "",
     set_: SettingsOption = None,
@@ -53,9 +53,7 @@ def command(  # noqa: PLR0913
     samples: Annotated[int, Option("--samples", min=1, help="Patches per scan.")] = 4,
     duration: Annotated[float, Option("--duration", min=0, help="Of the timing, in s for each row.")] = 10.0,
     warm_up: Annotated[float, Option("--warm-up", min=0, help="Before it, in s for each row.")] = 1.0,
-    threads: Annotated[
-        int, Option("--threads", min=0, help="Of the CPU; 0 is one for each core that this process may use.")
-    ] = 0,
+    threads: ThreadsOption = 0,
     batch: Annotated[int, Option("--batch", min=1, help="Patches per run.")] = 1,
     deadline_ms: Annotated[
         float | None, Option("--deadline-ms", metavar="MS", help="Tell how many runs take longer.")

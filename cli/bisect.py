@@ -17,7 +17,9 @@ from .options import (
     GeometryOption,
     NetworkOption,
     OutputNameOption,
+    ResampleOption,
     SettingsOption,
+    ThreadsOption,
     VolumeOption,
     WeightsOption,
     scans_of,
@@ -46,9 +48,7 @@ def command(  # noqa: PLR0913
     every: Annotated[
         bool, Option("--all", help="Print every layer, not only those that leave and their neighbours.")
     ] = False,
-    resample_to_first: Annotated[
-        bool, Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
-    ] = False,
+    resample_to_first: ResampleOption = False,
     geometry: GeometryOption = None,
     volume_number: VolumeOption = 0,
     network: NetworkOption = "",
@@ -61,9 +61,7 @@ def command(  # noqa: PLR0913
         Option("--spec", metavar="SPEC.json", help="Of a reference that the candidate was not made from."),
     ] = None,
     timeout: Annotated[float, Option("--timeout", min=1, help="Of opening and running one layer, in s.")] = 600.0,
-    threads: Annotated[
-        int, Option("--threads", min=0, help="Of the CPU; 0 is one for each core that this process may use.")
-    ] = 0,
+    threads: ThreadsOption = 0,
     trusted: Trusted = None,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:

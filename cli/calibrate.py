@@ -12,7 +12,18 @@ from medattn_edge.errors import quoted
 
 from . import console
 from .label_audit_text import note_label_audits
-from .options import GeometryOption, MaxTrueDiceShareOption, VolumeOption, parse_names, scans_of
+from .options import (
+    GeometryOption,
+    JudgeLabelsOption,
+    LabelValueOption,
+    MaxTrueDiceShareOption,
+    MinTrueDiceShareOption,
+    ResampleOption,
+    ThreadsOption,
+    VolumeOption,
+    parse_names,
+    scans_of,
+)
 from .renamed import renamed
 
 if TYPE_CHECKING:
@@ -41,15 +52,9 @@ def command(  # noqa: PLR0913
         list[Path] | None,
         Option("--labels", help="True labels of the scans to judge on: the gate then holds both thresholds."),
     ] = None,
-    label_value: Annotated[
-        list[str] | None, Option("--label-value", metavar="NAME=VALUE", help="A label's value in --labels; repeat it.")
-    ] = None,
-    judge_labels: Annotated[
-        str, Option("--judge-labels", metavar="NAME,NAME", help="The only labels to judge; all by default.")
-    ] = "",
-    resample_to_first: Annotated[
-        bool, Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
-    ] = False,
+    label_value: LabelValueOption = None,
+    judge_labels: JudgeLabelsOption = "",
+    resample_to_first: ResampleOption = False,
     geometry: GeometryOption = None,
     volume_number: VolumeOption = 0,
     method: Annotated[
@@ -67,14 +72,7 @@ def command(  # noqa: PLR0913
             f"{gates.INT8.limits['min_dice']:g}, with --labels {gates.TRUE_LABELS.limits['min_dice']:g}.",
         ),
     ] = None,
-    min_true_dice_share: Annotated[
-        float | None,
-        Option(
-            "--min-true-dice-share",
-            help="Share of the reference's true Dice, every label; needs --labels; "
-            f"{gates.TRUE_LABELS.limits['min_true_dice_share']:g}.",
-        ),
-    ] = None,
+    min_true_dice_share: MinTrueDiceShareOption = None,
     max_true_dice_share: MaxTrueDiceShareOption = None,
     quantizer: Annotated[
         str, Option("--quantizer", help="nncf-onnx, nncf-openvino or onnxruntime; by default the best of all that fit.")
@@ -100,9 +98,7 @@ def command(  # noqa: PLR0913
     cache: Annotated[
         Path | None, Option("--cache", help="Folder of ranges and rankings; by default the user's.")
     ] = None,
-    threads: Annotated[
-        int, Option("--threads", min=0, help="Of the CPU; 0 is one for each core that this process may use.")
-    ] = 0,
+    threads: ThreadsOption = 0,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Quantise to INT8; exit code 1, and no file, when the gate cannot be held."""

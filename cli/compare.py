@@ -12,12 +12,17 @@ from medattn_edge import gates
 from . import console
 from .comparison_text import tell
 from .options import (
+    CarriedDiceOption,
+    CarriedTrueDiceShareOption,
     FoldOption,
     GeometryOption,
+    JudgeLabelsOption,
     MaxTrueDiceShareOption,
     NetworkOption,
     OutputNameOption,
+    ResampleOption,
     SettingsOption,
+    ThreadsOption,
     VolumeOption,
     WeightsOption,
     parse_names,
@@ -50,9 +55,7 @@ def command(  # noqa: PLR0913
             help="Of .onnx candidates; repeat it, or all. By default all for int8 and fp16, the usual one for fp32.",
         ),
     ] = None,
-    resample_to_first: Annotated[
-        bool, Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
-    ] = False,
+    resample_to_first: ResampleOption = False,
     geometry: GeometryOption = None,
     volume_number: VolumeOption = 0,
     network: NetworkOption = "",
@@ -78,36 +81,17 @@ def command(  # noqa: PLR0913
             help="A label's value in --labels; repeat it. By default as files carry it.",
         ),
     ] = None,
-    judge_labels: Annotated[
-        str, Option("--judge-labels", metavar="NAME,NAME", help="The only labels to judge; all by default.")
-    ] = "",
-    min_dice: Annotated[
-        float | None,
-        Option(
-            "--min-dice",
-            help="Dice with the reference, every label; never looser than the gate that a file carries, which decides "
-            f"by default, or else {gates.COMPARED.limits['min_dice']:g}, with --labels "
-            f"{gates.TRUE_LABELS.limits['min_dice']:g}.",
-        ),
-    ] = None,
+    judge_labels: JudgeLabelsOption = "",
+    min_dice: CarriedDiceOption = None,
     min_sqnr_db: Annotated[float | None, Option("--min-sqnr-db", help="Of the logits.")] = None,
     min_label_match: Annotated[float | None, Option("--min-label-match", help="Share of equal voxels.")] = None,
     max_volume_change: Annotated[float | None, Option("--max-volume-change", help="In %, every label.")] = None,
-    min_true_dice_share: Annotated[
-        float | None,
-        Option(
-            "--min-true-dice-share",
-            help="Share of the reference's true Dice, every label; needs --labels. By default the file's own, or else "
-            f"{gates.TRUE_LABELS.limits['min_true_dice_share']:g}.",
-        ),
-    ] = None,
+    min_true_dice_share: CarriedTrueDiceShareOption = None,
     max_true_dice_share: MaxTrueDiceShareOption = None,
     min_dice_ratio: Annotated[str | None, renamed("--min-dice-ratio", "--min-true-dice-share")] = None,
     atol: Annotated[float | None, Option("--atol", help="Largest difference of two logits.")] = None,
     device: Annotated[str, Option("--device", help="Of the candidates: cpu or cuda:INDEX.")] = "cpu",
-    threads: Annotated[
-        int, Option("--threads", min=0, help="Of the CPU; 0 is one for each core that this process may use.")
-    ] = 0,
+    threads: ThreadsOption = 0,
     overlap: Annotated[float, Option("--overlap", help="Of neighbouring windows.")] = 0.5,
     batch: Annotated[int, Option("--batch", min=1, help="Windows per run.")] = 4,
     trusted: Trusted = None,

@@ -14,7 +14,17 @@ from medattn_edge.errors import MissingDependency, UsageError
 from . import console
 from .deploy_text import tell_deployment, tell_plan
 from .expected import fitted_to, note_assumptions
-from .options import MaxTrueDiceShareOption, parse_names, parse_settings, parse_sizes, scans_of, source_options
+from .options import (
+    JudgeLabelsOption,
+    LabelValueOption,
+    MaxTrueDiceShareOption,
+    MinTrueDiceShareOption,
+    parse_names,
+    parse_settings,
+    parse_sizes,
+    scans_of,
+    source_options,
+)
 from .spec_options import SpecOptions, note_spec_assumptions, settings_of_file, with_spec_options
 
 if TYPE_CHECKING:
@@ -43,12 +53,8 @@ def command(  # noqa: PLR0913
         list[Path] | None,
         Option("--labels", help="True labels of each scan to judge on, in order: the gate then holds both thresholds."),
     ] = None,
-    label_value: Annotated[
-        list[str] | None, Option("--label-value", metavar="NAME=VALUE", help="A label's value in --labels; repeat it.")
-    ] = None,
-    judge_labels: Annotated[
-        str, Option("--judge-labels", metavar="NAME,NAME", help="The only labels to judge; all by default.")
-    ] = "",
+    label_value: LabelValueOption = None,
+    judge_labels: JudgeLabelsOption = "",
     expect: Annotated[
         list[Path] | None,
         Option("--expect", metavar="CASE.npz", help="`image` and `logits` of the owner's code, to be held to first."),
@@ -76,14 +82,7 @@ def command(  # noqa: PLR0913
             f"{gates.TRUE_LABELS.limits['min_dice']:g}.",
         ),
     ] = None,
-    min_true_dice_share: Annotated[
-        float | None,
-        Option(
-            "--min-true-dice-share",
-            help="Share of the reference's true Dice, every label; needs --labels; "
-            f"{gates.TRUE_LABELS.limits['min_true_dice_share']:g}.",
-        ),
-    ] = None,
+    min_true_dice_share: MinTrueDiceShareOption = None,
     max_true_dice_share: MaxTrueDiceShareOption = None,
     deadline_ms: Annotated[
         float | None, Option("--deadline-ms", metavar="MS", help="What 99 of 100 runs may take at most.")

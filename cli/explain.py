@@ -16,7 +16,9 @@ from .options import (
     GeometryOption,
     NetworkOption,
     OutputNameOption,
+    ResampleOption,
     SettingsOption,
+    ThreadsOption,
     VolumeOption,
     WeightsOption,
     parse_spacing,
@@ -39,9 +41,7 @@ def command(  # noqa: PLR0913
     ],
     output: Annotated[Path, Option("--output", "-o", help="A new folder for maps, labels, pictures and explain.html.")],
     runtime: Annotated[str, Option("--runtime", metavar="NAME", help="Of an .onnx artifact, as compare has it.")] = "",
-    threads: Annotated[
-        int, Option("--threads", min=0, help="Of the CPU; 0 is one for each core that this process may use.")
-    ] = 0,
+    threads: ThreadsOption = 0,
     overlap: Annotated[float, Option("--overlap", help="Of neighbouring windows, 0 to below 1.")] = 0.5,
     timeout: Annotated[float, Option("--timeout", min=1, help="Of opening, and of one run, in s.")] = 600.0,
     scratch: Annotated[Path | None, Option("--scratch", help="Folder for maps that do not fit in memory.")] = None,
@@ -53,9 +53,7 @@ def command(  # noqa: PLR0913
     ] = "",
     geometry: GeometryOption = None,
     volume_number: VolumeOption = 0,
-    resample_to_first: Annotated[
-        bool, Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
-    ] = False,
+    resample_to_first: ResampleOption = False,
     network: NetworkOption = "",
     output_name: OutputNameOption = "",
     set_: SettingsOption = None,

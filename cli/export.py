@@ -16,7 +16,16 @@ from . import console
 from .agreement_text import agreement_table
 from .expected import fitted_to, fitted_to_scan, note_assumptions
 from .fp64_text import fp64_lines
-from .options import GeometryOption, VolumeOption, check_choice, note_scans, parse_settings, parse_sizes, scans_of
+from .options import (
+    GeometryOption,
+    ResampleOption,
+    VolumeOption,
+    check_choice,
+    note_scans,
+    parse_settings,
+    parse_sizes,
+    scans_of,
+)
 from .renamed import renamed_flag
 from .rewrites import chosen, note_without_effect, show_plan
 from .spec_options import SpecOptions, note_spec_assumptions, settings_of_file, with_spec_options
@@ -54,9 +63,7 @@ def command(  # noqa: PLR0913
         Option("--rewrite", metavar="NAME", help="Add a rewrite, or with -NAME leave one out; repeat it."),
     ] = None,
     scan: Annotated[list[Path] | None, Option("--scan", help="Real input for the check; repeat it.")] = None,
-    resample_to_first: Annotated[
-        bool, Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
-    ] = False,
+    resample_to_first: ResampleOption = False,
     geometry: GeometryOption = None,
     volume_number: VolumeOption = 0,
     samples: Annotated[

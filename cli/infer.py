@@ -11,7 +11,7 @@ import typer
 from medattn_edge.errors import UsageError
 
 from . import console
-from .options import GeometryOption, VolumeOption, parse_spacing
+from .options import GeometryOption, ThreadsOption, VolumeOption, parse_spacing
 from .released import Trusted, opened
 
 Option = typer.Option
@@ -39,9 +39,7 @@ def command(  # noqa: PLR0913
     provider: Annotated[
         Literal["cuda", "tensorrt"] | None, Option(help="Of ONNX Runtime on a GPU; cuda by default.")
     ] = None,
-    threads: Annotated[
-        int, Option("--threads", min=0, help="Of the CPU; 0 is one for each core that this process may use.")
-    ] = 0,
+    threads: ThreadsOption = 0,
     overlap: Annotated[float, Option("--overlap", help="Of neighbouring windows, 0 to below 1.")] = 0.5,
     batch: Annotated[
         str,

@@ -22,6 +22,32 @@ if TYPE_CHECKING:
 GeometryOption = Annotated[
     Literal["sform", "qform"] | None, typer.Option("--geometry", help="Of a NIfTI file whose two forms contradict.")
 ]
+# Of commands that hold files to a gate which these may carry.
+CarriedDiceOption = Annotated[
+    float | None,
+    typer.Option(
+        "--min-dice",
+        help="Dice with the reference, every label; never looser than the gate that a file carries, which decides "
+        f"by default, or else {gates.COMPARED.limits['min_dice']:g}, with --labels "
+        f"{gates.TRUE_LABELS.limits['min_dice']:g}.",
+    ),
+]
+CarriedTrueDiceShareOption = Annotated[
+    float | None,
+    typer.Option(
+        "--min-true-dice-share",
+        help="Share of the reference's true Dice, every label; needs --labels. By default the file's own, or else "
+        f"{gates.TRUE_LABELS.limits['min_true_dice_share']:g}.",
+    ),
+]
+MinTrueDiceShareOption = Annotated[
+    float | None,
+    typer.Option(
+        "--min-true-dice-share",
+        help="Share of the reference's true Dice, every label; needs --labels; "
+        f"{gates.TRUE_LABELS.limits['min_true_dice_share']:g}.",
+    ),
+]
 MaxTrueDiceShareOption = Annotated[
     float | None,
     typer.Option(
@@ -29,6 +55,19 @@ MaxTrueDiceShareOption = Annotated[
         help="The same, at most: a true Dice that rises further is another answer too; "
         f"{gates.TRUE_LABELS.limits['max_true_dice_share']:g}.",
     ),
+]
+JudgeLabelsOption = Annotated[
+    str, typer.Option("--judge-labels", metavar="NAME,NAME", help="The only labels to judge; all by default.")
+]
+LabelValueOption = Annotated[
+    list[str] | None,
+    typer.Option("--label-value", metavar="NAME=VALUE", help="A label's value in --labels; repeat it."),
+]
+ResampleOption = Annotated[
+    bool, typer.Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
+]
+ThreadsOption = Annotated[
+    int, typer.Option("--threads", min=0, help="Of the CPU; 0 is one for each core that this process may use.")
 ]
 VolumeOption = Annotated[
     int,

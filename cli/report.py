@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medattn_edge import gates
 from medattn_edge.errors import UsageError, quoted
 
 from . import console
 from .options import (
+    CarriedDiceOption,
+    CarriedTrueDiceShareOption,
     FoldOption,
     GeometryOption,
+    JudgeLabelsOption,
+    LabelValueOption,
     MaxTrueDiceShareOption,
     NetworkOption,
     OutputNameOption,
+    ResampleOption,
     SettingsOption,
+    ThreadsOption,
     VolumeOption,
     WeightsOption,
     parse_names,
@@ -48,30 +53,10 @@ def command(  # noqa: PLR0913
         Path, Option("--output", "-o", metavar="FILE.html", help="FILE.json with every figure is written beside it.")
     ],
     labels: Annotated[list[Path] | None, Option("--labels", help="True labels, one file per scan, in order.")] = None,
-    label_value: Annotated[
-        list[str] | None,
-        Option("--label-value", metavar="NAME=VALUE", help="A label's value in --labels; repeat it."),
-    ] = None,
-    judge_labels: Annotated[
-        str, Option("--judge-labels", metavar="NAME,NAME", help="The only labels to judge; all by default.")
-    ] = "",
-    min_dice: Annotated[
-        float | None,
-        Option(
-            "--min-dice",
-            help="Dice with the reference, every label; never looser than the gate that a file carries, which decides "
-            f"by default, or else {gates.COMPARED.limits['min_dice']:g}, with --labels "
-            f"{gates.TRUE_LABELS.limits['min_dice']:g}.",
-        ),
-    ] = None,
-    min_true_dice_share: Annotated[
-        float | None,
-        Option(
-            "--min-true-dice-share",
-            help="Share of the reference's true Dice, every label; needs --labels. By default the file's own, or else "
-            f"{gates.TRUE_LABELS.limits['min_true_dice_share']:g}.",
-        ),
-    ] = None,
+    label_value: LabelValueOption = None,
+    judge_labels: JudgeLabelsOption = "",
+    min_dice: CarriedDiceOption = None,
+    min_true_dice_share: CarriedTrueDiceShareOption = None,
     max_true_dice_share: MaxTrueDiceShareOption = None,
     deadline_ms: Annotated[
         float | None,
@@ -91,12 +76,8 @@ def command(  # noqa: PLR0913
         list[str] | None, Option("--runtime", metavar="NAME", help="Of .onnx artifacts, as compare has it.")
     ] = None,
     device: Annotated[str, Option("--device", help="Of the artifacts: cpu or cuda:INDEX.")] = "cpu",
-    threads: Annotated[
-        int, Option("--threads", min=0, help="Of the CPU; 0 is one for each core that this process may use.")
-    ] = 0,
-    resample_to_first: Annotated[
-        bool, Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
-    ] = False,
+    threads: ThreadsOption = 0,
+    resample_to_first: ResampleOption = False,
     geometry: GeometryOption = None,
     volume_number: VolumeOption = 0,
     network: NetworkOption = "",

@@ -18,6 +18,7 @@ from . import console
 from .label_audit_text import note_label_audits
 from .options import (
     GeometryOption,
+    ThreadsOption,
     VolumeOption,
     note_scans,
     orientation_of,
@@ -73,9 +74,7 @@ def command(  # noqa: PLR0913
     frozen_norms: Annotated[
         float, Option("--frozen-norms", help="Share of the steps, the last ones, with BatchNorm as it is deployed.")
     ] = 0.0,
-    threads: Annotated[
-        int, Option("--threads", min=0, help="Of the CPU; 0 is one for each core that this process may use.")
-    ] = 0,
+    threads: ThreadsOption = 0,
     resume: Annotated[bool, Option("--resume", help="Go on after an interruption.")] = False,
     backbone_weights: Annotated[
         Path | None, Option("--backbone-weights", help="A torchvision checkpoint to start the backbone from.")
