@@ -15,8 +15,11 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.ticker import LogFormatter
 
+from medattn_edge.gates import TRUE_LABELS
+
 _OURS, _PEERS, _EAGER = "#1f6f8b", "#c9a35b", "#888888"
 _DPI = 110
+_KEPT = tuple(TRUE_LABELS.limits[name] for name in ("min_true_dice_share", "max_true_dice_share"))
 
 
 def draw(document: Mapping[str, Any], path: Path, metadata: Mapping[str, str]) -> None:
@@ -86,7 +89,7 @@ def draw_kept(documents: Mapping[str, Mapping[str, Any]], path: Path, metadata: 
         for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             which(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.4)))
         axes.axvline(1.0, color="black", linewidth=0.8)
-        axes.axvspan(0.999, 1.01, color="#e8f1ea", zorder=0)
+        axes.axvspan(*_KEPT, color="#e8f1ea", zorder=0)
         axes.set_xlim(0.9985, 1.0115)
         axes.grid(True, which="both", linewidth=0.3)
         axes.set_xlabel("share of eager's true Dice, the label that moved most")
