@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
 
 from medattn_edge.agreement import Thresholds
 from medattn_edge.deploy.choice import CHOSEN, CandidateOutcome
 from medattn_edge.deploy.plan import DeployPlan
 from medattn_edge.errors import MissingDependency
 from medattn_edge.evaluation import BenchSettings, ComparisonSettings
-from medattn_edge.evidence import RejectedCandidate, ReportSettings, gather, write_report
+from medattn_edge.evidence import RejectedCandidate, ReportSettings, check_packages, gather, write_report
 from medattn_edge.inference.truth import parse_label_values
 
 Progress = Callable[[str, int, int], None]
-_PACKAGES: Final = ("jinja2", "matplotlib")
 
 
 def check_report(planned: DeployPlan) -> None:
     """Raise MissingDependency now, and not after an hour, where a report is asked and cannot be drawn."""
     if not planned.recipe.report:
         return
-    for package in _PACKAGES:
-        if find_spec(package) is None:
-            error = MissingDependency.of_extra(package, "report")
-            raise MissingDependency(error.found, expected=error.expected, hint=f"{error.hint}; or --no-report")
+    try:
+        check_packages()
+    except MissingDependency as error:
+        raise MissingDependency(error.found, expected=error.expected, hint=f"{error.hint}; or --no-report") from error
 
 
 def write_evidence(

@@ -1,6 +1,6 @@
 """Evidence: what is known of artifacts beside their reference, as one page for people and one document for programs."""
 
-from medattn_edge.evidence.gather import gather
+from medattn_edge.evidence.gather import check_packages, gather
 from medattn_edge.evidence.records import AttentionPair, Evidence, LayerFigure, RejectedCandidate
 from medattn_edge.evidence.settings import ReportSettings
 from medattn_edge.evidence.write import write_report
@@ -11,6 +11,7 @@ __all__ = [
     "LayerFigure",
     "RejectedCandidate",
     "ReportSettings",
+    "check_packages",
     "gather",
     "write_report",
 ]

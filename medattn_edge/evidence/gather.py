@@ -106,11 +106,16 @@ def gather(  # noqa: PLR0913 - each is one thing that a report is made of
     return replace(evidence, not_measured=missing)
 
 
-def _check(paths: Sequence[Path], deadline_ms: float | None) -> None:
-    """What stands against it is said before the work."""
+def check_packages() -> None:
+    """Raise MissingDependency where a report cannot be drawn on this host."""
     for module, package in _PACKAGES.items():
         if find_spec(module) is None:
             raise MissingDependency.of_extra(package, "report")
+
+
+def _check(paths: Sequence[Path], deadline_ms: float | None) -> None:
+    """What stands against it is said before the work."""
+    check_packages()
     if deadline_ms is not None and not 0 < deadline_ms < math.inf:
         raise UsageError(f"a deadline of {deadline_ms} ms", expected="more than 0", hint="--deadline-ms 50")
     twice = next((path for index, path in enumerate(paths) if path.name in {one.name for one in paths[:index]}), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from medattn_edge.deploy import DeployInputs, deploy, evidence_stage, plan_deployment
+from medattn_edge.deploy import DeployInputs, deploy, plan_deployment
 from medattn_edge.errors import MissingDependency
 from medattn_edge.release import verify
 from tests.deploy.conftest import QUICK
@@ -41,7 +42,8 @@ def test_without_a_report_it_is_said(inputs_of: Inputs, tmp_path: Path) -> None:
 def test_what_cannot_draw_a_report_says_so_before_the_first_stage(
     inputs_of: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evidence_stage, "_PACKAGES", ("jinja2", "no_such_package"))
+    packages = importlib.import_module("medattn_edge.evidence.gather")._PACKAGES
+    monkeypatch.setitem(packages, "no_such_package", "no_such_package")
     with pytest.raises(MissingDependency) as error:
         deploy(plan_deployment(inputs_of(), replace(QUICK, report=True)), tmp_path / "release")
     assert error.value.hint.endswith("; or --no-report")
