@@ -64,7 +64,7 @@ RECIPE_3D = Recipe(
     "attention-unet-3d-published",
     (
         *("--network", "attention-unet-3d", "--set", "gates=multi", "--set", "width=16", "--patch", "16x64x64"),
-        *("--intensity", "window:-160:240", "--learning-rate", "3e-3", "--epochs", "12", "--steps", "60"),
+        *("--intensity", "window:-160:240", "--learning-rate", "3e-3", "--epochs", "30", "--steps", "60"),
         *("--batch", "4", "--blocks", "8"),
         *("--frozen-norms", "0.3"),
     ),
@@ -76,6 +76,7 @@ def main(
     labels: Annotated[Path | None, typer.Argument(help="Its labels.")] = None,
     label: Annotated[list[str] | None, typer.Option(help=f"What they mean; {' '.join(LABELS_3D)} by default.")] = None,
     folder: Annotated[Path, typer.Option("--output", "-o", help="Where the checkpoints are kept.")] = FOLDER,
+    device: Annotated[str, typer.Option(help="cpu or cuda:INDEX.")] = "cpu",
     threads: Annotated[int, typer.Option(help="0: as many as there are cores.")] = 0,
 ) -> None:
     """Train what is not there yet."""
@@ -87,6 +88,7 @@ def main(
         tasks.append((RECIPE_3D, scan, labels, tuple(label or LABELS_3D)))
     for recipe, image, truth, names in tasks:
         words = (*recipe.words, *(word for name in names for word in ("--label", name)), "--threads", str(threads))
+        words += () if device == "cpu" else ("--device", device)
         path = trained(recipe.name, (image, truth), words, folder)
         about = record(folder)[recipe.name]
         dice = ", ".join(f"{name} {value:.4f}" for name, value in about["held_out_dice"].items())

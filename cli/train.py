@@ -74,6 +74,7 @@ def command(  # noqa: PLR0913
     frozen_norms: Annotated[
         float, Option("--frozen-norms", help="Share of the steps, the last ones, with BatchNorm as it is deployed.")
     ] = 0.0,
+    device: Annotated[str, Option("--device", help="cpu or cuda:INDEX.")] = "cpu",
     threads: ThreadsOption = 0,
     resume: Annotated[bool, Option("--resume", help="Go on after an interruption.")] = False,
     backbone_weights: Annotated[
@@ -100,7 +101,9 @@ def command(  # noqa: PLR0913
     from medattn_edge.host.cores import usable_cores
     from medattn_edge.io import Scan
 
-    settings = training.TrainingSettings(epochs, steps, batch, learning_rate, holdout, blocks, seed, frozen_norms)
+    settings = training.TrainingSettings(
+        epochs, steps, batch, learning_rate, holdout, blocks, seed, frozen_norms, device
+    )
     labels = training.check_labels([training.Label.parse(text) for text in label])
     torch.set_num_threads(threads or usable_cores())
     scans = [Scan(path, geometry=geometry or "", volume=volume_number) for path, _ in files]

@@ -78,8 +78,7 @@ def open_session(
         BackendError: when the runtime fails.
     """
     path = Path(path)
-    if device != "cpu" and not (device.startswith("cuda:") and device[5:].isdigit()):
-        raise UsageError(f"the device {device!r} is not known", expected="cpu or cuda:INDEX", hint="--device cpu")
+    check_device(device)
     if threads < 0:
         raise UsageError(f"{threads} threads", expected="0 or more", hint="--threads 2")
     chosen = backend_of(path, backend)
@@ -92,4 +91,19 @@ def open_session(
     return chosen.open(path, Options(device, threads, spec, optimise, provider))
 
 
-__all__ = ["Backend", "Options", "Session", "backend_of", "backends", "missing_packages", "open_session"]
+def check_device(name: str) -> None:
+    """Raise UsageError for what is no name of a device; whether it is there is told where it is opened."""
+    if name != "cpu" and not (name.startswith("cuda:") and name[5:].isdigit()):
+        raise UsageError(f"the device {name!r} is not known", expected="cpu or cuda:INDEX", hint="--device cpu")
+
+
+__all__ = [
+    "Backend",
+    "Options",
+    "Session",
+    "backend_of",
+    "backends",
+    "check_device",
+    "missing_packages",
+    "open_session",
+]

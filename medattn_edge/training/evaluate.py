@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medattn_edge.backends.session import Options
 from medattn_edge.backends.torch.eager import EagerSession
 from medattn_edge.errors import ScanError
 from medattn_edge.inference import segment
@@ -41,16 +42,23 @@ class Score:
 
 
 def evaluate(
-    network: SegmentationNetwork, spec: ModelSpec, cases: Sequence[Case], parts: Sequence[Part], *, everything: bool
+    network: SegmentationNetwork,
+    spec: ModelSpec,
+    cases: Sequence[Case],
+    parts: Sequence[Part],
+    *,
+    everything: bool,
+    device: str = "cpu",
 ) -> Score:
     """Segment whole scans as `medattn-edge infer` does, and compare with their labels on the scans' own grids.
 
     Args:
-        network: Left in evaluation mode.
+        network: Left in evaluation mode, on the device.
         spec: What it expects.
         cases: The scans with their labels.
         parts: Which slices of each are held out.
         everything: Also the scans without held-out slices; otherwise `training` and `millilitres` leave them out.
+        device: cpu or cuda:INDEX.
 
     Raises:
         ScanError: No held-out voxel has a label: any network would be the best.
@@ -58,7 +66,7 @@ def evaluate(
     count = len(spec.labels)
     counts = np.zeros((2, 3, count), np.int64)  # held out and training; correct, predicted, true; per label
     millilitres = np.zeros(count)
-    session = EagerSession(network.eval(), spec)
+    session = EagerSession(network.eval(), spec, Options(device))
     judged = [(case, part) for case, part in zip(cases, parts, strict=True) if everything or part.held_out]
     for case, part in judged:
         segmented = segment(session, case.scan).labels

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from medattn_edge.backends.session import Options
+from medattn_edge.backends.torch.session import prepare_torch
 from medattn_edge.errors import HostError, OutputError, ScanError, UsageError, quoted
 from medattn_edge.models import checkpoint
 from medattn_edge.models.network import SegmentationNetwork
@@ -41,11 +43,11 @@ def fit(
     """Train a network, whose weights are the first ones, and write its best state by mean held-out Dice.
 
     After every epoch `output.path`.resume is replaced, so that an interruption (KeyboardInterrupt, or the power) costs
-    less than an epoch; resuming gives bit for bit the weights of an uninterrupted training on the same host with the
-    same number of threads. It is deleted when the training is complete. All scans are held in memory.
+    less than an epoch; on a CPU, resuming gives bit for bit the weights of an uninterrupted training on the same host
+    with the same number of threads. It is deleted when the training is complete. All scans are held in memory.
 
     Args:
-        network: The network of `spec`.
+        network: The network of `spec`; moved to the device of the settings.
         cases: The scans with their labels.
         spec: What the network expects, written into the checkpoint.
         settings: How to train.
@@ -58,7 +60,7 @@ def fit(
         ScanError: The scans cannot be split, a label is in none of them, or no training slice is left at the network's
             spacing.
         OutputError: The folder to write to does not exist.
-        HostError: The memory is not enough for one step.
+        HostError: The memory is not enough for one step, or the device is not there.
     """
     if spec.overlapping:
         raise UsageError(
@@ -95,6 +97,8 @@ class _Run:
     ) -> None:
         self.network, self.cases, self.parts, self.spec = network, cases, parts, spec
         self.settings, self.output, self.resume = settings, output, resume_path(output.path)
+        prepare_torch(Options(settings.device))
+        network.to(settings.device)
         self.optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, betas=BETAS)
         pairs = zip(cases, parts, strict=True)
         stretches = list(chain.from_iterable(training_stretches(case, part, spec) for case, part in pairs))
@@ -135,7 +139,7 @@ class _Run:
         """One epoch, its judgement, and both files."""
         started = time.perf_counter()
         loss = self._train(epoch, watch)
-        score = evaluate(self.network, self.spec, self.cases, self.parts, everything=False)
+        score = self._evaluate(everything=False)
         best = score.mean > before.facts.get("mean_held_out_dice", -1.0)
         facts = {**before.facts, "seconds": before.facts["seconds"] + time.perf_counter() - started}
         if best:
@@ -151,10 +155,14 @@ class _Run:
         """The best checkpoint again, with the Dice of all scans and the whole time in its notes."""
         with torch.random.fork_rng(devices=[]):  # building a network draws weights, even if only to overwrite them
             self.network.load_state_dict(checkpoint.load(self.output.path).network.state_dict())
-        score = evaluate(self.network, self.spec, self.cases, self.parts, everything=True)
+        score = self._evaluate(everything=True)
         notes = self._save(progressed.facts, score)
         self.resume.unlink(missing_ok=True)
         return Result(self.output.path, notes, score)
+
+    def _evaluate(self, *, everything: bool) -> Score:
+        device = self.settings.device
+        return evaluate(self.network, self.spec, self.cases, self.parts, everything=everything, device=device)
 
     def _train(self, epoch: int, watch: Watch) -> float:
         """The epoch's steps; returns their mean loss."""
@@ -183,6 +191,7 @@ class _Run:
     def _step(self, images: torch.Tensor, labels: torch.Tensor) -> float:
         try:
             self.optimiser.zero_grad(set_to_none=True)
+            images, labels = images.to(self.settings.device), labels.to(self.settings.device)
             loss = training_loss(self.network.training_outputs(images), labels)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()

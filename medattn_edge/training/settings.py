@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medattn_edge.backends import check_device
 from medattn_edge.errors import UsageError
 from medattn_edge.training.evaluate import Score
 
@@ -27,9 +28,10 @@ class TrainingSettings:
         frozen_norms: The share of the steps, the last ones, in which BatchNorm normalises with its running statistics.
             Those of one or two 3-D patches are so much their own that weights learn to lean on them; then they unlearn
             it.
+        device: cpu or cuda:INDEX. What a GPU computes is not bit for bit the same in the next run.
 
     Raises:
-        UsageError: A number is out of its range.
+        UsageError: A number is out of its range, or the device is no name of one.
     """
 
     epochs: int = 40
@@ -40,8 +42,10 @@ class TrainingSettings:
     blocks: int = 10
     seed: int = 0
     frozen_norms: float = 0.0
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         if min(self.epochs, self.steps, self.batch) < 1 or not 0 < self.learning_rate < math.inf or self.seed < 0:
             raise UsageError(
                 f"{self.epochs} epochs of {self.steps} steps of {self.batch} patches, learning rate "

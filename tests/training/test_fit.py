@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from medattn_edge.errors import CheckpointError, OutputError, UsageError
+from medattn_edge.errors import CheckpointError, HostError, OutputError, UsageError
 from medattn_edge.models import checkpoint
 from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.spec import Intensity, ModelSpec
@@ -288,6 +288,47 @@ def test_frozen_norms_keep_what_they_gathered_while_the_weights_go_on(
 def test_a_share_of_frozen_norms_is_a_share(share: float) -> None:
     with pytest.raises(UsageError, match="--frozen-norms"):
         TrainingSettings(frozen_norms=share)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda", "cuda:x", ""])
+def test_a_device_that_nobody_knows_is_refused(device: str) -> None:
+    with pytest.raises(UsageError, match="cpu or cuda:INDEX"):
+        TrainingSettings(device=device)
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(
+    case_of: Callable[..., Case], tmp_path: Path
+) -> None:
+    with pytest.raises(HostError, match="not cuda:63"):
+        train([case_of()], tmp_path / "a.safetensors", settings=replace(SHORT, device="cuda:63"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this host has no NVIDIA GPU that this torch can use")
+def test_on_a_gpu_a_network_learns_and_goes_on_after_an_interruption(
+    case_of: Callable[..., Case], tmp_path: Path
+) -> None:
+    case, labels = case_of(), (Label(1, "ball", (1, 2)),)
+    case = Case("a", case.scan, remapped(case.labels, labels))
+    settings = TrainingSettings(epochs=2, steps=25, batch=4, learning_rate=1e-2, device="cuda:0")
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 26:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "balls.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train([case], path, labels=labels, settings=settings, watch=Watch(interrupt))
+    result, network = train([case], path, labels=labels, settings=settings, resume=True)
+    assert {parameter.device.type for parameter in network.parameters()} == {"cuda"}
+    assert result.score.held_out["ball"] > 0.8
+    assert result.notes["settings"]["device"] == "cuda:0"
+    loaded = checkpoint.load(path)  # what was trained on a GPU opens without one
+    assert {parameter.device.type for parameter in loaded.network.parameters()} == {"cpu"}
+    parts = split_cases([case], settings.holdout, settings.blocks)
+    on_cpu = evaluate(loaded.network, loaded.spec, [case], parts, everything=True)
+    assert on_cpu.held_out["ball"] == pytest.approx(result.score.held_out["ball"], abs=1e-3)
 
 
 @pytest.mark.parametrize("change", [{"epochs": 0}, {"batch": 0}, {"learning_rate": -1.0}, {"seed": -1}])
