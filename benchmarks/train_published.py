@@ -65,8 +65,7 @@ RECIPE_3D = Recipe(
     (
         *("--network", "attention-unet-3d", "--set", "gates=multi", "--set", "width=16", "--patch", "16x64x64"),
         *("--intensity", "window:-160:240", "--learning-rate", "3e-3", "--epochs", "30", "--steps", "60"),
-        *("--batch", "4", "--blocks", "8"),
-        *("--frozen-norms", "0.3"),
+        *("--batch", "4", "--frozen-norms", "0.3"),
     ),
 )
 

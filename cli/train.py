@@ -125,7 +125,7 @@ def command(  # noqa: PLR0913
     target = training.Output(output, {"command": _typed(sys.argv[1:], named)}, resume)
     try:
         with console.progress("training") as progress:
-            result = training.fit(first, cases, spec, settings, target, training.Watch(progress, _report))
+            result = training.fit(first, cases, spec, settings, target, training.Watch(progress, _report, console.note))
     except KeyboardInterrupt:
         if training.resume_path(output).is_file():
             console.note(f"{output} is the best so far; the same command with --resume goes on", level=0)

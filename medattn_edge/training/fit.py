@@ -71,6 +71,8 @@ def fit(
     _check_every_label(cases, spec)
     parts = split_cases(cases, settings.holdout, settings.blocks, spec.orientation)
     run = _Run(network, cases, parts, spec, settings, output)
+    if run.padding:
+        watch.note(_about_padding(run.padding, cases, spec, settings))
     progressed = run.begin()
     for epoch in range(progressed.epochs, settings.epochs):
         progressed = run.epoch(epoch, progressed, watch)
@@ -108,6 +110,7 @@ class _Run:
                 expected="neighbouring training slices",
                 hint="fewer and thicker blocks, for example --blocks 5, or --spacing nearer to the scans'",
             )
+        self.padding = max(stretch.padding for stretch in stretches)
         self.sampler = Sampler(stretches, spec.patch)
         self.plane = _plane(spec)
         self.identity = {
@@ -224,6 +227,30 @@ class _Run:
         }
         checkpoint.save(self.output.path, self.network, self.spec, notes)
         return notes
+
+
+def _about_padding(padding: int, cases: Sequence[Case], spec: ModelSpec, settings: TrainingSettings) -> str:
+    """A network learns the padding for the organ where only the padded patches hold it; no window of a scan has it."""
+    fitting = _blocks_without_padding(cases, spec, settings)
+    advice = f"--blocks {fitting}" if fitting else f"a --patch of {max(1, spec.patch[0] - padding)} slices"
+    return (
+        f"some training slices lie in stretches thinner than a patch: up to {padding} of its {spec.patch[0]} slices "
+        "are background there, as in no window of a scan, and what is learnt there may not hold elsewhere; "
+        f"better: {advice}"
+    )
+
+
+def _blocks_without_padding(cases: Sequence[Case], spec: ModelSpec, settings: TrainingSettings) -> int | None:
+    """The number of blocks nearest to the one asked for in which every stretch holds a patch; None: there is none."""
+    for blocks in sorted(range(3, 4 * settings.blocks), key=lambda count: abs(count - settings.blocks)):
+        try:
+            parts = split_cases(cases, settings.holdout, blocks, spec.orientation)
+        except ScanError:
+            continue
+        pairs = zip(cases, parts, strict=True)
+        if not any(stretch.padding for case, part in pairs for stretch in training_stretches(case, part, spec)):
+            return blocks
+    return None
 
 
 def _check_every_label(cases: Sequence[Case], spec: ModelSpec) -> None:

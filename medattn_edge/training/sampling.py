@@ -29,10 +29,12 @@ class Stretch:
     Attributes:
         image: float32 (C, *three axes).
         labels: (*three axes).
+        padding: slices of background that a patch has here and no window of the whole scan would have.
     """
 
     image: Floats
     labels: Labels
+    padding: int = 0
 
 
 def training_stretches(case: Case, part: Part, spec: ModelSpec) -> list[Stretch]:
@@ -50,10 +52,12 @@ def training_stretches(case: Case, part: Part, spec: ModelSpec) -> list[Stretch]
         for index, (low, high) in enumerate(zip(np.floor(where), np.ceil(where), strict=True))
         if {int(low), int(high)} <= training
     ]
+    # In 2-D a patch is one slice.
+    needed = min(spec.patch[axis], len(where)) if spec.dims == 3 else 1
     runs = []
     for first, last in stretches(inside):
         cut = tuple(slice(first, last + 1) if i == axis else slice(None) for i in range(3))
-        runs.append(Stretch(prepared.image[:, *cut], labels[cut]))
+        runs.append(Stretch(prepared.image[:, *cut], labels[cut], max(0, needed - (last + 1 - first))))
     return runs
 
 

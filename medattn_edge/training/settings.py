@@ -98,10 +98,12 @@ class Watch:
     Attributes:
         progress: progress(steps done, steps in total) after every step.
         epoch: epoch(Epoch) after every epoch.
+        note: note(text) about what the training is given, before it starts.
     """
 
     progress: Callable[[int, int], None] = lambda done, total: None
     epoch: Callable[[Epoch], None] = lambda epoch: None
+    note: Callable[[str], None] = lambda text: None
 
 
 @dataclass(frozen=True)

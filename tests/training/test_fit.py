@@ -290,6 +290,22 @@ def test_a_share_of_frozen_norms_is_a_share(share: float) -> None:
         TrainingSettings(frozen_norms=share)
 
 
+def test_patches_that_would_be_padded_as_no_window_is_are_told_with_what_helps(
+    case_of: Callable[..., Case], tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    wishes = Wishes("attention-unet-monai", {"dims": 3, "channels": [4, 8]}, patch=(8, 16, 16))
+    watch = Watch(note=notes.append)
+    short = replace(SHORT, epochs=1, blocks=6)
+    train([case_of()], tmp_path / "padded.safetensors", wishes=wishes, settings=short, watch=watch)
+    [note] = notes
+    assert "up to 1 of its 8 slices" in note
+    better = int(note.split("--blocks ")[1])
+    notes.clear()
+    train([case_of()], tmp_path / "a.safetensors", wishes=wishes, settings=replace(short, blocks=better), watch=watch)
+    assert notes == []
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda", "cuda:x", ""])
 def test_a_device_that_nobody_knows_is_refused(device: str) -> None:
     with pytest.raises(UsageError, match="cpu or cuda:INDEX"):

@@ -84,3 +84,21 @@ def test_a_flat_network_sees_slices_in_place(case_of: Callable[..., Case]) -> No
     (stretch,) = training_stretches(case, Part(tuple(range(5, 9)), ()), spec)
     assert np.array_equal(stretch.image[0], case.scan.voxels[5:9])
     assert np.array_equal(stretch.labels, case.labels.voxels[5:9])
+
+
+@pytest.mark.parametrize(
+    ("patch", "padding"), [((5, 8, 8), [0, 0]), ((6, 8, 8), [1, 0]), ((9, 8, 8), [4, 1]), ((40, 8, 8), [19, 16])]
+)
+def test_a_stretch_says_how_many_slices_of_a_patch_it_lacks(
+    case_of: Callable[..., Case], patch: tuple[int, ...], padding: list[int]
+) -> None:
+    """A scan of 24 slices with stretches of 5 and 8: no window of it is padded but for what 24 lack."""
+    part = Part((*range(5), *range(12, 20)), tuple(range(6, 11)))
+    spec = ModelSpec("any", 1, LABELS, patch, (1, 1, 1), axes="DHW")
+    assert [stretch.padding for stretch in training_stretches(case_of(), part, spec)] == padding
+
+
+def test_a_slice_of_a_2d_network_lacks_nothing(case_of: Callable[..., Case]) -> None:
+    spec = ModelSpec("any", 1, LABELS, (16, 16), (16, 16))
+    part = Part((0, 1, 5), (3,))
+    assert [stretch.padding for stretch in training_stretches(case_of(), part, spec)] == [0, 0]
