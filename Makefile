@@ -148,7 +148,7 @@ $(VENV)/.mutants: pyproject.toml constraints.txt | $(VENV)/.python
 	$(PYTHON) -m venv .venv-gpu
 	.venv-gpu/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[peers,gpu,tensorrt-rtx]'
 	.venv-gpu/bin/python -m pip uninstall --quiet --yes onnxruntime
-	.venv-gpu/bin/python -m pip install --quiet onnxruntime-gpu
+	.venv-gpu/bin/python -m pip install --quiet onnxruntime-gpu==1.31.1
 	@touch $@
 
 .venv-lowest/.test: pyproject.toml floors.txt

@@ -12,7 +12,7 @@ and after each case.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 from artifacts import Files
 from cases import CASES, GPU, Case, Form
-from suite import FOLDER, RESULTS, run, table, write
+from suite import FOLDER, RESULTS, not_here, run, table, write
 
 from medattn_edge.backends import backends
 from medattn_edge.backends.isolated import IsolatedSession
@@ -30,7 +30,10 @@ from medattn_edge.evaluation import BenchSettings
 from medattn_edge.host.diagnosis import HostReport, backend_rows, read_host
 
 ON_GPU = "cuda:0"
-DEFAULT = ("attention-unet-2d-initial", "self-guided-initial", "attention-unet-3d-initial", "lungs-attention-unet-2d")
+DEFAULT = (
+    *("attention-unet-2d-published", "self-guided-published", "attention-unet-3d-published"),
+    *("attention-unet-2d-initial", "self-guided-initial", "attention-unet-3d-initial", "lungs-attention-unet-2d"),
+)
 # What torch and ONNX Runtime have on any CUDA host, besides the engines and eager of `cases.GPU`.
 ALWAYS = (
     Form("fused.torchscript", "torchscript", "torchscript", "fp32", "gpu", device=ON_GPU),
@@ -51,14 +54,17 @@ def rows(device: str = ON_GPU) -> tuple[Form, ...]:
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(metavar="CASE...", help="By default four.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CASE...", help="By default the published networks, and a shipped one."),
+    ] = None,
     duration: Annotated[float, typer.Option(help="Seconds for each row.")] = 10.0,
     folder: Annotated[Path, typer.Option(help="Where the files that are made are kept.")] = FOLDER,
     output: Annotated[Path, typer.Option("--output", "-o", help="The JSON file.")] = RESULTS / "gpu.json",
 ) -> None:
     """Measure cases on the first GPU."""
     known = {case.name: case for case in CASES}
-    chosen = names or [name for name in DEFAULT if name in known]
+    chosen = names or [name for name in DEFAULT if not not_here(known[name])]
     unknown = sorted(set(chosen) - set(known))
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)} is no case; expected some of {', '.join(known)}")
@@ -67,8 +73,8 @@ def main(
         print("no NVIDIA GPU with a driver is here; next: check nvidia-smi", file=sys.stderr)
         raise typer.Exit(3)
     settings = BenchSettings(duration_s=duration, timeout_s=1800)
-    document = measured([known[name] for name in chosen], rows(), settings, folder, host)
-    write(document, output)
+    for document in measured([known[name] for name in chosen], rows(), settings, folder, host):
+        write(document, output)  # after every case: an interruption keeps those before it
     for one in document["cases"].values():
         print(table(one))
     for name, why in document["absent"].items():
@@ -77,18 +83,18 @@ def main(
 
 def measured(
     cases: Sequence[Case], forms: Sequence[Form], settings: BenchSettings, folder: Path, host: HostReport
-) -> dict[str, Any]:
-    """The result of all cases; rows whose runtime does not run here are left out, each with its reason."""
+) -> Iterator[dict[str, Any]]:
+    """The result so far after every case; rows whose runtime does not run here are left out, each with its reason."""
     absent = obstacles(forms, host)
     able = [form for form in forms if form.name not in absent]
+    if any(form.device != "cpu" for form in forms):
+        absent["INT8 in ONNX Runtime"] = _NO_INT8
     found = {}
     for case in cases:
         document = run(case, able, settings, folder)
         graphs = _graphs(Files(case, folder), able, document)
         found[case.name] = document | {"cuda_graphs": graphs}
-    if any(form.device != "cpu" for form in forms):
-        absent["INT8 in ONNX Runtime"] = _NO_INT8
-    return {"gpus": [asdict(gpu) for gpu in host.gpus], "cases": found, "absent": absent}
+        yield {"gpus": [asdict(gpu) for gpu in host.gpus], "cases": dict(found), "absent": absent}
 
 
 def obstacles(forms: Sequence[Form], host: HostReport) -> dict[str, str]:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from markdown_table import markdown_table
+
 BEGIN, END = "<!-- instruction sets: begin -->", "<!-- instruction sets: end -->"
 PREFIX = "instruction-sets-"
 Document = dict[str, Any]
@@ -36,7 +38,7 @@ def summary(results: Path) -> str:
             for cap, like in told["caps"].items()
         ]
         head = (name, "as in", *(f"{count} threads" if count > 1 else "1 thread" for count in told["threads"]))
-        parts.append(f"{_markdown(head, lines)}\n\n{_about(document)}")
+        parts.append(f"{markdown_table(head, lines)}\n\n{_about(document)}")
     return "\n\n".join(parts)
 
 
@@ -45,7 +47,7 @@ def table(document: Document) -> str:
     likes = document["instruction_sets"]["caps"]
     lines = [(row["cap"], likes[row["cap"]], row["threads"], *_cells(row)) for row in document["rows"]]
     missing = [f"{place}: not measured: {why}" for place, why in document["absent"].items()]
-    return "\n\n".join([_markdown(_HEAD, lines), *missing])
+    return "\n\n".join([markdown_table(_HEAD, lines), *missing])
 
 
 def _about(document: Document) -> str:
@@ -86,7 +88,3 @@ def _best(document: Document, cap: str, threads: int) -> str:
     sqnr = (best["agreement"] or {}).get("sqnr_db")
     close = "identical" if sqnr is None else f"{sqnr:.1f} dB"
     return f"{best['ratio_to_reference']:.2f} ({best['artifact']}, {close}; {best['p50_ms']:.1f} ms)"
-
-
-def _markdown(head: tuple[str, ...], lines: list[tuple[Any, ...]]) -> str:
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in (head, ("---",) * len(head), *lines))

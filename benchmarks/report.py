@@ -14,9 +14,11 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import gpu_table
 import isa_table
 import typer
 from cases import NNCF, OURS, PLAIN, REFERENCE
+from markdown_table import markdown_table
 
 HERE = Path(__file__).parent
 RESULTS, README = HERE / "results", HERE.parent / "README.md"
@@ -100,12 +102,12 @@ def kept_digest(results: Path, known: dict[str, Document]) -> str:
 def texts(results: Path, readme: Path) -> dict[Path, str]:
     """What the text files should hold."""
     found, whole = documents(results), readme.read_text(encoding="utf-8")
-    made = {results / "README.md": page(found) + isa_table.sections(results)}
+    made = {results / "README.md": page(found) + isa_table.sections(results) + gpu_table.section(results)}
     if BEGIN in whole:
         made[readme] = with_table(whole, summary(found))
-    if isa_table.BEGIN in whole:
-        before = made.get(readme, whole)
-        made[readme] = with_table(before, isa_table.summary(results), (isa_table.BEGIN, isa_table.END))
+    for other in (isa_table, gpu_table):
+        if other.BEGIN in whole:
+            made[readme] = with_table(made.get(readme, whole), other.summary(results), (other.BEGIN, other.END))
     return made
 
 
@@ -161,11 +163,11 @@ def summary(found: dict[str, Document]) -> str:
     if learnt:
         head = ("trained case", "fastest INT8", f"times {NNCF.name}", "Dice with eager", "share of its true Dice")
         head = (*head, "fastest FP32", "fastest peer that agrees", "fails")
-        parts.append(_table(head, [_learnt(document) for document in learnt]))
+        parts.append(markdown_table(head, [_learnt(document) for document in learnt]))
     others = [document for document in cases if not is_trained(document)]
     if others:
         head = ("untrained case, for speed only", "fastest INT8", "fastest FP32", "fastest peer that agrees", "fails")
-        parts.append(_table(head, [(_name(one), *map(_short, _best(one)), _failed(one)) for one in others]))
+        parts.append(markdown_table(head, [(_name(one), *map(_short, _best(one)), _failed(one)) for one in others]))
     return "\n\n".join([*parts, note])
 
 
@@ -255,7 +257,7 @@ def table_of(document: Document) -> str:
     """All rows of a result in Markdown."""
     curve = document.get("curve")
     head = (curve["x"], *_HEAD) if curve else _HEAD
-    return _table(head, [((row["x"],) if curve else ()) + _cells(row) for row in document["rows"]])
+    return markdown_table(head, [((row["x"],) if curve else ()) + _cells(row) for row in document["rows"]])
 
 
 def _cells(row: Document) -> tuple[Any, ...]:
@@ -309,11 +311,6 @@ def _short(row: Document | None) -> str:
 
 def _size(row: Document) -> str:
     return "x".join(map(str, row["patch"]))
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,10 @@ def test_the_same_code_measures_the_rows_that_a_cpu_has(tmp_path: Path) -> None:
     here = HostReport(hardware.cpu(), (), {}, {}, cores=core_limits())
     forms = [form for form in gpu.rows("cpu") if form.name != "torch.compile"]  # which compiles for half a minute
     settings = BenchSettings(duration_s=0.05, warm_up_s=0.01, threads=1, timeout_s=300)
-    document = json.loads(json.dumps(gpu.measured([TINY], forms, settings, tmp_path, here), allow_nan=False))
+    first, second = gpu.measured([TINY, TINY._replace(name="twin")], forms, settings, tmp_path, here)
+    assert list(first["cases"]) == ["tiny"]
+    assert list(second["cases"]) == ["tiny", "twin"]
+    document = json.loads(json.dumps(second, allow_nan=False))
     assert {"fused.engine", "fused.rtx", "int8.rtx", "fused.ts"} <= set(document["absent"])
     found = {row["artifact"]: row for row in document["cases"]["tiny"]["rows"]}
     assert {"eager", "fused.torchscript", "fused.onnx"} <= set(found)

@@ -157,7 +157,9 @@ def agreement(session: Session, reference: Session, least: float) -> float:
     found = sqnr(expected, logits)
     assert found >= least
     assert sqnr(expected_maps, maps) >= least
-    np.testing.assert_array_equal(session.run(patches), logits)
+    # Not bit for bit: cuDNN may choose another algorithm for the next call. On an H200 two FP32 runs of ONNX Runtime's
+    # CUDA provider differed by 2e-6.
+    assert sqnr(logits, session.run(patches)) >= min(least + 10, 110.0)
     for count in (1, 8, 9):
         assert sqnr(expected[:count], session.run(patches[:count])) >= least
     return found
