@@ -49,6 +49,16 @@ def network(form: Form) -> Any:
     return build_form(form)
 
 
+# One form of each family is in every run; its relatives, which take the same paths, are with the slow tests.
+EVERY_RUN = frozenset({"attention-unet-2d", "attention-unet-3d-multi", "attention-unet-monai-2d", "self-guided"})
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The file with the longest test comes first: another process has the rest meanwhile."""
+    """Mark the relatives; the file with the longest test comes first: another process has the rest meanwhile."""
+    rare = {name: form for name, form in FORMS.items() if name not in EVERY_RUN}
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        for value in () if callspec is None else callspec.params.values():
+            if (isinstance(value, str) and value in rare) or any(value is form for form in rare.values()):
+                item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.path.name != "test_attention_memory.py")

@@ -188,6 +188,7 @@ def test_a_worker_that_died_idle_is_replaced_without_a_loss(made, files):
     assert tried.supervisor.pid != pid
 
 
+@pytest.mark.slow
 def test_a_worker_that_stands_still_hangs_and_is_ended_within_the_limit(made, files, many_files):
     # The limit is one that a busy machine keeps for a real series, too.
     tried = made(replace(LIMITS, job_timeout_s=10.0))
@@ -204,6 +205,7 @@ def test_a_worker_that_stands_still_hangs_and_is_ended_within_the_limit(made, fi
     assert isinstance(tried.run(files), Done)
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_start_in_time_is_not_ready(made, files):
     tried = made(replace(LIMITS, start_timeout_s=10.0))
 

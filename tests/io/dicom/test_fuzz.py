@@ -55,6 +55,7 @@ def check(found: tuple[Counter[str], float, int]) -> None:
     assert peak < MOST_MB
 
 
+@pytest.mark.slow
 def test_600_damaged_files_are_read_or_refused_with_a_reason(tmp_path: Path) -> None:
     check(fuzzed(tmp_path, seed=20_260, count=600, write_every=2))
 
