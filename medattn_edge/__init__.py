@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from medattn_edge.foreign import read_foreign
     from medattn_edge.inference.samples import sample_patches
     from medattn_edge.inference.segment import segment
+    from medattn_edge.inference.segmenter import load
     from medattn_edge.inference.workflow import segment_to
     from medattn_edge.io import read_labels, read_regions, read_volume, write_labels, write_maps, write_regions
     from medattn_edge.models.checkpoint import load as load_checkpoint
@@ -43,6 +44,7 @@ _HOME = {
     "ExportSettings": ("exporters", "ExportSettings"),
     "export": ("precision.export", "export"),
     "fold_batch_norms": ("rewrites.norms_and_activations", "fold_batch_norms"),
+    "load": ("inference.segmenter", "load"),
     "load_checkpoint": ("models.checkpoint", "load"),
     "open_session": ("backends", "open_session"),
     "read_foreign": ("foreign", "read_foreign"),
@@ -59,6 +61,7 @@ _HOME = {
 }
 
 __all__ = [  # noqa: RUF022 - the order of the work
+    "load",
     "load_checkpoint",
     "read_foreign",
     "rewrite",

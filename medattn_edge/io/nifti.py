@@ -9,7 +9,7 @@ import json
 import math
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -20,7 +20,7 @@ from medattn_edge.atomic import replacing
 from medattn_edge.errors import ScanError, UsageError
 from medattn_edge.io.bounds import check_size, read_to_end
 from medattn_edge.io.format import Choice, Format, Regions, check_calibrated, unreadable
-from medattn_edge.io.nifti_forms import GEOMETRIES, forms_of, kept_fields, put_fields
+from medattn_edge.io.nifti_forms import GEOMETRIES, Forms, forms_of, kept_fields, put_fields
 from medattn_edge.volume import Array, Volume
 
 _MM = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
@@ -46,6 +46,25 @@ def read(path: Path, choice: Choice = _NONE) -> Volume:
             when they contradict each other.
     """
     stored, source, _ = _read(path, choice)
+    return _volume(stored, source)
+
+
+def from_image(image: Any) -> Volume:
+    """An image that nibabel holds in memory, as `read` gives a file; raises as `read` does.
+
+    Args:
+        image: a nibabel.Nifti1Image or Nifti2Image.
+    """
+    image.update_header()
+    path = Path(image.get_filename() or "image in memory")
+    shape = _check(path, image, _NONE, maps=False)
+    forms = forms_of(path, image.header, shape[:3])
+    stored: Array = np.asarray(image.dataobj, dtype=np.float32 if _scales(image) else None)
+    return _volume(stored.astype(stored.dtype.newbyteorder("="), copy=False), _source(image, forms))
+
+
+def _volume(stored: Array, source: Mapping[str, Any]) -> Volume:
+    """Of the array (i, j, k, ...) and the facts of the header."""
     shape = (*(*stored.shape, 1)[:3], *(size for size in stored.shape[3:] if size > 1))
     return Volume(stored.reshape(shape).T, np.array(source["affine"]), source=source)
 
@@ -73,15 +92,20 @@ def _read(path: Path, choice: Choice, *, maps: bool = False) -> tuple[Array, dic
             forms = forms_of(path, image.header, shape[:3], choice.geometry)
             stored: Array = np.asarray(image.dataobj, dtype=np.float32 if _scales(image) else None)
             read_to_end(path, stream)
-        units = image.header.get_xyzt_units()[0]
-        millimetres = _MM[units]
+        source = _source(image, forms)
         names = _region_names(image)
     except (*failures, ValueError, KeyError, IndexError, TypeError, ArithmeticError) as error:
         raise unreadable(path, "NIfTI", error) from error
     if choice.volume > 0:
         stored = stored.reshape((*shape[:3], -1), order="F")[..., choice.volume - 1]
+    return stored.astype(stored.dtype.newbyteorder("="), copy=False), source, names
+
+
+def _source(image: Any, forms: Forms) -> dict[str, Any]:
+    """What a header says of the grid, for `Volume.source`."""
+    millimetres = _MM[image.header.get_xyzt_units()[0]]
     affine = _RAS_LPS @ np.diag((millimetres, millimetres, millimetres, 1.0)) @ forms.affine @ _IJK_DHW
-    source = {
+    return {
         "format": "nifti",
         "geometry": forms.geometry,
         "codes": dict(zip(GEOMETRIES, forms.codes, strict=True)),
@@ -90,7 +114,6 @@ def _read(path: Path, choice: Choice, *, maps: bool = False) -> tuple[Array, dic
         "affine": affine.tolist(),
         "fields": kept_fields(image.header),
     }
-    return stored.astype(stored.dtype.newbyteorder("="), copy=False), source, names
 
 
 def write_labels(path: Path, volume: Volume, names: Sequence[str]) -> None:
