@@ -33,6 +33,14 @@ def software_versions(algorithm: Algorithm) -> tuple[str, str]:
     return f"medattn-edge {version('medattn-edge')}", algorithm.version
 
 
+def describe_equipment(dataset: Any, algorithm: Algorithm) -> None:
+    """Say what made an object that highdicom does not make."""
+    dataset.Manufacturer = MANUFACTURER
+    dataset.ManufacturerModelName = algorithm.name
+    dataset.SoftwareVersions = list(software_versions(algorithm))
+    dataset.DeviceSerialNumber = algorithm.model_sha256
+
+
 def complete(dataset: Any, source: Source, identity: Identity, texts: Iterable[str]) -> None:
     """Give a new object its patient, study and dates, and take out of it what changes from run to run.
 
