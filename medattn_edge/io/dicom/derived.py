@@ -23,6 +23,7 @@ def highdicom() -> Any:
         import highdicom
         import highdicom.sc
         import highdicom.seg
+        import highdicom.sr
     except ImportError as error:
         raise MissingDependency.of_extra("highdicom", "dicom") from error
     return highdicom

@@ -40,6 +40,7 @@ class SegFile:
         frames: how many were written.
         uncoded: segments of no known anatomy, which are written as tissue.
         remarks: what a viewer may not like, for people.
+        kind: `binary` or `labelmap`.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class SegFile:
     frames: int
     uncoded: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    kind: Kind = "binary"
 
 
 def write_seg(
@@ -128,6 +130,7 @@ def write_seg(
         frames,
         tuple(name for name, anatomy in zip(segments, anatomies, strict=True) if anatomy is None),
         _remarks(frames, source),
+        kind,
     )
 
 
