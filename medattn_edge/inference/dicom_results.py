@@ -1,4 +1,4 @@
-"""What a segmentation of a DICOM series leaves behind: the segmentation object, and key slices as pictures."""
+"""What a segmentation of a DICOM series leaves behind: the segmentation, contours, a report, and key slices."""
 
 from __future__ import annotations
 
@@ -74,6 +74,41 @@ def write_segmentation(
     if file.uncoded:
         notes.append(f"no anatomy is known for {', '.join(file.uncoded)}: written as tissue; give the spec a code")
     return file, notes
+
+
+def write_contours(
+    path: Path, labels: Volume, names: Sequence[str], series: Series, algorithm: Algorithm, codes: Mapping[str, Code]
+) -> list[str]:
+    """Write an RT structure set; what people should know of it. Raises as `write_rtstruct` does.
+
+    One thread at a time, as for `write_segmentation`.
+    """
+    from medattn_edge.io.dicom.rtstruct import write_rtstruct
+
+    file = write_rtstruct(path, labels, names, series, algorithm, codes=codes)
+    notes = list(file.remarks)
+    if file.uncoded:
+        notes.append(f"no anatomy is known for {', '.join(file.uncoded)}: an ROI without a code; give the spec one")
+    return notes
+
+
+def write_report(
+    path: Path,
+    labels: Volume,
+    names: Sequence[str],
+    series: Series,
+    algorithm: Algorithm,
+    segmentation: SegFile,
+    *,
+    codes: Mapping[str, Code],
+) -> None:
+    """Write a measurement report on what `write_segmentation` wrote. Raises as `write_sr` does.
+
+    One thread at a time, as for `write_segmentation`.
+    """
+    from medattn_edge.io.dicom.sr import write_sr
+
+    write_sr(path, labels, names, series, algorithm, segmentation, codes=codes)
 
 
 def write_key_slices(
