@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from medattn_edge.errors import UsageError, quoted
+from medattn_edge.io.dicom.files import SUFFIXES
+
 if TYPE_CHECKING:
     from medattn_edge.io.dicom.seg import SegFile
     from medattn_edge.io.dicom.uids import Algorithm
@@ -51,6 +54,32 @@ def label_settings(
     settings: dict[str, object] = {"backend": backend, "overlap": f"{overlap:g}", "skip_air": skip_air}
     after = {"mirror": spec.mirror, "cleanup": ",".join(map(str, spec.cleanup)), "regions": regions}
     return settings | {name: value for name, value in after.items() if value}
+
+
+def check_names(labels: Path, beside: Mapping[str, Path | None]) -> None:
+    """Check the names of DICOM results: what a name says of a file must be so.
+
+    Args:
+        labels: what becomes a segmentation if its name ends in .dcm, whatever else that says.
+        beside: option -> what is written beside it; its suffix is the option's name and .dcm.
+
+    Raises:
+        UsageError: for a name that is not DICOM's, and for labels with the name of another result.
+    """
+    for option, path in beside.items():
+        suffix = f".{option.lstrip('-')}.dcm"
+        if path is not None and not path.name.lower().endswith(SUFFIXES):
+            raise UsageError(
+                f"{option} {path.name}",
+                expected="a DICOM file",
+                hint=f"{option} {quoted(path.name.split('.')[0] + suffix)}",
+            )
+        if labels.name.lower().endswith(suffix):
+            raise UsageError(
+                f"-o {labels.name}, which says that it is no segmentation",
+                expected=f"labels with -o, and {option} beside them",
+                hint=f"-o seg.dcm {option} {quoted(labels)}",
+            )
 
 
 def write_segmentation(

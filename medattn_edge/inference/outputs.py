@@ -13,6 +13,7 @@ from medattn_edge.errors import MissingDependency, UsageError, quoted
 from medattn_edge.inference.cleanup import describe_after
 from medattn_edge.inference.dicom_results import (
     SegKind,
+    check_names,
     write_contours,
     write_key_slices,
     write_report,
@@ -20,7 +21,6 @@ from medattn_edge.inference.dicom_results import (
 )
 from medattn_edge.inference.segment import Segmentation
 from medattn_edge.io import Scan, check_regions, format_of, write_labels, write_maps, write_regions
-from medattn_edge.io.dicom.files import SUFFIXES
 from medattn_edge.io.files import check_labels_format
 from medattn_edge.volume import Volume
 
@@ -111,7 +111,7 @@ class Outputs:
             )
 
     def _check_dicom(self, scan: Scan) -> None:
-        self._check_names()
+        check_names(self.labels, {"--rtstruct": self.rtstruct, "--sr": self.sr})
         if not self.dicom:
             beside = {"--seg-kind": self.seg_kind, "--key-slices": self.key_slices, "--sr": self.sr}
             for option, value in beside.items():
@@ -127,7 +127,16 @@ class Outputs:
                 expected=f"a DICOM series, for the {'segmentation' if self.dicom else 'contours'} to refer to",
                 hint="-o labels.nii.gz" if self.dicom else "leave --rtstruct out",
             )
-        if find_spec("highdicom") is None:
+        self.check_dicom()
+
+    def check_dicom(self) -> None:
+        """Say, without knowing the scan, what stands against DICOM results.
+
+        Raises:
+            UsageError: for a report on a labelmap.
+            MissingDependency: without highdicom, and without contourpy for a structure set.
+        """
+        if self.dicom_file is not None and find_spec("highdicom") is None:
             raise MissingDependency.of_extra("highdicom", "dicom")
         if self.rtstruct is not None and find_spec("contourpy") is None:
             raise MissingDependency.of_extra("contourpy", "dicom")
@@ -135,23 +144,6 @@ class Outputs:
             from medattn_edge.io.dicom.sr import check_reportable
 
             check_reportable(self.seg_kind or "binary")
-
-    def _check_names(self) -> None:
-        """A name that says what a file is must be right: .rtstruct.dcm of -o would be a segmentation all the same."""
-        for option, path in (("--rtstruct", self.rtstruct), ("--sr", self.sr)):
-            suffix = f".{option[2:]}.dcm"
-            if path is not None and not path.name.lower().endswith(SUFFIXES):
-                raise UsageError(
-                    f"{option} {path.name}",
-                    expected="a DICOM file",
-                    hint=f"{option} {quoted(path.name.split('.')[0] + suffix)}",
-                )
-            if self.labels.name.lower().endswith(suffix):
-                raise UsageError(
-                    f"-o {self.labels.name}, which says that it is no segmentation",
-                    expected=f"labels with -o, and {option} beside them",
-                    hint=f"-o seg.dcm {option} {quoted(self.labels)}",
-                )
 
     def regions_as(self, spec: ModelSpec) -> RegionsAs | None:
         """How the regions of a sigmoid network are written; None for labels that exclude each other."""
