@@ -79,6 +79,12 @@ def command(  # noqa: PLR0913
     key_slices: Annotated[
         int, Option("--key-slices", min=0, help="Beside -o seg.dcm, as many slices with outlines: key_1.dcm, ...")
     ] = 0,
+    rtstruct: Annotated[
+        Path | None, Option("--rtstruct", help="Also write a DICOM series' labels as contours: labels.rtstruct.dcm.")
+    ] = None,
+    sr: Annotated[
+        Path | None, Option("--sr", help="Beside -o seg.dcm, the volumes as a measurement report: volumes.sr.dcm.")
+    ] = None,
     regions: Annotated[
         Literal["maps", "label-map"] | None,
         Option(
@@ -101,7 +107,9 @@ def command(  # noqa: PLR0913
         check_skipped=check_skipped,
         any_modality=any_modality,
     )
-    outputs = Outputs(output, probabilities, attention, overlay, key_slices, seg_kind, regions=regions)
+    outputs = Outputs(
+        output, probabilities, attention, overlay, key_slices, seg_kind, regions=regions, rtstruct=rtstruct, sr=sr
+    )
     opening = Opening(backend, device, threads, provider or "", cache)
     with (
         opened([artifact], trusted) as models,

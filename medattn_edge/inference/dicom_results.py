@@ -1,10 +1,13 @@
-"""What a segmentation of a DICOM series leaves behind: the segmentation object, and key slices as pictures."""
+"""What a segmentation of a DICOM series leaves behind: the segmentation, contours, a report, and key slices."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from medattn_edge.errors import UsageError, quoted
+from medattn_edge.io.dicom.files import SUFFIXES
 
 if TYPE_CHECKING:
     from medattn_edge.io.dicom.seg import SegFile
@@ -53,6 +56,32 @@ def label_settings(
     return settings | {name: value for name, value in after.items() if value}
 
 
+def check_names(labels: Path, beside: Mapping[str, Path | None]) -> None:
+    """Check the names of DICOM results: what a name says of a file must be so.
+
+    Args:
+        labels: what becomes a segmentation if its name ends in .dcm, whatever else that says.
+        beside: option -> what is written beside it; its suffix is the option's name and .dcm.
+
+    Raises:
+        UsageError: for a name that is not DICOM's, and for labels with the name of another result.
+    """
+    for option, path in beside.items():
+        suffix = f".{option.lstrip('-')}.dcm"
+        if path is not None and not path.name.lower().endswith(SUFFIXES):
+            raise UsageError(
+                f"{option} {path.name}",
+                expected="a DICOM file",
+                hint=f"{option} {quoted(path.name.split('.')[0] + suffix)}",
+            )
+        if labels.name.lower().endswith(suffix):
+            raise UsageError(
+                f"-o {labels.name}, which says that it is no segmentation",
+                expected=f"labels with -o, and {option} beside them",
+                hint=f"-o seg.dcm {option} {quoted(labels)}",
+            )
+
+
 def write_segmentation(
     path: Path,
     labels: Volume,
@@ -74,6 +103,41 @@ def write_segmentation(
     if file.uncoded:
         notes.append(f"no anatomy is known for {', '.join(file.uncoded)}: written as tissue; give the spec a code")
     return file, notes
+
+
+def write_contours(
+    path: Path, labels: Volume, names: Sequence[str], series: Series, algorithm: Algorithm, codes: Mapping[str, Code]
+) -> list[str]:
+    """Write an RT structure set; what people should know of it. Raises as `write_rtstruct` does.
+
+    One thread at a time, as for `write_segmentation`.
+    """
+    from medattn_edge.io.dicom.rtstruct import write_rtstruct
+
+    file = write_rtstruct(path, labels, names, series, algorithm, codes=codes)
+    notes = list(file.remarks)
+    if file.uncoded:
+        notes.append(f"no anatomy is known for {', '.join(file.uncoded)}: an ROI without a code; give the spec one")
+    return notes
+
+
+def write_report(
+    path: Path,
+    labels: Volume,
+    names: Sequence[str],
+    series: Series,
+    algorithm: Algorithm,
+    segmentation: SegFile,
+    *,
+    codes: Mapping[str, Code],
+) -> None:
+    """Write a measurement report on what `write_segmentation` wrote. Raises as `write_sr` does.
+
+    One thread at a time, as for `write_segmentation`.
+    """
+    from medattn_edge.io.dicom.sr import write_sr
+
+    write_sr(path, labels, names, series, algorithm, segmentation, codes=codes)
 
 
 def write_key_slices(

@@ -11,13 +11,21 @@ from typing import TYPE_CHECKING, Literal
 from medattn_edge.atomic import check_folder
 from medattn_edge.errors import MissingDependency, UsageError, quoted
 from medattn_edge.inference.cleanup import describe_after
-from medattn_edge.inference.dicom_results import SegKind, write_key_slices, write_segmentation
+from medattn_edge.inference.dicom_results import (
+    SegKind,
+    check_names,
+    write_contours,
+    write_key_slices,
+    write_report,
+    write_segmentation,
+)
 from medattn_edge.inference.segment import Segmentation
 from medattn_edge.io import Scan, check_regions, format_of, write_labels, write_maps, write_regions
 from medattn_edge.io.files import check_labels_format
 from medattn_edge.volume import Volume
 
 if TYPE_CHECKING:
+    from medattn_edge.io.dicom.series import Series
     from medattn_edge.io.dicom.uids import Algorithm
     from medattn_edge.spec import ModelSpec
 
@@ -40,6 +48,8 @@ class Outputs:
         regions: of a sigmoid network: `maps`, one for each region, which may overlap (in DICOM a segment for each), or
             `label-map`, one label per voxel in the order of the spec, later regions over earlier ones. None: a label
             map where the spec has an order, and maps where it has none, and in a binary DICOM segmentation.
+        rtstruct: an RT structure set of a DICOM series: the labels as contours, beside labels of any format.
+        sr: a measurement report (DICOM SR, TID 1500) on the binary DICOM segmentation: the volume of every segment.
     """
 
     labels: Path
@@ -50,6 +60,8 @@ class Outputs:
     seg_kind: SegKind | None = None
     overlay_attention: bool = True
     regions: RegionsAs | None = None
+    rtstruct: Path | None = None
+    sr: Path | None = None
 
     @property
     def dicom(self) -> bool:
@@ -57,9 +69,14 @@ class Outputs:
         return format_of(self.labels).name == "dicom"
 
     @property
+    def dicom_file(self) -> Path | None:
+        """The file that can only be written for a DICOM series, None where none is."""
+        return self.labels if self.dicom else self.rtstruct
+
+    @property
     def paths(self) -> list[Path]:
         """Every file that may be written."""
-        files = [self.labels, self.probabilities, self.attention, self.overlay]
+        files = [self.labels, self.probabilities, self.attention, self.overlay, self.rtstruct, self.sr]
         beside = [self.labels.with_name(_KEY_SLICE.format(number)) for number in range(1, self.key_slices + 1)]
         return [path for path in files if path is not None] + beside
 
@@ -70,7 +87,7 @@ class Outputs:
             UsageError: for suffixes that are not known, for outputs that make no sense together, of the same name or of
                 the scan's own.
             OutputError: for a folder that is not there.
-            MissingDependency: without highdicom, for a DICOM segmentation.
+            MissingDependency: without highdicom, for a DICOM segmentation, and without contourpy, for a structure set.
         """
         for path in (self.labels, self.probabilities, self.attention):
             if path is not None:
@@ -94,18 +111,39 @@ class Outputs:
             )
 
     def _check_dicom(self, scan: Scan) -> None:
-        if self.dicom:
-            if scan.paths[0].exists() and not scan.is_dicom:
-                raise UsageError(
-                    f"{self.labels.name!r} for {scan.path.name!r}",
-                    expected="a DICOM series, for the segmentation to refer to",
-                    hint="-o labels.nii.gz",
-                )
-            if find_spec("highdicom") is None:
-                raise MissingDependency.of_extra("highdicom", "dicom")
-        elif self.seg_kind is not None or self.key_slices:
-            option = "--seg-kind" if self.seg_kind is not None else "--key-slices"
-            raise UsageError(f"{option} with {self.labels.name!r}", expected="a DICOM output", hint="-o seg.dcm")
+        check_names(self.labels, {"--rtstruct": self.rtstruct, "--sr": self.sr})
+        if not self.dicom:
+            beside = {"--seg-kind": self.seg_kind, "--key-slices": self.key_slices, "--sr": self.sr}
+            for option, value in beside.items():
+                if value:
+                    raise UsageError(
+                        f"{option} with {self.labels.name!r}", expected="a DICOM segmentation", hint="-o seg.dcm"
+                    )
+        if self.dicom_file is None:
+            return
+        if scan.paths[0].exists() and not scan.is_dicom:
+            raise UsageError(
+                f"{self.dicom_file.name!r} for {scan.path.name!r}",
+                expected=f"a DICOM series, for the {'segmentation' if self.dicom else 'contours'} to refer to",
+                hint="-o labels.nii.gz" if self.dicom else "leave --rtstruct out",
+            )
+        self.check_dicom()
+
+    def check_dicom(self) -> None:
+        """Say, without knowing the scan, what stands against DICOM results.
+
+        Raises:
+            UsageError: for a report on a labelmap.
+            MissingDependency: without highdicom, and without contourpy for a structure set.
+        """
+        if self.dicom_file is not None and find_spec("highdicom") is None:
+            raise MissingDependency.of_extra("highdicom", "dicom")
+        if self.rtstruct is not None and find_spec("contourpy") is None:
+            raise MissingDependency.of_extra("contourpy", "dicom")
+        if self.sr is not None:
+            from medattn_edge.io.dicom.sr import check_reportable
+
+            check_reportable(self.seg_kind or "binary")
 
     def regions_as(self, spec: ModelSpec) -> RegionsAs | None:
         """How the regions of a sigmoid network are written; None for labels that exclude each other."""
@@ -151,8 +189,8 @@ class Outputs:
                 )
 
     def check_frame_of_reference(self, scan: Scan) -> None:
-        """Raise RefusedSeries when a DICOM segmentation has no coordinates of the series to lie in."""
-        if self.dicom and scan.series is not None:
+        """Raise RefusedSeries when what is written has no coordinates of the series to lie in."""
+        if self.dicom_file is not None and scan.series is not None:
             from medattn_edge.io.dicom.seg import check_frame_of_reference
 
             check_frame_of_reference(scan.series)
@@ -167,7 +205,7 @@ class Outputs:
             volume: the scan's voxels.
             scan: where they are from.
             spec: the network's, for the codes of its labels.
-            algorithm: how a DICOM segmentation names the model; None where there is none to write.
+            algorithm: how DICOM results name the model; None where there are none to write.
 
         Raises:
             UsageError, ScanError, GeometryError, OutputError, MissingDependency: as the writers of the formats do.
@@ -178,19 +216,15 @@ class Outputs:
         if regions is not None:
             notes.append(_about_regions(spec, regions))
         if scan.series is not None and algorithm is not None:
-            kind = self.seg_kind or "binary"
-            notes += write_segmentation(
-                self.labels, labels, names, scan.series, algorithm, kind=kind, codes=spec.codes
-            )[1]
+            files, remarks = self._write_dicom(labels, names, scan.series, algorithm, spec)
+            written, notes = written | files, notes + remarks
             if self.key_slices:
                 slices = write_key_slices(
                     self.labels, self.key_slices, volume, shown_labels(segmentation), scan.series, algorithm
                 )
                 written |= {f"key slice {number}": path for number, path in enumerate(slices, start=1)}
-        elif regions == "maps":
-            write_regions(self.labels, labels, names)
-        else:
-            write_labels(self.labels, labels, names)
+        if not self.dicom:
+            (write_regions if regions == "maps" else write_labels)(self.labels, labels, names)
         if self.probabilities is not None and segmentation.probabilities is not None:
             write_maps(self.probabilities, segmentation.probabilities, segmentation.meaning.names)
             written["probabilities"] = self.probabilities
@@ -201,6 +235,23 @@ class Outputs:
             _draw(self.overlay, volume, segmentation, self.overlay_attention)
             written["overlay"] = self.overlay
         return written, tuple(notes)
+
+    def _write_dicom(
+        self, labels: Volume, names: Sequence[str], series: Series, algorithm: Algorithm, spec: ModelSpec
+    ) -> tuple[dict[str, Path], list[str]]:
+        """Write what belongs to a series; the files beside the labels, and what people should know."""
+        written, notes = dict[str, Path](), list[str]()
+        about = labels, names, series, algorithm
+        if self.dicom:
+            kind = self.seg_kind or "binary"
+            file, notes = write_segmentation(self.labels, *about, kind=kind, codes=spec.codes)
+            if self.sr is not None:
+                write_report(self.sr, *about, file, codes=spec.codes)
+                written["sr"] = self.sr
+        if self.rtstruct is not None:
+            notes += write_contours(self.rtstruct, *about, codes=spec.codes)
+            written["rtstruct"] = self.rtstruct
+        return written, list(dict.fromkeys(notes))
 
 
 def shown_labels(segmentation: Segmentation) -> tuple[Volume, tuple[str, ...]]:

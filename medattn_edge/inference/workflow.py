@@ -83,7 +83,7 @@ class Outcome:
     Attributes:
         scan: what was read.
         segmentation: labels, and the maps that were written.
-        written: what each file is (`labels`, `key slice 1`, `probabilities`, `attention`, `overlay`) -> its path.
+        written: what each file is (`labels`, `rtstruct`, `sr`, `key slice 1`, `probabilities`, ...) -> its path.
         notes: what people should know of the files.
         session: the session's facts: what ran where.
         geometry: which form of the scan's header placed its voxels, where it has several.
@@ -161,9 +161,9 @@ def segment_to(
     settings.check()
     if isinstance(artifact, Session):
         artifact = OpenArtifact(artifact)
-    if isinstance(artifact, OpenArtifact) and outputs.dicom and artifact.algorithm is None:
+    if isinstance(artifact, OpenArtifact) and outputs.dicom_file is not None and artifact.algorithm is None:
         raise UsageError(
-            f"{outputs.labels.name} from a session, which does not say which file it is",
+            f"{outputs.dicom_file.name} from a session, which does not say which file it is",
             expected="an artifact's path, or an OpenArtifact with its algorithm",
             hint="OpenArtifact(session, algorithm_of(path, session.spec, settings))",
         )
@@ -183,7 +183,7 @@ def segment_to(
         facts, spec = session.facts, session.spec
     inferred = time.perf_counter()
     algorithm = None
-    if outputs.dicom:
+    if outputs.dicom_file is not None:
         if isinstance(artifact, OpenArtifact):
             algorithm = artifact.algorithm
         else:

@@ -316,3 +316,65 @@ def test_an_mr_through_a_network_of_ct_is_refused_until_it_is_insisted_on(
     found = document(medattn(*words, "--any-modality"))
     assert found["modality"] == {"network": "CT", "scan": "MR", "contradicted": True, "body_part": None}
     assert "nobody trained it for this" in found["notes"][-1]
+
+
+def test_contours_and_a_report_lie_beside_the_segmentation_of_the_same_run(
+    medattn: Run, artifact: Path, folder: Path, tmp_path: Path
+) -> None:
+    files = {"labels": tmp_path / "seg.dcm", "rtstruct": tmp_path / "c.rtstruct.dcm", "sr": tmp_path / "v.sr.dcm"}
+    words = ("infer", artifact, folder, "-o", files["labels"], "--rtstruct", files["rtstruct"], "--sr", files["sr"])
+    told = document(medattn(*words, "--json"))
+    assert told["written"] == {what: str(path) for what, path in files.items()}
+    seg, contours, report = (pydicom.dcmread(path) for path in files.values())
+    assert {contours.StudyInstanceUID, report.StudyInstanceUID} == {seg.StudyInstanceUID}
+    names = [one.SegmentLabel for one in seg.SegmentSequence]
+    assert [roi.ROIName for roi in contours.StructureSetROISequence] == names == list(told["volumes_ml"])
+    volumes = [float(roi.ROIVolume) for roi in contours.StructureSetROISequence]
+    assert volumes == pytest.approx(list(told["volumes_ml"].values()), abs=1e-6)
+    assert any(volumes)
+    sr = pytest.importorskip("highdicom.sr", reason="the extra dicom is not installed")
+    groups = sr.srread(files["sr"]).content.get_volumetric_roi_measurement_groups()
+    assert [group.get_measurements()[0].value for group in groups] == pytest.approx(volumes, abs=1e-6)
+    assert {group.referenced_segment.referenced_sop_instance_uid for group in groups} == {seg.SOPInstanceUID}
+    first = [path.read_bytes() for path in files.values()]
+    assert medattn(*words).returncode == 0
+    assert [path.read_bytes() for path in files.values()] == first, "the same work gives the same bytes"
+
+
+def test_contours_go_with_labels_of_any_format(medattn: Run, artifact: Path, folder: Path, tmp_path: Path) -> None:
+    words = ("-o", tmp_path / "labels.nii.gz", "--rtstruct", tmp_path / "rt.dcm")
+    told = document(medattn("infer", artifact, folder, *words, "--json"))
+    assert set(told["written"]) == {"labels", "rtstruct"}
+    assert read_labels(tmp_path / "labels.nii.gz").voxels.any()
+    assert pydicom.dcmread(tmp_path / "rt.dcm").Modality == "RTSTRUCT"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected", "hint"),
+    [
+        (("-o", "labels.nii.gz", "--sr", "v.dcm"), "a DICOM segmentation", "-o seg.dcm"),
+        (("-o", "seg.dcm", "--seg-kind", "labelmap", "--sr", "v.dcm"), "a binary one", "--seg-kind binary"),
+        (("-o", "x.rtstruct.dcm"), "labels with -o", "-o seg.dcm --rtstruct x.rtstruct.dcm"),
+        (("-o", "x.SR.dcm"), "labels with -o", "-o seg.dcm --sr x.SR.dcm"),
+        (("-o", "seg.dcm", "--rtstruct", "x.nii.gz"), "a DICOM file", "--rtstruct x.rtstruct.dcm"),
+        (("-o", "seg.dcm", "--sr", "x.json"), "a DICOM file", "--sr x.sr.dcm"),
+        (("-o", "seg.dcm", "--rtstruct", "seg.dcm"), "one file each", ""),
+    ],
+)
+def test_contours_and_reports_that_make_no_sense_are_refused_before_anything_is_read(
+    medattn: Run, artifact: Path, folder: Path, words: tuple[str, ...], expected: str, hint: str, tmp_path: Path
+) -> None:
+    placed = [word if word.startswith("-") or "." not in word else tmp_path / word for word in words]
+    error = refused(medattn("infer", artifact, folder, *placed, "--json"), 2)
+    assert expected in error["message"]
+    assert hint in error["hint"].replace(f"{tmp_path}/", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_contours_of_what_is_no_series_are_refused(medattn: Run, artifact: Path, tmp_path: Path) -> None:
+    scan = tmp_path / "scan.npy"
+    np.save(scan, np.zeros((4, 8, 8), np.float32))
+    words = ("-o", tmp_path / "labels.nii.gz", "--rtstruct", tmp_path / "rt.dcm", "--json")
+    error = refused(medattn("infer", artifact, scan, *words), 2)
+    assert "rt.dcm" in error["message"]
+    assert error["hint"] == "leave --rtstruct out"

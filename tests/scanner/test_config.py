@@ -336,6 +336,8 @@ def test_no_number_is_infinite_or_none(tmp_path, number):
         ("model", model(device="cuda") + model(name="b", device="cuda:0"), "is cuda and cuda:0, one device"),
         ("model", model(modality="ct"), "[[model]] lungs: modality is 'ct'"),
         ("model", model(kind="fractional"), "[[model]] 1: kind is 'fractional'"),
+        ("model", model(kind="labelmap", sr=True), "[[model]] lungs: sr is true, with kind = 'labelmap'"),
+        ("model", model(rtstruct=1), "[[model]] 1: rtstruct is 1"),
         ("model", model(overlap=1), "[[model]] lungs: overlap is 1"),
         ("model", model(key_slices=-1), "[[model]] lungs: key_slices is -1"),
         ("model", model(threads=-1), "[[model]] lungs: threads is -1"),

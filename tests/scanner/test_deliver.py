@@ -37,7 +37,9 @@ from tests.support.archive_peer import (  # noqa: E402
     EXPLICIT,
     IMPLICIT,
     LABELMAP,
+    RTSTRUCT,
     SEG,
+    SR,
     Archive,
     make_certificates,
     make_results,
@@ -99,6 +101,27 @@ def test_every_output_of_a_result_arrives_once_with_its_own_identity_and_syntax(
         assert dataset == pydicom.dcmread(path)
     assert (archive.associations, archive.calling) == (1, "MEDATTN")
     assert node.store.series.state_of(key) is State.DELIVERED
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
+def test_contours_and_report_go_with_the_segmentation_in_the_syntax_that_an_archive_takes(node, tmp_path, syntax):
+    results = make_results(tmp_path, planning=True)
+    segment(node, results, 1, "pacs")
+    with Archive(classes=(SEG, RTSTRUCT, SR), syntaxes=[syntax, IMPLICIT]) as archive:
+        assert deliver(node, archive_at(archive.port)) == 1
+    assert {kind for _, kind, _ in archive.stored} == {SEG, RTSTRUCT, SR}
+    content = {SEG: "PixelData", RTSTRUCT: "ROIContourSequence", SR: "ContentSequence"}
+    for dataset in archive.datasets:
+        [sent] = [one for one in map(pydicom.dcmread, results.values()) if one.SOPInstanceUID == dataset.SOPInstanceUID]
+        keyword = content[sent.SOPClassUID]
+        assert dataset[keyword].value == sent[keyword].value
+
+
+def test_an_archive_that_takes_no_contours_is_told_as_that_and_nothing_counts_as_delivered(node, tmp_path):
+    segment(node, make_results(tmp_path, planning=True), 1, "pacs")
+    with Archive(classes=(SEG, SR)) as archive:
+        deliver(node, archive_at(archive.port))
+    assert seen(node) == [("pacs", DeliveryState.WAITING, 1, "class_not_accepted")]
 
 
 def test_an_archive_that_takes_implicit_syntax_only_gets_the_same_pixels(node, results):

@@ -18,7 +18,7 @@ from medattn_edge.scanner.store.disk import Disk
 from tests.support.status_scenes import SCENES, WORKERS, Watched, all_down, calm, many, nothing_yet, quarantine, running
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
-PARTS = ["actions", "series", "times", "deliveries", "workers", "disk", "results"]
+PARTS = ["actions", "series", "times", "deliveries", "workers", "disk", "volumes", "results"]
 
 
 class Page(HTMLParser):
@@ -58,7 +58,7 @@ def shown(watched, **options):
 def test_the_page_is_well_formed_and_in_the_order_of_what_matters_at_night(node, scene):
     page = Page(shown(SCENES[scene](node)))
     assert page.ids == [part for part in PARTS if part in page.ids]
-    assert set(PARTS) - {"results"} <= set(page.ids)
+    assert set(PARTS) - {"volumes", "results"} <= set(page.ids)
     assert len(page.all("h1")) == len(page.all("main")) == len(page.all("title")) == 1
 
 
@@ -221,6 +221,13 @@ def test_a_result_without_a_picture_has_none_on_the_page(node):
     for path in node.spool.results.rglob("overlay.png"):
         path.unlink()
     assert Page(shown(watched)).all("img") == []
+
+
+def test_every_label_of_a_result_has_its_volume_and_a_small_one_is_not_nothing(node):
+    page = Page(shown(calm(node)))
+    assert page.text.count("right_lung 2,345.7 ml, left_lung 2,101.0 ml, nodule 0.0421 ml, spine 0.0 ml") == 3
+    assert node.segment(node.job("kept no volumes yet"))
+    assert Page(shown(Watched(node))).text.count("right_lung") == 3
 
 
 def test_a_destination_that_is_no_longer_configured_still_shows_what_it_lacks(node):

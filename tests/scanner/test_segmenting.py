@@ -41,6 +41,7 @@ def segmenter(artifact: Path) -> Iterator[Segmenter]:
     models = [
         plain,
         replace(plain, name="pictures", kind="labelmap", key_slices=2),
+        replace(plain, name="planning", rtstruct=True, sr=True),
         replace(plain, name="overlapping", overlap=0.25),
         replace(plain, name="airless", skip_air=True),
     ]
@@ -79,6 +80,22 @@ def test_the_files_are_byte_for_byte_those_of_infer(segmenter, artifact, files, 
     infer(artifact, files, tmp_path / "infer" / "seg.dcm", "--seg-kind", "labelmap", "--key-slices", "2")
     assert contents(tmp_path / "pictures") == contents(tmp_path / "infer")
     assert set(contents(tmp_path / "pictures")) == {"seg.dcm", "key_1.dcm", "key_2.dcm"}
+
+
+def test_contours_and_report_are_byte_for_byte_those_of_infer_and_the_volumes_are_told(
+    segmenter, artifact, files, tmp_path
+):
+    found = done(segmenter, "planning", files, tmp_path / "planning")
+    (tmp_path / "infer").mkdir()
+    more = ("--rtstruct", str(tmp_path / "infer" / "rtstruct.dcm"), "--sr", str(tmp_path / "infer" / "sr.dcm"))
+    infer(artifact, files, tmp_path / "infer" / "seg.dcm", *more)
+    assert contents(tmp_path / "planning") == contents(tmp_path / "infer")
+    kinds = {"seg": "seg.dcm", "rtstruct": "rtstruct.dcm", "sr": "sr.dcm", "overlay": "overlay.png"}
+    assert {one.kind: one.name for one in found.outputs} == kinds
+    rois = pydicom.dcmread(tmp_path / "planning" / "rtstruct.dcm").StructureSetROISequence
+    assert found.volumes_ml == pytest.approx({one.ROIName: float(one.ROIVolume) for one in rois}, abs=1e-6)
+    assert Done.from_json(found.to_json()) == found
+    assert max(found.volumes_ml.values()) > 0
 
 
 def test_the_segmentation_has_the_organ_and_the_series_in_it(segmenter, files, tmp_path):

@@ -21,7 +21,7 @@ from medattn_edge.errors import HostError
 from medattn_edge.scanner.config.sections import Status
 from medattn_edge.scanner.observe.log import Log
 from medattn_edge.scanner.observe.server import StatusServer, document
-from tests.support.status_scenes import SCENES, Watched, all_down, calm, many, quarantine, segmented
+from tests.support.status_scenes import SCENES, VOLUMES_ML, Watched, all_down, calm, many, quarantine, segmented
 
 PATHS = ("/", "/status.json", "/metrics", "/ready", "/live")
 
@@ -147,6 +147,7 @@ def test_status_json_has_the_fields_that_scripts_rely_on(node):
     assert {"count", "p50", "p90", "max"} == set(found["stages"]["whole"])
     one = found["undelivered"][0]
     assert {"key", "version", "state", "modality", "instances", "attempts", "reason", "detail", "times"} <= set(one)
+    assert one["volumes_ml"] == VOLUMES_ML
     assert {"destination", "state", "attempts", "next_try", "accepted", "reason"} <= set(one["deliveries"][0])
 
 
@@ -321,9 +322,9 @@ def test_chromium_shows_what_is_wrong_first_and_the_whole_page_after_it(node, tm
     text = re.sub(r"<style>.*?</style>|<[^>]+>", "", shown, flags=re.DOTALL)
     places = [text.index(word) for word in ("Ready", "To do (4)", "missing_slice", "The latest series", "Workers")]
     assert places == sorted(places)
-    assert len(re.findall(r"<tbody>", shown)) == 4
-    # The first column of a row heads it: 11 series, 6 stages, 2 destinations, 2 workers.
-    assert len(re.findall(r'<th scope="row"', shown)) == 11 + 6 + 2 + 2
+    assert len(re.findall(r"<tbody>", shown)) == 5
+    # The first column of a row heads it: 11 series, 6 stages, 2 destinations, 2 workers, 1 result with volumes.
+    assert len(re.findall(r'<th scope="row"', shown)) == 11 + 6 + 2 + 2 + 1
 
 
 @needs_chromium

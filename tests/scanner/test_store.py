@@ -194,6 +194,19 @@ def test_a_version_is_delivered_when_every_destination_has_it(node):
     assert node.store.deliveries.due() == ()
 
 
+def test_the_volumes_of_a_result_are_kept_until_the_result_is_lost(node):
+    volumes = {"right_lung": 1234.5, 'a "quoted" name': 0.0}
+    job = node.job()
+    assert node.store.snapshot().recent[0].volumes_ml == {}
+    node.segment(job, "pacs", volumes_ml=volumes)
+    assert node.restart().requeued == 0
+    assert node.store.snapshot().recent[0].volumes_ml == volumes
+    (node.spool.result(job.key, job.version) / "seg.dcm").unlink()
+    [delivery] = node.store.deliveries.due()
+    assert node.custody.requeue_if_lost(delivery)
+    assert node.store.snapshot().recent[0].volumes_ml == {}
+
+
 def test_without_destinations_a_result_is_delivered_at_once(node):
     node.segment(node.job())
     assert states(node) == [State.DELIVERED]

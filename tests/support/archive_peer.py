@@ -17,14 +17,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pynetdicom import AE, _config, evt
 
+from medattn_edge.io.dicom.rtstruct import write_rtstruct
 from medattn_edge.io.dicom.secondary_capture import secondary_capture
 from medattn_edge.io.dicom.seg import Algorithm, write_seg
+from medattn_edge.io.dicom.sr import write_sr
 from medattn_edge.io.dicom.volume import find_series
 from medattn_edge.scanner.store.records import Output
 from medattn_edge.volume import Volume
 from tests.support.dicom_phantoms import real_ct, write_series
 
 SEG, LABELMAP, CAPTURE = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("66.4", "66.7", "7"))
+RTSTRUCT, SR = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("481.3", "88.33"))
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 _config.LOG_HANDLER_LEVEL = "none"
 
@@ -80,15 +83,22 @@ class Archive:
         return status
 
 
-def make_results(folder: Path) -> dict[str, Path]:
-    """seg.dcm, labels.dcm (a label map) and key_1.dcm (RGB) of a small piece of a real CT."""
+def make_results(folder: Path, *, planning: bool = False) -> dict[str, Path]:
+    """seg.dcm, labels.dcm (a label map) and key_1.dcm (RGB) of a small piece of a real CT.
+
+    planning: instead of the last two, rtstruct.dcm and sr.dcm.
+    """
     scan = real_ct(3, 16, 16)
     write_series(folder / "series", scan.voxels, scan.affine)
     [source] = find_series(folder / "series")
     labels = Volume((scan.voxels > np.median(scan.voxels)).astype(np.uint8), scan.affine)
     algorithm = Algorithm("lungs-attention-unet-2d", "1.0", "5" * 64)
     names = ("background", "lung")
-    write_seg(folder / "seg.dcm", labels, names, source, algorithm)
+    seg = write_seg(folder / "seg.dcm", labels, names, source, algorithm)
+    if planning:
+        write_rtstruct(folder / "rtstruct.dcm", labels, names, source, algorithm)
+        write_sr(folder / "sr.dcm", labels, names, source, algorithm, seg)
+        return {name: folder / name for name in ("seg.dcm", "rtstruct.dcm", "sr.dcm")}
     write_seg(folder / "labels.dcm", labels, names, source, algorithm, kind="labelmap")
     secondary_capture(folder, scan, labels, names, source, algorithm, 1)
     return {name: folder / name for name in ("seg.dcm", "labels.dcm", "key_1.dcm")}
@@ -101,7 +111,7 @@ def segment(node: Any, results: dict[str, Path], series: int, *destinations: str
     outputs = []
     for name in names or results:
         (folder / name).write_bytes(results[name].read_bytes())
-        kind = "sc" if name.startswith("key") else "seg"
+        kind = {"key_1": "sc", "rtstruct": "rtstruct", "sr": "sr"}.get(Path(name).stem, "seg")
         outputs.append(Output(kind, name, str(pydicom.dcmread(results[name]).SOPInstanceUID)))
     (folder / "overlay.png").write_bytes(b"picture")
     assert node.custody.record_result(job, folder, [*outputs, Output("overlay", "overlay.png")], destinations)

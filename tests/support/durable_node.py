@@ -6,7 +6,7 @@ The durable half of the node reads no DICOM: an object here is JSON with the UID
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -104,10 +104,10 @@ class Node:
         assert job is not None
         return job
 
-    def segment(self, job: Job, *destinations: str) -> bool:
+    def segment(self, job: Job, *destinations: str, volumes_ml: Mapping[str, float] | None = None) -> bool:
         """Write a result and hand it in."""
         folder = self.custody.working_folder(job)
         (folder / "seg.dcm").write_bytes(b"seg of " + ",".join(job.names).encode())
         (folder / "overlay.png").write_bytes(b"picture")
         outputs = (Output("seg", "seg.dcm", "2.25.1"), Output("overlay", "overlay.png"))
-        return self.custody.record_result(job, folder, outputs, destinations)
+        return self.custody.record_result(job, folder, outputs, destinations, volumes_ml)

@@ -16,6 +16,7 @@ from medattn_edge.scanner.store.snapshot import Snapshot
 from tests.support.durable_node import Node
 
 MODELS = (("lungs", "cpu", "onnx"), ("vessels", "cuda:0", "engine"))
+VOLUMES_ML = {"right_lung": 2345.678, "left_lung": 2101.0, "nodule": 0.0421, "spine": 0.0}
 WORKERS = (WorkerSeen("cpu", True, False, 4242, 0, 310.4), WorkerSeen("cuda:0", True, True, 4243, 2, 2048.0))
 
 
@@ -84,7 +85,7 @@ def segmented(node: Node, series: object, *destinations: str, seconds: float = 7
     """A series whose result is on disk, with a picture."""
     job = running(node, series)
     node.pass_time(seconds)
-    assert node.segment(job, *destinations)
+    assert node.segment(job, *destinations, volumes_ml=VOLUMES_ML)
     picture(node.spool.result(job.key, job.version) / "overlay.png", 90 + len(str(series)) * 10)
     return job
 

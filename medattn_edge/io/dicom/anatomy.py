@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from medattn_edge.spec import Code
 
-_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
+STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
 _ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
 TISSUE = Code("85756007", "SCT", "Tissue")
 _SIDES = {
@@ -126,11 +126,11 @@ def anatomy_of(name: str, codes: Mapping[str, Code]) -> Anatomy | None:
     """
     if name in codes:
         known = {value for value, _ in _ABNORMALITIES.values()}
-        return Anatomy(_ABNORMAL if codes[name].value in known else _STRUCTURE, codes[name])
+        return Anatomy(_ABNORMAL if codes[name].value in known else STRUCTURE, codes[name])
     # A number is a word too: "liver 5" is a part of the liver, and its code is not the liver's.
     words = frozenset(re.findall(r"[^\W_]+", name.lower())) - {"of", "the", "and"}
     if organ := _organ(words):
-        return Anatomy(_STRUCTURE, *organ)
+        return Anatomy(STRUCTURE, *organ)
     abnormal = [word for word in words if _singular(word) in _ABNORMALITIES]
     if len(abnormal) != 1:
         return None

@@ -23,6 +23,7 @@ def highdicom() -> Any:
         import highdicom
         import highdicom.sc
         import highdicom.seg
+        import highdicom.sr
     except ImportError as error:
         raise MissingDependency.of_extra("highdicom", "dicom") from error
     return highdicom
@@ -31,6 +32,14 @@ def highdicom() -> Any:
 def software_versions(algorithm: Algorithm) -> tuple[str, str]:
     """Of this program and of the algorithm."""
     return f"medattn-edge {version('medattn-edge')}", algorithm.version
+
+
+def describe_equipment(dataset: Any, algorithm: Algorithm) -> None:
+    """Say what made an object that highdicom does not make."""
+    dataset.Manufacturer = MANUFACTURER
+    dataset.ManufacturerModelName = algorithm.name
+    dataset.SoftwareVersions = list(software_versions(algorithm))
+    dataset.DeviceSerialNumber = algorithm.model_sha256
 
 
 def complete(dataset: Any, source: Source, identity: Identity, texts: Iterable[str]) -> None:

@@ -40,6 +40,7 @@ class SegFile:
         frames: how many were written.
         uncoded: segments of no known anatomy, which are written as tissue.
         remarks: what a viewer may not like, for people.
+        kind: `binary` or `labelmap`.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class SegFile:
     frames: int
     uncoded: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    kind: Kind = "binary"
 
 
 def write_seg(
@@ -128,6 +130,7 @@ def write_seg(
         frames,
         tuple(name for name, anatomy in zip(segments, anatomies, strict=True) if anatomy is None),
         _remarks(frames, source),
+        kind,
     )
 
 
@@ -229,23 +232,24 @@ def _description(number: int, name: str, anatomy: Anatomy | None, algorithm: Alg
     item = SegmentDescription(
         number,
         name,
-        _concept(known.category),
-        _concept(known.type),
+        concept(known.category),
+        concept(known.type),
         "AUTOMATIC",
         AlgorithmIdentificationSequence(
             algorithm.name, codes.cid7162.ArtificialIntelligence, algorithm.version, MANUFACTURER, parameters
         ),
-        anatomic_regions=[_concept(known.region)] if known.region else None,
+        anatomic_regions=[concept(known.region)] if known.region else None,
         display_color=CIELabColor.from_rgb(*label_colour(number)),
     )
     if known.side and known.region:
-        item.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [_concept(known.side)]
+        item.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [concept(known.side)]
     elif known.side:
-        item.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [_concept(known.side)]
+        item.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [concept(known.side)]
     return item
 
 
-def _concept(code: Code) -> Any:
+def concept(code: Code) -> Any:
+    """A code as DICOM's datasets have it. Raises MissingDependency without highdicom."""
     from highdicom.sr import CodedConcept
 
     return CodedConcept(code.value, code.scheme, code.meaning)

@@ -159,6 +159,13 @@ def _checked_model(model: Model, config: NodeConfig, reader: Reader) -> Model:
             what = f"is {modality!r}" if place == "modality" else f"has the modality {modality!r}"
             hint = f'modality = "{near if near in _MODALITIES else "CT"}"'
             raise reader.wrong(f"{where} {place}", what, hint, "CT, MR, PT, or empty for any of them")
+    if model.sr and model.kind != "binary":
+        raise reader.wrong(
+            f"{where} sr",
+            f"is true, with kind = {model.kind!r}",
+            'kind = "binary", or sr = false',
+            "a binary segmentation",
+        )
     _check_no_program(model.artifact, where, reader)
     try:
         artifact = identified(model, config.releases, config.root)

@@ -72,6 +72,8 @@ artifact = {artifact}
 # calling_ae = "*"                      # and of the sender's title, which is empty for a watched folder
 # kind = "binary"                       # of the segmentation; or "labelmap"
 # key_slices = 0                        # so many pictures go with it, for viewers that show no segmentations
+# rtstruct = false                      # its contours go with it, for planning systems
+# sr = false                            # its volumes go with it, as a measurement report (needs kind = "binary")
 # overlap = 0.5                         # of the windows
 # skip_air = false                      # leave out windows outside the body
 # any_modality = false                  # segment series of another modality than the artifact was trained on, too

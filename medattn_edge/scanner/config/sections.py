@@ -126,6 +126,8 @@ class Model:
         calling_ae: a pattern for the title of the sender.
         kind: of the segmentation.
         key_slices: how many pictures go with it.
+        rtstruct: whether its contours go with it, as an RT structure set.
+        sr: whether its volumes go with it, as a measurement report; of a binary segmentation only.
         overlap: of the windows, as a fraction of a patch.
         skip_air: leave out windows outside the body.
         any_modality: segment series of another modality than the artifact was trained on, instead of refusing them.
@@ -147,6 +149,8 @@ class Model:
     calling_ae: str = "*"
     kind: Literal["binary", "labelmap"] = "binary"
     key_slices: int = 0
+    rtstruct: bool = False
+    sr: bool = False
     overlap: float = 0.5
     skip_air: bool = False
     any_modality: bool = False

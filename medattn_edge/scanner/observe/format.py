@@ -61,6 +61,11 @@ def outcome(one: VersionSeen) -> str:
     return "; ".join(parts) or "-"
 
 
+def millilitres(value: float) -> str:
+    """A volume: to a tenth, and below 1 ml to three digits, so that what is there is not written as nothing."""
+    return f"{value:,.1f} ml" if value >= 1 or value == 0 else f"{value:.3g} ml"
+
+
 def seconds(value: float) -> str:
     """A time that a person can compare at a glance."""
     if math.isnan(value):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _REFRESH_S: Final = 10
-_LISTED: Final = 5  # series of one alert; more are only counted
+_LISTED: Final = 5  # series of one alert, where more are only counted; results with their volumes
 _PICTURES: Final = 4
 
 
@@ -59,6 +59,7 @@ def page_of(snapshot: Snapshot, health: Health, shown: AbstractSet[tuple[str, in
         unlisted=snapshot.states[State.QUARANTINED] - len(snapshot.quarantined),
         stages=STAGES,
         destinations=_destinations(snapshot, health),
+        measured=[one for one in snapshot.recent if one.volumes_ml][:_LISTED],
         pictures=[one for one in snapshot.recent if (one.key, one.version) in shown][:_PICTURES],
     )
 
@@ -84,7 +85,7 @@ def _environment() -> Environment:
     loader = PackageLoader("medattn_edge.scanner.observe")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     filters = (format.ago, format.clock, format.counted, format.outcome, format.seconds, format.since, format.took)
-    environment.filters.update({one.__name__: one for one in (*filters, sentence)})
+    environment.filters.update({one.__name__: one for one in (*filters, format.millilitres, sentence)})
     return environment
 
 

@@ -6,7 +6,7 @@ letter before its delivery is given up. Nothing outside this folder touches the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -235,8 +235,17 @@ class Custody:
         """A new empty folder that the worker writes the result into."""
         return self._spool.working_folder(job.key, job.version, job.attempt)
 
-    def record_result(self, job: Job, folder: Path, outputs: Sequence[Output], destinations: Sequence[str]) -> bool:
+    def record_result(
+        self,
+        job: Job,
+        folder: Path,
+        outputs: Sequence[Output],
+        destinations: Sequence[str],
+        volumes_ml: Mapping[str, float] | None = None,
+    ) -> bool:
         """Make what is in a working folder durable, then have it delivered.
+
+        volumes_ml: of every label, for the page.
 
         False when the job is not held any more: then it is removed.
         """
@@ -244,7 +253,7 @@ class Custody:
             if self._store.jobs.is_held(job):
                 hashed = [replace(one, sha256=file_sha256(folder / one.name)) for one in outputs]
                 self._spool.publish(folder, job.key, job.version)
-                if self._store.jobs.record_result(job, hashed, destinations):
+                if self._store.jobs.record_result(job, hashed, destinations, volumes_ml):
                     return True
                 self._spool.remove_result(job.key, job.version)
             else:

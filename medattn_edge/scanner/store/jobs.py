@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from medattn_edge.scanner.store.records import Job, Output, Part, code
@@ -52,8 +53,16 @@ class Jobs:
         with self._context.database.reading() as database:
             return held_version(database, job) is not None
 
-    def record_result(self, job: Job, outputs: Sequence[Output], destinations: Sequence[str]) -> bool:
+    def record_result(
+        self,
+        job: Job,
+        outputs: Sequence[Output],
+        destinations: Sequence[str],
+        volumes_ml: Mapping[str, float] | None = None,
+    ) -> bool:
         """Record that the result is durable in its folder, to be delivered; at once where no destination is named.
+
+        volumes_ml: of every label, for the page.
 
         False when the job is not held any more: then the result is not delivered, and its files are to be removed.
         """
@@ -62,7 +71,8 @@ class Jobs:
             row = held_version(database, job)
             if row is None:
                 return False
-            move(database, row, State.SEGMENTED, {"segmented": now, "reason": "", "detail": ""})
+            volumes = json.dumps(dict(volumes_ml), allow_nan=False) if volumes_ml else ""
+            move(database, row, State.SEGMENTED, {"segmented": now, "reason": "", "detail": "", "volumes": volumes})
             database.execute("DELETE FROM outputs WHERE version_id = ?", (job.id,))
             database.executemany(
                 "INSERT INTO outputs VALUES (?, ?, ?, ?, ?)",

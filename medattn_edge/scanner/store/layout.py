@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Final
 
 SEG: Final = "seg.dcm"
+RTSTRUCT: Final = "rtstruct.dcm"
+SR: Final = "sr.dcm"
 OVERLAY: Final = "overlay.png"
 LETTER: Final = "letter.json"
 

@@ -179,6 +179,10 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
         ) WITHOUT ROWID""",
         "CREATE INDEX series_by_study ON series (study_uid)",
     ),
+    (
+        # Millilitres of every label of a result, as a JSON object; empty: of before, or none.
+        "ALTER TABLE versions ADD COLUMN volumes TEXT NOT NULL DEFAULT ''",
+    ),
 )
 
 

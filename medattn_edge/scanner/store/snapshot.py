@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from medattn_edge.scanner.store.rows import REFUSED, REPLACED
 from medattn_edge.scanner.store.transitions import DeliveryState, State
 
 LAST: Final = 100
+_WITH_RESULT: Final = frozenset({State.SEGMENTED, State.DELIVERED, State.FAILED})
 CONFLICTS_SHOWN_S: Final = 3 * 86_400.0  # long enough for a weekend
 STAGES: Final = {
     "receiving": "first object to last object",
@@ -97,6 +99,7 @@ class VersionSeen:
         study: of a series that is a channel, the key of the study; else "".
         model: of a study, the model that its channels are for; else "".
         channels: of a study, what each channel is, once all were complete.
+        volumes_ml: of a result, the volume of every label; empty where there is none on record.
     """
 
     key: str
@@ -113,6 +116,7 @@ class VersionSeen:
     study: str = ""
     model: str = ""
     channels: tuple[ChannelSeen, ...] = ()
+    volumes_ml: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -302,4 +306,6 @@ def _version(database: sqlite3.Connection, row: sqlite3.Row) -> VersionSeen:
         row["study"] or "",
         row["model"] or "",
         tuple(ChannelSeen(*one) for one in channels.fetchall()),
+        # A result that was lost is made again: until then its volumes are nobody's.
+        json.loads(row["volumes"]) if row["volumes"] and row["state"] in _WITH_RESULT else {},
     )

@@ -190,7 +190,8 @@ class Dispatcher(threading.Thread):
             self._keep(job, model, task.folder, outcome, seconds)
 
     def _keep(self, job: Job, model: Model, folder: Path, outcome: Done, seconds: float) -> None:
-        if self._custody.record_result(job, folder, outcome.outputs, self.routes.destinations_of(model)):
+        destinations = self.routes.destinations_of(model)
+        if self._custody.record_result(job, folder, outcome.outputs, destinations, outcome.volumes_ml):
             about = {"version": job.version, "seconds": seconds}
             about |= {"volume": model.volume} if model.volume else {}
             self._log.event("segmented", job.key, Level.INFO, model=model.name, **about)

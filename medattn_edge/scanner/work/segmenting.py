@@ -23,7 +23,7 @@ from medattn_edge.io.dicom.volume import RefusedSeries, Series, series_of
 from medattn_edge.io.scan import Scan
 from medattn_edge.release import is_release_address, opened_artifact
 from medattn_edge.scanner.config.sections import Model
-from medattn_edge.scanner.store.layout import OVERLAY, SEG
+from medattn_edge.scanner.store.layout import OVERLAY, RTSTRUCT, SEG, SR
 from medattn_edge.scanner.store.records import Output
 from medattn_edge.scanner.work.canary import check_gate, run_canary
 from medattn_edge.scanner.work.tasks import Done, Refused, Task
@@ -60,6 +60,7 @@ class Segmenter:
             threads = model.threads or usable_cores()
             session = self._stack.enter_context(open_session(file, device=_index(model.device), threads=threads))
             outputs = _outputs(model, Path())
+            outputs.check_dicom()
             outputs.check_spec(session.spec)
             check_cleanup(session.spec)
             settings = label_settings(
@@ -143,10 +144,11 @@ def _segmented(opened: _Open, task: Task) -> Done:
     seg, overlay = written.pop("labels"), written.pop("overlay")
     _shrink(overlay)
     results = [Output("seg", seg.name, _sop_uid(seg))]
-    results += [Output("sc", path.name, _sop_uid(path)) for path in written.values()]
+    kinds = {what: what if what in ("rtstruct", "sr") else "sc" for what in written}
+    results += [Output(kinds[what], path.name, _sop_uid(path)) for what, path in written.items()]
     results.append(Output("overlay", overlay.name))
     seconds = {**outcome.seconds, "read": headers + outcome.seconds["read"]}
-    return Done(tuple(results), seconds, outcome.notes)
+    return Done(tuple(results), seconds, outcome.notes, outcome.segmentation.volumes_ml)
 
 
 def _scan(model: Model, task: Task) -> Scan:
@@ -170,6 +172,8 @@ def _outputs(model: Model, folder: Path) -> Outputs:
         key_slices=model.key_slices,
         seg_kind=model.kind,
         overlay_attention=False,
+        rtstruct=folder / RTSTRUCT if model.rtstruct else None,
+        sr=folder / SR if model.sr else None,
     )
 
 

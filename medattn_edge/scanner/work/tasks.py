@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,21 +68,25 @@ class Done:
         outputs: files in the folder of the task.
         seconds: of each stage (read, infer, write).
         notes: for people, about the results.
+        volumes_ml: of every label.
     """
 
     outputs: tuple[Output, ...]
     seconds: Mapping[str, float]
     notes: tuple[str, ...] = ()
+    volumes_ml: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         outputs = [asdict(output) for output in self.outputs]
-        return {"outputs": outputs, "seconds": dict(self.seconds), "notes": list(self.notes)}
+        about = {"seconds": dict(self.seconds), "notes": list(self.notes), "volumes_ml": dict(self.volumes_ml)}
+        return {"outputs": outputs, **about}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Done:
         """The reverse."""
-        return cls(tuple(Output(**one) for one in value["outputs"]), value["seconds"], tuple(value["notes"]))
+        outputs = tuple(Output(**one) for one in value["outputs"])
+        return cls(outputs, value["seconds"], tuple(value["notes"]), value["volumes_ml"])
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def test_every_code_is_in_the_dictionary_of_the_standard() -> None:
             continue  # pydicom knows two codes of this name
         known.setdefault(code.value, set()).add(code.meaning)
     table = [*anatomy._ORGANS.values(), *anatomy._ABNORMALITIES.values()]
-    table += [(code.value, code.meaning) for code in (*anatomy._SIDES.values(), anatomy.TISSUE, anatomy._STRUCTURE)]
+    table += [(code.value, code.meaning) for code in (*anatomy._SIDES.values(), anatomy.TISSUE, anatomy.STRUCTURE)]
     assert len(table) > 60
     assert [entry for entry in table if entry[1] not in known.get(entry[0], ())] == []
     assert set(anatomy._ALSO.values()) | anatomy._PAIRED <= set(anatomy._ORGANS)
