@@ -195,7 +195,7 @@ def test_a_node_gives_one_reason_and_its_page_those_behind_it(
 @pytest.mark.parametrize(("count", "more"), [(1, ""), (5, ""), (6, " and 1 more"), (8, " and 3 more")])
 def test_an_alert_of_conflicts_names_five_series_and_counts_the_rest(count: int, more: str) -> None:
     keys = [f"{number:032x}" for number in range(count)]
-    seen = tuple(ConflictSeen(key, 2, 0, NOW) for key in keys) + (ConflictSeen("f" * 32, 0, 7, NOW),)
+    seen = (*(ConflictSeen(key, 2, 0, NOW) for key in keys), ConflictSeen("f" * 32, 0, 7, NOW))
     refused, replaced = alerts_of(snapshot_seen(conflicted=seen), health_seen(workers=()))
     assert (refused.reason.code, replaced.reason.code) == (CONFLICT, REPLACED)
     assert refused.title == "7 objects with known UIDs and other contents refused"
