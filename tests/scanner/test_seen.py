@@ -311,7 +311,9 @@ def test_the_time_of_work_needs_both_its_ends() -> None:
     assert took(version_seen(state=State.SEGMENTED, times={"segmented": 3.0}), 100.0) == "-"
     assert took(version_seen(state=State.SEGMENTED, times={"last_received": 3.0}), 100.0) == "-"
     assert took(version_seen(state=State.RUNNING, times={}), 100.0) == "-"
-    assert [seconds(value) for value in (9.96, 259_200.0)] == ["10.0 s", "3 d"]
+    assert [seconds(value) for value in (9.96, 171_000.0, 25_963_200.0, 26_049_600.0)] == [
+        *("10.0 s", "48 h", "300 d", "302 d")
+    ]
     assert until(99.0, 100.0) == "now"
 
 
