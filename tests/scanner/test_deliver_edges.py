@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,11 @@ pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 pytest.importorskip("highdicom", reason="the extra node is not installed")
 pytest.importorskip("cryptography", reason="the extra dev is not installed")
 
-from medattn_edge.errors import OutputError  # noqa: E402
 from medattn_edge.reasons import DELIVERY_REASONS  # noqa: E402
 from medattn_edge.scanner.config.sections import CommitmentPeer, Destination  # noqa: E402
 from medattn_edge.scanner.deliver import send as sending  # noqa: E402
 from medattn_edge.scanner.deliver.commitment import CommitmentAnswers  # noqa: E402
 from medattn_edge.scanner.deliver.deliverer import Deliverer  # noqa: E402
-from medattn_edge.scanner.deliver.due import send_when_due  # noqa: E402
 from medattn_edge.scanner.deliver.folder import probe, put  # noqa: E402
 from medattn_edge.scanner.deliver.send import DeliveryRefused, echo  # noqa: E402
 from medattn_edge.scanner.observe.log import Log  # noqa: E402
@@ -87,11 +85,10 @@ def test_every_status_is_taken_for_what_the_standard_says(archive, results):
                 archive, "answer", lambda event, status=status: (ids.append(event.request.MessageID), status)[1]
             )
             try:
-                assert opened.send(path) == status
-                told[status] = ""
+                sent, told[status] = opened.send(path), ""
             except DeliveryRefused as refusal:
-                assert refusal.status == status
-                told[status] = refusal.reason
+                sent, told[status] = refusal.status, refusal.reason
+            assert sent == status
         assert opened.open
         opened.close()
         assert not opened.open
@@ -308,52 +305,3 @@ def test_every_answer_to_commitment_is_told_with_its_number_and_its_pause(tmp_pa
     assert node.custody.snapshot().commitments == {"waiting": 0, "answered": 1, "dead": 0}
     assert node.custody.snapshot().committed == 1
     node.store.close()
-
-
-# The loop of the thread
-
-
-class Waits(threading.Event):
-    """Writes down how long it was waited for, and waits for nothing."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waited: list[float] = []
-
-    def wait(self, timeout: float | None = None) -> bool:
-        self.waited.append(timeout or 0.0)
-        return self.is_set()
-
-
-def looped(script: list[Callable[[], int]]) -> tuple[list[float], list[float], Told]:
-    """The pauses after errors, those between looks, and what was logged, of a thread that ends with the script."""
-    stopping, wake, told, left = Waits(), Waits(), Told(), list(script)
-
-    def send_due(given: threading.Event) -> int:
-        assert given is stopping
-        assert not wake.is_set()
-        step = left.pop(0)
-        if not left:
-            stopping.set()
-        wake.set()
-        return step()
-
-    wake.set()
-    send_when_due(send_due, told.log, "delivery_waits", stopping=stopping, wake=wake)
-    return stopping.waited, wake.waited, told
-
-
-def full() -> int:
-    raise OutputError("cannot write", expected="room", hint="df")
-
-
-def test_while_the_own_disk_takes_nothing_the_pauses_double_to_a_minute_and_then_start_anew():
-    pauses, looks, told = looped([*[full] * 8, lambda: 1, full, lambda: 0, full, full])
-    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 1, 1, 2]
-    assert looks == [1.0]  # nothing was due; what was tried is looked at again at once
-    assert [(line["event"], line["code"]) for line in told.lines] == [("delivery_waits", "output")] * 11
-
-
-def test_a_bug_ends_the_thread():
-    with pytest.raises(ZeroDivisionError):
-        looped([lambda: 1 // 0])
