@@ -147,3 +147,18 @@ def test_a_rename_is_durable_in_both_folders(tmp_path: Path) -> None:
     with traced() as trace:
         rename_durably(tmp_path / "a" / "x", tmp_path / "b" / "x")
     assert set(trace.folders) == {identity(tmp_path / "a"), identity(tmp_path / "b")}
+
+
+def test_a_series_is_where_its_folder_is_and_comes_back_with_its_next_object(spool: Spool) -> None:
+    assert spool.folder(KEY) == spool.incoming / KEY
+    spool.keep(KEY, "a.dcm", b"first")
+    spool.quarantine(KEY)
+    spool.quarantine(KEY)
+    assert (spool.folder(KEY), spool.has(KEY, "a.dcm")) == (spool.quarantined / KEY, True)
+    assert spool.files(KEY, ["a.dcm"]) == (spool.incoming / KEY / "a.dcm",)
+    spool.quarantine(KEY)
+    spool.keep(KEY, "b.dcm", b"second")
+    assert sorted(path.name for path in spool.folder(KEY).iterdir()) == ["a.dcm", "b.dcm"]
+    assert (spool.folder(KEY), (spool.quarantined / KEY).exists()) == (spool.incoming / KEY, False)
+    (spool.quarantined / KEY).mkdir()
+    assert spool.folder(KEY) == spool.incoming / KEY
