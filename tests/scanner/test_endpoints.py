@@ -142,6 +142,14 @@ def test_a_change_leaves_alone_what_it_does_not_name(opened: Opened, tmp_path: P
     assert rejection(opened.config.receive.port, "STRANGER") is None
 
 
+def test_when_receiving_has_ended_nothing_listens_or_looks_and_results_still_go_out(opened: Opened) -> None:
+    before = opened.threads()
+    opened.endpoints.stop_receiving(time.monotonic() + 5)
+    assert {name for name, thread in before.items() if not thread.is_alive()} == {"watch", "listen-plain"}
+    assert opened.endpoints.broken() == ""
+    opened.endpoints.stop_receiving(time.monotonic())
+
+
 def test_a_thread_that_ended_by_itself_is_named(config: NodeConfig, node: Node) -> None:
     for part, prefix in (("watching", "watch"), ("delivering", "deliver-"), ("committing", "commit-")):
         made = Opened(config, node)
@@ -166,7 +174,6 @@ def test_what_is_due_is_delivered_before_the_end(config: NodeConfig, node: Node)
     made.endpoints.open()
     for series in range(3):
         node.segment(node.job(series), "disk")
-    made.endpoints.wake_deliveries()
     made.endpoints.finish_deliveries(time.monotonic() + 20)
     assert node.store.snapshot().states[State.DELIVERED] == 3
     assert made.threads() == {}

@@ -124,7 +124,7 @@ def test_a_file_is_gone_on_in_after_it_was_renamed_and_closed_in_the_end(tmp_pat
     log.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before - 1
     Log(io.StringIO()).reopen()
-    with pytest.raises(OutputError, match="cannot write the log .*: Is a directory") as raised:
+    with pytest.raises(OutputError, match=r"cannot write the log .*: Is a directory") as raised:
         Log(tmp_path)
     assert raised.value.hint == f"ls -ld '{tmp_path}'"
 
