@@ -253,3 +253,15 @@ def test_one_uid_under_two_classes_is_committed_under_its_own(node):
     found = node.custody.commitments.judge(request, 30, {CT})
     assert found.committed == ()
     assert dict(found.failed) == {(CT, "1.2.3.1.0"): 0x0119, (other, "1.2.3.1.0"): 0x0119}
+
+
+def test_what_was_answered_is_remembered_for_as_long_as_a_delivered_series(node):
+    requests = node.custody.commitments.requests
+    for uid in ("2.25.1", "2.25.2"):
+        requests.record("CT1", uid, [(CT, "9")], 9)
+    [first, _] = requests.due("CT1")
+    requests.record_answered(first, 0, 1)
+    for days, left in ((14, 1), (14.001, 0)):
+        node.now = 1_000_000.0 + days * DAY_S
+        node.custody.clean(14, 14)
+        assert node.custody.snapshot().commitments == {"waiting": 1, "answered": left, "dead": 0}
