@@ -177,6 +177,7 @@ def test_what_is_due_is_delivered_before_the_end(config: NodeConfig, node: Node)
     made.endpoints.finish_deliveries(time.monotonic() + 20)
     assert node.store.snapshot().states[State.DELIVERED] == 3
     assert made.threads() == {}
+    assert made.endpoints.broken() == ""  # nothing is left of them
 
 
 # Routes and workers

@@ -31,7 +31,7 @@ def test_what_a_node_has_on_record_is_seen_without_changing_anything(node: Node)
 
 def test_a_folder_in_which_no_node_has_run_is_told_and_stays_empty(tmp_path: Path) -> None:
     for act in (snapshot_of, site_of, check_has_run):
-        with pytest.raises(UsageError, match="has no (node.sqlite|site.key)") as raised:
+        with pytest.raises(UsageError, match=r"has no (node.sqlite|site.key)") as raised:
             act(tmp_path)
         assert raised.value.hint == "medattn-edge node --config FILE"
     assert list(tmp_path.iterdir()) == []
