@@ -137,6 +137,43 @@ def test_node_status_tells_the_same_of_a_running_and_of_an_ended_node(model, arc
     assert before["states"]["delivered"] == 1
 
 
+def test_the_log_tells_the_start_and_every_step_of_a_series_with_its_figures(running, archive, folder):
+    scan = Scan(folder, 123)
+    send(running.port, scan.write())
+    running.wait(lambda: segs_of(archive, scan), "the segmentation")
+    [[key]] = running.rows(f"SELECT key FROM series WHERE series_uid = '{scan.uid}'")
+
+    def told() -> list[dict[str, object]]:
+        return [line for line in running.log() if line.get("key") == key]
+
+    running.wait(lambda: told()[-1]["event"] == "delivered", "the delivery in the log")
+    complete, claimed, segmented, delivered = told()
+    assert {line["level"] for line in told()} == {"info"}
+    assert (complete["event"], claimed["event"], segmented["event"]) == ("complete", "claimed", "segmented")
+    assert (claimed["version"], claimed["attempt"], claimed["model"]) == (1, 1, "lungs")
+    assert (segmented["version"], segmented["model"], "volume" in segmented) == (1, "lungs", False)
+    assert 0 < segmented["seconds"] < 60
+    assert (delivered["version"], delivered["destination"], delivered["count"]) == (1, "pacs", 1)
+    assert 0 < delivered["seconds"] < 60
+
+    [recovered] = running.events("recovered")
+    counts = ("unfinished", "requeued", "quarantined", "adopted", "unreadable", "gone", "results_lost")
+    assert {name: recovered[name] for name in counts} == dict.fromkeys(counts, 0)
+    [model] = running.events("model")
+    assert (model["model"], model["device"]) == ("lungs", "cpu")
+    assert len(model["sha256"]) == 64
+    assert running.events("release") == []
+    listening = {line["listener"]: line["port"] for line in running.events("listening")}
+    assert listening == {"status": running.status_port, "plain": running.port}
+    [up] = running.events("worker_ready")
+    assert (up["device"], [up["pid"]]) == ("cpu", running.workers())
+    [ready] = running.events("readiness")
+    assert (ready["ready"], 0 < ready["seconds"] < 120) == (True, True)
+    [cleaned] = running.events("cleaned")
+    assert (cleaned["series"], cleaned["objects"], cleaned["bytes"]) == (0, 0, 0)
+    assert running.events("no_room") == running.events("tick_failed") == running.events("draining") == []
+
+
 def test_another_node_on_the_same_root_is_refused(running):
     done = command("node", "--config", running.config)
     assert done.returncode == 3

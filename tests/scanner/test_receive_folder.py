@@ -110,3 +110,20 @@ def test_a_disk_that_takes_nothing_is_told_and_the_folder_is_looked_at_again(tmp
     line = serving.events("watch_waits")[0]
     assert (line["level"], line["code"]) == ("warning", OutputError.code)
     node.store.close()
+
+
+def test_a_file_that_cannot_be_removed_was_taken_all_the_same_and_that_is_told(node, tmp_path, monkeypatch):
+    [path] = files_of(tmp_path)
+    serving, unlink = Serving(node), Path.unlink
+
+    def refuse(one: Path, missing_ok: bool = False) -> None:
+        if one == path:
+            raise PermissionError(13, "Permission denied")
+        unlink(one, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    watch = Watch(path.parent, settle_s=0.0, after="remove")
+    found = Watcher(watch, node.custody, serving.log, lambda: node.now)
+    assert [found.look(), found.look(), found.look()] == [0, 1, 0]
+    [line] = serving.events("watch_not_removed")
+    assert (line["level"], line["errno"]) == ("warning", 13)
