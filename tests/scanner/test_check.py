@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,17 @@ pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnxruntime is not installed")
 
 from medattn_edge.artifact import manifest_path
-from medattn_edge.reasons import WORKER_REASONS
+from medattn_edge.reasons import DELIVERY_REASONS, WORKER_REASONS
+from medattn_edge.scanner.check import check_node
+from medattn_edge.scanner.config.node_config import (
+    CommitmentPeer,
+    Destination,
+    NodeConfig,
+    Receive,
+    StorageCommitment,
+)
+from medattn_edge.scanner.observe.log import Log
+from tests.support.commitment_peer import CommitmentScu
 from tests.support.dicom_peers import free_port
 from tests.support.node_files import write
 from tests.support.running_node import command
@@ -31,6 +43,52 @@ def configured(folder: Path, model: Path, destinations: list[dict[str, Any]]) ->
             "limits": {"start_timeout_s": 60.0},
         },
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "peers"),
+    [
+        ({}, [("commitment_peer", "CT1", True, "", 0)]),
+        ({"storage_commitment": StorageCommitment()}, []),
+        ({"receive": None}, []),
+        ({"commitment_peers": ()}, []),
+    ],
+)
+def test_destinations_and_peers_are_tried_in_order_and_nothing_is_sent(tmp_path, changes, peers):
+    with CommitmentScu("CT1") as scu:
+        config = NodeConfig(
+            tmp_path / "root",
+            (),
+            (Destination("shelf", folder=tmp_path), Destination("gone", folder=tmp_path / "gone")),
+            receive=Receive(("CT1",)),
+            storage_commitment=StorageCommitment(enabled=True),
+            commitment_peers=(CommitmentPeer(**scu.peer),),
+        )
+        found = list(check_node(replace(config, **changes), Log(io.StringIO())))
+        assert scu.answers == []
+    assert [(one.kind, one.name, one.ok, one.reason, one.exit_code) for one in found] == [
+        ("destination", "shelf", True, "", 0),
+        ("destination", "gone", False, "folder_missing", 3),
+        *peers,
+    ]
+    missing = DELIVERY_REASONS["folder_missing"]
+    assert (found[1].meaning, found[1].action) == (missing.meaning, missing.action)
+    assert (found[0].meaning, found[0].action, found[0].notes) == ("", "", ())
+    for one in found:
+        assert 0 <= one.seconds == round(one.seconds, 3) < 60
+        assert one.to_json() == {**one.to_json(), "kind": one.kind, "release": "", "signer": "", "notes": ()}
+
+
+def test_a_peer_that_does_not_take_the_role_of_the_node_is_told(tmp_path):
+    with CommitmentScu("CT1", roles=False) as scu:
+        config = NodeConfig(
+            *(tmp_path / "root", (), ()),
+            receive=Receive(("CT1",)),
+            storage_commitment=StorageCommitment(enabled=True),
+            commitment_peers=(CommitmentPeer(**scu.peer),),
+        )
+        [found] = check_node(config, Log(io.StringIO()))
+    assert (found.ok, found.reason, found.exit_code) == (False, "commitment_not_accepted", 3)
 
 
 def test_what_works_is_a_line_each_and_nothing_stays_behind(tmp_path, model, archive):

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
+from medattn_edge.scanner.config.node_config import Destination, Model, NodeConfig  # noqa: E402
+from medattn_edge.scanner.node import Node  # noqa: E402
+from medattn_edge.scanner.observe.log import Log  # noqa: E402
+from medattn_edge.scanner.store.disk import Watermark  # noqa: E402
+from medattn_edge.scanner.work.dispatch import ROOM  # noqa: E402
 from tests.support.dicom_peers import Archive, send  # noqa: E402
 from tests.support.running_node import RunningNode, Scan, command  # noqa: E402
 
@@ -128,6 +137,43 @@ def test_node_status_tells_the_same_of_a_running_and_of_an_ended_node(model, arc
     assert before["states"]["delivered"] == 1
 
 
+def test_the_log_tells_the_start_and_every_step_of_a_series_with_its_figures(running, archive, folder):
+    scan = Scan(folder, 123)
+    send(running.port, scan.write())
+    running.wait(lambda: segs_of(archive, scan), "the segmentation")
+    [[key]] = running.rows(f"SELECT key FROM series WHERE series_uid = '{scan.uid}'")
+
+    def told() -> list[dict[str, object]]:
+        return [line for line in running.log() if line.get("key") == key]
+
+    running.wait(lambda: told()[-1]["event"] == "delivered", "the delivery in the log")
+    complete, claimed, segmented, delivered = told()
+    assert {line["level"] for line in told()} == {"info"}
+    assert (complete["event"], claimed["event"], segmented["event"]) == ("complete", "claimed", "segmented")
+    assert (claimed["version"], claimed["attempt"], claimed["model"]) == (1, 1, "lungs")
+    assert (segmented["version"], segmented["model"], "volume" in segmented) == (1, "lungs", False)
+    assert 0 < segmented["seconds"] < 60
+    assert (delivered["version"], delivered["destination"], delivered["count"]) == (1, "pacs", 1)
+    assert 0 < delivered["seconds"] < 60
+
+    [recovered] = running.events("recovered")
+    counts = ("unfinished", "requeued", "quarantined", "adopted", "unreadable", "gone", "results_lost")
+    assert {name: recovered[name] for name in counts} == dict.fromkeys(counts, 0)
+    [model] = running.events("model")
+    assert (model["model"], model["device"]) == ("lungs", "cpu")
+    assert len(model["sha256"]) == 64
+    assert running.events("release") == []
+    listening = {line["listener"]: line["port"] for line in running.events("listening")}
+    assert listening == {"status": running.status_port, "plain": running.port}
+    [up] = running.events("worker_ready")
+    assert (up["device"], [up["pid"]]) == ("cpu", running.workers())
+    [ready] = running.events("readiness")
+    assert (ready["ready"], 0 < ready["seconds"] < 120) == (True, True)
+    [cleaned] = running.events("cleaned")
+    assert (cleaned["series"], cleaned["objects"], cleaned["bytes"]) == (0, 0, 0)
+    assert running.events("no_room") == running.events("tick_failed") == running.events("draining") == []
+
+
 def test_another_node_on_the_same_root_is_refused(running):
     done = command("node", "--config", running.config)
     assert done.returncode == 3
@@ -154,6 +200,35 @@ def test_a_folder_in_and_a_folder_out_need_no_archive(model, folder):
         assert pydicom.dcmread(seg).ReferencedSeriesSequence[0].SeriesInstanceUID == scan.uid
         assert [path.name for path in (folder / "incoming").iterdir()] == ["notes.txt"]
         assert [line["listener"] for line in node.events("listening")] == ["status"]
+
+
+# In this process
+
+
+def test_a_node_with_a_worker_is_ready_while_there_is_room_for_a_result(node, model, tmp_path, monkeypatch):
+    config = NodeConfig(tmp_path / "node", (Model("lungs", model, threads=1),), (Destination("a", folder=tmp_path),))
+    made = Node(Path("node.toml"), config, node.custody, Log(io.StringIO()))
+    pool = made._workers
+    pool.start()
+    try:
+        limit = time.monotonic() + 60
+        while not pool.ready:
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        [worker] = pool.seen()
+        assert (worker.device, worker.ready, worker.busy, worker.restarts) == ("cpu", True, False, 0)
+        assert worker.pid
+        assert worker.rss_mb > 20
+        assert (pool.why, pool.broken()) == ("", "")
+        for free, least, why in ((ROOM, 0, ""), (ROOM - 1, 0, "disk_full"), (ROOM, ROOM + 1, "disk_full")):
+            node.custody.configure(node.policy, Watermark(node.root, max_used_fraction=1.0, min_free=least))
+            usage = SimpleNamespace(total=10 * ROOM, free=free)
+            with monkeypatch.context() as patched:
+                patched.setattr(shutil, "disk_usage", lambda folder, usage=usage: usage)
+                assert (made.health().why, made.health().ready) == (why, not why)
+    finally:
+        assert pool.finish(time.monotonic() + 10)
+    assert (pool.ready, pool.seen()) == (False, ())
 
 
 # What nobody may read

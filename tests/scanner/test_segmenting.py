@@ -21,7 +21,7 @@ from medattn_edge.io import read_regions  # noqa: E402
 from medattn_edge.io.dicom.volume import find_series, read_series  # noqa: E402
 from medattn_edge.reasons import JOB_REASONS  # noqa: E402
 from medattn_edge.scanner.config.sections import Channel, Model  # noqa: E402
-from medattn_edge.scanner.work.segmenting import Segmenter  # noqa: E402
+from medattn_edge.scanner.work.segmenting import Segmenter, _shrink  # noqa: E402
 from medattn_edge.scanner.work.tasks import Done, Refused, Task  # noqa: E402
 from medattn_edge.spec import Cleanup  # noqa: E402
 from tests.support.dicom_phantoms import real_ct, write_series  # noqa: E402
@@ -160,6 +160,29 @@ def test_the_thumbnail_is_small_and_holds_nothing_of_the_patient(segmenter, file
         assert not picture.info.keys() - {"dpi"}
     raw = (tmp_path / "out" / "overlay.png").read_bytes()
     assert not any(word.encode() in raw for word in PATIENT)
+
+
+def test_the_thumbnail_shows_labels_and_no_attention_where_a_network_has_it(segmenter, files, tmp_path):
+    done(segmenter, "plain", files, tmp_path / "plain")
+    with Segmenter([Model("plain", tiny_model(attention=True), threads=1)]) as opened:
+        assert opened._open["plain"].session.attention_names
+        done(opened, "plain", files, tmp_path / "attentive")
+    pictures = [(tmp_path / name / "overlay.png").read_bytes() for name in ("plain", "attentive")]
+    assert pictures[0] == pictures[1]
+
+
+@pytest.mark.parametrize(
+    ("longer", "size"), [(511, (511, 300)), (512, (512, 300)), (513, (512, 299)), (2048, (512, 75))]
+)
+def test_a_picture_is_shrunk_only_where_it_is_too_large(tmp_path, longer, size):
+    for turned in (False, True):
+        path = tmp_path / "overlay.png"
+        Image.new("RGB", (300, longer) if turned else (longer, 300)).save(path)
+        before = path.read_bytes()
+        _shrink(path)
+        with Image.open(path) as picture:
+            assert picture.size == (size[::-1] if turned else size)
+        assert (path.read_bytes() == before) == (longer <= 512)
 
 
 def without_one(files: tuple[Path, ...]) -> tuple[Path, ...]:

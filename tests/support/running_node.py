@@ -47,10 +47,11 @@ def command(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 @cache
-def tiny_model(**changes: Any) -> Path:
+def tiny_model(*, attention: bool = False, **changes: Any) -> Path:
     """A 2-D network of 32 x 32 windows, exported once for the whole session; about half of a real CT becomes organ.
 
     Args:
+        attention: whether it answers its attention maps as well.
         changes: of its spec.
     """
     from medattn_edge.spec import Intensity
@@ -59,7 +60,8 @@ def tiny_model(**changes: Any) -> Path:
     spec = replace(spec, outputs=0, **changes)
     folder = Path(mkdtemp(prefix="medattn-node-"))
     atexit.register(shutil.rmtree, folder)
-    return export_checkpoint(random_checkpoint(spec, 4, balanced=True), folder / "network.onnx").path
+    checkpoint = random_checkpoint(spec, 4, balanced=True)
+    return export_checkpoint(checkpoint, folder / "network.onnx", attention=attention).path
 
 
 def toml(sections: Mapping[str, Any]) -> str:
