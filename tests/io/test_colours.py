@@ -1,7 +1,7 @@
 """The colours of labels: the same in every file and picture, today and after the next change.
 
-A PNG of labels is known again by its palette, so that another colour would turn old files into pictures. The numbers are
-written out: to change one is a decision.
+A PNG of labels is known again by its palette, so that another colour would turn old files into pictures. The numbers
+are written out: to change one is a decision.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def drawn(place: tuple[float, float], text: str, blank: np.ndarray, top: int) ->
 
 def test_a_label_has_a_square_of_its_colour_and_its_text_beside_it() -> None:
     page = page_of([PanelRow([panel(40, 430)])], [(1, "liver   10.0 ml"), (5, "spleen")])
-    middle, left = 104 + 15, 20
+    middle, left = 104 + 15, 20.0
     for value, text in ((1, "liver   10.0 ml"), (5, "spleen")):
         place = round(left)
         square = box(coloured(page, label_colour(value)))
