@@ -89,11 +89,12 @@ def test_a_label_everywhere_is_a_fill_of_a_seventh_and_an_outline_and_heat_dims_
         assert np.array_equal(page, page_of(rows, [(1, amount)], scale))
         return
     # The axial cut is far from the hot slice: where attention is least, only the dimmed scan is seen.
-    edges, caption, size = cuts[0]
-    rows.append(PanelRow([Panel(plain(size, 0.8 * GREY, 1, 1), edges, caption)], "gate   0.25", "1.25"))
+    dimmed = [Panel(plain(size, 0.8 * GREY, 1, 1), edges, caption) for edges, caption, size in cuts]
+    rows.append(PanelRow(dimmed, "gate   0.25", "1.25"))
     top = 20 + 30 + rows[0].height + 14
-    expected = page_of(rows, [(1, amount)], scale)[top : top + 30 + size[0]]
-    assert np.array_equal(page[top : top + 30 + size[0], :480], expected[:, :480])
+    expected = page_of(rows, [(1, amount)], scale)
+    assert page.shape == expected.shape
+    assert np.array_equal(page[top:-50, :480], expected[top:-50, :480])
 
 
 def test_heat_covers_three_quarters_where_attention_is_largest(tmp_path: Path) -> None:
