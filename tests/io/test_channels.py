@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -229,3 +231,38 @@ def test_scans_that_have_been_found_are_channels_in_their_order_and_another_one_
     other = ChannelScan({"first": Scan(scans[0]), "second": Scan(scans[2])})
     resampled = ChannelScan({"first": Scan(scans[0]), "second": Scan(scans[1])}, resample_to_first=True)
     assert len(identities | {one.identity(network) for one in (turned, other, resampled)}) == 4
+
+
+def test_a_network_without_names_for_its_channels_is_told_how_many_scans_it_wants(scans: list[Path]) -> None:
+    with pytest.raises(UsageError, match=r"2 scans for a network of 4 channel\(s\): channel 1, channel 2") as raised:
+        as_scan(scans[:2]).assignment(spec(()))
+    assert raised.value.hint == "SCAN+SCAN+SCAN+SCAN"
+    with pytest.raises(UsageError) as raised:
+        as_scan(scans[:2]).assignment(spec())
+    assert raised.value.hint == "t1=SCAN+t1ce=SCAN+t2=SCAN+flair=SCAN"
+    assert as_scan(scans).assignment(spec(()))[3] == "channel 4 <- case_flair.nrrd"
+
+
+@pytest.mark.parametrize("option", ["series", "geometry", "volume"])
+def test_a_choice_of_one_scan_is_none_of_several(scans: list[Path], option: str) -> None:
+    value: dict[str, Any] = {option: 1 if option == "volume" else "sform"}
+    with pytest.raises(UsageError, match=f"--{option} with 2 scans"):
+        as_scan(scans[:2], **value)
+    with pytest.raises(UsageError, match=f"--{option} with 1 scans"):
+        as_scan(f"t1={scans[0]}", **value)
+    with pytest.raises(UsageError, match="no scan"):
+        as_scan([])
+
+
+def test_scans_of_one_name_in_two_folders_are_called_by_their_paths(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        grid = make_volume(VOXELS[0], (4.0, 1.5, 1.25 if folder == "one" else 1.3))
+        write_labels(tmp_path / folder / "scan.nrrd", grid, ["background"])
+    with pytest.raises(GeometryError) as raised:
+        as_scan([tmp_path / "one" / "scan.nrrd", tmp_path / "two" / "scan.nrrd"]).read()
+    assert raised.value.found.startswith(f"{tmp_path / 'two' / 'scan.nrrd'} is not on the grid of {tmp_path / 'one'}")
+    for order in ([0, 1], [1, 0]):
+        scan = as_scan([f"{'ab'[at]}={tmp_path / ('one', 'two')[at] / 'scan.nrrd'}" for at in order])
+        assert isinstance(scan, ChannelScan)
+        assert re.fullmatch(r"channels=[0-9a-f]{16}", scan.identity(spec(("a", "b"), 2)))

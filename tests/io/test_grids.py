@@ -114,3 +114,45 @@ def test_scans_that_do_not_overlap_or_have_no_millimetres_are_not_resampled() ->
 def test_a_scan_of_several_channels_among_several_is_refused() -> None:
     with pytest.raises(ScanError, match="b has 2 channels"):
         gather([scan(), scan(1, shape=(2, *SHAPE))], ["a", "b"])
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("voxels", "outside"), [(0.49, 0), (0.5, 0), (0.51, 1), (-0.49, 0), (-0.5, 0), (-0.51, 1), (1.5, 1), (1.51, 2)]
+)
+def test_a_voxel_is_outside_when_its_centre_is_more_than_half_a_voxel_beyond_an_end(
+    axis: int, voxels: float, outside: int
+) -> None:
+    """Within half a voxel it repeats the last value, beyond it has the lowest."""
+    shift = np.eye(4)
+    shift[axis, 3] = voxels
+    values = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)[::-1, ::-1, ::-1] + 1
+    source = Volume(np.ascontiguousarray(values), AFFINE)
+    ours, share = resampled(source, scan(0, AFFINE @ shift))
+    length = SHAPE[axis]
+    assert share == pytest.approx(outside / length)
+    ends = np.moveaxis(ours, axis, 0)
+    own = np.moveaxis(source.voxels, axis, 0)
+    last, end = (ends[-1], own[-1]) if voxels > 0 else (ends[0], own[0])
+    if outside:
+        assert (last == 1).all()
+    else:
+        np.testing.assert_allclose(last, end, rtol=1e-6)
+    inner = own[:-2].astype(float), own[1:-1].astype(float)
+    part = abs(voxels) % 1
+    if 0 < voxels < 1:
+        np.testing.assert_allclose(ends[:-2], inner[0] * (1 - part) + inner[1] * part, rtol=1e-5)
+
+
+def test_the_far_corner_is_named_where_nothing_else_differs() -> None:
+    """Spacing, direction and origin are each within what headers round, and add up along a long scan."""
+    longer = AFFINE @ np.diag((1, 1, 1 + 0.9e-4, 1))
+    one, two = (Volume(np.zeros((2, 2, 400), np.uint8), affine) for affine in (AFFINE, longer))
+    with pytest.raises(GeometryError, match=r"its far corner is 0\.027 mm away"):
+        gather([one, two], ["a", "b"])
+
+
+def test_the_note_of_a_resampling_says_how_much_lies_outside() -> None:
+    gathered = gather([scan(), scan(1, moved(s=3.0))], ["a", "b"], resample=True)
+    (note,) = gathered.notes
+    assert note.endswith("; 20.0% of the voxels lie outside it and have its lowest value")

@@ -178,3 +178,23 @@ def test_a_picture_too_large_to_be_one_is_refused(tmp_path, monkeypatch, grey, l
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(ScanError, match="decompression bomb"):
         read_volume(tmp_path / "scan.png")
+
+
+@pytest.mark.parametrize("alpha", [254, 255])
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_one_pixel_that_is_nearly_opaque_is_transparent(tmp_path, grey, colour, mode, alpha):
+    picture = Image.fromarray(colour if mode == "RGBA" else grey).convert(mode)
+    picture.putpixel((1, 2), (*picture.getpixel((1, 2))[:-1], alpha))
+    picture.save(tmp_path / "a.png")
+    if alpha == 255:
+        assert read_volume(tmp_path / "a.png").channels == (3 if mode == "RGBA" else 1)
+    else:
+        with pytest.raises(ScanError, match="transparent"):
+            read_volume(tmp_path / "a.png")
+
+
+def test_a_picture_lies_like_an_axial_slice_of_one_unit(tmp_path, grey):
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    volume = read_volume(tmp_path / "a.png")
+    assert volume.affine.tolist() == [[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]]
+    assert not volume.calibrated
