@@ -50,7 +50,7 @@ class DeployRecipe:
         max_true_dice_share: likewise, at most.
         judge_labels: the only labels to judge; empty for all.
         label_values: NAME=VALUE, of the files of true labels.
-        deadline_ms: what a run of a batch may take, by its 99th percentile; None for no deadline.
+        deadline_ms: what a run of a batch may take, by `gates.DEADLINE`; None for no deadline.
         threads: of the CPU, while it is calibrated, judged and timed; 0: as many as this process may use.
         run_threads: that the chosen file is to be run with; 0: tuned on this host.
         duration_s: of the timing of each candidate.
