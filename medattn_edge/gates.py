@@ -94,7 +94,7 @@ TRUE_LABELS = _gate(
 REDUCED = _gate(
     "fp16 and int8 in a runtime",
     "The graph was judged when it was made; a runtime may lose as little again. A gate that the file carries decides "
-    "in place of this Dice where it is held to the reference.",
+    "in place of this Dice, where it is compiled and where it is held to the reference.",
     ("compile.compilation", "evaluation.candidate", "cli.bench"),
     min_dice=0.999,
     min_sqnr_db=30.0,
