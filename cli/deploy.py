@@ -25,6 +25,7 @@ from .options import (
     scans_of,
     source_options,
 )
+from .renamed import renamed
 from .spec_options import SpecOptions, note_spec_assumptions, settings_of_file, with_spec_options
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def command(  # noqa: PLR0913
     ] = None,
     min_true_dice_share: MinTrueDiceShareOption = None,
     max_true_dice_share: MaxTrueDiceShareOption = None,
+    min_dice_ratio: Annotated[str | None, renamed("--min-dice-ratio", "--min-true-dice-share")] = None,
     deadline_ms: Annotated[
         float | None, Option("--deadline-ms", metavar="MS", help="What 99 of 100 runs may take at most.")
     ] = None,

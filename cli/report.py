@@ -30,6 +30,7 @@ from .options import (
     source_options,
 )
 from .released import Trusted, opened
+from .renamed import renamed
 from .split_files import split
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def command(  # noqa: PLR0913
     min_dice: CarriedDiceOption = None,
     min_true_dice_share: CarriedTrueDiceShareOption = None,
     max_true_dice_share: MaxTrueDiceShareOption = None,
+    min_dice_ratio: Annotated[str | None, renamed("--min-dice-ratio", "--min-true-dice-share")] = None,
     deadline_ms: Annotated[
         float | None,
         Option("--deadline-ms", metavar="MS", help="Of one run; 1 in 100 may take longer, or the report fails."),
