@@ -155,9 +155,9 @@ NOTHING = _gate(
 )
 DEADLINE = _gate(
     "deadline of one run",
-    "A deadline is met when at most one run in a hundred takes longer: one may be disturbed by the host. The worst of a "
-    "few hundred runs says more of the host than of the file, and has no bound with a general-purpose kernel; the "
-    "median would let every other run be late. Of less than a hundred runs none may: so few cannot show that a late "
+    "A deadline is met when at most one run in a hundred takes longer: one may be disturbed by the host. The worst of "
+    "a few hundred runs says more of the host than of the file, and has no bound with a general-purpose kernel; the "
+    "median would let every other run be late. Of less than a hundred runs none may be: so few cannot show that a late "
     "one is rare.",
     ("evaluation.report", "deploy.choice", "deploy.plan", "evidence.checks"),
     max_miss_rate=0.01,

@@ -261,7 +261,7 @@ def gates(parent: Manifest, compiled: Manifest, samples: Mapping[str, Patches]) 
     """The gate of every sample of `with_noise` for a compiled file against the one it was made from.
 
     A gate that the file carries decides about its Dice, as it does wherever the file is judged later: what was found
-    good enough beside true labels is not lost again to a stricter limit that nobody asked of it, nor a looser one taken.
+    good enough beside true labels is not lost again to a stricter limit that nobody asked of it.
     """
     if {parent.precision, compiled.precision} == {"fp32"}:
         return dict.fromkeys(samples, FP32_ON_GPU if for_gpu(compiled) else FP32_ON_CPU)

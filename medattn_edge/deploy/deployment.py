@@ -15,7 +15,7 @@ from medattn_edge.artifact import tool_versions
 from medattn_edge.atomic import replacing
 from medattn_edge.deploy.candidates import FP32, CandidatePlan
 from medattn_edge.deploy.choice import CHOSEN, CandidateOutcome, StageValues, decide
-from medattn_edge.deploy.evidence_stage import check_report, write_evidence
+from medattn_edge.deploy.evidence_stage import StageFolders, check_report, write_evidence
 from medattn_edge.deploy.judging import gate, look_for_foreground, measure
 from medattn_edge.deploy.making import FileMaker, tuned_threads
 from medattn_edge.deploy.plan import FOREGROUND, MEASURE, PLAN, THREADS, DeployPlan, StagePlan
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 Say = Callable[[str], None]
+_FORMAT: Final = 2  # of what the stages keep in their folders
 _OF_ALL: Final = ("target", "batch", "opset", "patch", "network", "weights", "settings")
 _GATE: Final = ("min_dice", "min_true_dice_share", "max_true_dice_share", "judge_labels", "label_values", "threads")
 # The fields of a recipe that a stage of a kind depends on, beside those of all.
@@ -200,6 +201,7 @@ class _Run:
         return key_of(
             {
                 "stage": stage.name,
+                "format": _FORMAT,
                 "about": about,
                 "candidates": [one.to_json() for one in stage.candidates],
                 "inputs": dict(self.plan.hashes),
@@ -214,13 +216,13 @@ class _Run:
         if stage.kind == "gate":
             files = {one.name: self._file(one) for one in stage.candidates if self._stands(one)}
             unjudged = all(one.is_engine and self._not_run(one) for one in stage.candidates)
-            return {"rows": []} if not files or unjudged else gate(self.plan, files, self.progress, self.say)
+            return {"rows": []} if not files or unjudged else gate(self.plan, files, folder, self.progress, self.say)
         if stage.name == FOREGROUND:
             return look_for_foreground(self.plan, self._path(FP32), self.progress)
         if stage.name == MEASURE:
             able = [one.plan for one in self._outcomes() if one.verdict in ("holds", CHOSEN) and one.plan.eligible]
             files = {one.name: self._file(one) for one in able}
-            return measure(self.plan, files, [one for one in able if not self._not_run(one)], self.progress)
+            return measure(self.plan, files, [one for one in able if not self._not_run(one)], folder, self.progress)
         if stage.name == THREADS:
             return self._threads(folder)
         (one,) = stage.candidates
@@ -278,7 +280,9 @@ class _Run:
             self.say(f"no report: {chosen.name} was not run on this host in what will run it")
             return []
         self.progress("gathering the evidence", 0, 1)
-        return write_evidence(self.plan, self._file(chosen), outcomes, folder, self.progress)
+        gates = next(one for one in self.plan.stages if one.kind == "gate" and chosen in one.candidates)
+        folders = StageFolders(self.done[gates.name].folder, self.done[MEASURE].folder, folder)
+        return write_evidence(self.plan, self._file(chosen), outcomes, folders, self.progress)
 
     def _outcomes(self) -> tuple[CandidateOutcome, ...]:
         timing = self.done[MEASURE].value if MEASURE in self.done else {}
