@@ -90,6 +90,8 @@ def write_evidence(
         measured=KeptMeasurement.from_json(measured),
         settings=ReportSettings(
             runtimes=("onnxruntime",) if chosen.suffix == ".onnx" else (),
+            attention=True,
+            layers=plan.precision != "fp32",  # FP32 has no noise of its own to look for
             comparison=ComparisonSettings(
                 device="cpu" if recipe.target == "cpu" else "cuda:0",
                 threads=recipe.threads,

@@ -17,6 +17,7 @@ from medattn_edge.evidence.absences import absences
 from medattn_edge.evidence.anonymity import CaseNames
 from medattn_edge.evidence.cases import Cases
 from medattn_edge.evidence.checks import agreement_check, deadline_check, timed_check
+from medattn_edge.evidence.inside import look_inside
 from medattn_edge.evidence.kept import KeptComparison, KeptMeasurement
 from medattn_edge.evidence.recipes import layers_of, rejected_of
 from medattn_edge.evidence.records import AttentionPair, Evidence, LayerFigure, RejectedCandidate
@@ -70,8 +71,8 @@ def gather(  # noqa: PLR0913 - each is one thing that a report is made of
         compared: the comparison of these artifacts on these scans, where there is one: its rows have the thresholds
             that they were held to; None to compare here.
         progress: called with what is going on, how much of it is done, and of how much.
-        layers: SQNR by layer, beside what the manifests tell of.
-        attention: maps of the eager network beside an artifact's.
+        layers: SQNR by layer, beside what the manifests tell of and what the settings ask for.
+        attention: maps of the eager network beside an artifact's, likewise.
         settings: how it is done.
 
     Raises:
@@ -98,14 +99,18 @@ def gather(  # noqa: PLR0913 - each is one thing that a report is made of
     timing = measured if isinstance(measured, KeptMeasurement) else KeptMeasurement.of(measured)
     report("drawing", 0, 1)
     evidence = _evidence((reference, paths), (comparison, timing, deadline_ms), cases, names, settings)
+    inside = look_inside(reference, paths, found, evidence.cases, settings, report)
+    given = (*layers, *inside.layers)
     evidence = replace(
         evidence,
-        layers=(*(replace(one, measured=names.cleaned(one.measured)) for one in layers), *evidence.layers),
-        attention=tuple(replace(one, title=names.cleaned(one.title)) for one in attention),
+        layers=(*(replace(one, measured=names.cleaned(one.measured)) for one in given), *evidence.layers),
+        attention=tuple(replace(one, title=names.cleaned(one.title)) for one in (*attention, *inside.attention)),
+        notes=tuple(dict.fromkeys((*evidence.notes, *names.cleaned(inside.notes)))),
         candidates=(*(_nameless(one, names) for one in candidates), *evidence.candidates),
     )
     left_out, untimed = names.cleaned(dict(comparison.left_out)), names.cleaned(timing.reason)
-    missing = absences(evidence, left_out, untimed, labelled=bool(files))
+    unseen = [replace(one, reason=names.cleaned(one.reason)) for one in inside.missing]
+    missing = absences(evidence, left_out, untimed, labelled=bool(files), inside=unseen)
     return replace(evidence, not_measured=missing)
 
 
