@@ -152,7 +152,7 @@ def measure(
         reduced_floors={} if recipe.min_dice is None else {"min_dice": recipe.min_dice},
         source=inputs.source.options,
     )
-    settings = BenchSettings(recipe.duration_s, 1.0, recipe.threads, recipe.deadline_ms, batch=recipe.batch)
+    settings = BenchSettings(recipe.duration_s, 1.0, recipe.threads, recipe.deadline_ms, batch=recipe.first_batch)
     try:
         plan = plan_measurement(named, inputs.source.path, inputs.judged, chosen=chosen, settings=settings)
         kept = KeptMeasurement.of(plan.run(progress))

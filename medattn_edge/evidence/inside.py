@@ -28,7 +28,7 @@ class Inside:
 
     Attributes:
         attention: maps of the eager network beside the artifacts'.
-        layers: SQNR by layer, the worst of each artifact first.
+        layers: SQNR by layer, the worst first.
         missing: what could not be looked at, and why.
         notes: what a reader of both should know.
     """
@@ -72,6 +72,7 @@ def look_inside(
             _look(found, f"Attention maps of {path.name}", _maps(reference, path, scan, case, settings, progress))
         if settings.layers:
             _look(found, f"SQNR by layer of {path.name}", _layers(reference, path, scan, settings, progress))
+    found.layers.sort(key=lambda one: one.sqnr_db)
     return found
 
 
@@ -151,7 +152,7 @@ def _figures(agreement: MapAgreement) -> dict[str, float]:
         "correlation": agreement.correlation,
     }
     return {
-        name: round(value, 6)
+        name: float(f"{value:.4g}")
         for name, value in values.items()
         if value is not None and math.isfinite(value) and value < IDENTICAL_DB
     }
@@ -172,7 +173,7 @@ def _layers(
 
     found = bisect(reference, path, scan, settings=wanted, progress=report)
     measured = _LOCAL.format(found.runtime.name)
-    for one in sorted(found.figures, key=lambda one: one.local_db if math.isfinite(one.local_db) else -math.inf):
+    for one in found.figures:
         if math.isfinite(one.local_db):
             yield LayerFigure(path.name, one.layer.title, one.precision.upper(), one.local_db, measured)
         else:
