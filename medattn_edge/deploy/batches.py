@@ -1,4 +1,4 @@
-"""Batches: the fastest file again with more patches per run; judged as the file itself, and timed in turn with it."""
+"""Batches: the fastest file again with more patches per run, timed in turn with it; what is faster is judged as it."""
 
 from __future__ import annotations
 
@@ -73,20 +73,19 @@ def with_batch(planned: DeployPlan, batch: int, rewrites: tuple[str, ...]) -> De
 
 
 def make_batch(
-    planned: DeployPlan, files: Sequence[CandidatePlan], folder: Path, cache: Path, progress: Progress, say: Say
+    planned: DeployPlan, files: Sequence[CandidatePlan], folder: Path, cache: Path, progress: Progress
 ) -> dict[str, Any]:
-    """Make a file and what it is made from, and hold it to the checkpoint on whole scans.
+    """Make a file and what it is made from.
 
     Args:
         planned: with the batch; see `with_batch`.
         files: the FP32 graph first, the file itself last.
-        folder: of the stage; the comparison is kept there.
+        folder: of the stage.
         cache: of calibrations.
         progress: called with what is going on, done, and of how many.
-        say: called with what people should know.
 
     Returns:
-        `failure`: why it could not be made, empty when it was; `rows` of its gate.
+        `failure`: why it could not be made, empty when it was.
 
     Raises:
         MedattnError: what is no verdict on the file: scans and the host.
@@ -96,39 +95,62 @@ def make_batch(
         for one in files:
             value = maker.make(one, folder, folder / one.parent if one.parent else None)
             if value["failure"]:
-                return {"failure": value["failure"], "rows": []}
+                return {"failure": value["failure"]}
     except (AgreementError, BackendError, InputError, UsageError) as error:
         if isinstance(error, ScanError):
             raise
-        return {"failure": error.found, "rows": []}
-    chosen = files[-1]
-    return {"failure": "", **gate(planned, {chosen.name: folder / chosen.name}, folder, progress, say)}
+        return {"failure": error.found}
+    return {"failure": ""}
+
+
+def too_large(rows: Sequence[Mapping[str, Any]], chosen: CandidatePlan, batch: int, available: float) -> str:
+    """Why a batch is not made: a process that is killed for its memory would be killed again when it goes on.
+
+    Args:
+        rows: of the measurement with one patch per run, the checkpoint's first.
+        chosen: the file.
+        batch: patches of one run.
+        available: memory in MB.
+
+    Returns:
+        A sentence, when the most that the checkpoint and the file took, times the batch, is more; else nothing.
+    """
+    own = [row["peak_rss_mb"] or 0.0 for row in rows if row["artifact"] == chosen.name]
+    needed = batch * ((rows[0]["peak_rss_mb"] or 0.0 if rows else 0.0) + max(own, default=0.0))
+    if needed <= available:
+        return ""
+    return f"it may take {needed:.0f} MB beside the checkpoint, and {available:.0f} MB are free"
 
 
 def choose_batch(
     planned: Mapping[int, DeployPlan],
     chosen: CandidatePlan,
-    made: Mapping[int, tuple[Path, Mapping[str, Any]]],
+    made: Mapping[int, tuple[Path, str]],
     folder: Path,
     progress: Progress,
     say: Say,
 ) -> dict[str, Any]:
     """The fastest batch for whole scans that holds every threshold; the first where none is faster beyond noise.
 
+    Only what is faster is held to the checkpoint on whole scans, and timed beside it.
+
     Args:
         planned: batch -> the plan with it; the first is that of the file that was chosen.
         chosen: what the file is.
-        made: batch -> the file, and what `make_batch` said of it; of the first its gate has been held.
-        folder: of the stage; the measurement of the batch that is taken is kept there, where it is not the first.
+        made: batch -> the file, and why it could not be made, empty when it was.
+        folder: of the stage; the comparison and the measurement of the batch that is taken are kept there, where it is
+            not the first.
         progress: called with what is going on, done, and of how many.
         say: called with the outcome of every batch.
 
     Returns:
-        `batch`, `first`, `windows` of the judged scans, `alternatives` with their times, and `rows` of the measurement.
+        `batch`, `first`, `windows` of the judged scans, `alternatives` with their times; `gate`, the rows of the
+        comparison, and `rows` of the measurement.
     """
     first, *others = planned
     windows = windows_of(planned[first])
-    outcomes = [_tried(planned, chosen, made, (first, one), windows, progress) for one in others]
+    outcomes = [_tried(planned, made, (first, one), windows, progress) for one in others]
+    gates: Sequence[Mapping[str, Any]] = ()
     rows: Sequence[Mapping[str, Any]] = ()
     taken = first
     for one in sorted((one for one in outcomes if one.outcome == KEPT), key=lambda one: -(one.ratio or 0.0)):
@@ -136,23 +158,28 @@ def choose_batch(
         if taken != first:
             outcomes[place] = replace(one, outcome="no gain", reason=f"batch {taken} is faster")
             continue
-        path, value = made[one.batch]
-        found = measure(planned[one.batch], {chosen.name: path}, [chosen], folder, progress)
-        outcome = outcome_of(chosen, value["rows"], found["rows"], planned[one.batch].recipe.deadline_ms)
+        files, plan = {chosen.name: made[one.batch][0]}, planned[one.batch]
+        gates = gate(plan, files, folder, progress, say)["rows"]
+        outcome = outcome_of(chosen, gates, (), None)
         if outcome.verdict == "holds":
-            taken, rows = one.batch, found["rows"]
+            rows = measure(plan, files, [chosen], folder, progress)["rows"]
+            outcome = outcome_of(chosen, gates, rows, plan.recipe.deadline_ms)
+        if outcome.verdict == "holds":
+            taken = one.batch
         else:
             outcomes[place] = replace(one, outcome="refused", reason="; ".join(outcome.reasons))
     for one in outcomes:
         say(one.text)
     if taken == first:
-        for path in folder.iterdir():  # of a batch that was measured, and not taken
+        gates, rows = (), ()
+        for path in folder.iterdir():  # of a batch that was judged, and not taken
             path.unlink()
     return {
         "batch": taken,
         "first": first,
         "windows": list(windows),
         "alternatives": [one.to_json() for one in outcomes],
+        "gate": list(gates),
         "rows": list(rows),
     }
 
@@ -182,20 +209,15 @@ def _windows(volume: Any, spec: ModelSpec) -> int:
 
 def _tried(
     planned: Mapping[int, DeployPlan],
-    chosen: CandidatePlan,
-    made: Mapping[int, tuple[Path, Mapping[str, Any]]],
+    made: Mapping[int, tuple[Path, str]],
     batches: tuple[int, int],
     windows: Sequence[int],
     progress: Progress,
 ) -> BatchOutcome:
     """batches: the first, and the one that is tried."""
     first, batch = batches
-    value = made[batch][1]
-    if value["failure"]:
-        return BatchOutcome(batch, "refused", value["failure"])
-    held = outcome_of(chosen, value["rows"], (), None)
-    if held.verdict != "holds":
-        return BatchOutcome(batch, "refused", "; ".join(held.reasons))
+    if failure := made[batch][1]:
+        return BatchOutcome(batch, "refused", failure)
     progress(f"timing batch {batch}", 0, 1)
     try:
         times = _in_turn(planned, {one: made[one][0] for one in batches})

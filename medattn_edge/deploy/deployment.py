@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from medattn_edge.artifact import tool_versions
 from medattn_edge.atomic import replacing
-from medattn_edge.deploy.batches import choose_batch, make_batch, with_batch
+from medattn_edge.deploy.batches import choose_batch, make_batch, too_large, with_batch
 from medattn_edge.deploy.candidates import FP32, CandidatePlan
 from medattn_edge.deploy.choice import CHOSEN, CandidateOutcome
 from medattn_edge.deploy.evidence_stage import check_report, write_evidence
@@ -27,6 +27,7 @@ from medattn_edge.deploy.stage_clock import StageClock
 from medattn_edge.deploy.work_folder import StageOutcome, WorkFolder, key_of
 from medattn_edge.host import hardware
 from medattn_edge.inference.real_patches import real_patches
+from medattn_edge.process.memory import available_mb
 from medattn_edge.release import TrustedKey, VerifiedRelease, sign_release, write_release
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ _FIELDS: Final = {
     "compile": ("rewrites", "compute_capabilities", "threads"),
     "tune": ("tune_duration_s", "threads"),
     "batch": (*_GATE, *_INT8, "rewrites"),
-    "batches": _TIMED,
+    "batches": (*_GATE, *_TIMED),
     MEASURE: _TIMED,
     THREADS: ("tune_duration_s",),
 }
@@ -251,11 +252,14 @@ class _Run:
         """Make the chosen file for another batch, or choose among all batches."""
         chosen, first = self.results.chosen(), self.plan.recipe.first_batch
         if chosen is None:
-            return {"failure": "", "rows": [], "batch": first, "reason": "no candidate holds its gate"}
+            return {"failure": "", "batch": first, "reason": "no candidate holds its gate"}
         if stage.batch:
+            rows = self.done[MEASURE].value["rows"]
+            if failure := too_large(rows, chosen, stage.batch, available_mb()):
+                return {"failure": failure}
             planned = with_batch(self.plan, stage.batch, self.results.rewrites(chosen))
             chain = with_ancestors(chosen, self.plan.made)[::-1]
-            return make_batch(planned, chain, folder, cache, self.progress, self.say)
+            return make_batch(planned, chain, folder, cache, self.progress)
         made = self.results.of_batches(chosen)
         plans = {batch: with_batch(self.plan, batch, self.results.rewrites(chosen)) for batch in made}
         return choose_batch(plans, chosen, made, folder, self.progress, self.say)

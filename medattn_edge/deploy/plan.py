@@ -190,14 +190,19 @@ def _tunes_batch(recipe: DeployRecipe, inputs: DeployInputs) -> bool:
 def _batches(recipe: DeployRecipe, timed: tuple[CandidatePlan, ...]) -> list[StagePlan]:
     making = [
         StagePlan(
-            f"batch-{batch}", f"make the fastest for {batch} patches per run, and hold it to the checkpoint", "batch",
+            f"batch-{batch}", f"make the fastest for {batch} patches per run", "batch",
             timed, (MEASURE,), batch=batch,
         )
         for batch in BATCHES
     ]  # fmt: skip
     needs = (MEASURE, *(stage.name for stage in making))
     seconds = 10.0 + (2 * len(making) + 2) * (recipe.duration_s + 4.0)
-    return [*making, StagePlan(BATCH, "time the batches in turn", "batches", timed, needs, seconds)]
+    return [
+        *making,
+        StagePlan(
+            BATCH, "time the batches in turn, and hold a faster one to the checkpoint", "batches", timed, needs, seconds
+        ),
+    ]
 
 
 def _making(recipe: DeployRecipe, one: CandidatePlan, rewritable: bool) -> StagePlan:

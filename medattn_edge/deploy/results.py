@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from medattn_edge.deploy.batches import outcome_of
 from medattn_edge.deploy.candidates import CandidatePlan
@@ -51,8 +49,7 @@ class StageResults:
 
     def _with_batch(self, one: CandidateOutcome) -> CandidateOutcome:
         value, deadline_ms = self.done[BATCH].value, self.plan.recipe.deadline_ms
-        gates = self.done[f"batch-{self.batch}"].value["rows"]
-        found = outcome_of(one.plan, gates, value["rows"], deadline_ms)
+        found = outcome_of(one.plan, value["gate"], value["rows"], deadline_ms)
         taken = next(each for each in value["alternatives"] if each["batch"] == self.batch)
         why = f"{self.batch} patches per run: {taken['ratio']:.2f} times as fast for the judged scans as one"
         return replace(found, verdict=CHOSEN, reasons=(*one.reasons, why))
@@ -108,18 +105,18 @@ class StageResults:
             return self.path(one.name)
         return self.done[f"batch-{self.batch}"].folder / one.name
 
-    def of_batches(self, chosen: CandidatePlan) -> dict[int, tuple[Path, Mapping[str, Any]]]:
-        """Batch -> the chosen file with it, and what the stage that made it said; the first batch first."""
-        found: dict[int, tuple[Path, Mapping[str, Any]]] = {self.plan.recipe.first_batch: (self.path(chosen.name), {})}
+    def of_batches(self, chosen: CandidatePlan) -> dict[int, tuple[Path, str]]:
+        """Batch -> the chosen file with it, and why it could not be made; the first batch first."""
+        found = {self.plan.recipe.first_batch: (self.path(chosen.name), "")}
         for stage in self.plan.stages:
             if stage.batch:
                 outcome = self.done[stage.name]
-                found[stage.batch] = outcome.folder / chosen.name, outcome.value
+                found[stage.batch] = outcome.folder / chosen.name, str(outcome.value["failure"])
         return found
 
     def folders(self, chosen: CandidatePlan, report: Path) -> StageFolders:
         """Where the gate and the measurement of the chosen file were kept, and where its report goes."""
         if self.batch != self.plan.recipe.first_batch:
-            return StageFolders(self.done[f"batch-{self.batch}"].folder, self.done[BATCH].folder, report)
+            return StageFolders(self.done[BATCH].folder, self.done[BATCH].folder, report)
         gate = next(one.name for one in self.plan.stages if one.kind == "gate" and chosen in one.candidates)
         return StageFolders(self.done[gate].folder, self.done[MEASURE].folder, report)
