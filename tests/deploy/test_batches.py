@@ -14,8 +14,9 @@ import pytest
 from medattn_edge.artifact import Artifact, sha256
 from medattn_edge.backends import open_session
 from medattn_edge.deploy import DeployInputs, DeployRecipe, deploy, plan_deployment
-from medattn_edge.deploy.batches import compared_batches, make_batch, outcome_of, windows_of, with_batch
+from medattn_edge.deploy.batches import compared_batches, make_batch, outcome_of, too_large, windows_of, with_batch
 from medattn_edge.inference.segment import segment
+from medattn_edge.process.memory import available_mb
 from medattn_edge.timing import Latency
 from tests.deploy.conftest import QUICK
 from tests.deploy.test_choice import FP32, gate, row
@@ -64,6 +65,15 @@ def test_a_batch_is_held_to_every_rule_of_a_candidate() -> None:
     assert outcome_of(FP32, [gate(FP32)], [row(FP32, 2.0, late=3)], 10.0).verdict == "fails"
     assert outcome_of(FP32, [gate(FP32)], [row(FP32, 2.0, failures=("SQNR",))], None).verdict == "fails"
     assert outcome_of(FP32, [], [row(FP32, 2.0)], None).verdict == "fails"
+
+
+def test_a_batch_that_the_memory_does_not_hold_is_not_made() -> None:
+    rows = [{"artifact": "net.pth", "peak_rss_mb": 300.0}, {"artifact": FP32.name, "peak_rss_mb": 200.0}]
+    assert too_large(rows, FP32, 2, 1000.0) == ""
+    assert too_large(rows, FP32, 2, 999.0) == "it may take 1000 MB beside the checkpoint, and 999 MB are free"
+    assert "may take 2000 MB" in too_large(rows, FP32, 4, 1999.0)
+    assert too_large([], FP32, 4, 1.0) == too_large([{**rows[0], "peak_rss_mb": None}], FP32, 4, 1.0) == ""
+    assert 10 < available_mb() < 1e9
 
 
 def test_windows_are_those_that_a_scan_is_segmented_by(inputs_of: Inputs, deployable: Path) -> None:
