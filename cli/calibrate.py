@@ -74,6 +74,7 @@ def command(  # noqa: PLR0913
     ] = None,
     min_true_dice_share: MinTrueDiceShareOption = None,
     max_true_dice_share: MaxTrueDiceShareOption = None,
+    min_dice_ratio: Annotated[str | None, renamed("--min-dice-ratio", "--min-true-dice-share")] = None,
     quantizer: Annotated[
         str, Option("--quantizer", help="nncf-onnx, nncf-openvino or onnxruntime; by default the best of all that fit.")
     ] = "",

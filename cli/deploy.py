@@ -25,6 +25,7 @@ from .options import (
     scans_of,
     source_options,
 )
+from .renamed import renamed
 from .spec_options import SpecOptions, note_spec_assumptions, settings_of_file, with_spec_options
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ def command(  # noqa: PLR0913
         str | None, Option("--weights", metavar="KEY", help="Foreign checkpoint: which of several sets of weights.")
     ] = None,
     patch: Annotated[str, Option("--patch", metavar="[DX]HXW", help="Input size; the spec's by default.")] = "",
-    batch: Annotated[int | None, Option("--batch", min=1, help="Patches per run; 1.")] = None,
+    batch: Annotated[
+        int | None, Option("--batch", min=1, help="Patches per run; by default tuned for a CPU: 1, 2 or 4.")
+    ] = None,
     min_dice: Annotated[
         float | None,
         Option(
@@ -84,6 +87,7 @@ def command(  # noqa: PLR0913
     ] = None,
     min_true_dice_share: MinTrueDiceShareOption = None,
     max_true_dice_share: MaxTrueDiceShareOption = None,
+    min_dice_ratio: Annotated[str | None, renamed("--min-dice-ratio", "--min-true-dice-share")] = None,
     deadline_ms: Annotated[
         float | None, Option("--deadline-ms", metavar="MS", help="What 99 of 100 runs may take at most.")
     ] = None,
@@ -271,7 +275,7 @@ def _source(path: Path, recipe: DeployRecipe, expect: list[Path], spec: Path | N
         loaded = read.checkpoint
     elif is_foreign(path, recipe.network):
         own = recipe.network if ":" in recipe.network else ""
-        settings = ExportSettings(recipe.batch, recipe.opset)
+        settings = ExportSettings(recipe.first_batch, recipe.opset)
         loaded = read_foreign(path, network=own, patch=sizes, output="", config=config, settings=settings)
     else:
         config = {**settings_of_file(given), **config}

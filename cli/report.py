@@ -30,6 +30,7 @@ from .options import (
     source_options,
 )
 from .released import Trusted, opened
+from .renamed import renamed
 from .split_files import split
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def command(  # noqa: PLR0913
     min_dice: CarriedDiceOption = None,
     min_true_dice_share: CarriedTrueDiceShareOption = None,
     max_true_dice_share: MaxTrueDiceShareOption = None,
+    min_dice_ratio: Annotated[str | None, renamed("--min-dice-ratio", "--min-true-dice-share")] = None,
     deadline_ms: Annotated[
         float | None,
         Option("--deadline-ms", metavar="MS", help="Of one run; 1 in 100 may take longer, or the report fails."),
@@ -69,6 +71,13 @@ def command(  # noqa: PLR0913
     pictures: Annotated[
         int, Option("--pictures", min=0, metavar="N", help="Worst slices of each artifact; they show the scan itself.")
     ] = 3,
+    attention: Annotated[
+        bool,
+        Option("--attention", help="Show the artifacts' attention maps beside the reference's, as explain does."),
+    ] = False,
+    layers: Annotated[
+        bool, Option("--layers", help="Measure the SQNR of the artifacts layer by layer, as bisect does.")
+    ] = False,
     identify: Annotated[
         bool, Option("--identify", help="Keep the names of scans; without it they are case 1, case 2, ...")
     ] = False,
@@ -113,6 +122,8 @@ def command(  # noqa: PLR0913
         timing=BenchSettings(duration_s=duration) if timing else None,
         pictures=pictures,
         identify=identify,
+        attention=attention,
+        layers=layers,
     )
     with opened([reference, *files], trusted) as models, console.stages() as progress:
         first, *rest = models.files

@@ -258,10 +258,16 @@ def with_noise(samples: Mapping[str, Patches], spec: ModelSpec) -> dict[str, Pat
 
 
 def gates(parent: Manifest, compiled: Manifest, samples: Mapping[str, Patches]) -> dict[str, Thresholds]:
-    """The gate of every sample of `with_noise` for a compiled file against the one it was made from."""
+    """The gate of every sample of `with_noise` for a compiled file against the one it was made from.
+
+    A gate that the file carries decides about its Dice, as it does wherever the file is judged later: what was found
+    good enough beside true labels is not lost again to a stricter limit that nobody asked of it.
+    """
     if {parent.precision, compiled.precision} == {"fp32"}:
         return dict.fromkeys(samples, FP32_ON_GPU if for_gpu(compiled) else FP32_ON_CPU)
-    return {**dict.fromkeys(samples, REDUCED.thresholds), _NOISE: REDUCED_NOISE.thresholds}
+    carried, real = compiled.gate, REDUCED.thresholds
+    real = real if carried is None else replace(real, min_dice=carried.min_dice)
+    return {**dict.fromkeys(samples, real), _NOISE: REDUCED_NOISE.thresholds}
 
 
 def _unusable(plan: Plan, error: BackendError) -> AgreementError:

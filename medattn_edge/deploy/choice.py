@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from medattn_edge.deploy.candidates import CandidatePlan
+from medattn_edge.evaluation.report import lateness, meets_deadline
 from medattn_edge.gates import DEADLINE
 
 CHOSEN: Final = "chosen"
@@ -140,9 +141,10 @@ def timed(outcome: CandidateOutcome, values: StageValues) -> CandidateOutcome:
     )
     if reasons:
         return outcome.failing(*reasons)
-    if values.deadline_ms is not None and own["p99_ms"] > values.deadline_ms:
-        share = f"{DEADLINE.limits['percentile']:g} of 100 runs take up to {own['p99_ms']:.1f} ms"
-        return outcome.failing(f"{share}, and the deadline is {values.deadline_ms:g} ms")
+    if values.deadline_ms is not None and not meets_deadline(own):
+        limit = 100 * DEADLINE.limits["max_miss_rate"]
+        asked = f"at most {limit:g} % may be, and the deadline is {values.deadline_ms:g} ms"
+        return outcome.failing(f"{lateness(own)} (p99 {own['p99_ms']:.1f} ms): {asked}")
     return outcome
 
 

@@ -6,25 +6,28 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from medattn_edge.artifact import tool_versions
 from medattn_edge.atomic import replacing
+from medattn_edge.deploy.batches import choose_batch, make_batch, too_large, with_batch
 from medattn_edge.deploy.candidates import FP32, CandidatePlan
-from medattn_edge.deploy.choice import CHOSEN, CandidateOutcome, StageValues, decide
+from medattn_edge.deploy.choice import CHOSEN, CandidateOutcome
 from medattn_edge.deploy.evidence_stage import check_report, write_evidence
 from medattn_edge.deploy.judging import gate, look_for_foreground, measure
 from medattn_edge.deploy.making import FileMaker, tuned_threads
 from medattn_edge.deploy.plan import FOREGROUND, MEASURE, PLAN, THREADS, DeployPlan, StagePlan
 from medattn_edge.deploy.recipe import RECIPE, DeployRecipe
 from medattn_edge.deploy.release_stage import CANDIDATES, OUT, check_output, put, with_ancestors, write_documents
+from medattn_edge.deploy.results import StageResults
 from medattn_edge.deploy.stage_clock import StageClock
 from medattn_edge.deploy.work_folder import StageOutcome, WorkFolder, key_of
 from medattn_edge.host import hardware
 from medattn_edge.inference.real_patches import real_patches
+from medattn_edge.process.memory import available_mb
 from medattn_edge.release import TrustedKey, VerifiedRelease, sign_release, write_release
 
 if TYPE_CHECKING:
@@ -32,17 +35,22 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 Say = Callable[[str], None]
+_FORMAT: Final = 2  # of what the stages keep in their folders
 _OF_ALL: Final = ("target", "batch", "opset", "patch", "network", "weights", "settings")
 _GATE: Final = ("min_dice", "min_true_dice_share", "max_true_dice_share", "judge_labels", "label_values", "threads")
+_INT8: Final = ("method", "samples", "held_out_samples", "max_trials", "seed", "isa")
+_TIMED: Final = ("duration_s", "measured_patches", "deadline_ms", "threads", "min_dice")
 # The fields of a recipe that a stage of a kind depends on, beside those of all.
 _FIELDS: Final = {
     "export": ("min_dice",),
     "gate": _GATE,
     "look": ("threads",),
-    "int8": (*_GATE, "method", "samples", "held_out_samples", "max_trials", "seed", "isa"),
+    "int8": (*_GATE, *_INT8),
     "compile": ("rewrites", "compute_capabilities", "threads"),
     "tune": ("tune_duration_s", "threads"),
-    MEASURE: ("duration_s", "measured_patches", "deadline_ms", "threads", "min_dice"),
+    "batch": (*_GATE, *_INT8, "rewrites"),
+    "batches": (*_GATE, *_TIMED),
+    MEASURE: _TIMED,
     THREADS: ("tune_duration_s",),
 }
 
@@ -75,6 +83,7 @@ class Deployment:
     def to_json(self) -> dict[str, Any]:
         """The document of `deploy --json`."""
         return {
+            "batch": self.recipe.first_batch,
             "release": None if self.release is None else self.release.to_json(),
             "verdict": "pass" if self.release is not None else "fail",
             "chosen": None if self.chosen is None else self.chosen.plan.name,
@@ -149,7 +158,7 @@ class _Run:
         key: that signs it.
         progress: see `deploy`.
         say: see `deploy`.
-        done: stage -> what it gave.
+        results: what the stages gave.
     """
 
     plan: DeployPlan
@@ -157,7 +166,14 @@ class _Run:
     key: Ed25519PrivateKey | None
     progress: Progress
     say: Say
-    done: dict[str, StageOutcome] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.results = StageResults(self.plan)
+
+    @property
+    def done(self) -> dict[str, StageOutcome]:
+        """Stage -> what it gave."""
+        return self.results.done
 
     def through(self, work: WorkFolder) -> Deployment:
         document = json.dumps(self.plan.to_json(), indent=2, allow_nan=False) + "\n"
@@ -168,7 +184,7 @@ class _Run:
         clock = StageClock(self.plan.stages, self.say)
         for stage in stages:
             self._run(work, stage, clock, partial(self._stage, stage, maker))
-        outcomes, recipe, threads = self._decided()
+        outcomes, recipe, threads = self.results.decided()
         if not any(one.verdict == CHOSEN for one in outcomes):
             return Deployment(self.plan, outcomes, recipe, None, work.path)
         self.plan.inputs.check_unchanged(dict(self.plan.hashes))
@@ -200,6 +216,7 @@ class _Run:
         return key_of(
             {
                 "stage": stage.name,
+                "format": _FORMAT,
                 "about": about,
                 "candidates": [one.to_json() for one in stage.candidates],
                 "inputs": dict(self.plan.hashes),
@@ -212,31 +229,50 @@ class _Run:
 
     def _stage(self, stage: StagePlan, maker: FileMaker, folder: Path) -> Mapping[str, Any]:
         if stage.kind == "gate":
-            files = {one.name: self._file(one) for one in stage.candidates if self._stands(one)}
-            unjudged = all(one.is_engine and self._not_run(one) for one in stage.candidates)
-            return {"rows": []} if not files or unjudged else gate(self.plan, files, self.progress, self.say)
+            files = {one.name: self.results.path(one.name) for one in stage.candidates if self.results.stands(one.name)}
+            unjudged = all(one.is_engine and self.results.not_run(one) for one in stage.candidates)
+            return {"rows": []} if not files or unjudged else gate(self.plan, files, folder, self.progress, self.say)
         if stage.name == FOREGROUND:
-            return look_for_foreground(self.plan, self._path(FP32), self.progress)
+            return look_for_foreground(self.plan, self.results.path(FP32), self.progress)
         if stage.name == MEASURE:
-            able = [one.plan for one in self._outcomes() if one.verdict in ("holds", CHOSEN) and one.plan.eligible]
-            files = {one.name: self._file(one) for one in able}
-            return measure(self.plan, files, [one for one in able if not self._not_run(one)], self.progress)
+            able = [one.plan for one in self.results.outcomes() if one.verdict in ("holds", CHOSEN)]
+            able = [one for one in able if one.eligible and not self.results.not_run(one)]
+            files = {one.name: self.results.path(one.name) for one in able}
+            return measure(self.plan, files, able, folder, self.progress)
+        if stage.kind in ("batch", "batches"):
+            return self._batch_stage(stage, folder, maker.cache)
         if stage.name == THREADS:
             return self._threads(folder)
         (one,) = stage.candidates
-        if one.parent and not self._stands_by_name(one.parent):
+        if one.parent and not self.results.stands(one.parent):
             return {"failure": f"{one.parent}, which it is made from, could not be made"}
-        return maker.make(one, folder, self._path(one.parent) if one.parent else None)
+        return maker.make(one, folder, self.results.path(one.parent) if one.parent else None)
+
+    def _batch_stage(self, stage: StagePlan, folder: Path, cache: Path) -> Mapping[str, Any]:
+        """Make the chosen file for another batch, or choose among all batches."""
+        chosen, first = self.results.chosen(), self.plan.recipe.first_batch
+        if chosen is None:
+            return {"failure": "", "batch": first, "reason": "no candidate holds its gate"}
+        if stage.batch:
+            rows = self.done[MEASURE].value["rows"]
+            if failure := too_large(rows, chosen, stage.batch, available_mb()):
+                return {"failure": failure}
+            planned = with_batch(self.plan, stage.batch, self.results.rewrites(chosen))
+            chain = with_ancestors(chosen, self.plan.made)[::-1]
+            return make_batch(planned, chain, folder, cache, self.progress)
+        made = self.results.of_batches(chosen)
+        plans = {batch: with_batch(self.plan, batch, self.results.rewrites(chosen)) for batch in made}
+        return choose_batch(plans, chosen, made, folder, self.progress, self.say)
 
     def _threads(self, folder: Path) -> Mapping[str, Any]:
-        chosen = next((one.plan for one in self._outcomes() if one.verdict == CHOSEN), None)
+        chosen = self.results.chosen()
         if chosen is None:
             return {"threads": 0, "reason": "no candidate holds its gate", "alternatives": []}
         inputs = self.plan.inputs
-        found = real_patches(inputs.source.loaded.spec, inputs.judged[:1], self.plan.recipe.batch)
+        found = real_patches(inputs.source.loaded.spec, inputs.judged[:1], self.results.batch)
         samples = {f"scan {number}": patches for number, patches in enumerate(found.values(), 1)}
         duration_s = min(self.plan.recipe.tune_duration_s, 20.0)
-        record = tuned_threads(self._file(chosen), samples, duration_s, folder)
+        record = tuned_threads(self.results.released(chosen), samples, duration_s, folder)
         for path in folder.iterdir():  # what was compiled to be measured
             path.unlink()
         return record
@@ -249,6 +285,7 @@ class _Run:
         candidates = {
             "schema": 1,
             "candidates": [one.to_json() for one in outcomes],
+            "batch": self.results.batch,
             "threads": threads,
             "stages": {name: dict(outcome.value) for name, outcome in self.done.items()},
         }
@@ -257,7 +294,7 @@ class _Run:
         (folder / OUT).mkdir()
         target = folder / OUT / self.output.name
         release = write_release(
-            [self._file(one) for one in with_ancestors(chosen, self.plan.made)],
+            [self.results.released(one) for one in with_ancestors(chosen, self.plan.made)],
             target,
             name=recipe.name,
             version=recipe.release_version,
@@ -274,57 +311,9 @@ class _Run:
         if not self.plan.recipe.report:
             self.say("no report, as asked")
             return []
-        if self._not_run(chosen) or (self.plan.recipe.target != "cpu" and not chosen.is_engine):
+        if self.results.not_run(chosen) or (self.plan.recipe.target != "cpu" and not chosen.is_engine):
             self.say(f"no report: {chosen.name} was not run on this host in what will run it")
             return []
         self.progress("gathering the evidence", 0, 1)
-        return write_evidence(self.plan, self._file(chosen), outcomes, folder, self.progress)
-
-    def _outcomes(self) -> tuple[CandidateOutcome, ...]:
-        timing = self.done[MEASURE].value if MEASURE in self.done else {}
-        gates = [
-            row for stage in self.plan.stages if stage.kind == "gate" for row in self.done[stage.name].value["rows"]
-        ]
-        values = StageValues(
-            made={one.name: self.done[one.name].value for one in self.plan.made},
-            gates=gates,
-            timed=timing.get("rows", ()),
-            not_timed=timing.get("reason", ""),
-            deadline_ms=self.plan.recipe.deadline_ms,
-        )
-        return decide(self.plan.candidates, values)
-
-    def _decided(self) -> tuple[tuple[CandidateOutcome, ...], DeployRecipe, int]:
-        """The candidates, the pinned recipe, and the threads to run the chosen file with."""
-        outcomes, recipe = self._outcomes(), self.plan.recipe
-        threads = recipe.run_threads
-        if THREADS in self.done:
-            threads = int(self.done[THREADS].value["threads"])
-        chosen = next((one for one in outcomes if one.verdict == CHOSEN), None)
-        if chosen is None:
-            return outcomes, recipe, threads
-        tuning = self.done[chosen.plan.name].value.get("tuning", {})
-        rewrites = tuple(tuning.get("rewrites", ())) or recipe.rewrites
-        pinned = replace(
-            recipe,
-            candidates=(chosen.plan.name,),
-            rewrites=rewrites if chosen.plan.compiler else (),
-            run_threads=threads,
-            inputs=dict(self.plan.hashes),
-        )
-        return outcomes, pinned, threads
-
-    def _stands(self, one: CandidatePlan) -> bool:
-        return not self.done[one.name].value.get("failure")
-
-    def _stands_by_name(self, name: str) -> bool:
-        return not self.done[name].value.get("failure")
-
-    def _not_run(self, one: CandidatePlan) -> bool:
-        return str(self.done[one.name].value.get("verified", "")).startswith("not run")
-
-    def _path(self, name: str) -> Path:
-        return self.done[name].folder / name
-
-    def _file(self, one: CandidatePlan) -> Path:
-        return self._path(one.name)
+        folders = self.results.folders(chosen, folder)
+        return write_evidence(self.plan, self.results.released(chosen), outcomes, folders, self.progress)

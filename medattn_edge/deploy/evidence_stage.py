@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from medattn_edge.agreement import Thresholds
 from medattn_edge.deploy.choice import CHOSEN, CandidateOutcome
+from medattn_edge.deploy.judging import MEASUREMENT
 from medattn_edge.deploy.plan import DeployPlan
 from medattn_edge.errors import MissingDependency
-from medattn_edge.evaluation import BenchSettings, ComparisonSettings
-from medattn_edge.evidence import RejectedCandidate, ReportSettings, check_packages, gather, write_report
+from medattn_edge.evaluation import ComparisonSettings
+from medattn_edge.evidence import (
+    KeptComparison,
+    KeptMeasurement,
+    RejectedCandidate,
+    ReportSettings,
+    check_packages,
+    gather,
+    write_report,
+)
 from medattn_edge.inference.truth import parse_label_values
 
 Progress = Callable[[str, int, int], None]
+
+
+class StageFolders(NamedTuple):
+    """Where the stages have what a report is made of: the gate of the chosen file, the timing; and its own."""
+
+    gate: Path
+    measure: Path
+    report: Path
 
 
 def check_report(planned: DeployPlan) -> None:
@@ -27,15 +46,17 @@ def check_report(planned: DeployPlan) -> None:
 
 
 def write_evidence(
-    planned: DeployPlan, chosen: Path, outcomes: Sequence[CandidateOutcome], folder: Path, progress: Progress
+    planned: DeployPlan, chosen: Path, outcomes: Sequence[CandidateOutcome], folders: StageFolders, progress: Progress
 ) -> list[Path]:
     """Gather the evidence of the chosen file, and write report.html and report.json.
+
+    Its answer and its times are those that it was chosen by, as its stages kept them: nothing is run twice.
 
     Args:
         planned: the plan.
         chosen: the file.
         outcomes: of every candidate: those that lost are in the report, with their reasons.
-        folder: of the stage.
+        folders: of the stages.
         progress: called with what is going on, done, and of how many.
 
     Returns:
@@ -45,6 +66,8 @@ def write_evidence(
         MedattnError: as `gather` raises.
     """
     recipe, inputs = planned.recipe, planned.inputs
+    plan = next(one.plan for one in outcomes if one.verdict == CHOSEN)
+    measured = json.loads((folders.measure / MEASUREMENT).read_text(encoding="utf-8"))
     lost = [
         RejectedCandidate(one.plan.name, "; ".join(one.reasons) or one.verdict)
         for one in outcomes
@@ -63,16 +86,19 @@ def write_evidence(
         ),
         deadline_ms=recipe.deadline_ms,
         candidates=lost,
+        compared=KeptComparison.read(folders.gate).only(chosen.name, plan.runtimes),
+        measured=KeptMeasurement.from_json(measured),
         settings=ReportSettings(
             runtimes=("onnxruntime",) if chosen.suffix == ".onnx" else (),
+            attention=True,
+            layers=plan.precision != "fp32",  # FP32 has no noise of its own to look for
             comparison=ComparisonSettings(
                 device="cpu" if recipe.target == "cpu" else "cuda:0",
                 threads=recipe.threads,
                 source=inputs.source.options,
                 judge_labels=recipe.judge_labels,
             ),
-            timing=BenchSettings(recipe.duration_s, 1.0, recipe.threads, recipe.deadline_ms, batch=recipe.batch),
         ),
         progress=progress,
     )
-    return list(write_report(evidence, folder))
+    return list(write_report(evidence, folders.report))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact
@@ -22,12 +23,15 @@ from medattn_edge.evaluation import (
     compare,
     plan_measurement,
 )
+from medattn_edge.evidence import ComparisonKeeper, KeptMeasurement
+from medattn_edge.evidence.anonymity import CaseNames
 from medattn_edge.inference.segment import segment
 from medattn_edge.inference.truth import parse_label_values
 from medattn_edge.labels import Meaning
 
 Progress = Callable[[str, int, int], None]
 Say = Callable[[str], None]
+MEASUREMENT: Final = "measurement.json"
 _GPU = "cuda:0"
 
 
@@ -52,12 +56,13 @@ def look_for_foreground(planned: DeployPlan, fp32: Path, progress: Progress) -> 
     )
 
 
-def gate(planned: DeployPlan, files: Mapping[str, Path], progress: Progress, say: Say) -> dict[str, Any]:
+def gate(planned: DeployPlan, files: Mapping[str, Path], folder: Path, progress: Progress, say: Say) -> dict[str, Any]:
     """Hold the candidates of one graph to the checkpoint on the scans that are judged.
 
     Args:
         planned: the plan.
         files: name of a candidate -> its file.
+        folder: of the stage: the comparison is kept there with its labels, for the report.
         progress: called with the scan, windows done and in total.
         say: called with what people should know of how scans were read.
 
@@ -74,6 +79,7 @@ def gate(planned: DeployPlan, files: Mapping[str, Path], progress: Progress, say
     truth = TrueLabels(
         inputs.labels, parse_label_values(recipe.label_values), recipe.min_true_dice_share, recipe.max_true_dice_share
     )
+    keeper = ComparisonKeeper(folder)
     found = compare(
         inputs.source.path,
         list(files.values()),
@@ -87,7 +93,9 @@ def gate(planned: DeployPlan, files: Mapping[str, Path], progress: Progress, say
             judge_labels=recipe.judge_labels,
         ),
         progress=progress,
+        observer=keeper,
     )
+    keeper.finish(found, CaseNames.of_files(inputs.judged, inputs.labels), inputs.labels)
     for note in found.notes:
         say(note)
     rows = [_plain_row(planned, row) for row in found.to_json()["candidates"]]
@@ -111,7 +119,11 @@ def _plain_row(planned: DeployPlan, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measure(
-    planned: DeployPlan, files: Mapping[str, Path], plans: Sequence[CandidatePlan], progress: Progress
+    planned: DeployPlan,
+    files: Mapping[str, Path],
+    plans: Sequence[CandidatePlan],
+    folder: Path,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Time candidates in turn with the checkpoint, each held to its gate on patches first.
 
@@ -119,6 +131,7 @@ def measure(
         planned: the plan.
         files: name of a candidate -> its file.
         plans: of these candidates.
+        folder: of the stage: the measurement is kept there with every sample, for the report.
         progress: called with what is going on, done, and of how many.
 
     Returns:
@@ -130,7 +143,7 @@ def measure(
     timed = [one for one in plans if one.is_engine] if on_gpu else list(plans)
     if not timed:
         why = "no engine was run on this host" if on_gpu else "no candidate holds its gate"
-        return {"rows": [], "environment": {}, "left_out": {}, "reason": why}
+        return _kept(planned, KeptMeasurement(reason=why), folder)
     named = [files[one.name] for one in timed]
     chosen = PlanSettings(
         runtimes=("onnxruntime",) if any(path.suffix == ".onnx" for path in named) else (),
@@ -139,14 +152,25 @@ def measure(
         reduced_floors={} if recipe.min_dice is None else {"min_dice": recipe.min_dice},
         source=inputs.source.options,
     )
-    settings = BenchSettings(recipe.duration_s, 1.0, recipe.threads, recipe.deadline_ms, batch=recipe.batch)
+    settings = BenchSettings(recipe.duration_s, 1.0, recipe.threads, recipe.deadline_ms, batch=recipe.first_batch)
     try:
         plan = plan_measurement(named, inputs.source.path, inputs.judged, chosen=chosen, settings=settings)
-        report = plan.run(progress)
+        kept = KeptMeasurement.of(plan.run(progress))
     except HostError as error:
         if not on_gpu:
             raise
-        return {"rows": [], "environment": {}, "left_out": {}, "reason": error.found}
-    document = report.to_json()
-    rows = [{**row, "failures": [inputs.without_names(one) for one in row["failures"]]} for row in document["rows"]]
-    return {"rows": rows, "environment": document["environment"], "left_out": document["left_out"], "reason": ""}
+        kept = KeptMeasurement(reason=error.found)
+    return _kept(planned, kept, folder)
+
+
+def _kept(planned: DeployPlan, measurement: KeptMeasurement, folder: Path) -> dict[str, Any]:
+    """Write it into the folder of the stage, and tell it without the samples."""
+    inputs = planned.inputs
+    document = CaseNames.of_files(inputs.judged, inputs.labels).cleaned(measurement.to_json())
+    (folder / MEASUREMENT).write_text(json.dumps(document, allow_nan=False) + "\n", encoding="utf-8")
+    rows = []
+    for row in measurement.rows:
+        failures = [inputs.without_names(one) for one in row["failures"]]
+        rows.append({**{key: value for key, value in row.items() if key != "samples_ms"}, "failures": failures})
+    rest = {name: document[name] for name in ("environment", "left_out", "reason")}
+    return {"rows": rows, **rest}

@@ -42,7 +42,7 @@ class FileMaker:
     """
 
     def __init__(self, planned: DeployPlan, cache: Path, progress: Progress) -> None:
-        self._plan, self._cache, self._progress = planned, cache, progress
+        self._plan, self.cache, self._progress = planned, cache, progress
         self._samples: dict[str, Patches] = {}
 
     def make(self, one: CandidatePlan, folder: Path, parent: Path | None) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class FileMaker:
         if not isinstance(loaded, ForeignNetwork):
             runtime = {CPU: "onnx", "jetson": "tensorrt"}.get(recipe.target, recipe.target)
             network = rewrite(loaded, defaults(runtime, loaded.spec.patch))  # type: ignore[assignment]
-        settings = ExportSettings(recipe.batch, recipe.opset)
+        settings = ExportSettings(recipe.first_batch, recipe.opset)
         export(network, path, samples=self._real("fp32"), settings=settings)
 
     def _to_fp16(self, parent: Path, path: Path) -> Artifact:
@@ -123,7 +123,7 @@ class FileMaker:
             held_out=inputs.held_out,
             labels=inputs.labels,
             label_values=parse_label_values(recipe.label_values),
-            cache=Cache(self._cache),
+            cache=Cache(self.cache),
             progress=self._progress,
         )
 
@@ -135,7 +135,7 @@ class FileMaker:
         if parent is not None:
             return build(plan(parent, path, compiler.name, settings), samples)
         loaded = self._plan.inputs.source.loaded
-        how = ExportSettings(recipe.batch, recipe.opset)
+        how = ExportSettings(recipe.first_batch, recipe.opset)
         if isinstance(loaded, ForeignNetwork):
             write = partial(export, loaded, samples=samples, settings=how)
         else:

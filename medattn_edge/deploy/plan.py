@@ -28,9 +28,11 @@ GATED: Final = "gate-"
 FOREGROUND: Final = "foreground"
 MEASURE: Final = "measure"
 THREADS: Final = "threads"
+BATCH: Final = "batch"
+BATCHES: Final = (2, 4)  # patches per run that are tried beside one; on a CPU more gain nothing that four do not
 RELEASE: Final = "release"
 # What a stage costs beside the others, for the estimate of the time that is left: about a minute on two cores each.
-_COST: Final = {"export": 1.0, "gate": 1.0, "int8": 4.0, "compile": 0.5, "look": 0.3, "release": 0.1}
+_COST: Final = {"export": 1.0, "gate": 1.0, "int8": 4.0, "compile": 0.5, "look": 0.3, "batch": 3.0, "release": 0.1}
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,11 @@ class StagePlan:
     Attributes:
         name: of the stage, and of its folder.
         title: what it does, in words.
-        kind: export, gate, int8, compile, tune, look, measure, threads or release.
+        kind: export, gate, int8, compile, tune, look, measure, batch, batches, threads or release.
         candidates: the files that it makes or judges.
         needs: the stages whose results it uses.
         seconds: what it takes at most where that is known, 0 where it is not.
+        batch: patches of one run, of a stage that makes the fastest file again with them; else 0.
     """
 
     name: str
@@ -52,6 +55,7 @@ class StagePlan:
     candidates: tuple[CandidatePlan, ...]
     needs: tuple[str, ...] = ()
     seconds: float = 0.0
+    batch: int = 0
 
     @property
     def cost(self) -> float:
@@ -169,10 +173,36 @@ def _stages(recipe: DeployRecipe, made: Sequence[CandidatePlan], inputs: DeployI
     timed = tuple(one for one in made if one.eligible)
     seconds = 10.0 + (len(timed) + 1) * (recipe.duration_s + 4.0)  # opened, held to their gate, and timed
     stages.append(StagePlan(MEASURE, "time what holds its gate, in turn", MEASURE, timed, gates, seconds))
+    if _tunes_batch(recipe, inputs):
+        stages += _batches(recipe, timed)
     if recipe.target == CPU and not recipe.run_threads:
-        stages.append(StagePlan(THREADS, "tune the threads of the fastest", THREADS, timed, (MEASURE,), 20.0))
+        needs = (stages[-1].name,)
+        stages.append(StagePlan(THREADS, "tune the threads of the fastest", THREADS, timed, needs, 20.0))
     stages.append(StagePlan(RELEASE, "write the release", RELEASE, timed, (stages[-1].name,)))
     return tuple(stages)
+
+
+def _tunes_batch(recipe: DeployRecipe, inputs: DeployInputs) -> bool:
+    """A network from elsewhere is run as its file says, and other targets are not timed on every host."""
+    return recipe.batch == 0 and recipe.target == CPU and isinstance(inputs.source.loaded, Checkpoint)
+
+
+def _batches(recipe: DeployRecipe, timed: tuple[CandidatePlan, ...]) -> list[StagePlan]:
+    making = [
+        StagePlan(
+            f"batch-{batch}", f"make the fastest for {batch} patches per run", "batch",
+            timed, (MEASURE,), batch=batch,
+        )
+        for batch in BATCHES
+    ]  # fmt: skip
+    needs = (MEASURE, *(stage.name for stage in making))
+    seconds = 10.0 + (2 * len(making) + 2) * (recipe.duration_s + 4.0)
+    return [
+        *making,
+        StagePlan(
+            BATCH, "time the batches in turn, and hold a faster one to the checkpoint", "batches", timed, needs, seconds
+        ),
+    ]
 
 
 def _making(recipe: DeployRecipe, one: CandidatePlan, rewritable: bool) -> StagePlan:
@@ -210,7 +240,9 @@ def _thresholds(recipe: DeployRecipe, labelled: bool) -> dict[str, dict[str, flo
         found[f"{precision}, whole scans"] = {"min_dice": limit, **shares}
     found["fp32, patches"] = {name: FP32_GATE.limits[name] for name in ("min_sqnr_db", "min_label_match")}
     found["fp16 and int8, patches"] = {"min_sqnr_db": REDUCED.limits["min_sqnr_db"]}
-    found["fp16 and int8, compiled, against the graph"] = dict(REDUCED.limits)
+    for precision in ("fp16", "int8"):  # by the gate that the graph carries, which is that of whole scans
+        dice_limit = found[f"{precision}, whole scans"]["min_dice"]
+        found[f"{precision}, compiled, against the graph"] = {**REDUCED.limits, "min_dice": dice_limit}
     if recipe.deadline_ms is not None:
         found["latency of a run"] = {"deadline_ms": recipe.deadline_ms, **DEADLINE.limits}
     return found
@@ -227,6 +259,8 @@ def _assumptions(
         )
     if not inputs.labels:
         said.append("no --labels: the gate is the agreement with FP32, and says nothing of whether FP32 is right")
+    if recipe.batch == 0 and not _tunes_batch(recipe, inputs):
+        said.append("1 patch per run: another batch is tried for checkpoints on this CPU only; --batch N asks for one")
     if recipe.target != CPU:
         said.append(f"{recipe.target}: graphs are judged on this CPU as they are written")
         if not hardware.gpus():

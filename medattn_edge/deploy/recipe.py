@@ -19,7 +19,7 @@ TARGETS: Final = (CPU, "tensorrt", "tensorrt-rtx", "jetson")
 RECIPE: Final = "deploy.toml"
 _INPUTS: Final = "inputs"
 _HEAD: Final = "# medattn-edge deploy CHECKPOINT SCAN... -o release --config deploy.toml\n"
-_POSITIVE: Final = ("batch", "samples", "held_out_samples", "max_trials", "measured_patches", "release_version")
+_POSITIVE: Final = ("samples", "held_out_samples", "max_trials", "measured_patches", "release_version")
 _SHARES: Final = ("min_dice", "min_true_dice_share", "max_true_dice_share")
 
 
@@ -30,7 +30,7 @@ class DeployRecipe:
     Attributes:
         target: what will run it: cpu, tensorrt, tensorrt-rtx or jetson.
         candidates: the only files to choose from, such as `fp32.onnx`; empty for all that the target has.
-        batch: patches of one run.
+        batch: patches of one run; 0: tuned on this host, where the target is its CPU, and 1 where it is not.
         opset: of ONNX.
         patch: size of the input, (H, W) or (D, H, W); empty for the checkpoint's own.
         network: of the checkpoint, where it has to be said, as for `export`.
@@ -50,7 +50,7 @@ class DeployRecipe:
         max_true_dice_share: likewise, at most.
         judge_labels: the only labels to judge; empty for all.
         label_values: NAME=VALUE, of the files of true labels.
-        deadline_ms: what a run of a batch may take, by its 99th percentile; None for no deadline.
+        deadline_ms: what a run of a batch may take, by `gates.DEADLINE`; None for no deadline.
         threads: of the CPU, while it is calibrated, judged and timed; 0: as many as this process may use.
         run_threads: that the chosen file is to be run with; 0: tuned on this host.
         duration_s: of the timing of each candidate.
@@ -66,7 +66,7 @@ class DeployRecipe:
 
     target: str = CPU
     candidates: tuple[str, ...] = ()
-    batch: int = 1
+    batch: int = 0
     opset: int = 18
     patch: tuple[int, ...] = ()
     network: str = ""
@@ -104,7 +104,7 @@ class DeployRecipe:
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise _refused(name, getattr(self, name), "at least 1", 1)
-        for name in ("threads", "run_threads", "seed", "duration_s", "tune_duration_s"):
+        for name in ("batch", "threads", "run_threads", "seed", "duration_s", "tune_duration_s"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise _refused(name, getattr(self, name), "a number from 0 on", 0)
         if self.deadline_ms is not None and not 0 < self.deadline_ms < math.inf:
@@ -117,6 +117,11 @@ class DeployRecipe:
             raise _refused("min_dice", self.min_dice, "a Dice from 0 to 1", 0.999)
         if any(size < 1 for size in self.patch) or len(self.patch) not in (0, 2, 3):
             raise _refused("patch", "x".join(map(str, self.patch)), "HxW or DxHxW in voxels", "256x256")
+
+    @property
+    def first_batch(self) -> int:
+        """Patches of one run that candidates are made and chosen with, before a batch is tuned."""
+        return self.batch or 1
 
     def to_toml(self) -> str:
         """The recipe as a file; `from_toml` is its inverse, and the same recipe gives the same bytes."""

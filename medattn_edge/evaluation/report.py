@@ -9,6 +9,7 @@ from typing import Any
 from medattn_edge.evaluation.candidate import BenchCandidate, BenchSettings
 from medattn_edge.evaluation.roofline import Peak
 from medattn_edge.evaluation.trial import BenchTrial
+from medattn_edge.gates import DEADLINE
 from medattn_edge.timing import Latency
 
 SPEED_FIELDS = (
@@ -24,6 +25,20 @@ SPEED_FIELDS = (
     "rounds",
     "timed_by",
 )
+
+
+def meets_deadline(row: Mapping[str, Any]) -> bool:
+    """Whether a row that was timed beside a deadline meets it, by its rate of misses alone; see `gates.DEADLINE`.
+
+    Args:
+        row: of `bench --json`, with a `miss_rate`.
+    """
+    return bool(row["miss_rate"] <= DEADLINE.limits["max_miss_rate"])
+
+
+def lateness(row: Mapping[str, Any]) -> str:
+    """How often a row that was timed beside a deadline missed it, for people."""
+    return f"{100 * row['miss_rate']:.3g} % of {row['rounds']} runs too late"
 
 
 @dataclass(frozen=True)

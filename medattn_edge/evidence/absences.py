@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from medattn_edge.evidence.records import Evidence, NotMeasured
 from medattn_edge.evidence.volumes import MIN_CASES
 
 
 def absences(
-    evidence: Evidence, left_out: Mapping[str, str], untimed: str, *, labelled: bool
+    evidence: Evidence,
+    left_out: Mapping[str, str],
+    untimed: str,
+    *,
+    labelled: bool,
+    inside: Sequence[NotMeasured] = (),
 ) -> tuple[NotMeasured, ...]:
     """Everything that was not measured.
 
@@ -18,12 +23,14 @@ def absences(
         left_out: runtime -> why it was not compared.
         untimed: why nothing was timed; empty when something was.
         labelled: whether there are true labels.
+        inside: maps and layers that were asked for, and could not be had.
     """
     found = [
         *_of_truth(labelled),
         *_of_runtimes(evidence, left_out, untimed),
         *_of_cases(evidence),
-        *_of_layers_and_maps(evidence),
+        *inside,
+        *_of_layers_and_maps(evidence, {one.what.partition(" of ")[0] for one in inside}),
     ]
     return tuple(dict.fromkeys(found))
 
@@ -93,12 +100,14 @@ def _of_cases(evidence: Evidence) -> Iterator[NotMeasured]:
         yield NotMeasured("Pictures of the worst slices", "none were asked for (--pictures 0)")
 
 
-def _of_layers_and_maps(evidence: Evidence) -> Iterator[NotMeasured]:
-    if not evidence.layers:
+def _of_layers_and_maps(evidence: Evidence, tried: Collection[str]) -> Iterator[NotMeasured]:
+    if not evidence.layers and "SQNR by layer" not in tried:
         yield NotMeasured(
-            "SQNR by layer", "no manifest has it: `calibrate` measures it only where INT8 first misses the gate"
+            "SQNR by layer",
+            "it was not asked for (--layers), and no manifest has it: `calibrate` measures it only where INT8 first "
+            "misses the gate",
         )
-    if not evidence.attention:
-        yield NotMeasured("Attention maps", "no maps were given")
+    if not evidence.attention and "Attention maps" not in tried:
+        yield NotMeasured("Attention maps", "they were not asked for (--attention)")
     if not evidence.candidates:
         yield NotMeasured("Candidates that lost", "no manifest tells of one")

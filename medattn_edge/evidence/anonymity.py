@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medattn_edge.evaluation.seen_scan import SeenScan
+from medattn_edge.io import Scan
 from medattn_edge.volume import Array, Volume
 
 
@@ -24,6 +25,16 @@ class CaseNames:
     def __init__(self, *, identify: bool) -> None:
         self._identify = identify
         self._words: dict[str, str] = {}
+
+    @classmethod
+    def of_files(cls, scans: Sequence[Scan], labels: Sequence[Path] = (), *, identify: bool = False) -> CaseNames:
+        """Those of scans, and of their files of true labels, in order."""
+        names = cls(identify=identify)
+        for number, scan in enumerate(scans, start=1):
+            names.add(number, [str(scan.path), scan.name, *map(str, scan.paths)], scan.name)
+        for number, path in enumerate(labels, start=1):
+            names.add(number, [str(path)], path.name, "the labels of ")
+        return names
 
     def add(self, number: int, texts: Iterable[str], name: str, what: str = "") -> None:
         """Know a scan.

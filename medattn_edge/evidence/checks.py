@@ -7,6 +7,7 @@ from typing import Any
 
 from medattn_edge.backends.runtimes import AS_WRITTEN
 from medattn_edge.evaluation.held_gate import held_text
+from medattn_edge.evaluation.report import lateness, meets_deadline
 from medattn_edge.evidence.records import Case, Check
 from medattn_edge.gates import DEADLINE
 
@@ -70,8 +71,7 @@ def deadline_check(artifacts: Sequence[str], rows: Sequence[Row] | None, deadlin
             failures.append(f"{name} was not timed")
             continue
         best = min(timed, key=lambda row: (row["miss_rate"], row["p99_ms"]))
-        late = f"{100 * best['miss_rate']:.3g} % of {best['rounds']} runs too late"
-        figures = f"{name} in {best['backend']}: p99 {best['p99_ms']:.4g} ms, {late}"
-        (failures if best["miss_rate"] > limit else met).append(figures)
+        figures = f"{name} in {best['backend']}: p99 {best['p99_ms']:.4g} ms, {lateness(best)}"
+        (met if meets_deadline(best) else failures).append(figures)
     found = "; ".join(met) or "no artifact meets it"
     return Check("The deadline", "fail" if failures else "pass", asked, found, tuple(failures))

@@ -7,16 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact, sha256
 from medattn_edge.errors import MedattnError, MissingDependency, UsageError
-from medattn_edge.evaluation import Comparison, Measurement, PlanSettings, TrueLabels, compare, measure
+from medattn_edge.evaluation import Measurement, PlanSettings, TrueLabels, compare, measure
 from medattn_edge.evidence.absences import absences
 from medattn_edge.evidence.anonymity import CaseNames
 from medattn_edge.evidence.cases import Cases
 from medattn_edge.evidence.checks import agreement_check, deadline_check, timed_check
+from medattn_edge.evidence.inside import look_inside
+from medattn_edge.evidence.kept import KeptComparison, KeptMeasurement
 from medattn_edge.evidence.recipes import layers_of, rejected_of
 from medattn_edge.evidence.records import AttentionPair, Evidence, LayerFigure, RejectedCandidate
 from medattn_edge.evidence.settings import ReportSettings
@@ -44,7 +46,8 @@ def gather(  # noqa: PLR0913 - each is one thing that a report is made of
     thresholds: Thresholds = _AS_USUAL,
     deadline_ms: float | None = None,
     candidates: Sequence[RejectedCandidate] = (),
-    measured: Measurement | None = None,
+    measured: Measurement | KeptMeasurement | None = None,
+    compared: KeptComparison | None = None,
     progress: Progress | None = None,
     layers: Sequence[LayerFigure] = (),
     attention: Sequence[AttentionPair] = (),
@@ -65,45 +68,58 @@ def gather(  # noqa: PLR0913 - each is one thing that a report is made of
         deadline_ms: of one run of the network; None to ask none.
         candidates: those that lost, beside the ones that the artifacts' manifests tell of.
         measured: the measurement, where there is one; None to measure here.
+        compared: the comparison of these artifacts on these scans, where there is one: its rows have the thresholds
+            that they were held to; None to compare here.
         progress: called with what is going on, how much of it is done, and of how much.
-        layers: SQNR by layer, beside what the manifests tell of.
-        attention: maps of the eager network beside an artifact's.
+        layers: SQNR by layer, beside what the manifests tell of and what the settings ask for.
+        attention: maps of the eager network beside an artifact's, likewise.
         settings: how it is done.
 
     Raises:
         MissingDependency: a package of the extra `report` is missing; said before anything is run.
         UsageError: two artifacts of one file name, a deadline that is none; else as `evaluation.compare`.
+        IntegrityError: an artifact or the voxels of a scan are others than those of `compared`.
         MedattnError: as `evaluation.compare` does: no evidence is made of what cannot be judged.
     """
     reference, paths = Path(reference), [Path(path) for path in artifacts]
     _check(paths, deadline_ms)
     found, files = [as_scan(scan) for scan in scans], [Path(label) for label in labels]
-    names = _names(found, files, identify=settings.identify)
+    names = CaseNames.of_files(found, files, identify=settings.identify)
     cases, report = Cases(names, settings.pictures), progress or (lambda what, done, total: None)
-    comparison = compare(
-        reference,
-        paths,
-        found,
-        labels=TrueLabels(files, label_values, thresholds.min_true_dice_share, thresholds.max_true_dice_share),
-        thresholds=thresholds,
-        runtimes=settings.runtimes,
-        settings=settings.comparison,
-        progress=lambda name, done, total: report(f"comparing on {names.cleaned(name)}", done, total),
-        observer=cases,
-    )
-    timing, untimed = measured, ""
-    if timing is None:
-        timing, untimed = _timed(reference, paths, found, deadline_ms, settings, report)
+    if compared is None:
+        truth = TrueLabels(files, label_values, thresholds.min_true_dice_share, thresholds.max_true_dice_share)
+        comparison = _compared((reference, paths, found), truth, thresholds, (cases, names), settings, report)
+    else:
+        compared = compared.of(paths, found, files)
+        report("reading what was compared", 0, 1)
+        compared.show(cases, paths, found, Artifact.read(paths[0]).spec)
+        comparison = _Compared(compared.rows, compared.notes, compared.left_out)
+    if measured is None:
+        measured = _timed(reference, paths, found, deadline_ms, settings, report)
+    timing = measured if isinstance(measured, KeptMeasurement) else KeptMeasurement.of(measured)
     report("drawing", 0, 1)
     evidence = _evidence((reference, paths), (comparison, timing, deadline_ms), cases, names, settings)
+    inside = look_inside(reference, paths, found, evidence.cases, settings, report)
+    given = (*layers, *inside.layers)
     evidence = replace(
         evidence,
-        layers=(*(replace(one, measured=names.cleaned(one.measured)) for one in layers), *evidence.layers),
-        attention=tuple(replace(one, title=names.cleaned(one.title)) for one in attention),
+        layers=(*(replace(one, measured=names.cleaned(one.measured)) for one in given), *evidence.layers),
+        attention=tuple(replace(one, title=names.cleaned(one.title)) for one in (*attention, *inside.attention)),
+        notes=tuple(dict.fromkeys((*evidence.notes, *names.cleaned(inside.notes)))),
         candidates=(*(_nameless(one, names) for one in candidates), *evidence.candidates),
     )
-    missing = absences(evidence, names.cleaned(dict(comparison.left_out)), names.cleaned(untimed), labelled=bool(files))
+    left_out, untimed = names.cleaned(dict(comparison.left_out)), names.cleaned(timing.reason)
+    unseen = [replace(one, reason=names.cleaned(one.reason)) for one in inside.missing]
+    missing = absences(evidence, left_out, untimed, labelled=bool(files), inside=unseen)
     return replace(evidence, not_measured=missing)
+
+
+class _Compared(NamedTuple):
+    """The rows of a comparison, its notes, and runtime -> why it was not run."""
+
+    rows: Sequence[Mapping[str, Any]]
+    notes: Sequence[str]
+    left_out: Mapping[str, str]
 
 
 def check_packages() -> None:
@@ -127,15 +143,6 @@ def _check(paths: Sequence[Path], deadline_ms: float | None) -> None:
         )
 
 
-def _names(scans: Sequence[Scan], labels: Sequence[Path], *, identify: bool) -> CaseNames:
-    names = CaseNames(identify=identify)
-    for number, scan in enumerate(scans, start=1):
-        names.add(number, [str(scan.path), scan.name, *map(str, scan.paths)], scan.name)
-    for number, path in enumerate(labels, start=1):
-        names.add(number, [str(path)], path.name, "the labels of ")
-    return names
-
-
 def _timed(
     reference: Path,
     paths: Sequence[Path],
@@ -143,23 +150,48 @@ def _timed(
     deadline_ms: float | None,
     settings: ReportSettings,
     report: Progress,
-) -> tuple[Measurement | None, str]:
+) -> KeptMeasurement:
     """The measurement, or why there is none: what cannot be timed beside the others is said, and not left silent."""
     if settings.timing is None:
-        return None, "it was not asked for (--no-timing)"
+        return KeptMeasurement(reason="it was not asked for (--no-timing)")
     compared = settings.comparison
     batch = Artifact.read(paths[0]).manifest.batch or settings.timing.batch
     timing = replace(settings.timing, deadline_ms=deadline_ms, threads=compared.threads, batch=batch)
     chosen = PlanSettings(settings.runtimes, compared.device, patches=_PATCHES, source=compared.source)
     try:
-        return measure(paths, reference, scans, chosen=chosen, settings=timing, progress=report), ""
+        found = measure(paths, reference, scans, chosen=chosen, settings=timing, progress=report)
+        return KeptMeasurement.of(found)
     except MedattnError as error:
-        return None, error.message
+        return KeptMeasurement(reason=error.message)
+
+
+def _compared(
+    files: tuple[Path, Sequence[Path], Sequence[Scan]],
+    truth: TrueLabels,
+    thresholds: Thresholds,
+    seen_by: tuple[Cases, CaseNames],
+    settings: ReportSettings,
+    report: Progress,
+) -> _Compared:
+    """files: the reference, the artifacts, the scans. seen_by: the observer, and what scans are called."""
+    (reference, paths, scans), (cases, names) = files, seen_by
+    found = compare(
+        reference,
+        paths,
+        scans,
+        labels=truth,
+        thresholds=thresholds,
+        runtimes=settings.runtimes,
+        settings=settings.comparison,
+        progress=lambda name, done, total: report(f"comparing on {names.cleaned(name)}", done, total),
+        observer=cases,
+    )
+    return _Compared(found.to_json()["candidates"], found.notes, found.left_out)
 
 
 def _evidence(
     files: tuple[Path, Sequence[Path]],
-    outcomes: tuple[Comparison, Measurement | None, float | None],
+    outcomes: tuple[_Compared, KeptMeasurement, float | None],
     cases: Cases,
     names: CaseNames,
     settings: ReportSettings,
@@ -167,14 +199,15 @@ def _evidence(
     """files: the reference, the artifacts. outcomes: of the comparison, of the measurement, and the deadline."""
     (reference, paths), (comparison, timing, deadline_ms) = files, outcomes
     artifacts = [Artifact.read(path) for path in paths]
-    rows = comparison.to_json()["candidates"]
+    by_name = {path.name: path for path in paths}  # as the cases know them, wherever the comparison was made
+    rows = [{**row, "artifact": by_name[Path(row["artifact"]).name]} for row in comparison.rows]
     runs, figures = [_run(row, names) for row in rows], cases.figures(rows)
-    latency = None if timing is None else names.cleaned(_latency(timing, files, deadline_ms))
+    latency = None if timing.reason else names.cleaned(_latency(timing, files, deadline_ms))
     timed = None if latency is None else latency["rows"]
     checks = [agreement_check(runs, figures), *([] if timed is None else [timed_check(timed)])]
     if deadline_ms is not None:
         checks.append(deadline_check([path.name for path in paths], timed, deadline_ms))
-    notes = [*comparison.notes, *(() if timing is None else timing.notes)]
+    notes = [*comparison.notes, *timing.notes]
     return Evidence(
         sentence=_sentence(artifacts, reference, len(figures)),
         checks=tuple(checks),
@@ -214,15 +247,10 @@ def _run(row: Mapping[str, Any], names: CaseNames) -> dict[str, Any]:
     return {"artifact": Path(row["artifact"]).name, **kept, "failures": names.cleaned(row["failures"])}
 
 
-def _latency(timing: Measurement, files: tuple[Path, Sequence[Path]], deadline_ms: float | None) -> dict[str, Any]:
+def _latency(timing: KeptMeasurement, files: tuple[Path, Sequence[Path]], deadline_ms: float | None) -> dict[str, Any]:
     """The rows of the reference and of the artifacts, with their samples; others belong to candidates that lost."""
     wanted = {files[0].name, *(path.name for path in files[1])}
-    rows = []
-    for row in timing.report.rows:
-        samples = None if row.latency is None else [round(one, 4) for one in row.latency.samples_ms.tolist()]
-        late = None if row.latency is None or deadline_ms is None else row.latency.miss_rate(deadline_ms)
-        if row.artifact in wanted:
-            rows.append({**row.to_json(), "deadline_ms": deadline_ms, "miss_rate": late, "samples_ms": samples})
+    rows = [row for row in timing.beside(deadline_ms) if row["artifact"] in wanted]
     return {"deadline_ms": deadline_ms, "rows": rows, "left_out": dict(timing.left_out)}
 
 

@@ -18,6 +18,8 @@ class ReportSettings:
         timing: how they are timed; None not to time them. Threads are those of `comparison`, and so is the device.
         pictures: worst slices of each artifact to draw; 0 for none. They show the scan itself.
         identify: whether the names of scans and of their labels' files may be in the report.
+        attention: whether every artifact's attention maps are shown beside the eager network's, as `explain` has them.
+        layers: whether the SQNR of every artifact's layers is measured, as `bisect` does.
     """
 
     runtimes: Sequence[str] = ()
@@ -25,3 +27,5 @@ class ReportSettings:
     timing: BenchSettings | None = field(default_factory=BenchSettings)
     pictures: int = 3
     identify: bool = False
+    attention: bool = False
+    layers: bool = False

@@ -6,16 +6,16 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
-from medattn_edge.evaluation import Measurement
 from medattn_edge.evaluation.environment import versions
+from medattn_edge.evidence.kept import KeptMeasurement
 from medattn_edge.host import hardware
 from medattn_edge.host.cores import usable_cores
 
 
-def environment_of(timing: Measurement | None, threads: int) -> Mapping[str, Any]:
+def environment_of(timing: KeptMeasurement, threads: int) -> Mapping[str, Any]:
     """The environment as `bench` records it; without a measurement the CPU, its instruction sets and the versions."""
-    if timing is not None:
-        return dict(timing.report.environment)
+    if not timing.reason:
+        return dict(timing.environment)
     cpu = hardware.cpu()
     return {
         "cpu": cpu.model,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
+_MEMINFO = Path("/proc/meminfo")
 _KIB = 1024
 
 
@@ -20,6 +22,15 @@ def peak_rss_mb() -> float:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * _KIB / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB / 1e6
+
+
+def available_mb() -> float:
+    """The memory that a program may still take without swapping, in 1e6 bytes; infinite where there is no /proc."""
+    if _MEMINFO.is_file():
+        for line in _MEMINFO.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * _KIB / 1e6
+    return math.inf
 
 
 def resident_mb(pid: int) -> float:

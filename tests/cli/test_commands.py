@@ -33,6 +33,21 @@ def test_options_cannot_be_abbreviated(medattn: Run) -> None:
     assert medattn("export", "x.safetensors", "--out", "x.onnx").returncode == 2
 
 
+@pytest.mark.parametrize("command", ["compare", "calibrate", "deploy", "report"])
+def test_the_word_that_others_have_for_the_share_is_refused_with_ours(medattn: Run, command: str) -> None:
+    asked = medattn(command, "--help")
+    assert "--min-true-dice-share" in asked.stdout
+    assert "ratio" not in "".join(one for one in asked.stdout.split() if one.startswith("--min"))
+    files = ("net.pth", "scan.nii.gz") if command in ("deploy", "calibrate") else ("net.pth", "net.onnx", "scan.nii.gz")
+    old = medattn(command, *files, "-o", "out.html", "--min-dice-ratio", "0.999", "--json")
+    if command == "compare":  # which writes nothing
+        old = medattn(command, *files, "--min-dice-ratio", "0.999", "--json")
+    assert old.returncode == 2
+    error = json.loads(old.stdout)["error"]
+    assert "--min-dice-ratio is now --min-true-dice-share" in error["message"]
+    assert error["hint"] == "--min-true-dice-share 0.999"
+
+
 def test_export_tells_the_agreement_and_leaves_a_pair_of_files(medattn: Run, checkpoint: Path, tmp_path: Path) -> None:
     done = medattn("export", checkpoint, "-o", tmp_path / "n.torchscript", "--patch", "48x64", "--json")
     assert done.returncode == 0, done.stderr
@@ -147,9 +162,6 @@ def test_compare_judges_the_true_dice_too(medattn: Run, checkpoint: Path, artifa
     (case,) = json.loads(done.stdout)["candidates"][0]["cases"]
     assert set(case["reference_dice"]) == {"right_lung"}
     assert json.loads(done.stdout)["thresholds"] == TRUE_LABELS.limits
-    old = medattn(*words, "--min-dice-ratio", "0.999")
-    assert old.returncode == 2
-    assert "--min-dice-ratio is now --min-true-dice-share" in json.loads(old.stdout)["error"]["message"]
     assert case["reference_dice"]["right_lung"] == pytest.approx(case["candidate_dice"]["right_lung"], abs=1e-4)
 
 

@@ -13,12 +13,13 @@ import numpy as np
 import onnx
 import pytest
 
+from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact, manifest_path, sha256
 from medattn_edge.backends import open_session
 from medattn_edge.backends.compiler import Compiler, CompileSettings, Source, compilers
 from medattn_edge.backends.cpu_target import check_runs_on, runs_on
 from medattn_edge.backends.tensorrt.library import has_gpu
-from medattn_edge.compile.compilation import FP32_ON_CPU, Plan, build, compile_artifact, plan, source_of
+from medattn_edge.compile.compilation import FP32_ON_CPU, Plan, build, compile_artifact, gates, plan, source_of
 from medattn_edge.errors import (
     AgreementError,
     HostError,
@@ -28,6 +29,8 @@ from medattn_edge.errors import (
     OutputError,
     UsageError,
 )
+from medattn_edge.evaluation.candidate import gate_of
+from medattn_edge.evaluation.held_gate import held_gate
 from medattn_edge.exporters import random_patches
 from medattn_edge.file_gate import FileGate
 from medattn_edge.host.hardware import Cpu
@@ -223,8 +226,33 @@ def test_a_graph_that_a_rule_warns_about_is_built_and_keeps_the_warning(source: 
     assert made.recipe == Artifact.read(path).manifest.recipe
     [warning] = made.target["lint"]
     assert (warning["rule"], warning["severity"]) == ("quantised-operator", "warning")
-    assert made.agreement[0]["thresholds"] == {"min_dice": 0.999, "min_sqnr_db": 30.0}
+    assert made.agreement[0]["thresholds"] == {"min_dice": 0.99, "min_sqnr_db": 30.0}
     assert made.agreement[1]["thresholds"] == {}  # noise says nothing of a quantised network
+
+
+@pytest.mark.parametrize(
+    ("carried", "precisions", "limit"),
+    [
+        (None, ("int8", "int8"), 0.999),
+        (FileGate(0.99, 0.999, 1.01), ("int8", "int8"), 0.99),
+        (FileGate(0.9995), ("fp16", "fp16"), 0.9995),
+        (FileGate(0.98), ("fp32", "bf16"), 0.98),
+        (None, ("fp32", "bf16"), 0.999),
+        (FileGate(0.98), ("fp32", "fp32"), None),
+    ],
+)
+def test_the_gate_that_a_file_carries_decides_about_its_dice_wherever_it_is_reduced(
+    source: Path, carried: FileGate | None, precisions: tuple[str, str], limit: float | None
+) -> None:
+    manifest = replace(Artifact.read(source).manifest, gate=carried)
+    parent, compiled = (replace(manifest, precision=one) for one in precisions)
+    found = gates(parent, compiled, {"a scan": SAMPLES["a scan"], "random": SAMPLES["a scan"]})
+    assert found["a scan"].min_dice == limit
+    assert found["a scan"].min_sqnr_db == (90.0 if limit is None else 30.0)
+    assert found["a scan"].min_true_dice_share is None, "nobody has true labels of a patch here"
+    if limit is not None:  # the same as bench and compare hold it to
+        usual = gate_of(compiled.precision, "cpu")
+        assert found["a scan"].min_dice == held_gate(source, compiled, Thresholds(), usual, False).thresholds.min_dice
 
 
 def writes(content: Callable[[], bytes], suffix: str = ".onnx", sources: tuple[str, ...] = (".onnx",)) -> Compiler:

@@ -44,6 +44,7 @@ def inputs_of(deployable: Path) -> Callable[..., DeployInputs]:
 
 QUICK = DeployRecipe(
     candidates=("fp32.onnx",),
+    batch=1,
     threads=1,
     run_threads=1,
     duration_s=0.1,

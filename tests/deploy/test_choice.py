@@ -9,6 +9,7 @@ import pytest
 
 from medattn_edge.deploy.candidates import CandidatePlan
 from medattn_edge.deploy.choice import CandidateOutcome, StageValues, decide
+from medattn_edge.evidence.checks import deadline_check
 
 FP32 = CandidatePlan("fp32.onnx", "fp32", "export", runtimes=("onnxruntime",))
 IR = CandidatePlan("fp32.xml", "fp32", "openvino", compiler="openvino", runtimes=("openvino", "openvino-without-amx"))
@@ -29,9 +30,10 @@ def gate(plan: CandidatePlan, runtime: str = "", failures: tuple[str, ...] = (),
 
 
 def row(
-    plan: CandidatePlan, ratio: float, runtime: str = "", p99_ms: float = 5.0, failures: tuple[str, ...] = ()
+    plan: CandidatePlan, ratio: float, runtime: str = "", late: int = 0, failures: tuple[str, ...] = (), runs: int = 200
 ) -> Any:
-    speed = {"p50_ms": 4.0, "p99_ms": p99_ms, "ratio_to_reference": ratio, "ratio_spread": [ratio, ratio]}
+    speed = {"p50_ms": 4.0, "p99_ms": 5.0, "ratio_to_reference": ratio, "ratio_spread": [ratio, ratio]}
+    speed |= {"miss_rate": late / runs, "rounds": runs}
     speed = dict.fromkeys(speed) if failures else speed
     return {"artifact": plan.name, "backend": runtime or plan.runtimes[0], "failures": list(failures), **speed}
 
@@ -95,16 +97,25 @@ def test_what_was_not_timed_is_not_chosen_where_others_were():
 def test_a_run_past_the_deadline_loses_whatever_its_ratio():
     values = StageValues(
         gates=[gate(FP32), gate(INT8)],
-        timed=[row(FP32, 2.0, p99_ms=9.0), row(INT8, 9.0, p99_ms=11.0)],
+        timed=[row(FP32, 2.0, late=2), row(INT8, 9.0, late=3)],
         deadline_ms=10.0,
     )
     outcomes = decide([FP32, INT8], values)
     assert verdicts(outcomes) == {"fp32.onnx": "chosen", "int8-a.onnx": "fails"}
-    assert outcomes[1].reasons == ("99 of 100 runs take up to 11.0 ms, and the deadline is 10 ms",)
+    late = "1.5 % of 200 runs too late (p99 5.0 ms): at most 1 % may be, and the deadline is 10 ms"
+    assert outcomes[1].reasons == (late,)
+
+
+@pytest.mark.parametrize(("late", "runs"), [(0, 12), (1, 12), (1, 99), (1, 100), (2, 150), (2, 200)])
+def test_a_deadline_is_met_here_where_the_report_says_so_however_few_the_runs(late, runs):
+    timing = row(FP32, 2.0, late=late, runs=runs)
+    (outcome,) = decide([FP32], StageValues(gates=[gate(FP32)], timed=[timing], deadline_ms=10.0))
+    check = deadline_check([FP32.name], [timing], 10.0)
+    assert (outcome.verdict == "chosen") == (check.verdict == "pass") == (100 * late <= runs)
 
 
 def test_a_deadline_that_nothing_keeps_chooses_nothing():
-    values = StageValues(gates=[gate(FP32)], timed=[row(FP32, 2.0, p99_ms=9.0)], deadline_ms=1.0)
+    values = StageValues(gates=[gate(FP32)], timed=[row(FP32, 2.0, late=200)], deadline_ms=1.0)
     assert verdicts(decide([FP32], values)) == {"fp32.onnx": "fails"}
 
 

@@ -14,7 +14,7 @@ from medattn_edge.deploy import DeployRecipe
 from medattn_edge.release import verify
 
 PROGRAM = Path(sys.executable).with_name("medattn-edge")
-STAGES = 8
+STAGES = 11
 INTO_IT_S = 0.15  # after a stage has said that it begins; the last one is over sooner
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_a_cpu_has_every_quantizer_and_openvino_beside_the_graphs(inputs_of: Inp
     assert left_out == {"fp16.onnx": "CPUs compute an FP16 graph in FP32 between casts"}
     titles = [stage.name for stage in plan.stages]
     assert titles[:3] == ["fp32.onnx", "gate-fp32.onnx", "foreground"]
-    assert titles[-3:] == ["measure", "threads", "release"]
+    assert titles[-6:] == ["measure", "batch-2", "batch-4", "batch", "threads", "release"]
     places = {name: titles.index(name) for name in titles}
     assert all(places[name] < places[stage.name] for stage in plan.stages for name in stage.needs)
 
@@ -79,6 +80,18 @@ def test_only_what_is_asked_for_is_made_and_what_it_is_made_from(inputs_of: Inpu
     plan = plan_deployment(inputs_of(), replace(QUICK, candidates=names))
     assert {stage.name for stage in plan.stages} == stages
     assert [one.name for one in plan.made if one.eligible] == list(names)
+
+
+def test_a_batch_is_tuned_for_a_checkpoint_on_a_cpu_and_only_where_none_is_asked_for(inputs_of: Inputs) -> None:
+    def stages(**asked: Any) -> tuple[list[str], bool]:
+        plan = plan_deployment(inputs_of(), replace(QUICK, candidates=(), **asked))
+        said = any("1 patch per run" in text for text in plan.assumptions)
+        return [one.name for one in plan.stages if one.name.startswith("batch")], said
+
+    assert stages(batch=0) == (["batch-2", "batch-4", "batch"], False)
+    assert stages(batch=3) == ([], False)
+    assert stages(batch=0, target="jetson") == ([], True)
+    assert stages(batch=2, target="jetson") == ([], False)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_any_text_comes_back(text, texts):
         ("schema = 1\nzzz = 1", "has the key 'zzz'", "remove the line"),
         ("schema = 1\nbatch = 1.0", "batch is 1.0", "change the line"),
         ("schema = 1\nbatch = true", "batch is True", "change the line"),
-        ("schema = 1\nbatch = 0", "batch is 0", "change the line"),
+        ("schema = 1\nbatch = -1", "batch is -1", "change the line"),
         ('schema = 1\nmin_dice = "0.9"', "min_dice is '0.9'", "change the line"),
         ("schema = 1\nmin_dice = 1.1", "min_dice is 1.1", "change the line"),
         ("schema = 1\nmin_dice = nan", "min_dice is nan", "change the line"),
@@ -106,7 +106,7 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path):
         DeployRecipe.read(tmp_path / "deploy.toml")
 
 
-@pytest.mark.parametrize("name", ["batch", "samples", "held_out_samples", "max_trials", "measured_patches"])
+@pytest.mark.parametrize("name", ["samples", "held_out_samples", "max_trials", "measured_patches"])
 def test_a_count_below_one_is_refused_by_its_option(name):
     with pytest.raises(UsageError) as raised:
         DeployRecipe(**{name: 0})

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,10 +26,28 @@ def test_the_release_has_a_report_of_the_chosen_file_that_passed(inputs_of: Inpu
     assert {"report.html", "report.json"} <= set(release.manifest.files)
     told = json.loads((tmp_path / "release" / "report.json").read_text())
     assert told["verdict"] == "pass"
+    _says_the_same(told, json.loads((tmp_path / "release" / "candidates.json").read_text()))
     page = (tmp_path / "release" / "report.html").read_text()
     assert "fp32.onnx" in page
     assert "Doe" not in page
     assert "Doe" not in json.dumps(told)
+
+
+def _says_the_same(report: dict[str, Any], stages: dict[str, Any]) -> None:
+    """The report is of the comparison and of the measurement that the file was chosen by, to the last digit."""
+    rows = stages["stages"]["measure"]["rows"]
+    shown = [{key: value for key, value in one.items() if key != "samples_ms"} for one in report["latency"]["rows"]]
+    assert [{**one, "deadline_ms": None, "miss_rate": None} for one in rows] == shown
+    (chosen,) = [one for one in stages["candidates"] if one["verdict"] == "chosen"]
+    timed = next(one for one in report["latency"]["rows"] if one["artifact"] == chosen["candidate"])
+    assert (timed["p50_ms"], timed["p99_ms"]) == (chosen["p50_ms"], chosen["p99_ms"])
+    assert len(timed["samples_ms"]) == timed["rounds"]
+    (judged,) = stages["stages"][f"gate-{chosen['candidate']}"]["rows"]
+    runs = [case["runs"][0] for case in report["cases"]]
+    assert [one["sqnr_db"] for one in runs] == [one["sqnr_db"] for one in judged["cases"]]
+    assert [{label["label"]: label["dice"] for label in one["labels"]} for one in runs] == [
+        one["dice"] for one in judged["cases"]
+    ]
 
 
 @pytest.mark.slow

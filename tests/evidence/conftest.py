@@ -20,8 +20,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def artifact(checkpoint: Path) -> Path:
-    """Its ONNX file."""
-    return export_checkpoint(checkpoint, checkpoint.with_name("net.onnx")).path
+    """Its ONNX file, which answers its maps."""
+    return export_checkpoint(checkpoint, checkpoint.with_name("net.onnx"), attention=True).path
 
 
 @pytest.fixture(scope="session")
