@@ -12,7 +12,7 @@ from medattn_edge.cohort.dicom_cases import DicomFound, dicom_cases
 from medattn_edge.cohort.listed import LIST_SUFFIX, listed_cases
 from medattn_edge.cohort.walk import Walked, case_name, walk
 from medattn_edge.errors import MedattnError, ScanError, quoted
-from medattn_edge.io import Scan, as_scan
+from medattn_edge.io import ChannelScan, Scan, as_scan
 from medattn_edge.io.scan import is_dicom_source
 
 STANDARD: Final = ScanChoices()
@@ -62,7 +62,13 @@ def find_cases(
             cases.append(_one(source, choices))
     cases += [_of_file(path, choices) for path in dict.fromkeys(found.files)]
     of_dicom = dicom_cases(tuple(dict.fromkeys(found.dicom)), choices) if found.dicom else DicomFound()
-    result = CaseList((*cases, *of_dicom.cases), of_dicom.left_out, (*found.notes(), *of_dicom.notes), choices)
+    notes = [*found.notes(), *of_dicom.notes]
+    if found.files:
+        notes.append(
+            f"{len(found.files)} files of known formats in folders or behind patterns were taken for scans, whatever "
+            "is in them; a LIST.csv takes only what it names"
+        )
+    result = CaseList((*cases, *of_dicom.cases), of_dicom.left_out, tuple(notes), choices)
     if not result.cases:
         raise ScanError(
             f"no scan in {', '.join(map(str, sources))}" + _what_else(result),
@@ -75,10 +81,19 @@ def find_cases(
 def scans_of_cases(sources: Sequence[Path | str], choices: ScanChoices = STANDARD) -> tuple[tuple[Scan, ...], CaseList]:
     """The scans of `find_cases` for what judges all or none of them, and the list they are from.
 
+    A folder with a single series that can be read is that scan, as `as_scan` takes it.
+
     Raises:
         MedattnError: the error of the first case that has one; and as `find_cases` does.
     """
     cases = find_cases(sources, choices)
+    whole = Path(sources[0]) if len(sources) == 1 else None
+    if whole is not None and whole.is_dir() and not any(isinstance(case.scan, ChannelScan) for case in cases.cases):
+        of_dicom = all(case.scan is not None and case.scan.is_dicom for case in cases.cases)
+        if of_dicom and sum(case.error is None for case in cases.cases) <= 1:
+            return (as_scan(whole, geometry=choices.geometry, volume=choices.volume),), CaseList(
+                cases.cases, choices=choices
+            )
     return tuple(scan_of(case) for case in cases.cases), cases
 
 
@@ -112,6 +127,12 @@ def _one(source: Path | str, choices: ScanChoices) -> Case:
         geometry=choices.geometry,
         volume=choices.volume,
     )
+    if absent := [path for path in given.paths if not path.exists()]:
+        raise ScanError(
+            f"{absent[0]} does not exist",
+            expected="a folder, a pattern that fits files, a list or a scan",
+            hint=f"ls {quoted(absent[0].parent)}",
+        )
     if len(given.paths) == 1 and is_dicom_source(given.path):
         found = dicom_cases((given.path,), choices, whole=given)
         if found.cases:

@@ -72,6 +72,7 @@ def _named(case: Case, files: tuple[Path, ...], choices: ScanChoices) -> Case:
     """The case with what tables call its scan."""
     folder = files[0].parent if files else Path()
     if choices.dicom_paths:
-        return Case(case.name, case.scan, str(folder), folder.resolve().name, case.error, case.found)
-    shown = f"series {case.name}" if case.name else "DICOM files without a series"
+        shown = str(files[0] if len(files) == 1 else folder)
+        return Case(case.name, case.scan, shown, folder.resolve().name, case.error, case.found)
+    shown = f"series {case.name}" if case.name else "DICOM files without a series (--dicom-paths names them)"
     return Case(case.name, case.scan, shown, "", case.error, case.found, hidden_paths(files))

@@ -254,6 +254,15 @@ def _open(artifact: Path, session: Session, jobs: Sequence[Job], settings: Cohor
 
 def _check_free(folder: Path, jobs: Sequence[Job], resume: bool) -> None:
     """Nothing of an earlier run is replaced unless it was meant, and nothing of somebody else ever."""
+    written = {(folder / name).resolve() for job in jobs for name in job.names}
+    for job in jobs:
+        parts = job.case.scan.paths if job.case.scan is not None else ()
+        if own := [path for path in parts if path.resolve() in written]:
+            raise UsageError(
+                f"{own[0]} is a scan of this cohort, and a result of it would have the same place",
+                expected="results in a folder of their own",
+                hint="-o ANOTHER_FOLDER/",
+            )
     foreign = [name for name in (VOLUMES, FAILURES, LEFT_OUT) if not is_table(folder / name)]
     if foreign:
         raise UsageError(

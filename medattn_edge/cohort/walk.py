@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from medattn_edge.errors import UsageError
+from medattn_edge.errors import UsageError, quoted
 from medattn_edge.io import format_of
 from medattn_edge.io.dicom.files import SUFFIXES, is_dicom, listing
 
@@ -48,13 +48,20 @@ def walk(path: Path, apart_from: Path | None = None) -> Walked:
         apart_from: a folder that is not looked into.
 
     Raises:
+        UsageError: for a path in the folder that is not looked into.
         RefusedSeries: for more DICOM files than a folder may have.
     """
     found = Walked()
+    away = None if apart_from is None else apart_from.resolve()
+    if _is_below(path, away):
+        raise UsageError(
+            f"{path} lies in the folder of the results, {apart_from}",
+            expected="results in a folder of their own, which would be taken for scans otherwise",
+            hint=f"-o {quoted(path.resolve().parent / 'results')}/",
+        )
     if not path.is_dir():
         _sort(path, found)
         return found
-    away = None if apart_from is None else apart_from.resolve()
     listed = listing(path)
     found.dicom += [file for file in listed.files if not _is_below(file, away)]
     found.passed.update(_counted(listed.notes))
