@@ -9,13 +9,19 @@ from string import Formatter
 from typing import Final
 
 from medattn_edge.cohort.case import Case
-from medattn_edge.cohort.settings import CohortSettings
+from medattn_edge.cohort.settings import STANDARD_NAME, CohortSettings
 from medattn_edge.errors import UsageError, quoted
 from medattn_edge.inference import Outputs
 from medattn_edge.io import format_of
 from medattn_edge.io.files import check_labels_format
 
 FIELDS: Final = ("case", "folder")
+_EXAMPLES: Final = {
+    "--name": STANDARD_NAME,
+    "--probabilities": "{case}_probabilities.nii.gz",
+    "--attention": "{case}_attention.nii.gz",
+    "--overlay": "{case}.png",
+}
 _MAX_BYTES: Final = 200  # of a name; file systems take 255, and temporary files have longer ones
 
 
@@ -129,7 +135,7 @@ def _check_patterns(settings: CohortSettings) -> None:
             continue
         _check_pattern(option, pattern)
         if option == "--overlay" and not pattern.lower().endswith(".png"):
-            raise UsageError(f"--overlay {pattern!r}", expected="a .png", hint="--overlay '{case}.png'")
+            raise UsageError(f"--overlay {pattern!r}", expected="a .png", hint=f"{option} {quoted(_EXAMPLES[option])}")
         if option != "--overlay":
             format_of(Path(pattern))
     if format_of(Path(settings.name)).name != "dicom":
@@ -147,7 +153,7 @@ def _check_pattern(option: str, pattern: str) -> None:
         raise UsageError(
             f"{option} {pattern!r}",
             expected="a file name with {case} in it, and {folder} where that helps, without folders of its own",
-            hint=f"{option} '{{case}}_{'labels.nii.gz' if option == '--name' else option[2:] + '.png'}'",
+            hint=f"{option} {quoted(_EXAMPLES[option])}",
         )
 
 
