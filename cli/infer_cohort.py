@@ -28,6 +28,8 @@ def is_cohort(output: str, scans: Sequence[Path], name: str, resume: bool) -> bo
     """
     from medattn_edge.cohort import is_case_source
 
+    if not output:
+        raise UsageError("-o without a name", expected="a file or a folder to write to", hint="-o labels.nii.gz")
     if output.endswith("/") or Path(output).is_dir():
         return True
     several = [scan for scan in scans if not scan.is_dir() and is_case_source(scan)]

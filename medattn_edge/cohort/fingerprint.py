@@ -73,7 +73,7 @@ def settings_of(session: Session, job: Job, segment: SegmentSettings, choices: S
     decided = label_settings(
         segment.overlap, segment.skip_air, str(facts.get("backend", "")), spec, outputs.regions_as(spec)
     )
-    return decided | {
+    settings = decided | {
         "device": str(facts.get("device", "")),
         "provider": str(facts.get("provider", "")),
         "spec_sha256": hashlib.sha256(json.dumps(spec.to_json(), sort_keys=True).encode()).hexdigest(),
@@ -87,6 +87,8 @@ def settings_of(session: Session, job: Job, segment: SegmentSettings, choices: S
         "names": list(job.names),
         "medattn_edge": version("medattn-edge"),
     }
+    stored: dict[str, Any] = json.loads(json.dumps(settings))  # as a record gives it back: lists, and no tuples
+    return stored
 
 
 def channels_of(case: Case, spec: ModelSpec) -> list[str]:

@@ -146,9 +146,12 @@ def test_another_artifact_spec_or_setting_is_another_result(small_artifact: Path
     assert len(segment_cohort(other, scans, out, settings=settings).done) == 2
     assert len(segment_cohort(other, scans, out, settings=settings).skipped) == 2
     manifest = Artifact.read(other).manifest
-    replace(manifest, spec=replace(manifest.spec, labels=("background", "liver"))).write(manifest_path(other))
+    replace(manifest, spec=replace(manifest.spec, labels=("background", "liver"), mirror=("H",))).write(
+        manifest_path(other)
+    )
     assert len(segment_cohort(other, scans, out, settings=settings).done) == 2
     assert {row["label"] for row in table(out / "volumes.csv")} == {"liver"}
+    assert len(segment_cohort(other, scans, out, settings=settings).skipped) == 2
     less = replace(settings, segment=SegmentSettings(0.25))
     assert len(segment_cohort(other, scans, out, settings=less).done) == 2
     assert (out / "a.png").is_file()
