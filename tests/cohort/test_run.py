@@ -146,7 +146,7 @@ def test_another_artifact_spec_or_setting_is_another_result(small_artifact: Path
     assert len(segment_cohort(other, scans, out, settings=settings).done) == 2
     assert len(segment_cohort(other, scans, out, settings=settings).skipped) == 2
     manifest = Artifact.read(other).manifest
-    replace(manifest, spec=replace(manifest.spec, labels=("background", "liver"), mirror=("H",))).write(
+    replace(manifest, spec=replace(manifest.spec, labels=("background", "liver"), mirror="H")).write(
         manifest_path(other)
     )
     assert len(segment_cohort(other, scans, out, settings=settings).done) == 2
