@@ -94,12 +94,13 @@ def main() -> None:
 
 def _run() -> int:
     """The exit code of the command that was typed."""
+    console.resume_hint = ""
     try:
         _check_arguments()
         with _ended_by_sigterm():
             code = app(standalone_mode=False)
         if code == _INTERRUPTED:  # Typer's own answer to Ctrl-C
-            console.report("interrupted", "interrupted", "")
+            console.report("interrupted", "interrupted", console.resume_hint)
     except MedattnError as error:
         console.report(error.code, error.message, error.hint)
         return error.exit_code
@@ -113,10 +114,10 @@ def _run() -> int:
         console.report("usage", *_usage(error))
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        console.report("interrupted", "interrupted", "")
+        console.report("interrupted", "interrupted", console.resume_hint)
         return _INTERRUPTED
     except _Terminated:
-        console.report("terminated", "terminated", "")
+        console.report("terminated", "terminated", console.resume_hint)
         return _TERMINATED
     return code if isinstance(code, int) else 0
 

@@ -23,7 +23,7 @@ from .options import (
     VolumeOption,
     WeightsOption,
     check_choice,
-    scans_of,
+    listed_scans_of,
     source_options,
 )
 from .released import Trusted, opened
@@ -41,7 +41,10 @@ def command(  # noqa: PLR0913
         Path,
         Option("--reference", metavar="SOURCE", help="What export was given; without torch, an FP32 artifact."),
     ],
-    scan: Annotated[list[Path] | None, Option("--scan", help="Real input to judge on; repeat it.")] = None,
+    scan: Annotated[
+        list[Path] | None,
+        Option("--scan", help="Real input to judge on, or a folder, a 'PATTERN' or LIST.csv; repeat it."),
+    ] = None,
     resample_to_first: ResampleOption = False,
     network: NetworkOption = "",
     output_name: OutputNameOption = "",
@@ -109,7 +112,7 @@ def command(  # noqa: PLR0913
     )
     settings = BenchSettings(duration, warm_up, threads, deadline_ms, timeout, batch)
     check_choice(geometry, volume_number, scan or [], "--scan")
-    scans = scans_of(scan, resample_to_first, geometry, volume_number)
+    scans = listed_scans_of(scan, resample_to_first, geometry, volume_number)
     with opened([reference, *artifacts], trusted) as models:
         first, *files = models.files
         plan = plan_measurement(files, first, scans, chosen=chosen, settings=settings)

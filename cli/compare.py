@@ -25,8 +25,8 @@ from .options import (
     ThreadsOption,
     VolumeOption,
     WeightsOption,
+    listed_scans_of,
     parse_names,
-    scans_of,
     source_options,
 )
 from .released import Trusted, opened
@@ -44,7 +44,8 @@ def command(  # noqa: PLR0913
         list[Path],
         typer.Argument(
             metavar="CANDIDATE ... SCAN ...",
-            help="Artifacts, RELEASE or RELEASE#ARTIFACT, then scans, of several channels T1+T2+...",
+            help="Artifacts, RELEASE or RELEASE#ARTIFACT, then scans, of several channels T1+T2+..., or "
+            "a folder, a 'PATTERN' or LIST.csv of scans.",
         ),
     ],
     runtime: Annotated[
@@ -117,7 +118,7 @@ def command(  # noqa: PLR0913
         comparison = compare(
             first,
             candidates,
-            scans_of(scans, resample_to_first, geometry, volume_number),
+            listed_scans_of(scans, resample_to_first, geometry, volume_number),
             labels=truth,
             thresholds=Thresholds(min_dice, min_sqnr_db, min_label_match, atol, max_volume_change),
             runtimes=runtime or (),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .plain import Plain
 
 verbosity = 1
+resume_hint = ""  # the command that goes on where this one is ended, while there is one
 
 # C0 but tab and newline, DEL, C1; what turns the direction of text or is not seen; bytes of a name that are not UTF-8.
 _UNSEEN = re.compile(
@@ -111,14 +112,24 @@ def stages() -> Iterator[Stages]:
         yield lambda what, done, total: bar.update(task, description=visible(what), completed=done, total=total)
 
 
-def _bar() -> Progress:
+@contextmanager
+def cases() -> Iterator[Callable[[str, float, int], None]]:
+    """A callback (case, cases done with the part of this one, cases in total): a bar with the time that is left."""
+    with _bar("{task.fields[whole]}/{task.total}") as bar:
+        task = bar.add_task("finding scans", total=None, whole=0)
+        yield lambda case, done, total: bar.update(
+            task, description=visible(case), completed=done, total=total, whole=int(done)
+        )
+
+
+def _bar(counts: str = "{task.completed}/{task.total}") -> Progress:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     stderr = _plain(stderr=True)
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
+        TextColumn(counts),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=stderr,

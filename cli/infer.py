@@ -1,4 +1,4 @@
-"""infer: artifact + scan -> labels."""
+"""infer: artifact + scan -> labels; of a folder, a pattern or a list of scans the labels of each."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from medattn_edge.errors import UsageError
 
 from . import console
+from .infer_cohort import finish, is_cohort, named_later, run_cohort
 from .options import GeometryOption, ThreadsOption, VolumeOption, parse_spacing
 from .released import Trusted, opened
 
@@ -27,10 +28,34 @@ def command(  # noqa: PLR0913
         typer.Argument(
             metavar="SCAN...",
             help="A DICOM folder, file or DICOMDIR, NIfTI, NRRD, .npz, PNG or JPEG; several for the channels of a "
-            "network, in their order or as NAME=SCAN.",
+            "network, in their order or as NAME=SCAN. With -o FOLDER/ every scan below a folder, 'data/*/t1.nii.gz' "
+            "in quotes, or LIST.csv with the columns scan, case and further channels.",
         ),
     ],
-    output: Annotated[Path, Option("--output", "-o", help="Labels on the scan's grid: labels.nii.gz, seg.dcm, ...")],
+    output: Annotated[
+        str,
+        Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="Labels on the scan's grid: labels.nii.gz, seg.dcm, ...; FOLDER/ for those of many scans.",
+        ),
+    ],
+    name: Annotated[
+        str,
+        Option(
+            "--name",
+            metavar="PATTERN",
+            help="Of labels in a folder, with {case} and perhaps {folder}; '{case}_labels.nii.gz' by default. "
+            "--overlay and other outputs are patterns too then.",
+        ),
+    ] = "",
+    resume: Annotated[
+        bool, Option("--resume", help="Go on in a folder with results: what is done, by content, is not done again.")
+    ] = False,
+    dicom_paths: Annotated[
+        bool, Option("--dicom-paths", help="Name the folders of DICOM series in tables, though they may name people.")
+    ] = False,
     probabilities: Annotated[Path | None, Option("--probabilities", help="Also write one map per label.")] = None,
     overlay: Annotated[Path | None, Option("--overlay", help="Also draw a picture: overlay.png.")] = None,
     attention: Annotated[Path | None, Option("--attention", help="Also write the attention maps.")] = None,
@@ -94,7 +119,12 @@ def command(  # noqa: PLR0913
     trusted: Trusted = None,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Segment a scan; print the volume of every label in ml."""
+    """Segment a scan; print the volume of every label in ml.
+
+    Into a folder, segment many: with volumes.csv, failures.csv and exit code 1 when a case failed.
+    """
+    from medattn_edge.cohort import CohortSettings, ScanChoices
+    from medattn_edge.cohort.settings import STANDARD_NAME
     from medattn_edge.inference import Opening, Outputs, SegmentSettings, segment_to
     from medattn_edge.io import as_scan
 
@@ -107,10 +137,28 @@ def command(  # noqa: PLR0913
         check_skipped=check_skipped,
         any_modality=any_modality,
     )
-    outputs = Outputs(
-        output, probabilities, attention, overlay, key_slices, seg_kind, regions=regions, rtstruct=rtstruct, sr=sr
-    )
     opening = Opening(backend, device, threads, provider or "", cache)
+    if is_cohort(output, scan, name, resume):
+        _check_one_series(series)
+        cohort = CohortSettings(
+            name or STANDARD_NAME,
+            key_slices=key_slices,
+            seg_kind=seg_kind,
+            regions=regions,
+            resume=resume,
+            segment=settings,
+            opening=opening,
+        )
+        further = {"probabilities": probabilities, "attention": attention, "overlay": overlay}
+        cohort = named_later(cohort, {**further, "rtstruct": rtstruct, "sr": sr})
+        choices = ScanChoices(spacing, geometry or "", volume_number, resample_to_first, dicom_paths)
+        with opened([artifact], trusted) as models:
+            outcomes = run_cohort(models, scan, output, cohort, choices)
+        finish({"artifact": str(artifact), **models.named(outcomes.to_json())}, outcomes, json)
+        return
+    outputs = Outputs(
+        Path(output), probabilities, attention, overlay, key_slices, seg_kind, regions=regions, rtstruct=rtstruct, sr=sr
+    )
     with (
         opened([artifact], trusted) as models,
         console.timed("inference"),
@@ -136,6 +184,15 @@ def command(  # noqa: PLR0913
         console.print_json(document)
     else:
         _tell(outcome.segmentation.meaning.structures, document, skip_air)
+
+
+def _check_one_series(series: str) -> None:
+    if series:
+        raise UsageError(
+            f"--series {series} with a folder to write to",
+            expected="one series and one file, or every series",
+            hint="-o seg.dcm, or leave --series out",
+        )
 
 
 def _windows(batch: str) -> int | Literal["auto"] | None:

@@ -164,6 +164,27 @@ def orientation_of(orientation: str, plane: str) -> str:
     return with_plane(code, plane) if plane else code
 
 
+def listed_scans_of(
+    paths: Sequence[Path] | None, resample_to_first: bool = False, geometry: str | None = None, volume: int = 0
+) -> list[Scan]:
+    """As `scans_of`, a folder, a pattern or a list standing for every scan of it; raises as `scans_of_cases` does."""
+    from medattn_edge.cohort import ScanChoices, is_case_source, scans_of_cases
+
+    choices = ScanChoices((), geometry or "", volume, resample_to_first)
+    scans: list[Scan] = []
+    for path in paths or ():
+        if not is_case_source(path):
+            scans += scans_of([path], resample_to_first, geometry, volume)
+            continue
+        found, cases = scans_of_cases([path], choices)
+        scans += found
+        for note in cases.notes:
+            console.note(f"{path}: {note}")
+        for one in cases.left_out:
+            console.note(f"{path}: left out: {one.scan}: {one.message}")
+    return scans
+
+
 def note_scans(scans: Sequence[Scan]) -> None:
     """Say what people should know of how scans were read: what was left out, assumed or chosen."""
     for scan in scans:

@@ -462,3 +462,40 @@ READINESS_REASONS: Final = catalogue(
     )
 )
 """Why a node is not ready."""
+
+NO_SCAN: Final = frozenset({"not_an_image", "unsupported_modality", "localizer"})
+"""Reasons of series that are no scans: a cohort passes over them in a folder, and says so, instead of failing."""
+
+BROKEN_NEIGHBOUR: Final = "broken_neighbour"
+CHANGED_SCAN: Final = "changed_scan"
+CHANGED_OUTPUT: Final = "changed_output"
+UNEXPECTED: Final = "unexpected"
+
+COHORT_REASONS: Final = catalogue(
+    (
+        Reason(
+            BROKEN_NEIGHBOUR,
+            "a file that cannot be read lies beside the series and may belong to it",
+            "copy the file again, or move it away if it does not belong here",
+            requeue=True,
+        ),
+        Reason(
+            CHANGED_SCAN,
+            "a file of the scan changed while it was read",
+            "wait until whoever writes it is done, then give --resume",
+            requeue=True,
+        ),
+        Reason(
+            CHANGED_OUTPUT,
+            "a file with the name of an output is there which is not as it was written here, if it ever was",
+            "move it away to have it made again, then give --resume",
+            requeue=True,
+        ),
+        Reason(
+            UNEXPECTED,
+            "the program failed in a way that nobody foresaw",
+            "report it with the traceback; the other cases go on",
+        ),
+    )
+)
+"""Why a case of a cohort fails, beside the reasons of its series and the codes of errors."""

@@ -104,6 +104,12 @@ def _largest(components: npt.NDArray[np.int32], sizes: npt.NDArray[np.int64]) ->
     return int(components.ravel()[first])
 
 
+def count_components(mask: Mask) -> int:
+    """Components of a mask (D, H, W) of 26 neighbours; raises ImportError without scipy."""
+    box = _box(mask)
+    return 0 if box is None else len(_components(mask[box])[1]) - 1
+
+
 def _filled(mask: Mask, flat: bool) -> Mask:
     """A mask and what it encloses: what has no way out through the faces of voxels of no mask."""
     from scipy import ndimage

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,8 @@ class Segmentation:
         probabilities: float32 (len(names), D, H, W), as the network gave them, None unless they were asked for.
         attention: float32 (A, D, H, W), in the order of attention_names, None unless it was asked for.
         attention_names: of the attention maps.
+        seconds: `prepare` (onto the network's grid), `network` (its runs) and `restore` (what of stitching, labelling
+            and cleaning was not done while the network ran).
     """
 
     labels: Volume
@@ -117,6 +120,7 @@ class Segmentation:
     probabilities: Volume | None = None
     attention: Volume | None = None
     attention_names: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -173,8 +177,11 @@ def segment(
     check_cleanup(session.spec)
     check_scan(volume, session.spec)
     session = mirrored(session)
+    start = time.perf_counter()
     prepared = prepare(volume, session.spec)
+    spent = {"prepare": time.perf_counter() - start}
     segmentation = _segmented(session, prepared, settings, progress)
+    segmentation = replace(segmentation, seconds=spent | dict(segmentation.seconds))
     if not settings.check_skipped:
         return segmentation
     voxels = whole = segmentation.labels.voxels
@@ -191,6 +198,7 @@ def segment(
 def _segmented(
     session: Session, prepared: Prepared, settings: SegmentSettings, progress: Progress | None
 ) -> Segmentation:
+    start = time.perf_counter()
     meaning = Meaning.of(session.spec)
     windows = _windows(session, prepared, settings, progress)
     labels = np.zeros(prepared.oriented.shape, meaning.label_type)
@@ -218,6 +226,7 @@ def _segmented(
         with closing(windows.answers(windows.batches())) as answers:
             take(answers)
     clean(labels, session.spec, prepared.oriented.voxel_ml)
+    network = math.fsum(windows.run_seconds)
     return Segmentation(
         prepared.on_scan(labels),
         meaning,
@@ -225,6 +234,7 @@ def _segmented(
         None if probabilities is None else prepared.on_scan(probabilities),
         None if attention is None else prepared.on_scan(attention),
         session.attention_names if settings.attention else (),
+        {"network": network, "restore": max(0.0, time.perf_counter() - start - network)},
     )
 
 

@@ -6,6 +6,7 @@ windows, `answers` runs the session, `stitched` adds up.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ class SlidingWindow:
         attention: ask for attention maps as well.
         progress: called with the windows done and the windows in total, by the thread that runs the session.
         skipping: the windows that are not run, by default none.
+        run_seconds: of each run of the session so far.
     """
 
     session: Session
@@ -46,6 +48,7 @@ class SlidingWindow:
     attention: bool = False
     progress: Progress | None = None
     skipping: Skipping = field(default_factory=Skipping)
+    run_seconds: list[float] = field(default_factory=list)
 
     def batches(self) -> Generator[Floats, None, None]:
         """Network inputs float32 (n, C, *session.spec.patch), in QUEUE_DEPTH buffers in turn."""
@@ -69,10 +72,12 @@ class SlidingWindow:
         total, done = len(self._to_run()), 0
         with closing(batches):
             for given in batches:
+                start = time.perf_counter()
                 if self.attention:
                     logits, maps = self.session.run_any_with_attention(given)
                 else:
                     logits, maps = self.session.run_any(given), None
+                self.run_seconds.append(time.perf_counter() - start)
                 done += len(given)
                 if self.progress is not None:
                     self.progress(done, total)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -137,6 +137,7 @@ def segment_to(
     settings: SegmentSettings = STANDARD,
     opening: Opening = _USUAL,
     progress: Progress | None = None,
+    volume: Volume | None = None,
 ) -> Outcome:
     """Read a scan, segment it, and write the files that are asked for.
 
@@ -148,6 +149,7 @@ def segment_to(
         settings: how to segment. Which maps are made follows from the outputs.
         opening: how to open the artifact; not used for an open one.
         progress: called with the windows done and the windows in total.
+        volume: what the scan's own `read` gave, where that was done before; None to read it here.
 
     Raises:
         UsageError: for outputs or settings that make no sense together; nothing is read then.
@@ -168,18 +170,25 @@ def segment_to(
             hint="OpenArtifact(session, algorithm_of(path, session.spec, settings))",
         )
     start = time.perf_counter()
-    with _opened_and_read(artifact, scan, outputs, opening, settings.any_modality) as (session, volume):
+
+    def voxels() -> Volume:
+        if scan.is_dicom:
+            outputs.check_apart_from(scan.files)
+            outputs.check_frame_of_reference(scan)
+        return scan.read() if volume is None else volume
+
+    with _opened_and_read(artifact, scan, voxels, opening, settings.any_modality) as (session, taken):
         read = time.perf_counter()
         outputs.check_spec(session.spec)
         channels = scan.assignment(session.spec)
         modality = check_modality(session.spec, scan.all_series, settings.any_modality)
-        said = notes_of_modality(session.spec, modality, volume)
-        volume = scan.arranged(volume, session.spec)
+        said = notes_of_modality(session.spec, modality, taken)
+        taken = scan.arranged(taken, session.spec)
         # A picture shows attention where the artifact has it; the file is an order, and fails where it has not.
         drawn = outputs.overlay is not None and outputs.overlay_attention and bool(session.attention_names)
         attention = outputs.attention is not None or drawn
         wanted = replace(settings, probabilities=outputs.probabilities is not None, attention=attention)
-        segmentation = segment(session, volume, settings=wanted, progress=progress)
+        segmentation = segment(session, taken, settings=wanted, progress=progress)
         facts, spec = session.facts, session.spec
     inferred = time.perf_counter()
     algorithm = None
@@ -192,10 +201,10 @@ def segment_to(
             )
             algorithm = algorithm_of(Path(artifact), spec, identity)
         algorithm = _of_scan(algorithm, scan, spec)
-    written, notes = outputs.write(segmentation, volume, scan, spec, algorithm)
+    written, notes = outputs.write(segmentation, taken, scan, spec, algorithm)
     seconds = {"read": read - start, "infer": inferred - read, "write": time.perf_counter() - inferred}
     notes = (*scan.notes(), *notes, *said)
-    return Outcome(scan, segmentation, written, notes, facts, seconds, facts_of_grid(volume), channels, modality)
+    return Outcome(scan, segmentation, written, notes, facts, seconds, facts_of_grid(taken), channels, modality)
 
 
 def _of_scan(algorithm: Algorithm | None, scan: Scan, spec: ModelSpec) -> Algorithm | None:
@@ -208,16 +217,9 @@ def _of_scan(algorithm: Algorithm | None, scan: Scan, spec: ModelSpec) -> Algori
 
 @contextmanager
 def _opened_and_read(
-    artifact: Path | str | OpenArtifact, scan: Scan, outputs: Outputs, opening: Opening, any_modality: bool
+    artifact: Path | str | OpenArtifact, scan: Scan, read: Callable[[], Volume], opening: Opening, any_modality: bool
 ) -> Iterator[tuple[Session, Volume]]:
     """A scan is read while its session opens; when neither can be, the scan's error is the one that is raised."""
-
-    def read() -> Volume:
-        if scan.is_dicom:
-            outputs.check_apart_from(scan.files)
-            outputs.check_frame_of_reference(scan)
-        return scan.read()
-
     if isinstance(artifact, OpenArtifact):
         scan.assignment(artifact.session.spec)
         check_modality(artifact.session.spec, scan.all_series, any_modality)

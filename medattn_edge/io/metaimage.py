@@ -31,8 +31,8 @@ def read(path: Path) -> Volume:
     sitk: Any = importlib.import_module("SimpleITK")  # it has no types
     header, start = _header(path)
     _check(path, header)
-    local = header["elementdatafile"].upper() == "LOCAL"
-    data = path if local else path.with_name(header["elementdatafile"])
+    data = _data_file(path, header)
+    local = data == path
     try:
         reader = sitk.ImageFileReader()
         reader.SetImageIO("MetaImageIO")  # only the decoder that the suffix promises
@@ -116,6 +116,18 @@ def _header(path: Path) -> tuple[dict[str, str], int]:
         if name.strip().lower() == "elementdatafile":
             return fields, end
     raise unreadable(path, "MetaImage", ValueError("its header has no ElementDataFile"))
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The header, and the file with its voxels where that is another; raises ScanError as `read` does."""
+    header, _ = _header(path)
+    _check(path, header)
+    return tuple(dict.fromkeys((path, _data_file(path, header))))
+
+
+def _data_file(path: Path, header: dict[str, str]) -> Path:
+    data = header["elementdatafile"]
+    return path if data.upper() == "LOCAL" else path.with_name(data)
 
 
 def _check(path: Path, header: dict[str, str]) -> None:

@@ -130,7 +130,7 @@ def test_the_candidates_are_stored_with_their_figures_and_with_those_that_were_l
 
 def test_no_document_of_the_release_names_a_scan(interrupted: Interrupted, deployable: Path) -> None:
     for path in (interrupted.folder / "release").iterdir():
-        assert b"Doe" not in path.read_bytes(), path.name
+        assert b"Doe-Jane" not in path.read_bytes(), path.name
         assert str(deployable).encode() not in path.read_bytes(), path.name
 
 

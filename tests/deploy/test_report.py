@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ def test_the_release_has_a_report_of_the_chosen_file_that_passed(inputs_of: Inpu
     told = json.loads((tmp_path / "release" / "report.json").read_text())
     assert told["verdict"] == "pass"
     _says_the_same(told, json.loads((tmp_path / "release" / "candidates.json").read_text()))
-    page = (tmp_path / "release" / "report.html").read_text()
+    page = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", (tmp_path / "release" / "report.html").read_text())
     assert "fp32.onnx" in page
     assert "Doe" not in page
     assert "Doe" not in json.dumps(told)

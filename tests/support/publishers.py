@@ -7,6 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from medattn_edge.cohort import Case, CohortSettings
+from medattn_edge.cohort.folder import CohortFolder
+from medattn_edge.cohort.naming import jobs_of
+from medattn_edge.cohort.records import write_record
 from medattn_edge.deploy.release_stage import put_in_place
 from medattn_edge.deploy.work_folder import WorkFolder
 from medattn_edge.scanner.deliver.folder import put
@@ -179,6 +183,26 @@ def removed_work_folder(place: Place) -> Path:
     return place.site
 
 
+def cohort_case(place: Place) -> Path:
+    [job] = jobs_of([Case("a", None, "a.npz")], CohortSettings("{case}_seg.dcm", key_slices=1))
+    with CohortFolder(place.site / "results").opened() as folder, folder.draft(job) as draft:
+        for name in ("a_seg.dcm", "key_1.dcm"):
+            (draft / name).write_bytes(b"labels")
+        write_record(draft / "a.json", {"fingerprint": {}, "labels": [], "files": {"a_seg.dcm": "", "a_key_1.dcm": ""}})
+    return place.site / "results"
+
+
+def cohort_case_again(place: Place) -> Path:
+    cohort_case(place)
+    return cohort_case(place)
+
+
+def cohort_table(place: Place) -> Path:
+    with CohortFolder(place.site / "results").opened() as folder:
+        folder.publish("volumes.csv", "case,label\n")
+    return place.site / "results"
+
+
 def new_place(folder: Path) -> Place:
     (folder / "site").mkdir()
     (folder / "seg.dcm").write_bytes(b"some bytes" * 1000)
@@ -186,6 +210,9 @@ def new_place(folder: Path) -> Place:
 
 
 PUBLISHERS: dict[str, tuple[Callable[[Place], Path], ...]] = {
+    "medattn_edge/cohort/folder.py:draft": (cohort_case,),
+    "medattn_edge/cohort/folder.py:_move_out": (cohort_case_again,),
+    "medattn_edge/cohort/folder.py:publish": (cohort_table,),
     "medattn_edge/scanner/store/disk.py:write_durably": (write_bytes, write_stream),
     "medattn_edge/scanner/store/disk.py:rename_durably": (
         rename,
