@@ -361,3 +361,29 @@ def test_dicom_segmentations_name_no_patient_and_another_modality_is_left_out(
     assert [one.code for one in listed.failures] == ["other_modality", "scan"], "who names a scan is told"
     text = (tmp_path / "listed" / "failures.csv").read_text()
     assert "DOE" not in text
+
+
+def test_contours_and_reports_of_every_series_are_those_of_each_by_itself(
+    small_artifact: Path, tree: Path, tmp_path: Path
+) -> None:
+    artifact = of_modality(small_artifact, tmp_path / "ct.onnx", "CT")
+    out, alone = tmp_path / "out", tmp_path / "alone"
+    alone.mkdir()
+    patterns = CohortSettings("{case}_seg.dcm", rtstruct="{case}_rtstruct.dcm", sr="{case}_sr.dcm")
+    outcome = segment_cohort(artifact, tree, out, settings=patterns)
+    [case] = done(outcome)
+    kinds = ("seg", "rtstruct", "sr")
+    assert names(out) == sorted([*TABLES, f"{case}.json", *(f"{case}_{kind}.dcm" for kind in kinds)])
+    outputs = workflow.Outputs(alone / "seg.dcm", rtstruct=alone / "rtstruct.dcm", sr=alone / "sr.dcm")
+    workflow.segment_to(artifact, tree / "DOE_JOHN" / "ct", outputs)
+    for kind in kinds:
+        assert (out / f"{case}_{kind}.dcm").read_bytes() == (alone / f"{kind}.dcm").read_bytes(), kind
+
+
+@pytest.mark.parametrize("change", [{"rtstruct": "contours.dcm"}, {"rtstruct": "{case}.nii.gz"}, {"sr": "{case}.json"}])
+def test_a_pattern_of_contours_and_reports_is_a_dicom_file_of_each_case(
+    small_artifact: Path, scans: Path, tmp_path: Path, change: dict[str, str]
+) -> None:
+    with pytest.raises(UsageError, match=next(iter(change))):
+        segment_cohort(small_artifact, scans, tmp_path / "out", settings=CohortSettings("{case}_seg.dcm", **change))
+    assert not (tmp_path / "out").exists()
