@@ -23,7 +23,10 @@ def is_case_source(path: Path | str) -> bool:
     place = Path(path)
     if place.exists():
         return place.is_dir() or place.suffix.lower() == LIST_SUFFIX
-    return place.suffix.lower() == LIST_SUFFIX or glob.has_magic(str(path))
+    if place.suffix.lower() == LIST_SUFFIX or any(mark in str(path) for mark in "*?"):
+        return True
+    # Brackets are as often part of a name as a pattern.
+    return glob.has_magic(str(path)) and bool(glob.glob(str(path)))  # noqa: PTH207 - Path.glob takes no absolute pattern
 
 
 def find_cases(

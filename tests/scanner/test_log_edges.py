@@ -134,6 +134,7 @@ def test_a_file_on_a_full_disk_loses_lines_and_counts_them() -> None:
     for _ in range(3):
         log.event("received")
     assert log.lost == 3
+    log.close()
 
 
 def test_what_libraries_say_is_told_by_its_place_and_everything_is_put_back() -> None:

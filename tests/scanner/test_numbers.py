@@ -132,6 +132,8 @@ DEFAULTS: dict[str, dict[str, dict[str, float]]] = {
         "Channel": {"volume": 0},
         "Model": {
             "key_slices": 0,
+            "rtstruct": False,
+            "sr": False,
             "overlap": 0.5,
             "skip_air": False,
             "any_modality": False,

@@ -98,6 +98,7 @@ def test_the_document_of_a_node_has_every_field_with_its_value() -> None:
         "study": "",
         "model": "",
         "channels": (),
+        "volumes_ml": {},
     }
     told = {"destination": "pacs", "state": "delivered", "attempts": 2, "next_try": NOW + 30, "accepted": NOW - 1}
     channelled = version | {

@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -149,11 +150,11 @@ class RunningNode:
 
     def workers(self) -> list[int]:
         """Process ids of the node's children, as the kernel has them."""
-        try:
-            found = Path(f"/proc/{self.pid}/task").glob("*/children")
-            return [int(pid) for path in found for pid in path.read_text().split()]
-        except OSError:
-            return []
+        found: list[int] = []
+        for path in Path(f"/proc/{self.pid}/task").glob("*/children"):
+            with suppress(OSError):  # a thread that has ended since
+                found += [int(pid) for pid in path.read_text().split()]
+        return found
 
     def kill(self) -> None:
         """SIGKILL for the node; its worker ends by itself."""

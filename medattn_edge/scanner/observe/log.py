@@ -10,6 +10,7 @@ import math
 import re
 import traceback
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from pathlib import Path
@@ -113,8 +114,9 @@ class Log:
             self._handler.close()  # the next line opens it again
 
     def close(self) -> None:
-        """Close the file, if it is one."""
-        self._handler.close()
+        """Close the file, if it is one; what a full disk did not take is lost, and counted."""
+        with suppress(OSError):
+            self._handler.close()
 
     def _clean(self, field: str, value: Value) -> Value | None:
         if field in VALUES:
