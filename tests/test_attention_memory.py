@@ -27,6 +27,8 @@ from medattn_edge.rewrites import rewrite
 from medattn_edge.rewrites.position_attention import folded_attentions
 from tests.support.forms import Form, form_checkpoint
 
+pytestmark = pytest.mark.slow
+
 POSITIONS, QUERIES, REST = 16 * 16, 144, 112  # at a quarter of 64 x 64; the second block is smaller
 ATTENTIONS, BLOCKS = 8, 2
 FLOAT = onnx.TensorProto.FLOAT
@@ -150,7 +152,8 @@ def before(output: Any) -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_every_runtime_takes_512_in_less_than_a_gibibyte_and_a_half_over_its_weights(tmp_path: Path) -> None:
-    rows = table(Files(tmp_path, 512), ROWS, 2, print)
+    """With the smallest backbone, since what is large at 512 is the attention; the published one has a benchmark."""
+    rows = table(Files(tmp_path, 512, "resnet18"), ROWS, 2, print)
     assert {row["row"]: row["over_weights_mib"] for row in rows if row["over_weights_mib"] > LIMIT_MIB} == {}
     exact = {row["row"]: row["sqnr_db"] for row in rows if not row["row"].startswith(("INT8", "FP16", "eager"))}
     assert min(exact.values()) > 90, json.dumps(rows)

@@ -24,6 +24,8 @@ from medattn_edge.precision.quantizers.quantizer import Calibration, Quantizatio
 from medattn_edge.precision.statistics import activation_ranges
 from tests.support.networks import with_other_weights
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Any]
 QUICK = ("--duration", "0.1", "--warm-up", "0", "--threads", "1", "--samples", "2")
 GATES = ("--min-dice", 0, "--min-sqnr-db", 15)  # so few channels, and none that learnt an organ, keep no more in INT8

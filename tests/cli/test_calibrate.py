@@ -13,6 +13,8 @@ from medattn_edge.data import shipped_checkpoints
 from medattn_edge.data.samples import sample_labels, sample_scan
 from medattn_edge.gates import TRUE_LABELS
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Any]
 
 

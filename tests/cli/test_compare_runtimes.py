@@ -28,6 +28,8 @@ from tests.support.networks import export_checkpoint, save_checkpoint
 from tests.support.scans import write_nifti
 from tests.support.sessions import make_volume
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Any]
 Make = Callable[..., Any]
 AS_WRITTEN = "onnxruntime-unoptimised"

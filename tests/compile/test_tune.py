@@ -25,6 +25,8 @@ from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.rewrites import ALWAYS_GOOD, Rewritten, defaults, rewrite
 from tests.support.networks import export_checkpoint, gated_spec, random_checkpoint
 
+pytestmark = pytest.mark.slow
+
 SPEC = gated_spec((64, 64), (8, 16, 32))
 SAMPLES = {"a scan": random_patches(SPEC, 2, seed=5)}
 ONE_THREAD = CompileSettings(threads=1)

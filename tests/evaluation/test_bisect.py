@@ -37,6 +37,8 @@ from tests.support.planted import (
     zero_point,
 )
 
+pytestmark = pytest.mark.slow
+
 CHANNEL = "step1.scales.1.channel.attention"
 SETTINGS = BisectSettings(threads=1, samples=1)
 SPECS = {

@@ -22,6 +22,8 @@ from medattn_edge.spec import Cleanup
 from tests.support.networks import with_other_weights
 from tests.support.sessions import make_volume
 
+pytestmark = pytest.mark.slow
+
 QUICK = ComparisonSettings(threads=1)
 
 

@@ -19,6 +19,8 @@ from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.spec import SPEC_OPTIONS, Cleanup, Intensity, ModelSpec
 from medattn_edge.volume import Volume
 
+pytestmark = pytest.mark.slow
+
 AFFINE = np.array([[0, 0, -1.5, 60], [0, 1.5, 0, -40], [2.0, 0, 0, 5], [0, 0, 0, 1.0]])  # stored from right to left
 
 

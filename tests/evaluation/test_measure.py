@@ -38,6 +38,8 @@ from medattn_edge.labels import Meaning
 from medattn_edge.timing import Latency
 from tests.support.networks import SMALL, export_checkpoint, with_other_weights
 
+pytestmark = pytest.mark.slow
+
 OPENERS = """
 import ctypes, os, time
 from medattn_edge.backends import open_session

@@ -20,6 +20,8 @@ from medattn_edge.models import checkpoint as checkpoints
 from tests.support.networks import SMALL, export_checkpoint, random_network
 from tests.support.sessions import make_volume
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:

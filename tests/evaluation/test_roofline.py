@@ -12,6 +12,8 @@ from medattn_edge.evaluation.roofline import Peak, peak
 from medattn_edge.evaluation.roofline_worker import measure
 from medattn_edge.host import hardware
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def found() -> Peak:

@@ -18,6 +18,8 @@ from medattn_edge.exporters import Expectation, fit, read_expectation
 from medattn_edge.exporters.search import FLOOR_DB, run
 from medattn_edge.models import checkpoint
 
+pytestmark = pytest.mark.slow
+
 # ------------------------------------------------------------------------------- networks that their owners trained
 
 

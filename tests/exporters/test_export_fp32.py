@@ -27,6 +27,8 @@ from medattn_edge.spec import ModelSpec
 from tests.support.forms import FORMS, form_checkpoint
 from tests.support.networks import export_checkpoint
 
+pytestmark = pytest.mark.slow
+
 SUFFIXES = (".onnx", ".torchscript")
 
 

@@ -22,6 +22,8 @@ from medattn_edge.models import checkpoint as checkpoints
 from medattn_edge.rewrites import rewrite
 from tests.support.forms import form_checkpoint
 
+pytestmark = pytest.mark.slow
+
 BATCH_1 = ExportSettings(batch=1, opset=18)
 DYNAMIC = ExportSettings(batch=None, opset=20, attention=True)
 # Exporting takes seconds: the fast tests see every form once and both kinds in turn, the slow ones see the rest.

@@ -13,6 +13,8 @@ from medattn_edge.precision import fp16
 from medattn_edge.rewrites import defaults, rewrite
 from tests.support.forms import form_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def checkpoint(form):

@@ -15,6 +15,8 @@ from medattn_edge.artifact import Artifact, sha256
 from medattn_edge.backends import open_session
 from medattn_edge.exporters import ExportSettings, random_patches
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def exported(form, export_form):

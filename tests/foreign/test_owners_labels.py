@@ -11,6 +11,8 @@ from medattn_edge.exporters import ExportSettings
 from medattn_edge.foreign import ForeignNetwork
 from tests.foreign.conftest import labels_by_owner, volume_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("form", ["onnx", "legacy", "script", "trace", "exported"])
 @pytest.mark.parametrize("name", ["plain", "AttentionUnet", "UNet", "SegResNet"])

@@ -28,6 +28,8 @@ from medattn_edge.models import checkpoint, networks
 from medattn_edge.models.harmless import STAND_INS, Forgotten
 from tests.support.networks import randomised
 
+pytestmark = pytest.mark.slow
+
 State = dict[str, torch.Tensor]
 
 

@@ -11,6 +11,8 @@ import torch
 from medattn_edge.backends.torch.deprecations import torchscript_is_deprecated
 from medattn_edge.models.network import WithAttention
 
+pytestmark = pytest.mark.slow
+
 COMPILERS = ("script", "trace")
 WARM_UP = 3  # the profiling executor optimises on the second call and settles on the third
 

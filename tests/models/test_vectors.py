@@ -11,6 +11,8 @@ import torch
 
 from medattn_edge.models import checkpoint
 
+pytestmark = pytest.mark.slow
+
 VECTORS = Path(__file__).parent / "vectors"
 LAYOUTS = sorted(path.stem for path in (VECTORS / "keys").glob("*.txt"))
 EXPECTED = sorted(path.stem for path in (VECTORS / "expected").glob("*.npz"))

@@ -27,6 +27,8 @@ from medattn_edge.precision.quantizers.quantizer import QuantizationRecipe
 from medattn_edge.rewrites import rewrite
 from tests.support.forms import form_checkpoint
 
+pytestmark = pytest.mark.slow
+
 CAPABILITIES = ("sm86", "sm89")
 BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # of a parameter, at the least
 # What each network has, beside the logits, that half precision would lose.

@@ -16,6 +16,8 @@ pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 from tests.support.dicom_peers import Archive, send  # noqa: E402
 from tests.support.running_node import COMMAND, RunningNode, Scan  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 # Workers
 
 

@@ -39,6 +39,8 @@ from tests.support.networks import SMALL, export_checkpoint, random_network, sav
 from tests.support.scans import write_nifti
 from tests.support.sync_trace import content_of, identity, traced
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = (
     "attention-unet-monai-2d",
     "attention-unet-3d-multi",
