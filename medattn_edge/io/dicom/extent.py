@@ -30,8 +30,9 @@ def check_start(file: BinaryIO, dataset: Any) -> int:
         RefusedSeries: when there is none, or when it holds floating-point numbers.
     """
     order = "<" if dataset.original_encoding[1] else ">"
-    head = file.read(8 if dataset.original_encoding[0] else 12)
-    if len(head) < 8:
+    needed = 8 if dataset.original_encoding[0] else 12
+    head = file.read(needed)
+    if len(head) < needed:
         raise RefusedSeries("truncated", "a file ends before its pixel data")
     tag = struct.unpack(f"{order}HH", head[:4])
     if tag != _PIXEL_DATA:

@@ -84,8 +84,9 @@ def _header(file: BinaryIO) -> Header:
             dataset, whole = _explicit(_inflated_head(file, start), names), True
     else:
         file.seek(0)
-        dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=names)
-        whole = _is_whole(file, dataset)
+        reads = _Reads(file)
+        dataset = pydicom.dcmread(reads, stop_before_pixels=True, specific_tags=names)
+        whole = not reads.cut and _is_whole(file, dataset)
     file.seek(start)
     digest = hashlib.sha256()
     while chunk := file.read(_CHUNK):
@@ -98,6 +99,29 @@ def _header(file: BinaryIO) -> Header:
     if not whole:
         raise TruncatedObject(header)
     return header
+
+
+class _Reads:
+    """A file that knows whether its end cut the last read: pydicom takes a few bytes of a header for the end of all.
+
+    Attributes:
+        cut: since the last seek, something was read that was less than was asked for.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.cut = file, False
+        self.tell = file.tell
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        """As the file's."""
+        self.cut = False
+        return self._file.seek(place, whence)
+
+    def read(self, size: int = -1) -> bytes:
+        """As the file's."""
+        data = self._file.read(size)
+        self.cut = self.cut or 0 < len(data) < size
+        return data
 
 
 def _is_whole(file: BinaryIO, dataset: Any) -> bool:
