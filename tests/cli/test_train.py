@@ -18,6 +18,8 @@ from medattn_edge.models import checkpoint
 from medattn_edge.training import resume_path
 from medattn_edge.volume import Volume
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = str(Path(sys.executable).with_name("medattn-edge"))
 NETWORK = ("--network", "attention-unet-2d", "--set", "width=4", "--patch", "32x32", "--threads", "1")
 SHORT = ("--epochs", "2", "--steps", "2", "--batch", "2", "--label", "1=ball:7")

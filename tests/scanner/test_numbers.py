@@ -173,7 +173,7 @@ DEFAULTS: dict[str, dict[str, dict[str, float]]] = {
     "observe/log": {"Log": {"max_bytes": 10_000_000, "backups": 5}},
     "observe/page": {"page_of": {"refresh": True}},
     "observe/server": {"StatusServer": {"timeout_s": 10.0}, "_Server": {"timeout_s": 10.0}},
-    "receive/objects": {"_text": {"longest": 64}},
+    "receive/objects": {"_Reads.read": {"size": -1}, "_Reads.seek": {"whence": 0}, "_text": {"longest": 64}},
     "receive/stream": {"JoinedPieces.seek": {"whence": 0}},
     "store/commitment_requests": {"CommitmentRequests.due": {"limit": 20}},
     "store/custody": {

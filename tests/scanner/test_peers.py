@@ -22,6 +22,8 @@ from tests.support.dicom_peers import AE_TITLE, Archive, dcmsend, dcmtk, needs_d
 from tests.support.orthanc_peer import Orthanc  # noqa: E402
 from tests.support.running_node import COMMAND, RunningNode, Scan, command  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 TOOLS = Path(sys.executable).parent
 
 
