@@ -23,8 +23,8 @@ from medattn_edge.cohort.tables import FAILURES, LEFT_OUT, VOLUMES, failures_csv
 from medattn_edge.errors import MissingDependency, ModalityError, OutputError, UsageError
 from medattn_edge.inference import OpenArtifact
 from medattn_edge.inference.cleanup import check_cleanup
-from medattn_edge.inference.dicom_results import algorithm_of, label_settings
 from medattn_edge.inference.handover import QUEUE_DEPTH, prefetch
+from medattn_edge.inference.workflow import algorithm_of_run
 from medattn_edge.io.listed_channels import ListedChannels
 
 CohortProgress = Callable[[str, float, int], None]  # the case, cases done with the part of this one, cases in total
@@ -241,15 +241,13 @@ def _open(artifact: Path, session: Session, jobs: Sequence[Job], settings: Cohor
     listed = next((job.case.scan for job in jobs if isinstance(job.case.scan, ListedChannels)), None)
     if listed is not None:
         listed.assignment(spec)  # the columns of a list are those of all its rows
-    if not outputs.dicom:
+    if outputs.dicom_file is None:
         return OpenArtifact(session)
     if find_spec("highdicom") is None:
         raise MissingDependency.of_extra("highdicom", "dicom")
-    segment = settings.segment
-    identity = label_settings(
-        segment.overlap, segment.skip_air, str(session.facts["backend"]), spec, outputs.regions_as(spec)
+    return OpenArtifact(
+        session, algorithm_of_run(artifact, str(session.facts["backend"]), spec, outputs, settings.segment)
     )
-    return OpenArtifact(session, algorithm_of(artifact, spec, identity))
 
 
 def _check_free(folder: Path, jobs: Sequence[Job], resume: bool) -> None:

@@ -196,15 +196,20 @@ def segment_to(
         if isinstance(artifact, OpenArtifact):
             algorithm = artifact.algorithm
         else:
-            identity = label_settings(
-                settings.overlap, settings.skip_air, str(facts["backend"]), spec, outputs.regions_as(spec)
-            )
-            algorithm = algorithm_of(Path(artifact), spec, identity)
+            algorithm = algorithm_of_run(Path(artifact), str(facts["backend"]), spec, outputs, settings)
         algorithm = _of_scan(algorithm, scan, spec)
     written, notes = outputs.write(segmentation, taken, scan, spec, algorithm)
     seconds = {"read": read - start, "infer": inferred - read, "write": time.perf_counter() - inferred}
     notes = (*scan.notes(), *notes, *said)
     return Outcome(scan, segmentation, written, notes, facts, seconds, facts_of_grid(taken), channels, modality)
+
+
+def algorithm_of_run(
+    artifact: Path, backend: str, spec: ModelSpec, outputs: Outputs, settings: SegmentSettings
+) -> Algorithm:
+    """How DICOM results name an artifact that is run with these settings; raises as `algorithm_of` does."""
+    identity = label_settings(settings.overlap, settings.skip_air, backend, spec, outputs.regions_as(spec))
+    return algorithm_of(artifact, spec, identity)
 
 
 def _of_scan(algorithm: Algorithm | None, scan: Scan, spec: ModelSpec) -> Algorithm | None:

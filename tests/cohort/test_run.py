@@ -380,6 +380,15 @@ def test_contours_and_reports_of_every_series_are_those_of_each_by_itself(
         assert (out / f"{case}_{kind}.dcm").read_bytes() == (alone / f"{kind}.dcm").read_bytes(), kind
 
 
+def test_contours_need_no_segmentation_beside_them(small_artifact: Path, tree: Path, tmp_path: Path) -> None:
+    artifact = of_modality(small_artifact, tmp_path / "ct.onnx", "CT")
+    patterns = CohortSettings("{case}_labels.nii.gz", rtstruct="{case}_rtstruct.dcm")
+    outcome = segment_cohort(artifact, tree, tmp_path / "out", settings=patterns)
+    assert outcome.failures == ()
+    [case] = done(outcome)
+    assert (tmp_path / "out" / f"{case}_rtstruct.dcm").is_file()
+
+
 @pytest.mark.parametrize("change", [{"rtstruct": "contours.dcm"}, {"rtstruct": "{case}.nii.gz"}, {"sr": "{case}.json"}])
 def test_a_pattern_of_contours_and_reports_is_a_dicom_file_of_each_case(
     small_artifact: Path, scans: Path, tmp_path: Path, change: dict[str, str]
