@@ -15,6 +15,7 @@ import torch
 from medattn_edge.backends.session import Options
 from medattn_edge.backends.torch.session import prepare_torch
 from medattn_edge.errors import HostError, OutputError, ScanError, UsageError, quoted
+from medattn_edge.inference import prepare
 from medattn_edge.models import checkpoint
 from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.spec import ModelSpec
@@ -24,7 +25,7 @@ from medattn_edge.training.cases import Case
 from medattn_edge.training.evaluate import Score, evaluate
 from medattn_edge.training.losses import training_loss
 from medattn_edge.training.resume import Progressed, read_resume, resume_path, weights_sha256, write_resume
-from medattn_edge.training.sampling import Sampler, training_stretches
+from medattn_edge.training.sampling import Sampler, is_padded, training_stretches
 from medattn_edge.training.settings import UNWATCHED, Epoch, Output, Result, TrainingSettings, Watch
 from medattn_edge.training.split import Part, describe, split_cases
 
@@ -242,13 +243,13 @@ def _about_padding(padding: int, cases: Sequence[Case], spec: ModelSpec, setting
 
 def _blocks_without_padding(cases: Sequence[Case], spec: ModelSpec, settings: TrainingSettings) -> int | None:
     """The number of blocks nearest to the one asked for in which every stretch holds a patch; None: there is none."""
+    prepared = [prepare(case.scan, spec) for case in cases]
     for blocks in sorted(range(3, 4 * settings.blocks), key=lambda count: abs(count - settings.blocks)):
         try:
             parts = split_cases(cases, settings.holdout, blocks, spec.orientation)
         except ScanError:
             continue
-        pairs = zip(cases, parts, strict=True)
-        if not any(stretch.padding for case, part in pairs for stretch in training_stretches(case, part, spec)):
+        if not any(is_padded(scan, part, spec) for scan, part in zip(prepared, parts, strict=True)):
             return blocks
     return None
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medattn_edge.inference import prepare
-from medattn_edge.inference.preprocess import labels_on_image
+from medattn_edge.inference.preprocess import Prepared, labels_on_image
 from medattn_edge.inference.resample import Floats
 from medattn_edge.inference.tiling import Tiling
 from medattn_edge.spec import ModelSpec
@@ -46,6 +46,21 @@ def training_stretches(case: Case, part: Part, spec: ModelSpec) -> list[Stretch]
     prepared = prepare(case.scan, spec)
     labels = labels_on_image(case.labels, prepared)
     axis = prepared.order.index(0)
+    runs = []
+    for first, last, padding in _runs(prepared, part, spec):
+        cut = tuple(slice(first, last + 1) if i == axis else slice(None) for i in range(3))
+        runs.append(Stretch(prepared.image[:, *cut], labels[cut], padding))
+    return runs
+
+
+def is_padded(prepared: Prepared, part: Part, spec: ModelSpec) -> bool:
+    """Whether a stretch of a case's training slices is thinner than a patch, where a window of the scan is not."""
+    return any(padding for _, _, padding in _runs(prepared, part, spec))
+
+
+def _runs(prepared: Prepared, part: Part, spec: ModelSpec) -> list[tuple[int, int, int]]:
+    """(first, last, padding) of every stretch, in slices as the network sees them."""
+    axis = prepared.order.index(0)
     where, training = prepared.samples(axis), set(part.training)
     inside = [
         index
@@ -54,11 +69,7 @@ def training_stretches(case: Case, part: Part, spec: ModelSpec) -> list[Stretch]
     ]
     # In 2-D a patch is one slice.
     needed = min(spec.patch[axis], len(where)) if spec.dims == 3 else 1
-    runs = []
-    for first, last in stretches(inside):
-        cut = tuple(slice(first, last + 1) if i == axis else slice(None) for i in range(3))
-        runs.append(Stretch(prepared.image[:, *cut], labels[cut], max(0, needed - (last + 1 - first))))
-    return runs
+    return [(first, last, max(0, needed - (last + 1 - first))) for first, last in stretches(inside)]
 
 
 class Sampler:
