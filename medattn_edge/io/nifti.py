@@ -57,10 +57,9 @@ def from_image(image: Any) -> Volume:
     """
     image.update_header()
     path = Path(image.get_filename() or "image in memory")
-    shape = _check(path, image, _NONE, maps=False)
-    forms = forms_of(path, image.header, shape[:3])
-    stored: Array = np.asarray(image.dataobj, dtype=np.float32 if _scales(image) else None)
-    return _volume(stored.astype(stored.dtype.newbyteorder("="), copy=False), _source(image, forms))
+    with _named(path):
+        stored, _, source = _contents(path, image, _NONE, maps=False)
+    return _volume(stored.astype(stored.dtype.newbyteorder("="), copy=False), source)
 
 
 def _volume(stored: Array, source: Mapping[str, Any]) -> Volume:
@@ -80,25 +79,37 @@ def read_regions(path: Path, choice: Choice = _NONE) -> Regions | None:
 
 def _read(path: Path, choice: Choice, *, maps: bool = False) -> tuple[Array, dict[str, Any], tuple[str, ...]]:
     """The array (i, j, k, ...) in the machine's byte order, the facts of the header, and the names of regions in it."""
+    with _named(path):
+        with _opened(path) as stream:
+            image = _image(stream)
+            stored, shape, source = _contents(path, image, choice, maps)
+            read_to_end(path, stream)
+        names = _region_names(image)
+    if choice.volume > 0:
+        stored = stored.reshape((*shape[:3], -1), order="F")[..., choice.volume - 1]
+    return stored.astype(stored.dtype.newbyteorder("="), copy=False), source, names
+
+
+def _contents(path: Path, image: Any, choice: Choice, maps: bool) -> tuple[Array, tuple[int, ...], dict[str, Any]]:
+    """The array as it is stored or scaled, its shape, and the facts of the header."""
+    shape = _check(path, image, choice, maps)
+    forms = forms_of(path, image.header, shape[:3], choice.geometry)
+    stored: Array = np.asarray(image.dataobj, dtype=np.float32 if _scales(image) else None)
+    return stored, shape, _source(image, forms)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What nibabel raises for a damaged file, as an error that names it."""
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
     from nibabel.wrapstruct import WrapStructError
 
     failures = (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, zlib.error, MemoryError)
     try:
-        with _opened(path) as stream:
-            image = _image(stream)
-            shape = _check(path, image, choice, maps)
-            forms = forms_of(path, image.header, shape[:3], choice.geometry)
-            stored: Array = np.asarray(image.dataobj, dtype=np.float32 if _scales(image) else None)
-            read_to_end(path, stream)
-        source = _source(image, forms)
-        names = _region_names(image)
+        yield
     except (*failures, ValueError, KeyError, IndexError, TypeError, ArithmeticError) as error:
         raise unreadable(path, "NIfTI", error) from error
-    if choice.volume > 0:
-        stored = stored.reshape((*shape[:3], -1), order="F")[..., choice.volume - 1]
-    return stored.astype(stored.dtype.newbyteorder("="), copy=False), source, names
 
 
 def _source(image: Any, forms: Forms) -> dict[str, Any]:

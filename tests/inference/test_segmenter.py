@@ -14,7 +14,7 @@ import pytest
 
 import medattn_edge as me
 from medattn_edge.backends import open_session
-from medattn_edge.errors import GeometryError, UsageError
+from medattn_edge.errors import GeometryError, ScanError, UsageError
 from medattn_edge.inference.segmenter import Segmenter
 from medattn_edge.io import Scan, read_volume
 from medattn_edge.release import generate_key, write_release
@@ -81,6 +81,17 @@ def test_an_image_in_memory_is_held_to_its_forms_as_a_file_is(small_artifact: Pa
     image.header.set_qform(np.diag((5.0, 5.0, 5.0, 1.0)), code=1)
     with me.load(small_artifact) as network, pytest.raises(GeometryError, match="sform"):
         network(image)
+
+
+def test_an_image_of_a_file_that_is_cut_off_is_named_as_the_file_is(
+    small_artifact: Path, scan: Path, tmp_path: Path
+) -> None:
+    whole: Any = nibabel.load(scan)
+    plain = tmp_path / "scan.nii"
+    nibabel.save(whole, plain)
+    plain.write_bytes(plain.read_bytes()[:-100])
+    with me.load(small_artifact) as network, pytest.raises(ScanError, match=r"scan\.nii cannot be read"):
+        network(nibabel.load(plain))
 
 
 def test_a_release_is_opened_and_its_copy_is_gone_in_the_end(
