@@ -16,7 +16,7 @@ from medattn_edge.errors import InputError, IntegrityError
 from medattn_edge.host.cores import usable_cores
 from medattn_edge.inference import OpenArtifact, Outputs, SegmentSettings, segment_to
 from medattn_edge.inference.cleanup import check_cleanup
-from medattn_edge.inference.dicom_results import algorithm_of, label_settings
+from medattn_edge.inference.workflow import algorithm_of_run
 from medattn_edge.io.channels import ChannelScan
 from medattn_edge.io.dicom.seg import Algorithm
 from medattn_edge.io.dicom.volume import RefusedSeries, Series, series_of
@@ -63,15 +63,10 @@ class Segmenter:
             outputs.check_dicom()
             outputs.check_spec(session.spec)
             check_cleanup(session.spec)
-            settings = label_settings(
-                model.overlap,
-                model.skip_air,
-                str(session.facts["backend"]),
-                session.spec,
-                outputs.regions_as(session.spec),
-            )
             manifest = _check_pin(model, file).manifest  # and nobody swapped it while it was read
-            return _Open(model, session, algorithm_of(file, session.spec, settings), manifest)
+            backend = str(session.facts["backend"])
+            algorithm = algorithm_of_run(file, backend, session.spec, outputs, _settings(model))
+            return _Open(model, session, algorithm, manifest)
 
     def __enter__(self) -> Self:
         return self
@@ -134,12 +129,11 @@ def _segmented(opened: _Open, task: Task) -> Done:
     scan = _scan(model, task)
     headers = time.monotonic() - started
     outputs = _outputs(model, task.folder)
-    settings = SegmentSettings(model.overlap, skip_air=model.skip_air, any_modality=model.any_modality)
     algorithm = opened.algorithm
     if task.contents:
         # Corrected objects have the UIDs of the first ones: without it their result would be a duplicate to an archive.
         algorithm = replace(algorithm, settings=f"{algorithm.settings} contents={task.contents}".strip())
-    outcome = segment_to(OpenArtifact(opened.session, algorithm), scan, outputs, settings=settings)
+    outcome = segment_to(OpenArtifact(opened.session, algorithm), scan, outputs, settings=_settings(model))
     written = dict(outcome.written)
     seg, overlay = written.pop("labels"), written.pop("overlay")
     _shrink(overlay)
@@ -162,6 +156,10 @@ def _scan(model: Model, task: Task) -> Scan:
         except RefusedSeries as refusal:
             raise RefusedSeries(refusal.reason, f"{name}: {refusal.detail}", hint=refusal.hint) from None
     return ChannelScan(scans, resample_to_first=model.resample_to_first)
+
+
+def _settings(model: Model) -> SegmentSettings:
+    return SegmentSettings(model.overlap, skip_air=model.skip_air, any_modality=model.any_modality)
 
 
 def _outputs(model: Model, folder: Path) -> Outputs:
