@@ -171,6 +171,15 @@ HOUNSFIELD = _gate(
     lowest_of_ct=-100.0,
     air_hu=-500.0,
 )
+LONG_TRAINING = _gate(
+    "a training to warn of",
+    "The published widths take 10 to 100 times as long on the cores of a laptop as on a GPU, and nobody sees it in a "
+    "bar that has just begun. An hour is longer than one waits beside it. Three steps after the first, which also "
+    "prepares the kernels, are within a third of the mean of an epoch. It is said and stops nothing.",
+    ("training.schedule",),
+    long_s=3600.0,
+    measured_steps=3,
+)
 ATTENTION_COPY = _gate(
     "a copy that answers attention maps",
     "The copy is the deployed graph with more outputs. In FP32, FP16 and INT8 of both quantizers its logits were the "
@@ -195,5 +204,6 @@ GATES = (
     NOTHING,
     DEADLINE,
     HOUNSFIELD,
+    LONG_TRAINING,
     ATTENTION_COPY,
 )
