@@ -232,7 +232,7 @@ class Outputs:
             write_maps(self.attention, segmentation.attention, segmentation.attention_names)
             written["attention"] = self.attention
         if self.overlay is not None:
-            _draw(self.overlay, volume, segmentation, self.overlay_attention)
+            _draw(self.overlay, volume, segmentation, spec, self.overlay_attention)
             written["overlay"] = self.overlay
         return written, tuple(notes)
 
@@ -276,16 +276,16 @@ def _about_regions(spec: ModelSpec, regions: RegionsAs) -> str:
     return f"the regions may overlap: one label map, later ones over earlier ones ({order}); {volumes}"
 
 
-def _draw(path: Path, volume: Volume, segmentation: Segmentation, with_attention: bool) -> None:
+def _draw(path: Path, volume: Volume, segmentation: Segmentation, spec: ModelSpec, with_attention: bool) -> None:
+    from medattn_edge.io.display import model_window
     from medattn_edge.io.overlay import write_overlay
 
     labels, names = shown_labels(segmentation)
+    window = model_window(spec.intensity, volume.voxels.reshape(-1, *volume.shape)[0])
     if segmentation.attention is None or not with_attention:
-        write_overlay(path, volume, labels, names)
+        write_overlay(path, volume, labels, names, window=window)
         return
     # The last map is the finest gate, or the guided response of the coarsest scale: what the network ends with.
-    maps = segmentation.attention_names
+    maps, attention = segmentation.attention_names, segmentation.attention.voxels
     index = maps.index("guided_1") if "guided_1" in maps else len(maps) - 1
-    write_overlay(
-        path, volume, labels, names, attention=segmentation.attention.voxels[index], attention_name=maps[index]
-    )
+    write_overlay(path, volume, labels, names, window=window, attention=attention[index], attention_name=maps[index])

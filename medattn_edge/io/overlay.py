@@ -12,10 +12,11 @@ from medattn_edge.atomic import replacing
 from medattn_edge.errors import GeometryError
 from medattn_edge.io.colours import heat_colours
 from medattn_edge.io.display import display_window, draw_labels, label_name, masks, names_of_values
-from medattn_edge.io.page import Panel, PanelRow, compose
+from medattn_edge.io.page import LegendEntry, Panel, PanelRow, compose
 from medattn_edge.volume import Array, Volume
 
 _FILL, _HEAT, _DIMMED = 0.14, 0.75, 0.8
+_MOST_ABSENT = 12  # labels without a voxel that the legend names
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ def write_overlay(
         scan: (D, H, W) or (C, D, H, W), of which the first channel is shown, or all three of a colour picture.
         labels: (D, H, W) on the same grid; or regions that may overlap, (K, D, H, W) of 0 and 1.
         names: names[value] names a label; or one per region.
-        window: the values that become black and white, by default the 1st and 99th percentile of the values above the
-            smallest.
+        window: the values that become black and white, such as `model_window` gives for a network; by default the 1st
+            and 99th percentile of the values above the smallest.
         attention: (D, H, W) on the same grid, for a second row, as heat from its least to its largest value.
         attention_name: what that row is called.
 
@@ -181,12 +182,18 @@ def _panel(pixels: Array, volume: Volume, cut: tuple[_View, int]) -> Panel:
     return Panel(pixels, view.edges, f"{view.name}   {view.ends[mm > 0]} {abs(mm):.0f} mm")
 
 
-def _legend(labels: Volume, names: Sequence[str]) -> list[tuple[int, str]]:
-    """(value, name and amount) of every label that is there."""
-    entries = []
+def _legend(labels: Volume, names: Sequence[str]) -> list[LegendEntry]:
+    """Name and amount of every label that is there, and of every one that has a name and no voxel."""
     known = names_of_values(labels.voxels, 3, names)
-    for value, mask in masks(labels.voxels, 3):
-        count = np.count_nonzero(mask)
-        amount = f"{count * labels.voxel_ml:,.1f} ml" if labels.calibrated else f"{count:,} pixels"
-        entries.append((value, f"{label_name(known, value)}   {amount}"))
+    counts = {value: int(np.count_nonzero(mask)) for value, mask in masks(labels.voxels, 3)}
+    absent = [value for value, name in enumerate(known) if value and name and value not in counts]
+    entries = []
+    for value in sorted([*counts, *absent[:_MOST_ABSENT]]):
+        count = counts.get(value, 0)
+        volume = f"{count * labels.voxel_ml:,.1f}" if count else "0"
+        amount = f"{volume} ml" if labels.calibrated else f"{count:,} pixels"
+        entries.append(LegendEntry(value, f"{label_name(known, value)}   {amount}", bool(count)))
+    if len(absent) > _MOST_ABSENT:
+        text = f"{len(absent) - _MOST_ABSENT} more   0 {'ml' if labels.calibrated else 'pixels'}"
+        entries.append(LegendEntry(0, text))
     return entries

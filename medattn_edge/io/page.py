@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,12 +56,26 @@ class PanelRow:
         return max(len(panel.pixels) for panel in self.panels)
 
 
-def compose(rows: Sequence[PanelRow], legend: Sequence[tuple[int, str]], pixels_per_mm: float) -> Any:
+class LegendEntry(NamedTuple):
+    """One label below the panels.
+
+    Attributes:
+        value: of the label, which has its colour; 0 for a text without one.
+        text: its name and amount.
+        present: whether it has a voxel: a filled square; an empty one without.
+    """
+
+    value: int
+    text: str
+    present: bool = True
+
+
+def compose(rows: Sequence[PanelRow], legend: Sequence[LegendEntry], pixels_per_mm: float) -> Any:
     """Draw a page.
 
     Args:
         rows: from the top.
-        legend: (label value, text) of each entry.
+        legend: what the colours are of.
         pixels_per_mm: 0 when there are no millimetres.
 
     Returns:
@@ -137,21 +151,24 @@ def _draw_heat_scale(page: Any, draw: Any, row: PanelRow, start: tuple[int, int]
     _write(draw, (x + 170, y), row.high, "lm", _DIM)
 
 
-def _draw_legend(draw: Any, line: Sequence[tuple[int, str]], top: int) -> None:
+def _draw_legend(draw: Any, line: Sequence[LegendEntry], top: int) -> None:
     """Coloured squares and their texts, from the left."""
     left, middle = float(_MARGIN), top + _LINE / 2
-    for value, text in line:
+    for value, text, present in line:
         if value:
-            draw.rectangle((left, middle - 7, left + 14, middle + 7), fill=label_colour(value))
+            colour = label_colour(value)
+            draw.rectangle(
+                (left, middle - 7, left + 14, middle + 7), fill=colour if present else None, outline=colour, width=2
+            )
         _write(draw, (left + 24, middle), text, "lm", _BRIGHT)
         left += _entry_width(text)
 
 
-def _wrapped(legend: Sequence[tuple[int, str]], width: int) -> list[list[tuple[int, str]]]:
+def _wrapped(legend: Sequence[LegendEntry], width: int) -> list[list[LegendEntry]]:
     """The legend in lines that fit; says so when there is no label."""
-    lines: list[list[tuple[int, str]]] = [[]]
-    for entry in legend or [(0, "no label on this scan")]:
-        if lines[-1] and sum(_entry_width(text) for _, text in [*lines[-1], entry]) > width + 28:
+    lines: list[list[LegendEntry]] = [[]]
+    for entry in legend or [LegendEntry(0, "no label on this scan")]:
+        if lines[-1] and sum(_entry_width(one.text) for one in [*lines[-1], entry]) > width + 28:
             lines.append([])
         lines[-1].append(entry)
     return lines

@@ -101,6 +101,20 @@ def test_many_labels_wrap_in_the_legend(tmp_path, scan):
     assert all(len(places(page[-260:], value)) > 100 for value in range(1, 40))
 
 
+def test_labels_without_a_voxel_are_in_the_legend_up_to_a_dozen(tmp_path, scan, labels):
+    def page_with(absent: int) -> np.ndarray:
+        write_overlay(tmp_path / "overlay.png", scan, labels, [*NAMES, *(f"absent {n:02}" for n in range(absent))])
+        return pixels(tmp_path / "overlay.png")
+
+    empty_square = 15 * 15 - 11 * 11
+    none, one, many = map(page_with, (0, 1, 30))
+    assert len(places(none[-50:], 3)) == 0
+    assert len(places(one[-50:], 3)) == empty_square
+    assert len(none) == len(one)
+    assert len(places(many[-140:], 14)) == empty_square
+    assert len(places(many[-140:], 15)) == 0
+
+
 def test_labels_of_another_grid_are_refused(tmp_path, scan, labels):
     moved = np.array(AFFINE)
     moved[0, 3] += 1

@@ -12,7 +12,7 @@ from medattn_edge.errors import GeometryError
 from medattn_edge.io.colours import heat_colours, label_colour
 from medattn_edge.io.display import display_window
 from medattn_edge.io.overlay import write_overlay
-from medattn_edge.io.page import Panel, PanelRow, compose
+from medattn_edge.io.page import LegendEntry, Panel, PanelRow, compose
 from medattn_edge.volume import Volume
 
 # Stored from left to right and from the head down, and turned a little.
@@ -41,7 +41,7 @@ def plain(size: tuple[int, int], inside: object, label: int = 0, width: int = 2)
 
 
 def page_of(rows: list[PanelRow], legend: list[tuple[int, str]], scale: float) -> np.ndarray:
-    return np.asarray(compose(rows, legend, scale)).astype(int)
+    return np.asarray(compose(rows, [LegendEntry(*one) for one in legend], scale)).astype(int)
 
 
 def views(volume: Volume, cuts: tuple[int, int, int]) -> list[tuple[str, str, tuple[int, int]]]:
@@ -65,7 +65,7 @@ def test_a_scan_without_labels_shows_its_middle_and_says_where_that_is(tmp_path:
     cuts = views(lps, (lps.shape[0] // 2, lps.shape[1] // 2, lps.shape[2] // 2))
     panels = [Panel(plain(size, GREY), edges, caption) for edges, caption, size in cuts]
     scale = 460 / max(np.multiply(lps.shape, lps.spacing))
-    assert np.array_equal(page, page_of([PanelRow(panels)], [], scale))
+    assert np.array_equal(page, page_of([PanelRow(panels)], [LegendEntry(1, "liver   0 ml", False)], scale))
 
 
 @pytest.mark.parametrize("attention", [False, True])

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from medattn_edge.io.colours import heat_colours
-from medattn_edge.io.display import display_window, draw_labels
+from medattn_edge.io.display import display_window, draw_labels, model_window
+from medattn_edge.spec import Intensity
 from medattn_edge.volume import Array, Volume
 
 _LONGEST = 300  # pixels of a picture's longer side
@@ -52,11 +53,11 @@ def view_of(volume: Volume) -> View:
 class Slices:
     """Slices of one scan; arrays lie on its own grid, and pictures are turned as radiologists look at them."""
 
-    def __init__(self, volume: Volume) -> None:
-        """volume: (D, H, W), or (C, D, H, W), of which the first channel is shown."""
+    def __init__(self, volume: Volume, intensity: Intensity) -> None:
+        """volume: (D, H, W), or (C, D, H, W), of which the first channel is shown; intensity: of the network."""
         self.view, self._volume = view_of(volume), volume
         grey = volume.voxels.reshape(-1, *volume.shape)[0]
-        self._window = display_window(grey)
+        self._window = model_window(intensity, grey) or display_window(grey)
         self._grey, turned = self._turned(grey), volume.to_lps()
         sides = [turned.shape[a] * turned.spacing[a] for a in range(3) if a != self.view.axis]
         rows, columns = (max(8, round(side * _LONGEST / max(sides))) for side in sides)

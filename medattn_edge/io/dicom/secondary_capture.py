@@ -16,7 +16,7 @@ from medattn_edge.io.dicom.series import Series
 from medattn_edge.io.dicom.source import Frame, Source, lenient, read_source
 from medattn_edge.io.dicom.uids import Algorithm, Identity
 from medattn_edge.io.display import display_window, draw_labels, label_name, masks, names_of_values
-from medattn_edge.io.page import Panel, PanelRow, compose
+from medattn_edge.io.page import LegendEntry, Panel, PanelRow, compose
 from medattn_edge.volume import Array, Volume
 
 _LONGEST_SIDE = 620  # pixels of a slice
@@ -125,7 +125,7 @@ def _picture(source: Source, place: int, grey: Array, labels: Array, names: Sequ
     edges = "".join(_end(step) for step in (-across, across, -down, down))
     caption = f"slice {place + 1} of {len(source.frames)}   not for diagnosis"
     known = names_of_values(labels, 2, names)
-    legend = [(value, label_name(known, value)) for value, _ in masks(labels, 2)]
+    legend = [LegendEntry(value, label_name(known, value)) for value, _ in masks(labels, 2)]
     page = compose([PanelRow([Panel((pixels + 0.5).astype(np.uint8), edges, caption)])], legend, scale)
     return _Picture(np.asarray(page), 1 / scale, (edges[1], edges[3]))
 
