@@ -180,6 +180,16 @@ LONG_TRAINING = _gate(
     long_s=3600.0,
     measured_steps=3,
 )
+LABEL_COLOURS = _gate(
+    "colours of labels",
+    "CIELab distances: 2 is seen side by side, 10 at a glance. The first ten colours, chosen by eye, lie 28 and more "
+    "apart and 45 from every grey; thin outlines on a scan are asked for about as much. A viewer of DICOM fills whole "
+    "organs and shows their names: the accustomed colour comes first there, as long as two can be told apart.",
+    ("io.organs",),
+    min_distance=10.0,
+    min_drawn_distance=25.0,
+    min_grey_distance=40.0,
+)
 ATTENTION_COPY = _gate(
     "a copy that answers attention maps",
     "The copy is the deployed graph with more outputs. In FP32, FP16 and INT8 of both quantizers its logits were the "
@@ -205,5 +215,6 @@ GATES = (
     DEADLINE,
     HOUNSFIELD,
     LONG_TRAINING,
+    LABEL_COLOURS,
     ATTENTION_COPY,
 )

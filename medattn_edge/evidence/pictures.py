@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from medattn_edge.io.display import display_window, draw_labels, model_window
+from medattn_edge.io.organs import label_colours
 from medattn_edge.labels import Meaning
 from medattn_edge.spec import Intensity
 from medattn_edge.volume import Array, Volume
@@ -53,10 +54,12 @@ class Cut:
         size = _size(reference.shape, self.step)
         under = 255 * np.stack([_resized(channel, size) for channel in grey], axis=-1)
         pictures = []
+        names = ["", *self.meaning.names] if self.meaning.overlapping else self.meaning.names
+        colours = label_colours(names, on_grey=True)
         for labels in (reference, candidate):
             pixels = under.copy()
             drawn = self.meaning.maps(labels) if self.meaning.overlapping else labels
-            draw_labels(pixels, drawn, _FILL, _LINE)
+            draw_labels(pixels, drawn, _FILL, _LINE, colours)
             pictures.append(pixels)
         pictures.append(_difference(under, reference, candidate))
         first, second, third = map(_png, pictures)

@@ -219,8 +219,9 @@ class Outputs:
             files, remarks = self._write_dicom(labels, names, scan.series, algorithm, spec)
             written, notes = written | files, notes + remarks
             if self.key_slices:
+                shown = shown_labels(segmentation)
                 slices = write_key_slices(
-                    self.labels, self.key_slices, volume, shown_labels(segmentation), scan.series, algorithm
+                    self.labels, self.key_slices, volume, shown, scan.series, algorithm, codes=spec.codes
                 )
                 written |= {f"key slice {number}": path for number, path in enumerate(slices, start=1)}
         if not self.dicom:
@@ -283,7 +284,7 @@ def _draw(path: Path, volume: Volume, segmentation: Segmentation, spec: ModelSpe
     labels, names = shown_labels(segmentation)
     window = model_window(spec.intensity, volume.voxels.reshape(-1, *volume.shape)[0])
     if segmentation.attention is None or not with_attention:
-        write_overlay(path, volume, labels, names, window=window)
+        write_overlay(path, volume, labels, names, codes=spec.codes, window=window)
         return
     # The last map is the finest gate, or the guided response of the coarsest scale: what the network ends with.
     maps, attention = segmentation.attention_names, segmentation.attention.voxels

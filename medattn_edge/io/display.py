@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from medattn_edge.io.colours import label_colour
+from medattn_edge.io.colours import RGB, colour_of
 from medattn_edge.spec import Intensity
 from medattn_edge.volume import Array
 
@@ -63,7 +63,7 @@ def _sampled(scan: Array) -> Array:
     return values[np.isfinite(values)]
 
 
-def draw_labels(pixels: Array, labels: Array, fill: float, width: int) -> None:
+def draw_labels(pixels: Array, labels: Array, fill: float, width: int, colours: Sequence[RGB] = ()) -> None:
     """Draw labels onto a slice, in place: each as a fill, and an outline just inside its border.
 
     Args:
@@ -72,11 +72,12 @@ def draw_labels(pixels: Array, labels: Array, fill: float, width: int) -> None:
             (K, rows, columns) of 0 and 1, which are drawn one over the other.
         fill: how much of the colour is laid over the inside, 0..1.
         width: of the outline, in pixels.
+        colours: colours[value] of a label, as `label_colours` gives them; of the region `value`, from 1.
     """
     rows, columns = ((np.arange(n) * m) // n for n, m in zip(pixels.shape, labels.shape[-2:], strict=False))
     blocks = labels[..., rows[:, None], columns]
     for value, mask in masks(blocks, 2):
-        colour = np.array(label_colour(value))
+        colour = np.array(colour_of(colours, value))
         if fill:
             pixels[mask] += fill * (colour - pixels[mask])
         pixels[_outline(mask, width)] = colour

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from medattn_edge.io.colours import heat_colours, label_colour
+from medattn_edge.io.colours import RGB, colour_of, heat_colours
 from medattn_edge.volume import Array
 
 _PAGE, _BRIGHT, _DIM = (16, 18, 22), (236, 238, 242), (154, 160, 170)
@@ -70,13 +70,16 @@ class LegendEntry(NamedTuple):
     present: bool = True
 
 
-def compose(rows: Sequence[PanelRow], legend: Sequence[LegendEntry], pixels_per_mm: float) -> Any:
+def compose(
+    rows: Sequence[PanelRow], legend: Sequence[LegendEntry], pixels_per_mm: float, colours: Sequence[RGB] = ()
+) -> Any:
     """Draw a page.
 
     Args:
         rows: from the top.
         legend: what the colours are of.
         pixels_per_mm: 0 when there are no millimetres.
+        colours: colours[value] of a label, as the panels were drawn with.
 
     Returns:
         A Pillow RGB picture.
@@ -93,7 +96,7 @@ def compose(rows: Sequence[PanelRow], legend: Sequence[LegendEntry], pixels_per_
         _draw_row(page, draw, row, top, pixels_per_mm)
         top += height
     for line in lines:
-        _draw_legend(draw, line, top)
+        _draw_legend(draw, line, top, colours)
         top += _LINE
     return page
 
@@ -151,12 +154,12 @@ def _draw_heat_scale(page: Any, draw: Any, row: PanelRow, start: tuple[int, int]
     _write(draw, (x + 170, y), row.high, "lm", _DIM)
 
 
-def _draw_legend(draw: Any, line: Sequence[LegendEntry], top: int) -> None:
+def _draw_legend(draw: Any, line: Sequence[LegendEntry], top: int, colours: Sequence[RGB]) -> None:
     """Coloured squares and their texts, from the left."""
     left, middle = float(_MARGIN), top + _LINE / 2
     for value, text, present in line:
         if value:
-            colour = label_colour(value)
+            colour = colour_of(colours, value)
             draw.rectangle(
                 (left, middle - 7, left + 14, middle + 7), fill=colour if present else None, outline=colour, width=2
             )
