@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from medattn_edge.io.colours import RGB
 from medattn_edge.io.display import display_window, draw_labels, model_window
 from medattn_edge.io.organs import label_colours
 from medattn_edge.labels import Meaning
@@ -47,22 +48,31 @@ class Cut:
     step: tuple[float, float]
     meaning: Meaning
 
-    def drawn(self) -> tuple[bytes, bytes, bytes]:
-        """PNG pictures: the reference's labels, the candidate's, and the difference of the two."""
+    @property
+    def names(self) -> list[str]:
+        """names[value] of a label; of a region from 1."""
+        return ["", *self.meaning.names] if self.meaning.overlapping else list(self.meaning.names)
+
+    @property
+    def colours(self) -> list[RGB]:
+        """colours[value] of a label, that the pictures are drawn with."""
+        return label_colours(self.names, on_grey=True)
+
+    def pixels(self) -> tuple[Array, Array, Array]:
+        """Float (rows, columns, 3) in 0..255: the reference's labels, the candidate's, the difference of the two."""
         box = _box((self.reference != 0) | (self.candidate != 0))
         grey, reference, candidate = self.grey[:, *box], self.reference[box], self.candidate[box]
         size = _size(reference.shape, self.step)
         under = 255 * np.stack([_resized(channel, size) for channel in grey], axis=-1)
-        pictures = []
-        names = ["", *self.meaning.names] if self.meaning.overlapping else self.meaning.names
-        colours = label_colours(names, on_grey=True)
-        for labels in (reference, candidate):
-            pixels = under.copy()
+        first, second = under.copy(), under.copy()
+        for pixels, labels in ((first, reference), (second, candidate)):
             drawn = self.meaning.maps(labels) if self.meaning.overlapping else labels
-            draw_labels(pixels, drawn, _FILL, _LINE, colours)
-            pictures.append(pixels)
-        pictures.append(_difference(under, reference, candidate))
-        first, second, third = map(_png, pictures)
+            draw_labels(pixels, drawn, _FILL, _LINE, self.colours)
+        return first, second, _difference(under, reference, candidate)
+
+    def drawn(self) -> tuple[bytes, bytes, bytes]:
+        """The same as PNG pictures."""
+        first, second, third = map(_png, self.pixels())
         return first, second, third
 
 

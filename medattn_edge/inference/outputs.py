@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from medattn_edge.atomic import check_folder
-from medattn_edge.errors import MissingDependency, UsageError, quoted
+from medattn_edge.errors import MissingDependency, UsageError
 from medattn_edge.inference.cleanup import describe_after
 from medattn_edge.inference.dicom_results import (
     SegKind,
@@ -87,7 +87,8 @@ class Outputs:
             UsageError: for suffixes that are not known, for outputs that make no sense together, of the same name or of
                 the scan's own.
             OutputError: for a folder that is not there.
-            MissingDependency: without highdicom, for a DICOM segmentation, and without contourpy, for a structure set.
+            MissingDependency: without Pillow, for a picture; without highdicom, for a DICOM segmentation, and without
+                contourpy, for a structure set.
         """
         for path in (self.labels, self.probabilities, self.attention):
             if path is not None:
@@ -103,12 +104,10 @@ class Outputs:
         if not self.dicom:
             check_labels_format(self.labels)
         self._check_dicom(scan)
-        if self.overlay is not None and self.overlay.suffix.lower() != ".png":
-            raise UsageError(
-                f"the picture {self.overlay.name}",
-                expected="a .png",
-                hint=f"--overlay {quoted(self.overlay.stem + '.png')}",
-            )
+        if self.overlay is not None:
+            from medattn_edge.io.page import check_picture
+
+            check_picture(self.overlay, "--overlay")
 
     def _check_dicom(self, scan: Scan) -> None:
         check_names(self.labels, {"--rtstruct": self.rtstruct, "--sr": self.sr})

@@ -4,16 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from medattn_edge.atomic import check_folder
+from medattn_edge.errors import MissingDependency, UsageError, quoted
 from medattn_edge.io.colours import RGB, colour_of, heat_colours
 from medattn_edge.volume import Array
 
 _PAGE, _BRIGHT, _DIM = (16, 18, 22), (236, 238, 242), (154, 160, 170)
 _MARGIN, _GAP, _LINE, _TEXT = 20, 14, 30, 16
 _NARROWEST = 420
+
+
+def check_picture(path: Path, option: str) -> None:
+    """Say before the work that a picture cannot be written.
+
+    Raises:
+        UsageError: for another suffix than .png.
+        OutputError: for a folder that is not there.
+        MissingDependency: without Pillow.
+    """
+    if path.suffix.lower() != ".png":
+        hint = f"{option} {quoted(path.with_suffix('.png').name)}"
+        raise UsageError(f"the picture {path.name}", expected="a .png", hint=hint)
+    check_folder(path)
+    try:
+        import PIL  # noqa: F401 - asked for here, so that nobody waits for it in vain
+    except ImportError as error:
+        raise MissingDependency.of_extra("pillow", "image") from error
 
 
 @dataclass(frozen=True)
@@ -99,6 +120,14 @@ def compose(
         _draw_legend(draw, line, top, colours)
         top += _LINE
     return page
+
+
+def fitted(text: str, width: int) -> str:
+    """A caption that fits above a panel so many pixels wide: shortened at its end, with three dots."""
+    kept = text
+    while kept and float(_font().getlength(kept if kept == text else f"{kept}...")) > width:
+        kept = kept[:-1]
+    return text if kept == text else f"{kept}..."
 
 
 def _draw_row(page: Any, draw: Any, row: PanelRow, top: int, pixels_per_mm: float) -> None:
