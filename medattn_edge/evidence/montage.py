@@ -103,7 +103,8 @@ def _row(one: _Kept) -> PanelRow:
 
 
 def _difference(one: _Kept, *, with_name: bool = True) -> Panel:
-    flips = f"{one.cut.flips:,} voxels differ" if one.cut.flips else "no voxel differs"
+    count = one.cut.flips
+    flips = f"{count:,} voxels differ" if count > 1 else "1 voxel differs" if count else "no voxel differs"
     caption = f"{flips}: scan {one.scan}, {one.cut.plane}, {one.candidate}" if with_name else flips
     return _panel(_bytes(one.cut.pixels()[2]), caption)
 
