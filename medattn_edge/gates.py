@@ -171,6 +171,25 @@ HOUNSFIELD = _gate(
     lowest_of_ct=-100.0,
     air_hu=-500.0,
 )
+LONG_TRAINING = _gate(
+    "a training to warn of",
+    "The published widths take 10 to 100 times as long on the cores of a laptop as on a GPU, and nobody sees it in a "
+    "bar that has just begun. An hour is longer than one waits beside it. Three steps after the first, which also "
+    "prepares the kernels, are within a third of the mean of an epoch. It is said and stops nothing.",
+    ("training.schedule",),
+    long_s=3600.0,
+    measured_steps=3,
+)
+LABEL_COLOURS = _gate(
+    "colours of labels",
+    "CIELab distances: 2 is seen side by side, 10 at a glance. The first ten colours, chosen by eye, lie 28 and more "
+    "apart and 45 from every grey; thin outlines on a scan are asked for about as much. A viewer of DICOM fills whole "
+    "organs and shows their names: the accustomed colour comes first there, as long as two can be told apart.",
+    ("io.organs",),
+    min_distance=10.0,
+    min_drawn_distance=25.0,
+    min_grey_distance=40.0,
+)
 ATTENTION_COPY = _gate(
     "a copy that answers attention maps",
     "The copy is the deployed graph with more outputs. In FP32, FP16 and INT8 of both quantizers its logits were the "
@@ -195,5 +214,7 @@ GATES = (
     NOTHING,
     DEADLINE,
     HOUNSFIELD,
+    LONG_TRAINING,
+    LABEL_COLOURS,
     ATTENTION_COPY,
 )

@@ -258,8 +258,8 @@ class _Graph:
             self._notes += [note for note in describe_after(reference.spec) if note not in self._notes]
             for index, scan in enumerate(scans):
                 volume, name = scan.read_for(reference.spec), scan.described(reference.spec)
-                about = [f"{name}: {note}" for note in scan.notes()]
-                self._notes += [note for note in about if note not in self._notes]
+                remarks = [f"{name}: {note}" for note in scan.notes()]
+                self._notes += [note for note in remarks if note not in self._notes]
                 true_labels = truth.read(index, volume, meaning)
                 if true_labels is not None:
                     self.audits.append(true_labels.audit)
@@ -284,7 +284,8 @@ class _Graph:
                         for one in self.runs
                         if one.name in seen.agreed
                     }
-                    self.observer(SeenScan(index, scan, name, volume, seen.meaning, seen.labels, right, labels))
+                    about = (volume, seen.meaning, seen.labels, right, labels, reference.spec.intensity)
+                    self.observer(SeenScan(index, scan, name, *about))
                 if not sessions:
                     return
         if truth.files or any(one.gate.thresholds.min_dice for one in self.runs):  # every Dice reaches a gate of 0

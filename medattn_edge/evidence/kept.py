@@ -129,7 +129,8 @@ class KeptComparison:
                     reference = volume.with_voxels(maps["reference"])
                 if found:
                     name = scan.described(spec)
-                    observer(SeenScan(index, scan, name, volume, Meaning.of(spec), reference, right, found))
+                    about = (volume, Meaning.of(spec), reference, right, found, spec.intensity)
+                    observer(SeenScan(index, scan, name, *about))
 
 
 class ComparisonKeeper:

@@ -147,13 +147,15 @@ def write_key_slices(
     shown: tuple[Volume, Sequence[str]],
     series: Series,
     algorithm: Algorithm,
+    *,
+    codes: Mapping[str, Code],
 ) -> tuple[Path, ...]:
     """Write key_1.dcm, ... beside the file `output`; returns them. Raises as `secondary_capture` does.
 
-    shown: labels or regions and their names, as `secondary_capture` takes them.
+    shown: labels or regions and their names, as `secondary_capture` takes them; codes: of labels, by name.
 
     One thread at a time, as for `write_segmentation`.
     """
     from medattn_edge.io.dicom.secondary_capture import secondary_capture
 
-    return secondary_capture(output.parent, volume, *shown, series, algorithm, count)
+    return secondary_capture(output.parent, volume, *shown, series, algorithm, count, codes=codes)

@@ -90,6 +90,11 @@ class Sampler:
         self._ends = np.cumsum([stretch.labels.size for stretch in self._stretches])
         self._centres = _centres(self._stretches)
 
+    @property
+    def labels(self) -> frozenset[int]:
+        """The labels but the background that its stretches have."""
+        return frozenset(int(value) for stretch in self._stretches for value in np.unique(stretch.labels)) - {0}
+
     def batch(self, rng: np.random.Generator, count: int) -> tuple[Floats, npt.NDArray[np.int64]]:
         """Images float32 (N, C, *patch) and labels int64 (N, *patch)."""
         pairs = [self._read(*self._centre(rng)) for _ in range(count)]
