@@ -101,6 +101,14 @@ class Scan:
         chosen += [f"volume {self._volume}"] if self._volume else []
         return ", ".join([self.path.resolve().name, *chosen])
 
+    @property
+    def shown(self) -> str:
+        """What records call it: its path, as it was given."""
+        return str(self.path)
+
+    def release(self) -> None:
+        """Remove what lies on the disk only for it; nothing of a scan that is a file of somebody's own."""
+
     def described(self, spec: ModelSpec) -> str:
         """Its name with the names of a network's channels where these have some."""
         name = self.name
