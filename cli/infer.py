@@ -16,6 +16,8 @@ from .infer_archive import (
     ArchiveOptions,
     CaOption,
     CredentialsOption,
+    LimitOption,
+    QueryOption,
     SendOption,
     StudyOption,
     TimeoutOption,
@@ -46,7 +48,7 @@ def command(  # noqa: PLR0913
             help="A DICOM folder, file or DICOMDIR, NIfTI, NRRD, .npz, PNG or JPEG; several for the channels of a "
             "network, in their order or as NAME=SCAN. With -o FOLDER/ every scan below a folder, 'data/*/t1.nii.gz' "
             "in quotes, or LIST.csv with the columns scan, case and further channels. Or http(s)://HOST:PORT/PATH, the "
-            "address of an archive's DICOMweb service, with --study.",
+            "address of an archive's DICOMweb service, with --study or --query.",
         ),
     ],
     output: Annotated[
@@ -113,6 +115,8 @@ def command(  # noqa: PLR0913
         ),
     ] = "",
     study: StudyOption = "",
+    query: QueryOption = None,
+    limit: LimitOption = 1000,
     send: SendOption = "",
     credentials: CredentialsOption = None,
     ca: CaOption = None,
@@ -165,7 +169,7 @@ def command(  # noqa: PLR0913
         any_modality=any_modality,
     )
     opening = Opening(backend, device, threads, provider or "", cache)
-    said = ArchiveOptions(study, send, credentials, ca, timeout)
+    said = ArchiveOptions(study, tuple(query or ()), limit, send, credentials, ca, timeout)
     source, paths = said.source(scan), [Path(one) for one in scan]
     if is_cohort(output, [] if source else paths, name, resume):
         _check_one_series(series)
@@ -181,14 +185,17 @@ def command(  # noqa: PLR0913
         further = {"probabilities": probabilities, "attention": attention, "overlay": overlay}
         cohort = named_later(cohort, {**further, "rtstruct": rtstruct, "sr": sr})
         choices = ScanChoices(spacing, geometry or "", volume_number, resample_to_first, dicom_paths)
-        said.check_no_folder(source)
+        listed = said.listed(source, choices)
+        if source:
+            check_archived(spacing, resample_to_first, geometry)
         with opened([artifact], trusted) as models:
-            outcomes = run_cohort(models, paths, output, cohort, choices)
+            outcomes = run_cohort(models, paths, output, cohort, choices, listed)
         finish({"artifact": str(artifact), **models.named(outcomes.to_json())}, outcomes, json)
         return
     outputs = Outputs(
         Path(output), probabilities, attention, overlay, key_slices, seg_kind, regions=regions, rtstruct=rtstruct, sr=sr
     )
+    said.check_one()
     origin, target = said.archives(source)
     if target is not None:
         check_sendable(outputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,14 +16,27 @@ from medattn_edge.errors import MedattnError, MissingDependency, UsageError, quo
 from . import console
 
 if TYPE_CHECKING:
+    from medattn_edge.cohort import CaseList, ScanChoices
     from medattn_edge.inference import Outputs
     from medattn_edge.io.dicomweb.address import Archive
     from medattn_edge.io.dicomweb.scan import ArchivedScan
 
 _TIMEOUT_S = 30.0
+_LIMIT = 1000
 
 StudyOption = Annotated[
     str, typer.Option("--study", metavar="UID", help="Of an archive: the StudyInstanceUID of the scan.")
+]
+QueryOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--query",
+        metavar="KEY=VALUE,...",
+        help="Of an archive, with -o FOLDER/: every series that fits, as Modality=CT,StudyDate=20260101-20261126.",
+    ),
+]
+LimitOption = Annotated[
+    int, typer.Option("--limit", min=1, help="Of a query: more series are refused, and none is left out.")
 ]
 SendOption = Annotated[
     str,
@@ -51,6 +64,8 @@ class ArchiveOptions:
 
     Attributes:
         study: StudyInstanceUID, "" for none.
+        query: filters, as `parse_query` takes them.
+        limit: series that may fit.
         send: the address that results go to, "" for none.
         credentials: file, None for the variable.
         ca: PEM file.
@@ -58,6 +73,8 @@ class ArchiveOptions:
     """
 
     study: str = ""
+    query: Sequence[str] = ()
+    limit: int = _LIMIT
     send: str = ""
     credentials: Path | None = None
     ca: Path | None = None
@@ -82,29 +99,54 @@ class ArchiveOptions:
         return urls[0] if urls else ""
 
     def _check_used(self, from_archive: bool) -> None:
-        lost: list[tuple[str, object]] = [] if from_archive else [("--study", self.study)]
+        lost: list[tuple[str, object]] = []
+        if not from_archive:
+            lost += [("--study", self.study), ("--query", self.query), ("--limit", self.limit != _LIMIT)]
         if not from_archive and not self.send:
             lost += [("--credentials", self.credentials), ("--ca", self.ca)]
-            lost += [("--timeout", self.timeout_s if self.timeout_s != _TIMEOUT_S else None)]
+            lost += [("--timeout", self.timeout_s != _TIMEOUT_S)]
         for option, value in lost:
             if value:
                 raise UsageError(
                     f"{option} without an archive",
                     expected="the address of a DICOMweb service as the scan"
-                    + (", or --send" if option != "--study" else ""),
+                    + (", or --send" if option in ("--credentials", "--ca", "--timeout") else ""),
                     hint="medattn-edge infer NET http://HOST:PORT/dicom-web --study UID -o labels.nii.gz",
                 )
         if not 0.05 <= self.timeout_s <= 1e5:
             raise UsageError(f"--timeout {self.timeout_s:g}", expected="0.05 to 100000 s", hint="--timeout 30")
 
-    def check_no_folder(self, source: str) -> None:
-        """Raise UsageError for an archive with a folder to write to."""
-        if source or self.send:
+    def listed(self, source: str, choices: ScanChoices) -> Callable[[], CaseList] | None:
+        """What gives the cases that fit the query, None where the scans are no archive's.
+
+        Raises:
+            UsageError: for a query that cannot be read or is none, an archive that cannot be one, and results that are
+                to be sent.
+        """
+        from medattn_edge.cohort import archive_cases
+        from medattn_edge.io.dicomweb.query import checked_uid, parse_query
+
+        if self.send:
             raise UsageError(
-                "an archive with a folder to write to",
-                expected="one series and one file",
-                hint="-o seg.dcm, or --study UID --series UID -o labels.nii.gz",
+                "--send with a folder to write to", expected="one series and one file", hint="-o seg.dcm --send URL"
             )
+        if not source:
+            return None
+        if not self.study and not self.query:
+            raise UsageError(
+                "an archive with a folder to write to, and no query",
+                expected="which of its series are meant",
+                hint="--query Modality=CT,StudyDate=20260101-20261126, or --study UID",
+            )
+        archive = self.archive(source)
+        filters = parse_query(self.query) if self.query else {}
+        filters |= {"StudyInstanceUID": checked_uid(self.study, "--study")} if self.study else {}
+        return lambda: archive_cases(archive, filters, choices, self.limit)
+
+    def check_one(self) -> None:
+        """Raise UsageError for a query with one file to write to."""
+        if self.query:
+            raise UsageError("--query with one file", expected="a folder to write to, which ends in /", hint="-o OUT/")
 
     def archive(self, url: str) -> Archive:
         """An archive by its address.

@@ -106,6 +106,10 @@ class Scan:
         """What records call it: its path, as it was given."""
         return str(self.path)
 
+    def listed_sha256(self) -> str:
+        """Of what decides its voxels, where that is known without its files; "" where only these say it."""
+        return ""
+
     def release(self) -> None:
         """Remove what lies on the disk only for it; nothing of a scan that is a file of somebody's own."""
 

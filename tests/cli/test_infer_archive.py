@@ -16,7 +16,10 @@ pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installe
 pytest.importorskip("highdicom", reason="the extra dicom is not installed")
 pytest.importorskip("dicomweb_client", reason="the extra dicomweb is not installed")
 
+from medattn_edge.cli.infer_archive import ArchiveOptions  # noqa: E402
 from medattn_edge.io.dicom.volume import find_series  # noqa: E402
+from medattn_edge.io.dicomweb.address import TIMEOUT_S  # noqa: E402
+from medattn_edge.io.dicomweb.query import MOST_SERIES  # noqa: E402
 from tests.support.dicom_phantoms import real_ct, write_series  # noqa: E402
 from tests.support.web_archive import WebArchive, report  # noqa: E402
 
@@ -118,6 +121,10 @@ def places(archive: WebArchive, files: list[Path], study: str) -> dict[str, obje
     return {"url": archive.url, "study": study, "folder": files[0].parent}
 
 
+def test_the_defaults_of_the_command_are_those_of_the_library() -> None:
+    assert (ArchiveOptions().timeout_s, ArchiveOptions().limit) == (TIMEOUT_S, MOST_SERIES)
+
+
 SCAN = ("{url}", "--study", "{study}")
 
 
@@ -128,6 +135,9 @@ SCAN = ("{url}", "--study", "{study}")
         (("{url}", "--study", "1.2/3"), 2, "no UID"),
         (("{folder}", "--study", "1.2"), 2, "--study without an archive"),
         (("{folder}", "--credentials", "x"), 2, "--credentials without an archive"),
+        (("{folder}", "--query", "Modality=CT"), 2, "--query without an archive"),
+        (("{folder}", "--limit", "5"), 2, "--limit without an archive"),
+        (("{url}", "--query", "Modality=CT"), 2, "--query with one file"),
         (("{folder}", "--timeout", "5"), 2, "--timeout without an archive"),
         (("{url}", "{url}", "--study", "{study}"), 2, "beside other scans"),
         ((*SCAN, "--timeout", "0"), 2, "--timeout 0"),
@@ -174,3 +184,36 @@ def test_credentials_of_one_archive_are_not_told_to_another(
     assert done.returncode == 0, done.stderr
     assert {headers["Authorization"] for *_, headers in archive.requests} == {"Bearer t0ken"}
     assert "t0ken" not in done.stdout + done.stderr
+
+
+def test_a_query_makes_a_folder_of_results_and_every_series_is_a_case(
+    medattn: Run, artifact: Path, archive: WebArchive, files: list[Path], study: str, tmp_path: Path
+) -> None:
+    out = f"{tmp_path}/out/"
+    done = medattn("infer", artifact, archive.url, "--query", "Modality=CT", "-o", out, "--json")
+    assert done.returncode == 0, done.stderr
+    (series,) = find_series(files[0].parent)
+    assert [one["case"] for one in json.loads(done.stdout)["done"]] == [series.hash]
+    again = medattn("infer", artifact, archive.url, "--study", study, "-o", out, "--resume", "--json")
+    assert json.loads(again.stdout)["skipped"] == [series.hash]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "found"),
+    [
+        ((), 2, "and no query"),
+        (("--query", "Modalty=CT"), 2, "the part 'Modalty' of a query"),
+        (("--query", "Modality=MR"), 4, "no series of that study or query"),
+        (("--study", "x"), 2, "no UID"),
+        (("--query", "Modality=CT", "--send", "{url}"), 2, "--send with a folder"),
+        (("--query", "Modality=CT", "--series", "1.2"), 2, "--series 1.2 with a folder"),
+        (("--query", "Modality=CT", "--geometry", "sform"), 2, "--geometry with an archive"),
+    ],
+)
+def test_a_query_that_cannot_be_is_refused_and_no_folder_is_made(
+    infer: Run, places: dict[str, object], tmp_path: Path, words: tuple[str, ...], code: int, found: str
+) -> None:
+    given = [word.format(**places) for word in words]
+    error = refused(infer(places["url"], *given, "-o", f"{tmp_path}/out/", "--json"), code)
+    assert found in error["message"]
+    assert list(tmp_path.iterdir()) == []

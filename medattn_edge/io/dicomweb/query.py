@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -76,7 +76,7 @@ class ListedObject:
     scout: bool = False
 
 
-def parse_query(texts: list[str]) -> dict[str, str]:
+def parse_query(texts: Sequence[str]) -> dict[str, str]:
     """Filters: `Modality=CT,StudyDate=20260101-20261126`, in one text or several.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 import threading
@@ -10,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medattn_edge.io.dicomweb.address import Archive
-from medattn_edge.io.dicomweb.query import ListedSeries
+from medattn_edge.io.dicomweb.query import ListedSeries, list_objects
 from medattn_edge.io.dicomweb.retrieve import Progress, retrieve
 from medattn_edge.io.scan import Scan
 
 if TYPE_CHECKING:
     from medattn_edge.io.dicom.series import Series
+    from medattn_edge.spec import ModelSpec
 
 
 class ArchivedScan(Scan):
@@ -58,6 +60,23 @@ class ArchivedScan(Scan):
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
             self._folder = self.path = folder
+
+    def listed_sha256(self) -> str:
+        """Of the UIDs of its objects, as the archive lists them now.
+
+        Raises:
+            MedattnError: as `list_objects` does.
+        """
+        from medattn_edge.io.dicomweb.client import Connection
+
+        with Connection(self._archive) as connection:
+            uids = sorted(one.sop_instance_uid for one in list_objects(connection, self.listed))
+        named = (self._archive.url, self.listed.study_uid, self.listed.series_uid, *uids)
+        return hashlib.sha256("\0".join(named).encode()).hexdigest()
+
+    def assignment(self, spec: ModelSpec) -> tuple[str, ...]:
+        """As of any scan, without the folder that it lies in for a while."""
+        return tuple(line.replace(self.path.name, self.name) for line in super().assignment(spec))
 
     def release(self) -> None:
         """Remove its files."""
