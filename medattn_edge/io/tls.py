@@ -21,13 +21,13 @@ def connecting_context(
     Raises:
         UsageError: for files that are no certificate and its key.
     """
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if ca is not None:
+    if ca is None:
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
+    else:
         # Only this authority: one that the system trusts as well would defeat the purpose of naming it.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
         trust(context, ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     if certificate is not None and key is not None:
         show(context, certificate, key)
     return context
