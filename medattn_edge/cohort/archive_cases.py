@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from medattn_edge.cohort.case import Case, CaseList, Failure, ScanChoices
 from medattn_edge.io.dicomweb.address import Archive
 from medattn_edge.io.dicomweb.errors import ArchiveDataError
-from medattn_edge.io.dicomweb.query import MOST_SERIES, SCANS, ListedSeries
+from medattn_edge.io.dicomweb.query import MOST_SERIES, ListedSeries
 from medattn_edge.reasons import SERIES_REASONS
 
 STANDARD = ScanChoices()
@@ -36,18 +36,14 @@ def archive_cases(
 
     with Connection(archive) as connection:
         listed = list_series(connection, filters, most)
-    left_out = tuple(_left_out(one) for one in listed.series if not _may_be_scan(one))
-    cases = tuple(_case(archive, one, choices) for one in listed.series if _may_be_scan(one))
+    left_out = tuple(_left_out(one) for one in listed.series if not one.may_be_scan)
+    cases = tuple(_case(archive, one, choices) for one in listed.series if one.may_be_scan)
     if not cases:
         detail = f"{len(left_out)} of other kinds" if left_out else "its list is empty"
         raise ArchiveDataError(
             "no_such_study", archive.url, detail, expected="series of CT, MR or PET that fit the query"
         )
     return CaseList(cases, left_out, listed.notes, choices)
-
-
-def _may_be_scan(one: ListedSeries) -> bool:
-    return one.modality in ("", *SCANS)
 
 
 def _case(archive: Archive, one: ListedSeries, choices: ScanChoices) -> Case:

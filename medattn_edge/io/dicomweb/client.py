@@ -11,10 +11,10 @@ from dicomweb_client.web import _Transaction
 
 from medattn_edge.io.dicom.files import failures, quiet
 from medattn_edge.io.dicomweb.address import Archive
+from medattn_edge.io.dicomweb.entries import Entry
 from medattn_edge.io.dicomweb.errors import ArchiveDataError, ArchiveError
 from medattn_edge.io.dicomweb.transport import Transport
 
-Entry = Mapping[str, Any]  # of a list: a data set as DICOM's JSON has it
 Json = list[Entry]
 _WHOLE: Final = 1 << 40  # bytes: an object is sent in one piece, of a known length, which every server takes
 
@@ -71,6 +71,10 @@ class Connection:
         return self
 
     def __exit__(self, *ended: object) -> None:
+        """Close every connection."""
+        self.close()
+
+    def close(self) -> None:
         """Close every connection."""
         self._session.close()
 

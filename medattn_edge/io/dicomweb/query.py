@@ -6,10 +6,11 @@ import fnmatch
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from medattn_edge.errors import UsageError
 from medattn_edge.io.dicom.series import series_hash
+from medattn_edge.io.dicomweb.entries import Entry, text_of, values_of
 from medattn_edge.io.dicomweb.errors import ArchiveDataError, ArchiveError
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ class ListedSeries:
     series_uid: str = field(repr=False)
     modality: str = ""
     instances: int | None = None
+
+    @property
+    def may_be_scan(self) -> bool:
+        """Whether its modality, where the list says it, is one of which the readers make volumes."""
+        return self.modality in ("", *SCANS)
 
     @property
     def hash(self) -> str:
@@ -150,10 +156,10 @@ def list_objects(connection: Connection, series: ListedSeries) -> tuple[ListedOb
         MOST_OBJECTS,
         "too_much",
     ):
-        if _text(entry, _SERIES, series.series_uid) != series.series_uid:
+        if text_of(entry, _SERIES, series.series_uid) != series.series_uid:
             raise ArchiveDataError("other_object", url, f"in its list of the series {series.hash}")
-        scout = "LOCALIZER" in [str(one).upper() for one in _values(entry, _IMAGE_TYPE)]
-        uid = _text(entry, _OBJECT)
+        scout = "LOCALIZER" in [str(one).upper() for one in values_of(entry, _IMAGE_TYPE)]
+        uid = text_of(entry, _OBJECT)
         found[uid] = ListedObject(uid, scout)
     if not found:
         raise ArchiveDataError("no_objects", url, f"the series {series.hash}")
@@ -162,9 +168,9 @@ def list_objects(connection: Connection, series: ListedSeries) -> tuple[ListedOb
 
 def _pages(ask: Callable[[int, int], Json], key: str, url: str, most: int, too_many: str) -> Json:
     """Every entry of a list, each UID once; the end of a list is a page without entries."""
-    entries: dict[str, Mapping[str, Any]] = {}
+    entries: dict[str, Entry] = {}
     while page := ask(PAGE, len(entries)):
-        uids = [_text(entry, key) for entry in page]
+        uids = [text_of(entry, key) for entry in page]
         if not all(_UID.fullmatch(uid) for uid in uids):
             raise ArchiveError("not_dicomweb", url, "entries without a UID in its list")
         new = {uid: entry for uid, entry in zip(uids, page, strict=True) if uid not in entries}
@@ -179,18 +185,18 @@ def _pages(ask: Callable[[int, int], Json], key: str, url: str, most: int, too_m
     return list(entries.values())
 
 
-def _series_of(entry: Mapping[str, Any], url: str, study_uid: str) -> ListedSeries:
-    own = _text(entry, _STUDY, study_uid)
+def _series_of(entry: Entry, url: str, study_uid: str) -> ListedSeries:
+    own = text_of(entry, _STUDY, study_uid)
     if not _UID.fullmatch(own):
         raise ArchiveError("not_dicomweb", url, "series without a study in its list")
     if study_uid and own != study_uid:
         raise ArchiveDataError("filter_ignored", url, "another study", expected="series of the study")
-    counts = _values(entry, _COUNT)
+    counts = values_of(entry, _COUNT)
     count = int(counts[0]) if counts and str(counts[0]).isdigit() else None
-    return ListedSeries(own, _text(entry, _SERIES), _text(entry, _MODALITY).upper()[:16], count)
+    return ListedSeries(own, text_of(entry, _SERIES), text_of(entry, _MODALITY).upper()[:16], count)
 
 
-def _unseen_keys(entry: Mapping[str, Any], filters: Mapping[str, str], url: str) -> set[str]:
+def _unseen_keys(entry: Entry, filters: Mapping[str, str], url: str) -> set[str]:
     """The filters whose attribute an entry does not show; raises ArchiveDataError for one that it does not fit."""
     from pydicom.datadict import dictionary_VR, tag_for_keyword
 
@@ -198,7 +204,7 @@ def _unseen_keys(entry: Mapping[str, Any], filters: Mapping[str, str], url: str)
     for key, wanted in filters.items():
         tag = tag_for_keyword(key)
         assert tag is not None
-        values = [str(value) for value in _values(entry, f"{tag:08X}") if not isinstance(value, dict)]
+        values = [str(value) for value in values_of(entry, f"{tag:08X}") if not isinstance(value, dict)]
         if key == "StudyInstanceUID":
             continue
         if not values:
@@ -213,14 +219,3 @@ def _fits(value: str, wanted: str, kind: str) -> bool:
         first, _, last = wanted.partition("-")
         return (not first or value >= first) and (not last or value[: len(last)] <= last)
     return any(fnmatch.fnmatchcase(value.casefold(), one.casefold()) for one in wanted.split("\\"))
-
-
-def _values(entry: Mapping[str, Any], tag: str) -> list[Any]:
-    element = entry.get(tag)
-    values = element.get("Value") if isinstance(element, dict) else None
-    return values if isinstance(values, list) else []
-
-
-def _text(entry: Mapping[str, Any], tag: str, default: str = "") -> str:
-    values = _values(entry, tag)
-    return str(values[0]).strip() if values else default

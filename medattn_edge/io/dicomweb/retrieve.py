@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from medattn_edge.errors import OutputError, quoted
 from medattn_edge.io.dicom.header import read_header
 from medattn_edge.io.dicomweb.errors import ArchiveDataError
-from medattn_edge.io.dicomweb.query import SCANS, ListedSeries, SeriesList, list_objects, list_series
+from medattn_edge.io.dicomweb.query import ListedSeries, SeriesList, list_objects, list_series
 
 if TYPE_CHECKING:
     from medattn_edge.io.dicomweb.client import Connection
@@ -45,7 +45,7 @@ def choose_listed(connection: Connection, study_uid: str, wanted: str = "") -> t
             return meant[0], listed.notes
         reason = "several_series" if meant else "no_such_series"
         raise ArchiveDataError(reason, url, _lines(listed), expected="a series of the study, by its UID or hash")
-    scans = [one for one in listed.series if one.modality in ("", *SCANS)]
+    scans = [one for one in listed.series if one.may_be_scan]
     scouts = {one.series_uid for one in scans if len(scans) > 1 and list_objects(connection, one)[0].scout}
     left = [one for one in scans if one.series_uid not in scouts]
     if len(left) != 1:

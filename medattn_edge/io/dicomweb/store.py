@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from medattn_edge.errors import ScanError
 from medattn_edge.io.dicom.files import failures, quiet
+from medattn_edge.io.dicomweb.entries import items_of, value_of
 from medattn_edge.io.dicomweb.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -38,28 +38,30 @@ def store(connection: Connection, dataset: Any) -> int:
     """
     url, uid = connection.archive.url, str(dataset.SOPInstanceUID)
     status, answer = connection.store(dataset)
-    for item in _items(answer, _FAILED):
-        if _value(item, _UID) not in (uid, None):
+    for item in items_of(answer, _FAILED):
+        if value_of(item, _UID) not in (uid, None):
             continue
-        failure = _value(item, _FAILURE)
+        failure = value_of(item, _FAILURE)
         if failure == _DUPLICATE:
             return 0
         number = failure if isinstance(failure, int) else 0
         raise ArchiveError(_reason_of(number), url, f"failure reason 0x{number:04X}", status=number)
-    for item in _items(answer, _REFERENCED):
-        if _value(item, _UID) == uid and status in _STORED:
-            warning = _value(item, _WARNING)
+    for item in items_of(answer, _REFERENCED):
+        if value_of(item, _UID) == uid and status in _STORED:
+            warning = value_of(item, _WARNING)
             return warning if isinstance(warning, int) else 0
     raise ArchiveError("not_confirmed" if status in _STORED else "object_refused", url, status=status)
 
 
 def read_object(path: Path) -> Any:
-    """A file as `store` takes it; raises ScanError for one that is not DICOM."""
+    """A file as `store` takes it; raises ScanError for one that is no object of DICOM."""
     import pydicom
 
     try:
         with quiet():
-            return pydicom.dcmread(path)
+            dataset = pydicom.dcmread(path)
+            _ = dataset.SOPInstanceUID
+            return dataset
     except failures() as error:
         raise ScanError(f"{path} cannot be read", expected="a DICOM file", hint="make it again") from error
 
@@ -67,15 +69,3 @@ def read_object(path: Path) -> Any:
 def _reason_of(failure: int) -> str:
     known = _CODES.get(failure) or _FAMILIES.get(failure >> 8)
     return known or ("not_understood" if 0xC000 <= failure <= 0xCFFF else "refused")
-
-
-def _items(answer: Mapping[str, Any], tag: str) -> list[Mapping[str, Any]]:
-    element = answer.get(tag)
-    items = element.get("Value") if isinstance(element, dict) else None
-    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
-
-
-def _value(item: Mapping[str, Any], tag: str) -> Any:
-    element = item.get(tag)
-    values = element.get("Value") if isinstance(element, dict) else None
-    return values[0] if isinstance(values, list) and values else None

@@ -78,11 +78,11 @@ class Deliverer:
             try:
                 hand_over(delivery, files)
             except DeliveryRefused as refusal:
-                failed = due[number:] if refusal.of_all else due[number : number + 1]
-                for one, _ in failed:
-                    self._failed(one, refusal)
                 if refusal.of_all:
+                    for one, _ in due[number:]:
+                        self._failed(one, refusal)
                     return len(due)
+                self._failed(delivery, refusal)
             else:
                 self._delivered(delivery, time.monotonic() - began)
         return tried

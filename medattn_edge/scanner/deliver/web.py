@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from medattn_edge.errors import UsageError
-from medattn_edge.io.dicom.files import failures, quiet
+from medattn_edge.errors import ScanError, UsageError
 from medattn_edge.io.dicomweb.errors import ArchiveError
 from medattn_edge.scanner.config.network import archive_of
 from medattn_edge.scanner.config.sections import Destination
-from medattn_edge.scanner.config.tls import client_context
 from medattn_edge.scanner.deliver.send import DeliveryRefused
 
 # Of the archive as a whole; any other reason is that of one object.
@@ -27,13 +25,13 @@ class WebArchive:
         from medattn_edge.io.dicomweb.client import Connection
 
         try:
-            client_context(destination)
-        except UsageError as error:
-            raise DeliveryRefused("tls_files_unusable", of_all=True) from error
-        try:
-            self._connection = Connection(archive_of(destination))
+            archive = archive_of(destination)
         except UsageError as error:
             raise DeliveryRefused("credentials_unusable", of_all=True) from error
+        try:
+            self._connection = Connection(archive)
+        except UsageError as error:
+            raise DeliveryRefused("tls_files_unusable", of_all=True) from error
 
     @property
     def open(self) -> bool:
@@ -42,15 +40,11 @@ class WebArchive:
 
     def send(self, path: Path) -> int:
         """Store one file; 0, or the code of a warning. Raises DeliveryRefused."""
-        import pydicom
-
-        from medattn_edge.io.dicomweb.store import FINAL, store
+        from medattn_edge.io.dicomweb.store import FINAL, read_object, store
 
         try:
-            with quiet():
-                dataset = pydicom.dcmread(path)
-                _ = dataset.SOPInstanceUID
-        except failures() as error:
+            dataset = read_object(path)
+        except ScanError as error:
             raise DeliveryRefused("result_damaged" if path.is_file() else "result_missing") from error
         try:
             return store(self._connection, dataset)
@@ -66,7 +60,7 @@ class WebArchive:
 
     def close(self) -> None:
         """Close the connection."""
-        self._connection.__exit__()
+        self._connection.close()
 
 
 def ask(destination: Destination) -> None:
