@@ -74,8 +74,9 @@ class Case:
 
     def without_paths(self, text: str) -> str:
         """A text with `shown` in the place of what is hidden, and of a folder that is there for a while only."""
-        passing = self.scan is not None and self.scan.shown != str(self.scan.path)
-        for path in (*((str(self.scan.path),) if self.scan is not None and passing else ()), *self.hidden):
+        scan = self.scan
+        passing = (str(scan.path),) if scan is not None and scan.shown != str(scan.path) else ()
+        for path in (*passing, *self.hidden):
             text = text.replace(path, self.shown + (_NAMED if path.endswith(_NAMED) else ""))
         return text
 

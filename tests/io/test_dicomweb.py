@@ -378,11 +378,16 @@ def drip_head(request: Request) -> None:
         time.sleep(TIMEOUT_S / 4)
 
 
-def drip(request: Request) -> None:
+def begin_list(request: Request) -> None:
+    """The head of an answer of which the body does not come."""
     request.send_response(200)
     request.send_header("Content-Type", "application/dicom+json")
     request.send_header("Content-Length", "1000")
     request.end_headers()
+
+
+def drip(request: Request) -> None:
+    begin_list(request)
     for _ in range(10):
         request.wfile.write(b" ")
         request.wfile.flush()
@@ -390,10 +395,7 @@ def drip(request: Request) -> None:
 
 
 def halt(request: Request) -> None:
-    request.send_response(200)
-    request.send_header("Content-Type", "application/dicom+json")
-    request.send_header("Content-Length", "1000")
-    request.end_headers()
+    begin_list(request)
     time.sleep(3 * TIMEOUT_S)
 
 

@@ -76,17 +76,7 @@ class _Body:
 
 
 class _Watched(urllib3.connection.HTTPConnection):
-    """A connection whose socket can be closed from outside."""
-
-    open_sockets: list[socket.socket]
-
-    def connect(self) -> None:
-        super().connect()
-        self.open_sockets.append(self.sock)
-
-
-class _WatchedTls(urllib3.connection.HTTPSConnection):
-    """The same with TLS."""
+    """A connection whose socket can be closed from outside; in front of HTTPSConnection, one with TLS."""
 
     open_sockets: list[socket.socket]
 
@@ -111,7 +101,7 @@ class Transport(HTTPAdapter):
         self.pace = Pace(archive, MOST_LIST_BYTES)
         super().__init__(max_retries=0)
         plain = type("Watched", (_Watched,), {"open_sockets": self._sockets})
-        tls = type("WatchedTls", (_WatchedTls,), {"open_sockets": self._sockets})
+        tls = type("WatchedTls", (_Watched, urllib3.connection.HTTPSConnection), {"open_sockets": self._sockets})
         self.poolmanager.pool_classes_by_scheme = {
             "http": type("Pool", (urllib3.HTTPConnectionPool,), {"ConnectionCls": plain}),
             "https": type("TlsPool", (urllib3.HTTPSConnectionPool,), {"ConnectionCls": tls}),
