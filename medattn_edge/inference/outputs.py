@@ -282,10 +282,12 @@ def _draw(path: Path, volume: Volume, segmentation: Segmentation, spec: ModelSpe
 
     labels, names = shown_labels(segmentation)
     window = model_window(spec.intensity, volume.voxels.reshape(-1, *volume.shape)[0])
-    if segmentation.attention is None or not with_attention:
-        write_overlay(path, volume, labels, names, codes=spec.codes, window=window)
-        return
-    # The last map is the finest gate, or the guided response of the coarsest scale: what the network ends with.
-    maps, attention = segmentation.attention_names, segmentation.attention.voxels
-    index = maps.index("guided_1") if "guided_1" in maps else len(maps) - 1
-    write_overlay(path, volume, labels, names, window=window, attention=attention[index], attention_name=maps[index])
+    attention, name = None, ""
+    if segmentation.attention is not None and with_attention:
+        # The last map is the finest gate, or the guided response of the coarsest scale: what the network ends with.
+        maps = segmentation.attention_names
+        index = maps.index("guided_1") if "guided_1" in maps else len(maps) - 1
+        attention, name = segmentation.attention.voxels[index], maps[index]
+    write_overlay(
+        path, volume, labels, names, codes=spec.codes, window=window, attention=attention, attention_name=name
+    )

@@ -17,7 +17,7 @@ from medattn_edge.inference.cleanup import check_scan, clean, describe_after
 from medattn_edge.inference.dicom_results import algorithm_of, label_settings
 from medattn_edge.inference.label_audit import LabelAudit
 from medattn_edge.inference.mirrored import mirrored_forms
-from medattn_edge.spec import Cleanup, Intensity
+from medattn_edge.spec import Cleanup, Code, Intensity
 from medattn_edge.volume import Volume
 from tests.support.sessions import make_spec, make_volume
 
@@ -141,6 +141,26 @@ def test_a_picture_shows_the_last_map_or_the_guided_one(
     plain.write(found, volume, scan, spec, None)  # type: ignore[arg-type]
     write_overlay(tmp_path / "d.png", volume, found.labels, found.meaning.names)
     assert (tmp_path / "c.png").read_bytes() == (tmp_path / "d.png").read_bytes() != (tmp_path / "a.png").read_bytes()
+
+
+@pytest.mark.parametrize("with_attention", [True, False])
+def test_a_code_decides_the_colour_beside_an_attention_map_too(
+    fake: Make, tmp_path: Path, with_attention: bool
+) -> None:
+    maps = RNG.random((1, 1, 8, 8)).astype(np.float32)
+    session = fake(make_spec((8, 8), 1), bright, attention=lambda patches: np.repeat(maps, len(patches), 0))
+    session.attention_names = ("a",)
+    volume = make_volume(RNG.normal(50, 20, (1, 8, 8)))
+    found = segment(session, volume, settings=SegmentSettings(attention=True))
+    name = found.meaning.names[-1]
+    pictures = []
+    for number, codes in enumerate(({}, {name: Code("10200004", "SCT", "Liver")})):
+        picture = tmp_path / f"{number}.png"
+        outputs = Outputs(tmp_path / "a.npz", overlay=picture, overlay_attention=with_attention)
+        spec: Any = replace(session.spec, codes=codes)
+        outputs.write(found, volume, SimpleNamespace(series=None), spec, None)  # type: ignore[arg-type]
+        pictures.append(picture.read_bytes())
+    assert pictures[0] != pictures[1]
 
 
 def test_a_picture_has_the_window_of_the_network(fake: Make, tmp_path: Path) -> None:
