@@ -92,21 +92,24 @@ class Montage:
 
 
 def _row(one: _Kept) -> PanelRow:
-    reference, candidate, _ = map(_bytes, one.cut.pixels())
+    reference, candidate, difference = map(_bytes, one.cut.pixels())
     return PanelRow(
         [
             _panel(reference, f"reference: scan {one.scan}, {one.cut.plane}"),
             _panel(candidate, one.candidate),
-            _difference(one, with_name=False),
+            _panel(difference, _flips(one)),
         ]
     )
 
 
-def _difference(one: _Kept, *, with_name: bool = True) -> Panel:
-    count = one.cut.flips
-    flips = f"{count:,} voxels differ" if count > 1 else "1 voxel differs" if count else "no voxel differs"
-    caption = f"{flips}: scan {one.scan}, {one.cut.plane}, {one.candidate}" if with_name else flips
+def _difference(one: _Kept) -> Panel:
+    caption = f"{_flips(one)}: scan {one.scan}, {one.cut.plane}, {one.candidate}"
     return _panel(_bytes(one.cut.pixels()[2]), caption)
+
+
+def _flips(one: _Kept) -> str:
+    count = one.cut.flips
+    return f"{count:,} voxels differ" if count > 1 else "1 voxel differs" if count else "no voxel differs"
 
 
 def _panel(pixels: Array, caption: str) -> Panel:

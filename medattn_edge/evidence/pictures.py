@@ -64,10 +64,10 @@ class Cut:
         grey, reference, candidate = self.grey[:, *box], self.reference[box], self.candidate[box]
         size = _size(reference.shape, self.step)
         under = 255 * np.stack([_resized(channel, size) for channel in grey], axis=-1)
-        first, second = under.copy(), under.copy()
+        first, second, colours = under.copy(), under.copy(), self.colours
         for pixels, labels in ((first, reference), (second, candidate)):
             drawn = self.meaning.maps(labels) if self.meaning.overlapping else labels
-            draw_labels(pixels, drawn, _FILL, _LINE, self.colours)
+            draw_labels(pixels, drawn, _FILL, _LINE, colours)
         return first, second, _difference(under, reference, candidate)
 
     def drawn(self) -> tuple[bytes, bytes, bytes]:
