@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -33,6 +33,9 @@ from .options import (
 from .released import Trusted, opened
 from .renamed import renamed
 from .split_files import split
+
+if TYPE_CHECKING:
+    from medattn_edge.evidence.montage import Montage
 
 Option = typer.Option
 
@@ -150,18 +153,21 @@ class _Pictures:
     """The pictures that were asked for, refused before the work and written after it, whatever the verdict."""
 
     def __init__(self, montage: Path | None, difference: Path | None) -> None:
+        asked = {"--montage": montage, "--difference": difference}
+        self._paths = {option: path for option, path in asked.items() if path is not None}
+        self.observer: Montage | None = None
+        if not self._paths:
+            return
         from medattn_edge.evidence.montage import Montage
         from medattn_edge.io.page import check_picture
 
-        asked = {"--montage": montage, "--difference": difference}
-        self._paths = {option: path for option, path in asked.items() if path is not None}
         for option, path in self._paths.items():
             check_picture(path, option)
         if len({path.resolve() for path in self._paths.values()}) < len(self._paths):
             raise UsageError(
                 "--montage and --difference are one file", expected="a file each", hint="--difference b.png"
             )
-        self.observer = Montage() if self._paths else None
+        self.observer = Montage()
 
     def write(self) -> None:
         if self.observer is None:

@@ -13,6 +13,8 @@ from medattn_edge.errors import UsageError
 
 from . import console
 from .infer_archive import (
+    LIMIT,
+    TIMEOUT_S,
     ArchiveOptions,
     CaOption,
     CredentialsOption,
@@ -116,11 +118,11 @@ def command(  # noqa: PLR0913
     ] = "",
     study: StudyOption = "",
     query: QueryOption = None,
-    limit: LimitOption = 1000,
+    limit: LimitOption = LIMIT,
     send: SendOption = "",
     credentials: CredentialsOption = None,
     ca: CaOption = None,
-    timeout: TimeoutOption = 30.0,
+    timeout: TimeoutOption = TIMEOUT_S,
     geometry: GeometryOption = None,
     volume_number: VolumeOption = 0,
     any_modality: Annotated[

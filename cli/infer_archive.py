@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from medattn_edge.io.dicomweb.address import Archive
     from medattn_edge.io.dicomweb.scan import ArchivedScan
 
-_TIMEOUT_S = 30.0
-_LIMIT = 1000
+TIMEOUT_S = 30.0
+LIMIT = 1000
 
 StudyOption = Annotated[
     str, typer.Option("--study", metavar="UID", help="Of an archive: the StudyInstanceUID of the scan.")
@@ -74,11 +74,11 @@ class ArchiveOptions:
 
     study: str = ""
     query: Sequence[str] = ()
-    limit: int = _LIMIT
+    limit: int = LIMIT
     send: str = ""
     credentials: Path | None = None
     ca: Path | None = None
-    timeout_s: float = _TIMEOUT_S
+    timeout_s: float = TIMEOUT_S
 
     def source(self, scans: Sequence[str]) -> str:
         """The address among what was given as scans, "" for none.
@@ -101,10 +101,10 @@ class ArchiveOptions:
     def _check_used(self, from_archive: bool) -> None:
         lost: list[tuple[str, object]] = []
         if not from_archive:
-            lost += [("--study", self.study), ("--query", self.query), ("--limit", self.limit != _LIMIT)]
+            lost += [("--study", self.study), ("--query", self.query), ("--limit", self.limit != LIMIT)]
         if not from_archive and not self.send:
             lost += [("--credentials", self.credentials), ("--ca", self.ca)]
-            lost += [("--timeout", self.timeout_s != _TIMEOUT_S)]
+            lost += [("--timeout", self.timeout_s != TIMEOUT_S)]
         for option, value in lost:
             if value:
                 raise UsageError(

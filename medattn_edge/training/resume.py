@@ -87,7 +87,7 @@ def read_resume(
             hint="the same command without --resume",
         )
     content = _content(path)
-    theirs, facts = json.loads(content["identity"]), json.loads(content["facts"])
+    theirs = dict(content["identity"])
     planned = int(theirs.pop(EPOCHS))
     ours = {key: value for key, value in json.loads(json.dumps(identity)).items() if key != EPOCHS}
     different = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
@@ -100,7 +100,7 @@ def read_resume(
         )
     network.load_state_dict(content["network"])
     optimiser.load_state_dict(content["optimiser"])
-    return Progressed(content["epochs"], facts), planned
+    return Progressed(content["epochs"], content["facts"]), planned
 
 
 def is_finished(path: Path) -> bool:
@@ -110,7 +110,7 @@ def is_finished(path: Path) -> bool:
         CheckpointError: It cannot be read.
     """
     content = _content(path)
-    return bool(content["epochs"] >= json.loads(content["identity"])[EPOCHS])
+    return bool(content["epochs"] >= content["identity"][EPOCHS])
 
 
 def extended(
@@ -156,13 +156,13 @@ def extended(
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """What the file holds: tensors, numbers and text."""
+    """What the file holds: tensors, numbers, and `identity` and `facts` as JSON values."""
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if content["schema"] != _SCHEMA:
             raise ValueError(f"schema {content['schema']}")
-        json.loads(content["facts"])
-        if EPOCHS not in json.loads(content["identity"]) or not isinstance(content["epochs"], int):
+        content |= {name: json.loads(content[name]) for name in ("identity", "facts")}
+        if EPOCHS not in content["identity"] or not isinstance(content["epochs"], int):
             raise ValueError("it does not say of how many epochs it is")
     except Exception as error:
         raise CheckpointError(
