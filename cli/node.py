@@ -127,7 +127,13 @@ def init(
 
 
 @app.command("status")
-def status(config: Config, json: Json = False) -> None:
+def status(
+    config: Config,
+    json: Json = False,
+    ready: Annotated[
+        bool, Option("--ready", help="Exit code 1 unless the node runs and is ready: for health checks.")
+    ] = False,
+) -> None:
     """Show a node: its series, times, quarantine and deliveries. Works on a node that does not run, too.
 
     --json: the document of /status.json; where no node answers, what the database has of it.
@@ -140,6 +146,8 @@ def status(config: Config, json: Json = False) -> None:
         console.print_json(document)
     else:
         tell_status(document, config)
+    if ready and not (document["running"] and document["ready"]):
+        raise typer.Exit(1)
 
 
 @app.command("check")
