@@ -15,7 +15,7 @@ INSTALL := $(PIP) --constraint constraints.txt
 # What is installed, by its hashes; --no-deps, because the file is complete but for torch (SECURITY.md says why).
 LOCKED := $(PIP) --require-hashes --no-deps --requirement requirements.lock
 # torch, and what only its build from PyPI with CUDA needs: SECURITY.md says why they have no hashes.
-UNLOCKED := pip colorama torch triton cuda-toolkit $(addprefix nvidia-, cublas cuda-cupti cuda-nvrtc cuda-runtime \
+UNLOCKED := pip torch triton cuda-toolkit $(addprefix nvidia-, cublas cuda-cupti cuda-nvrtc cuda-runtime \
 	cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
 
 # What meets every library that pyproject.toml bounds, in two minutes.
@@ -76,12 +76,18 @@ sbom: $(VENV)/.dev
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible \
 		--output-file dist/medattn-edge.cdx.json .venv-sbom/bin/python
 
-# Writes the hashes of constraints.txt anew, after a change of a pin or of a bound.
+# Writes the hashes of constraints.txt anew, after a change of a pin or of a bound, and those of the images.
+UV_COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--no-header --constraint constraints.txt
+# What an image installs, as its Dockerfile says.
+extras_of = $(addprefix --extra ,$(subst $(comma), ,$(shell sed -n 's/^ARG EXTRAS=//p' containers/Dockerfile.$(1))))
+comma := ,
 lock: $(VENV)/.dev
 	test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv==0.13.9; }
-	.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		--extra dev --extra mutants --extra peers --constraint constraints.txt $(addprefix --no-emit-package , $(UNLOCKED)) \
+	$(UV_COMPILE) --extra dev --extra mutants --extra peers $(addprefix --no-emit-package , $(UNLOCKED)) \
 		--output-file requirements.lock pyproject.toml
+	$(UV_COMPILE) $(call extras_of,cpu) --output-file containers/cpu.lock pyproject.toml containers/cpu.in
+	$(UV_COMPILE) $(call extras_of,cuda) --output-file containers/cuda.lock pyproject.toml containers/cuda.in
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
