@@ -29,7 +29,7 @@ def sections(results: Path) -> str:
 
 
 def summary(results: Path) -> str:
-    """For the project's README: of every cap the fastest row that agrees, for each number of threads."""
+    """For docs/benchmarks.md: of every cap the fastest row that agrees, for each number of threads."""
     parts = []
     for name, document in documents(results).items():
         told = document["instruction_sets"]
