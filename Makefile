@@ -26,7 +26,7 @@ LOWEST := tests/test_floors.py tests/test_benchmarks.py $(addprefix tests/, \
 	scanner/test_tls.py training/test_evaluate.py)
 
 .PHONY: demo test test-slow test-gpu test-faults test-lowest mutants corpus check audit lock sbom format bench \
-	bench-published bench-gpu bench-isa bench-curves bench-node bench-report clean
+	bench-published bench-gpu bench-isa bench-curves bench-node bench-report docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medattn-edge demo -o demo
@@ -128,8 +128,12 @@ bench-node: $(VENV)/.dev
 bench-report: $(VENV)/.dev
 	$(BIN)/python benchmarks/report.py
 
+# The pages in docs/, in site/: open site/index.html
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf demo build dist site work *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 
 $(VENV)/.python:
 	@test -n "$(PYTHON)" || { echo "medattn-edge needs Python 3.11 or newer: apt-get install python3.11-venv"; exit 3; }

@@ -54,4 +54,4 @@ def write_series(scan: Path, folder: Path) -> int:
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit("found other arguments, expected SCAN FOLDER; try: python series_from_scan.py chest.nrrd series")
-    print(f"{write_series(Path(sys.argv[1]), Path(sys.argv[2]))} slices")  # noqa: T201 - a program, not the library
+    print(f"{write_series(Path(sys.argv[1]), Path(sys.argv[2]))} slices")

@@ -111,13 +111,14 @@ def run(block: Block, work: Path) -> None:
         "COLUMNS": "100",
     }
     done = subprocess.run(
-        [*program, block.text], cwd=work, env=environment, capture_output=True, text=True, check=False, timeout=280
+        [*program, block.text], cwd=work, env=environment, capture_output=True, text=True, check=False, timeout=900
     )
     where = f"docs/{block.page}:{block.line}"
     assert done.returncode == 0, f"{where}\n{block.text}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", pages())
 def test_the_commands_of_a_page_do_what_it_says(page: str, work: Path) -> None:
     for block in blocks(page):
