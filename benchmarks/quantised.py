@@ -19,6 +19,7 @@ from medattn_edge.artifact import Artifact
 from medattn_edge.backends.check import on_patches
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options, Session
+from medattn_edge.file_gate import FileGate
 from medattn_edge.host import hardware
 from medattn_edge.precision.judge import Verdict
 from medattn_edge.precision.observe import floating_tensors
@@ -86,8 +87,15 @@ def int8(
         if not best.verdict.holds and best.verdict.agreement.finite:
             best, _ = trials.with_floating_layers(best, closeness=_closeness)
         how = {"quantizer": name, "floating": list(best.recipe.floating), "trials": trials.count}
-        manifest = replace(best.artifact.manifest, recipe={**how, **best.verdict.to_json()})
+        carried = _file_gate(gate) if best.verdict.holds else None  # as calibrate does: what it is compiled by
+        manifest = replace(best.artifact.manifest, recipe={**how, **best.verdict.to_json()}, gate=carried)
         return install(Artifact(best.artifact.path, manifest), path)
+
+
+def _file_gate(gate: Thresholds) -> FileGate | None:
+    if gate.min_dice is None:
+        return None
+    return FileGate(gate.min_dice, gate.min_true_dice_share, gate.max_true_dice_share)
 
 
 def _closeness(candidate: QuantizedCandidate) -> float:

@@ -254,6 +254,12 @@ def test_a_choice_of_one_scan_is_none_of_several(scans: list[Path], option: str)
         as_scan([])
 
 
+def test_of_two_choices_the_first_one_is_named_in_error_and_hint(scans: list[Path]) -> None:
+    with pytest.raises(UsageError, match="--geometry with 2 scans") as raised:
+        as_scan(scans[:2], geometry="sform", volume=2)
+    assert raised.value.hint == "leave --geometry out"
+
+
 def test_scans_of_one_name_in_two_folders_are_called_by_their_paths(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()

@@ -244,3 +244,12 @@ def test_a_volume_from_elsewhere_is_written_as_before(tmp_path):
     write_labels(tmp_path / "labels.nii", volume, ["a", "b"])
     header = nibabel.load(tmp_path / "labels.nii").header
     assert (int(header["sform_code"]), int(header["qform_code"])) == (1, 1)
+
+
+def test_an_oblique_grid_of_unequal_steps_is_no_sheared_one(tmp_path):
+    tilt = np.eye(4)
+    tilt[1:3, 1:3] = [[0.8, -0.6], [0.6, 0.8]]  # a gantry: across the slices, whose step is another
+    write_labels(tmp_path / "labels.nii", Volume(np.ones((2, 3, 4), np.uint8), where(tilt @ SCANNER)), ["a", "b"])
+    header = nibabel.load(tmp_path / "labels.nii").header
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (1, 1)
+    assert np.allclose(header.get_qform(), tilt @ SCANNER, atol=1e-4)

@@ -192,3 +192,12 @@ def test_data_without_a_preamble_may_begin_with_any_element_before_an_images_uid
     assert without_preamble(head((group, element)))
     assert not without_preamble(head((group, 0x20)))
     assert not without_preamble(head((group + 2, element)))
+
+
+@pytest.mark.parametrize(
+    ("second", "is_one"), [((8, 5), True), ((7, 5), False), ((9, 5), False), ((0x10, 0x10), False)]
+)
+def test_after_the_last_element_of_the_meta_information_comes_the_data_sets_first_group(second, is_one):
+    """A single element of the meta information without a preamble, and then an element of another group."""
+    elements = (struct.pack("<HHL4s", *tag, 4, b"1.2\0") for tag in ((2, 1), second))
+    assert without_preamble(b"".join(elements) + bytes(20)) is is_one
