@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from tests.support import ROOT
 
 DOCS = ROOT / "docs"
-NOT_RUN = "not run here: "
+NOT_RUN = "not run by the tests: "
 # Why a block may not be run; anything else is a mistake.
 REASONS = {
     "needs an NVIDIA GPU",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -62,6 +63,18 @@ def test_what_is_not_run_is_counted_and_has_its_reason() -> None:
     assert all(block.language in RUN for block in not_run)
     assert {*NOT_RUN} == REASONS
     assert {**dict.fromkeys(NOT_RUN, 0), **Counter(block.reason for block in not_run)} == NOT_RUN
+
+
+def test_the_reference_has_every_public_name_and_no_other() -> None:
+    import medattn_edge
+
+    text = (DOCS / "reference.md").read_text(encoding="utf-8")
+    found = re.findall(r'^::: (\S+)\.(\w+)\n    options: \{heading: "([\w.]+)"', text, re.MULTILINE)
+    assert {heading for _, _, heading in found if "." not in heading} == set(medattn_edge.__all__)
+    for module, name, heading in found:
+        here = getattr(importlib.import_module(module), name)
+        path, _, last = f"medattn_edge.{heading}".rpartition(".")
+        assert getattr(importlib.import_module(path), last) is here, heading
 
 
 def commands(text: str) -> list[list[str]]:
