@@ -85,18 +85,34 @@ def commands(text: str) -> list[list[str]]:
 
 
 def test_commands_that_are_not_run_have_options_that_exist() -> None:
-    from typer.main import get_command
-
     from medattn_edge.cli import app
 
     checked = 0
     for block in (block for page in pages() for block in blocks(page) if block.reason):
         for words in commands(block.text):
-            known, rest = options_of(app if hasattr(app, "get_command") else get_command(app), words)
+            known, rest = options_of(root_command(app), words)
             options = {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)}
             assert options <= known, f"docs/{block.page}:{block.line}: {' '.join(words)}"
             checked += 1
     assert checked > 20
+
+
+def test_the_commands_in_readme_have_options_that_exist() -> None:
+    from medattn_edge.cli import app
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```\n(medattn-edge .*?)```", text, re.DOTALL)
+    assert len(commands(block)) > 5
+    for words in commands(block):
+        known, rest = options_of(root_command(app), words)
+        assert {word for word in rest if re.match(r"--?[a-z]", word)} <= known, " ".join(words)
+
+
+def root_command(app: Any) -> Any:
+    """The command line as one command, whatever typer makes of it."""
+    from typer.main import get_command
+
+    return app if hasattr(app, "get_command") else get_command(app)
 
 
 def options_of(command: Any, words: list[str]) -> tuple[set[str], list[str]]:
