@@ -97,6 +97,6 @@ def _cells(row: Document) -> tuple[str, ...]:
 
 def _ratio(row: Document, name: str, spread: str) -> str:
     if row.get(name) is None:
-        return "-"
+        return "declined" if row.get("ratio_declined") else "-"
     low, high = row[spread]
     return f"{row[name]:.2f} [{low:.2f}, {high:.2f}]"

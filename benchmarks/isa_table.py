@@ -69,7 +69,11 @@ def _cells(row: Document) -> tuple[str, ...]:
     return (
         row["artifact"],
         "-" if row["p50_ms"] is None else f"{row['p50_ms']:.1f}",
-        "-" if ratio is None or fails else f"{ratio:.2f} [{low:.2f}, {high:.2f}]",
+        "declined"
+        if row.get("ratio_declined")
+        else "-"
+        if ratio is None or fails
+        else f"{ratio:.2f} [{low:.2f}, {high:.2f}]",
         ("identical" if agreement.get("max_abs") == 0 else "-") if sqnr is None else f"{sqnr:.1f}",
         "-" if match is None else f"{match:.4%}",
         said.replace("|", "/").replace("\n", " "),
@@ -83,7 +87,8 @@ def _best(document: Document, cap: str, threads: int) -> str:
     if not able:
         absent = document["absent"]
         why = absent.get(cap) or absent.get(f"{cap} on {threads} threads")
-        return f"not measured: {why}" if why else "no row agrees"
+        declined = any(row.get("ratio_declined") for row in rows)
+        return f"not measured: {why}" if why else "declined: the host was busy" if declined else "no row agrees"
     best = max(able, key=lambda row: row["ratio_to_reference"])
     sqnr = (best["agreement"] or {}).get("sqnr_db")
     close = "identical" if sqnr is None else f"{sqnr:.1f} dB"

@@ -37,8 +37,10 @@ def _bars(document: Mapping[str, Any]) -> Any:
     for place, row in enumerate(rows):
         ratio = row["ratio_to_reference"]
         if ratio is None:
-            reason = (row.get("failures") or ["out of tolerance"])[0]
-            axes.text(0.01 * most, place, f"FAIL: {reason[:80]}", va="center", fontsize=8, color="#a02020")
+            reason = f"FAIL: {(row.get('failures') or ['out of tolerance'])[0]}"
+            if row.get("ratio_declined"):
+                reason = f"declined: {row['ratio_declined']}"
+            axes.text(0.01 * most, place, reason[:86], va="center", fontsize=8, color="#a02020")
             continue
         colour = _OURS if row["artifact"] in ours else _EAGER if row["artifact"] == REFERENCE.name else _PEERS
         low, high = row["ratio_spread"]
@@ -74,7 +76,7 @@ def draw_kept(documents: Mapping[str, Mapping[str, Any]], path: Path, metadata: 
         points = [
             (row, (row["agreement"] or {}).get("true_dice_share"))
             for row in document["rows"]
-            if row["p50_ms"] is not None
+            if row["ratio_to_reference"] is not None
         ]
         for row, share in points:
             if share is None:

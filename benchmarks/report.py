@@ -287,7 +287,7 @@ def _cells(row: Document) -> tuple[Any, ...]:
 
 def _ratio(row: Document, field: str, spread: str) -> str:
     if row.get(field) is None:
-        return "-"
+        return "declined" if row.get("ratio_declined") else "-"
     low, high = row[spread]
     return f"{row[field]:.2f} [{low:.2f}, {high:.2f}]"
 

@@ -156,6 +156,7 @@ def _show(artifact: Artifact) -> None:
     table = Table(*head, title="quantizers")
     for row in recipe["quantizers"]:
         ratio = "-" if row["ratio_to_fp32"] is None else f"{row['ratio_to_fp32']:.2f}"
+        ratio = "declined" if row.get("ratio_declined") else ratio
         holds = "holds" if row["holds"] else "fails"
         sqnr = "not finite" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f}"
         shares = [_shares(row["true_dice_share"])] * labelled
@@ -206,7 +207,10 @@ def _advise(artifact: Artifact) -> None:
             f"next: medattn-edge compile {quoted(path)} -o {quoted(path.stem + '.rtx')} --compute-capability sm86,sm89"
         )
         return
-    if speed is not None and speed["ratio_to_fp32"] < 1:
+    busy = [row for row in recipe["quantizers"] if row.get("ratio_declined")]
+    if len(busy) and sum(row["holds"] for row in recipe["quantizers"]) > 1:
+        console.say(f"which quantizer is faster rests on times of a busy host: {busy[0]['ratio_declined']}")
+    if speed is not None and not speed.get("ratio_declined") and speed["ratio_to_fp32"] < 1:
         console.say(
             f"INT8 is slower than FP32 in {speed['runtime']} here ({speed['ratio_to_fp32']:.2f} of its speed): "
             "deploy the FP32 file, or calibrate -o NAME.xml for OpenVINO"

@@ -50,6 +50,11 @@ class Measurement:
         """Whether every row did."""
         return self.report.passed
 
+    @property
+    def declined(self) -> dict[str, str]:
+        """`artifact in runtime` -> why its ratio was declined."""
+        return self.report.declined
+
     def to_json(self) -> dict[str, Any]:
         """The document of `bench --json`."""
         report = {**self.report.to_json(), "left_out": dict(self.left_out)}

@@ -112,7 +112,7 @@ def quantise(
                 "judged_labels": list(judge.judged),
                 "unseen": list(judge.unseen),
                 "label_audits": [audit.to_json() for audit in judged.audits],
-                "speed": asdict(best.speed) if best.speed else None,
+                "speed": best.speed.to_json() if best.speed else None,
                 "lint": _warnings(best),
             },
         )

@@ -20,6 +20,7 @@ from medattn_edge.precision.quantizers.quantizer import QuantizationRecipe, quan
 from medattn_edge.precision.sensitivity import Damage, fewest_floating, rank
 from medattn_edge.precision.trials import QuantizedCandidate, Speed
 from medattn_edge.precision.windows import ScanSource
+from medattn_edge.timing import Latency
 from medattn_edge.volume import Volume
 from tests.precision.scans import LPS, brighter_than, every_window, scan
 
@@ -40,12 +41,25 @@ def test_a_candidates_line_in_a_report() -> None:
     )
     assert candidate.to_json() == {
         "quantizer": "onnxruntime", "floating": 2, "dice": 0.98, "true_dice_share": None, "sqnr_db": 42.0,
-        "holds": True, "ratio_to_fp32": None,
+        "holds": True, "ratio_to_fp32": None, "ratio_declined": None,
     }  # fmt: skip
     shares = replace(AGREED, reference_dice={"organ": 0.5}, candidate_dice={"organ": 0.4})
     timed = replace(candidate, verdict=Verdict(shares, ("no",), 0.1), speed=Speed("onnxruntime", 1.5, 1.4, 1.6))
     line = timed.to_json()
     assert (line["true_dice_share"], line["holds"], line["ratio_to_fp32"]) == ([0.8, 0.8], False, 1.5)
+    busy = replace(timed, speed=Speed("onnxruntime", 1.5, 1.0, 4.0, "host busy (quartiles 1 to 4)")).to_json()
+    assert (busy["ratio_to_fp32"], busy["ratio_declined"]) == (None, "host busy (quartiles 1 to 4)")
+
+
+def test_the_speed_of_a_busy_host_has_its_times_and_no_ratio() -> None:
+    fp32, int8 = Latency(np.array([4.0, 4.0, 8.0, 8.0])), Latency(np.array([2.0, 2.0, 1.0, 1.0]))
+    told = Speed.of("onnxruntime", int8, fp32).to_json()
+    assert told.pop("ratio_declined") == "host busy (quartiles 2 to 8)"
+    assert told == {
+        "runtime": "onnxruntime", "ratio_to_fp32": None, "low": None, "high": None, "p50_ms": 1.5, "fp32_p50_ms": 6.0,
+    }  # fmt: skip
+    quiet = Speed.of("openvino", int8, Latency(int8.samples_ms * 3)).to_json()
+    assert (quiet["ratio_to_fp32"], quiet["low"], quiet["high"], quiet["ratio_declined"]) == (3.0, 3.0, 3.0, None)
 
 
 def test_of_those_that_hold_the_fastest_and_of_the_others_the_nearest() -> None:
