@@ -142,6 +142,7 @@ class QuantizationTrials:
     Attributes:
         candidates: all that were judged as a whole, in order.
         count: how many graphs were judged.
+        exhausted: whether a graph was wanted when no trial was left.
     """
 
     def __init__(
@@ -157,6 +158,7 @@ class QuantizationTrials:
         self.runtime, (self.folder, self.limit) = runtime, room
         self.candidates: list[QuantizedCandidate] = []
         self.count = 0
+        self.exhausted = False
 
     @property
     def left(self) -> int:
@@ -206,6 +208,7 @@ class QuantizationTrials:
 
         def floating(nodes: tuple[str, ...]) -> Verdict | None:
             if not self.left:
+                self.exhausted = True
                 return None
             what = f"{len(nodes)} of {len(every)} layers in floating point"
             report(what, len(self.candidates) - first, self.left)
