@@ -11,6 +11,7 @@ from typing import Any
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.session import Patches
 from medattn_edge.errors import MissingDependency, UsageError
+from medattn_edge.nearby import nearest
 from medattn_edge.precision.lint.rules import ISAS, PROFILES
 from medattn_edge.precision.statistics import Ranges
 from medattn_edge.registry import records
@@ -134,7 +135,7 @@ def _fitting(path: Path, recipe: QuantizationRecipe, name: str) -> list[Quantize
         raise UsageError(
             f"the quantizer {name!r} is not known",
             expected=f"one of {', '.join(known)}",
-            hint="--quantizer " + next(iter(known)),
+            hint=f"--quantizer {nearest(name, known) or next(iter(known))}",
         )
     fitting = [known[name]] if name else sorted(known.values(), key=lambda quantizer: not quantizer.default)
     for value, option, can in (
