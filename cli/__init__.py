@@ -49,7 +49,7 @@ app = typer.Typer(
     cls=group(_COMMANDS),
     help="Attention networks for medical image segmentation: from a checkpoint to a verified artifact.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
