@@ -7,7 +7,8 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from medattn_edge.errors import InputError, UsageError, quoted
+from medattn_edge.errors import UsageError
+from medattn_edge.nearby import missing
 
 from . import console
 from .expected import in_words
@@ -99,7 +100,7 @@ def _inspect(path: Path, title: str, how: _How) -> None:
         return
     check_choice(how.geometry, how.volume, [], "medattn-edge inspect")
     if not path.is_file():
-        raise InputError(f"{path} does not exist", expected="a model or a scan", hint=f"ls {quoted(path.parent)}")
+        raise missing(path, "a model or a scan")
     if not manifest_path(path).is_file():
         sizes = parse_sizes(how.patch) if how.patch else None
         if show_foreign(path, how.json, sizes, how.output_name, how.spec):

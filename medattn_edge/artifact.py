@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from medattn_edge.atomic import replacing
-from medattn_edge.errors import InputError, IntegrityError, MedattnError, quoted
+from medattn_edge.errors import IntegrityError, MedattnError, quoted
 from medattn_edge.file_gate import FileGate
 from medattn_edge.host.distributions import installed
+from medattn_edge.nearby import missing
 from medattn_edge.onnx_external import external_files
 from medattn_edge.spec import ModelSpec
 
@@ -216,9 +217,7 @@ class Artifact:
         """
         path = Path(path)
         if not path.is_file():
-            raise InputError(
-                f"{path} does not exist", expected="an artifact", hint="medattn-edge export CHECKPOINT -o " + path.name
-            )
+            raise missing(path, "an artifact", otherwise=_how_it_is_made(path))
         sidecar = manifest_path(path)
         if not sidecar.is_file():
             raise IntegrityError(
@@ -276,6 +275,15 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no number of JSON")
+
+
+def _how_it_is_made(path: Path) -> str:
+    """The command that writes such a file; empty for a suffix that none has."""
+    suffix = path.suffix.lower()
+    if suffix in (".onnx", ".torchscript"):
+        return f"medattn-edge export CHECKPOINT -o {quoted(path.name)}"
+    compiled = (".xml", ".blob", ".ort", ".engine", ".rtx", ".ts", ".pt2")
+    return f"medattn-edge compile NET.onnx -o {quoted(path.name)}" if suffix in compiled else ""
 
 
 def _check_hash(path: Path, expected: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from medattn_edge.backends.session import Backend, Options, Session
 from medattn_edge.errors import MissingDependency, UsageError
+from medattn_edge.nearby import nearest
 from medattn_edge.registry import is_default, records
 from medattn_edge.spec import ModelSpec
 
@@ -32,7 +33,7 @@ def backend_of(path: Path, name: str | None = None) -> Backend:
         raise UsageError(
             f"the backend {name!r} is not known",
             expected=f"one of {', '.join(known)}",
-            hint=f"--backend {next(iter(known))}",
+            hint=f"--backend {nearest(name, known) or next(iter(known))}",
         )
     fitting = [one for one in known.values() if suffix in one.suffixes]
     chosen = [one for one in fitting if one.name == name or (name is None and is_default(one, suffix))]

@@ -14,6 +14,7 @@ from medattn_edge.backends.session import Options
 from medattn_edge.errors import HostError, UsageError
 from medattn_edge.host import hardware
 from medattn_edge.host.probe import probe
+from medattn_edge.nearby import nearest
 
 AS_WRITTEN = "onnxruntime-unoptimised"
 ALL = "all"
@@ -162,7 +163,7 @@ def choose(
             raise UsageError(
                 f"the runtime {name!r} is not known",
                 expected=f"{ALL}, or some of {', '.join(one.name for one in here)}",
-                hint=f"--runtime {ALL}",
+                hint=f"--runtime {nearest(name, (*(one.name for one in here), *absent)) or ALL}",
             )
         if name in absent:
             raise HostError(

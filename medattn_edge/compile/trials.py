@@ -47,6 +47,7 @@ class Outcome:
         p50_ms: of one run.
         ratio: the default's time over this one's.
         quartiles: of that ratio.
+        ratio_declined: why the ratio is no figure beyond this choice: the host was busy; empty where it is one.
         ratio_to_best: the time of the best one until then over this one's.
         rounds: pairs that were timed.
     """
@@ -59,6 +60,7 @@ class Outcome:
     p50_ms: float | None = None
     ratio: float | None = None
     quartiles: tuple[float, float] | None = None
+    ratio_declined: str = ""
     ratio_to_best: float | None = None
     rounds: int = 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import tomllib
@@ -12,8 +11,10 @@ from typing import Any, Final, Self
 
 from medattn_edge.errors import InputError, UsageError, quoted
 from medattn_edge.gates import TRUE_LABELS
+from medattn_edge.nearby import key_hint, place_hint
 
 SCHEMA: Final = 1
+_SHOWN: Final = "medattn-edge deploy CHECKPOINT SCAN -o release --dump-config shows one"
 CPU: Final = "cpu"
 TARGETS: Final = (CPU, "tensorrt", "tensorrt-rtx", "jetson")
 RECIPE: Final = "deploy.toml"
@@ -145,14 +146,13 @@ class DeployRecipe:
         Raises:
             InputError: it is not valid TOML, of a newer schema, or has a key or a value that no recipe has.
         """
-        hint = "medattn-edge deploy CHECKPOINT SCAN -o release --dump-config shows one"
         try:
             values = tomllib.loads(text)
         except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise InputError(f"{path} is not valid TOML: {error}", expected="a recipe", hint=hint) from error
+            raise InputError(f"{path} is not valid TOML: {error}", expected="a recipe", hint=_SHOWN) from error
         schema = values.pop("schema", None)
         if type(schema) is not int or schema < 1:
-            raise InputError(f"{path} has no schema number", expected=f"schema = {SCHEMA}", hint=hint)
+            raise InputError(f"{path} has no schema number", expected=f"schema = {SCHEMA}", hint=_SHOWN)
         if schema > SCHEMA:
             raise InputError(
                 f"{path} is of schema {schema}",
@@ -162,11 +162,10 @@ class DeployRecipe:
         known = {item.name: item for item in fields(cls)}
         for name in values:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
                 raise InputError(
                     f"{path} has the key {name!r}",
                     expected=f"one of {', '.join(known)}",
-                    hint=f"{near[0]} = ..." if near else "remove the line",
+                    hint=key_hint(name, list(known)),
                 )
         try:
             return cls(**{name: _read(name, value, known[name]) for name, value in values.items()})
@@ -181,9 +180,8 @@ class DeployRecipe:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise InputError(
-                f"{path} cannot be read: {why}", expected="a recipe in TOML", hint=f"ls -l {quoted(path)}"
-            ) from error
+            hint = f"ls -l {quoted(path)}" if path.exists() else place_hint(path, _SHOWN)
+            raise InputError(f"{path} cannot be read: {why}", expected="a recipe in TOML", hint=hint) from error
         return cls.from_toml(text, path)
 
     def pinned(self, **chosen: Any) -> Self:

@@ -14,6 +14,7 @@ from typing import Any
 from medattn_edge.artifact import tool_versions
 from medattn_edge.evaluation.roofline import Peak
 from medattn_edge.host import gpu_clocks, hardware
+from medattn_edge.host.cpu_use import CpuUse
 from medattn_edge.host.distributions import installed
 
 BUSY = 0.5  # load per core before the run, above which something else was computing
@@ -35,8 +36,14 @@ class Surroundings:
         if self._gpu:
             self._clocks = gpu_clocks.record()
 
-    def to_json(self, peaks: Peak, noise: float | None) -> dict[str, Any]:
-        """JSON values. noise: p90 over p50 of the reference, None when nothing was timed. To be called at the end."""
+    def to_json(self, peaks: Peak, noise: float | None, use: CpuUse | None = None) -> dict[str, Any]:
+        """JSON values; to be called at the end.
+
+        Args:
+            peaks: of the host.
+            noise: p90 over p50 of the reference, None when nothing was timed.
+            use: what else computed while it was timed, where that is known.
+        """
         cpu, warnings, graphics = self._cpu, list[str](), dict[str, Any]()
         if self._gpu:
             after = gpu_clocks.record()
@@ -67,6 +74,7 @@ class Surroundings:
             "versions": versions(),
             "roofline": peaks.to_json(),
             "load_average": {"before": list(self._load), "after": list(_load())},
+            "cpu_use": None if use is None else asdict(use),
             "noise": noise,
             "date": self._date.isoformat(timespec="seconds"),
             **graphics,

@@ -12,7 +12,7 @@ from medattn_edge.artifact import Artifact, sha256
 from medattn_edge.backends import backend_of
 from medattn_edge.backends.runtimes import ALL, Runtime, choose
 from medattn_edge.backends.session import Patches
-from medattn_edge.errors import InputError, UsageError, quoted
+from medattn_edge.errors import UsageError, quoted
 from medattn_edge.evaluation.candidate import BenchCandidate, BenchSettings, computed_as, gate_of
 from medattn_edge.evaluation.candidate_runs import check_files
 from medattn_edge.evaluation.held_gate import held_gate
@@ -21,6 +21,7 @@ from medattn_edge.evaluation.report import BenchReport
 from medattn_edge.evaluation.source import read_source
 from medattn_edge.inference.real_patches import real_patches
 from medattn_edge.io.channels import AnyScan, as_scan
+from medattn_edge.nearby import missing
 from medattn_edge.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ class Measurement:
     def passed(self) -> bool:
         """Whether every row did."""
         return self.report.passed
+
+    @property
+    def declined(self) -> dict[str, str]:
+        """`artifact in runtime` -> why its ratio was declined."""
+        return self.report.declined
 
     def to_json(self) -> dict[str, Any]:
         """The document of `bench --json`."""
@@ -172,7 +178,7 @@ def plan_measurement(
 def _read(paths: Sequence[Path], reference: Path, batch: int, runtimes: Sequence[str]) -> list[Artifact]:
     """The artifacts, when all of them take the same input."""
     if not reference.exists():
-        raise InputError(f"{reference} does not exist", expected="a checkpoint", hint=f"ls {quoted(reference.parent)}")
+        raise missing(reference, "a checkpoint")
     if not paths:
         raise UsageError("no artifact", expected="at least one", hint="medattn-edge bench NET.onnx --reference NET.pth")
     check_files(paths, runtimes)

@@ -95,7 +95,8 @@ class ReleaseDiff:
         artifact: precision, thresholds, tools and the like -> `old` and `new`, of those that differ.
         scans: in the order in which they were given.
         min_dice: what was asked, None for nothing.
-        latency: p50_ms of both, their ratio old / new with its quartiles, and the patches; None unless asked for.
+        latency: p50_ms of both, their ratio old / new with its quartiles, None where it was declined, why, and the
+            patches; None unless asked for.
     """
 
     releases: Mapping[str, Mapping[str, Any]]
@@ -266,12 +267,13 @@ def _latency(sides: Sequence[_Side], scan: Scan, settings: DiffSettings, report:
     times = in_turn(
         calls, duration_s=settings.duration_s, progress=lambda done, total: report("timing, in s", done, total)
     )
-    ratio, spread = times["new"].ratio_of(times["old"])
+    ratio = times["new"].ratio_of(times["old"])
     return {
         "old": {"p50_ms": times["old"].p50_ms, "p90_ms": times["old"].p90_ms, "patches": patches["old"]},
         "new": {"p50_ms": times["new"].p50_ms, "p90_ms": times["new"].p90_ms, "patches": patches["new"]},
-        "ratio_to_old": ratio,
-        "ratio_spread": list(spread),
+        "ratio_to_old": ratio.figure,
+        "ratio_spread": ratio.spread,
+        "ratio_declined": ratio.declined or None,
         "runs": len(times["new"].samples_ms),
     }
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from medattn_edge.errors import CheckpointError, UsageError
 from medattn_edge.models.network import Network, SegmentationNetwork
+from medattn_edge.nearby import nearest
 from medattn_edge.registry import records
 from medattn_edge.spec import ModelSpec
 
@@ -69,7 +70,7 @@ def network_record(name: str) -> Network:
         raise UsageError(
             f"the network {name!r} is not known",
             expected=f"one of {', '.join(known)}",
-            hint=f"--network {next(iter(known))}",
+            hint=f"--network {nearest(name, known) or next(iter(known))}",
         )
     return known[name]
 

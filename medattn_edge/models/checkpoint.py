@@ -20,6 +20,7 @@ from medattn_edge.models.foreign_weights import checked_settings, outline, read_
 from medattn_edge.models.nearest import Misfit, nearest_layout
 from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.models.weights import WeightSet, choose, find_weights, in_short
+from medattn_edge.nearby import missing
 from medattn_edge.spec import SPEC_OPTIONS, ModelSpec, assumed_values, nearest_patch
 
 _SCHEMA = 1
@@ -132,8 +133,9 @@ def load(
     """
     path = Path(path)
     if not path.is_file():
-        what = "is a directory" if path.is_dir() else "does not exist"
-        raise CheckpointError(f"{path} {what}", expected="a checkpoint", hint=f"ls {quoted(path.parent)}")
+        if path.is_dir():
+            raise CheckpointError(f"{path} is a directory", expected="a checkpoint", hint=f"ls {quoted(path)}")
+        raise missing(path, "a checkpoint", CheckpointError)
     state, metadata = read_file(path)
     if _METADATA in metadata:
         if weights is not None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, Final, Protocol
 
 from medattn_edge.errors import InputError, IntegrityError, MedattnError, quoted
+from medattn_edge.nearby import place_hint
 from medattn_edge.release.manifest import MANIFEST, MAX_FILES, check_file_names
 
 CHUNK: Final = 1 << 20
@@ -82,9 +83,8 @@ def opened_container(path: Path) -> Iterator[Container]:
         about = None if error.filename is None else Path(os.fsdecode(error.filename))
         if about != path:
             raise
-        raise InputError(
-            f"{path} cannot be opened: {error.strerror}", expected="a release", hint=f"ls -l {quoted(path.parent)}"
-        ) from error
+        hint = f"ls -l {quoted(path.parent)}" if path.exists() else place_hint(path)
+        raise InputError(f"{path} cannot be opened: {error.strerror}", expected="a release", hint=hint) from error
 
 
 class _Folder:

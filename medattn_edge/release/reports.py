@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from medattn_edge.artifact import Artifact
 from medattn_edge.errors import AgreementError, InputError, IntegrityError, UsageError, quoted
+from medattn_edge.nearby import missing
 from medattn_edge.release.manifest import REPORT_DOCUMENT, REPORT_PAGE
 
 REPORT_KIND: Final = "medattn-edge evidence report"
@@ -64,7 +65,7 @@ def _pair(paths: Sequence[Path]) -> tuple[Path, Path]:
         )
     for path in found:
         if not path.is_file():
-            raise InputError(f"{path} does not exist", expected="a file of a report", hint=_MAKE)
+            raise missing(path, "a file of a report", otherwise=_MAKE)
     return pages[0], documents[0]
 
 

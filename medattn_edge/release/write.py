@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from medattn_edge.artifact import Artifact
 from medattn_edge.atomic import check_folder, replacing, sync
 from medattn_edge.errors import InputError, IntegrityError, OutputError, UsageError, quoted
+from medattn_edge.nearby import place_hint
 from medattn_edge.release.artifacts import describe, files_of
 from medattn_edge.release.container import CHUNK, opened_container, pack
 from medattn_edge.release.manifest import (
@@ -185,7 +186,7 @@ def _sources(artifacts: Sequence[Artifact], documents: Sequence[Path]) -> dict[s
         _add_source(sources, path, f"export it again with -o NAME{path.suffix}")
     for path in documents:
         if not path.is_file():
-            raise InputError(f"the document {path} is no file", expected="a file", hint=f"ls -l {quoted(path.parent)}")
+            raise InputError(f"the document {path} is no file", expected="a file", hint=place_hint(path))
         _add_source(sources, path, f"give it another name, such as NAME{path.suffix}")
     return sources
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from medattn_edge.errors import UsageError
+from medattn_edge.nearby import nearest, place_hint
 
 Section = TypeVar("Section")
 Table = Mapping[str, Any]
@@ -39,10 +40,11 @@ class Reader:
             with self.path.open("rb") as file:
                 return tomllib.load(file)
         except OSError as error:
+            make = "medattn-edge node init ARTIFACT -o node.toml"
             raise UsageError(
                 f"{self.path} cannot be read: {error.strerror}",
                 expected="the configuration of a node",
-                hint="medattn-edge node init -o node.toml",
+                hint=make if self.path.exists() else place_hint(self.path, make),
             ) from error
         except (ValueError, RecursionError) as error:  # not UTF-8, or a number of thousands of digits, as well
             raise UsageError(
@@ -75,11 +77,10 @@ class Reader:
         names = list(known)
         for key in table:
             if key not in names:
-                near = difflib.get_close_matches(key, names, n=1)
                 raise self.wrong(
                     f"{where} {key}".strip(),
                     f"is not known; known are {', '.join(names)}",
-                    near[0] if near else names[0],
+                    nearest(key, names) or "remove the line",
                 )
 
     def wrong(self, where: str, what: str, hint: str, expected: str = "") -> UsageError:
