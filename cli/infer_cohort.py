@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from . import console
 from .released import Opened
 
 if TYPE_CHECKING:
-    from medattn_edge.cohort import CohortOutcome, CohortSettings, Failure, ScanChoices
+    from medattn_edge.cohort import CaseList, CohortOutcome, CohortSettings, Failure, ScanChoices
 
 
 def is_cohort(output: str, scans: Sequence[Path], name: str, resume: bool) -> bool:
@@ -49,14 +49,15 @@ def run_cohort(
     output: str,
     settings: CohortSettings,
     choices: ScanChoices,
+    listed: Callable[[], CaseList] | None = None,
 ) -> CohortOutcome:
-    """Segment every case below a bar; failures are told as they come."""
+    """Segment every case below a bar; failures are told as they come. listed: gives the cases of an archive."""
     from medattn_edge.cohort import find_cases, segment_cohort
 
     console.resume_hint = _resuming()
     folder = Path(output)
     with console.cases() as progress:
-        cases = find_cases(_sources(scans), choices, apart_from=folder)
+        cases = find_cases(_sources(scans), choices, apart_from=folder) if listed is None else listed()
         outcome = segment_cohort(
             models.files[0], cases, folder, settings=settings, progress=progress, failed=_tell_failure
         )

@@ -111,7 +111,7 @@ class Outcome:
             about = {"series_hash": series.hash, "modality": series.modality, "slices": series.slices}
             about |= {"volume": series.volume} if series.volume else {}
         return {
-            "scan": str(self.scan.path),
+            "scan": self.scan.shown,
             "written": {what: str(path) for what, path in self.written.items()},
             "series": about,
             "geometry": None if self.geometry is None else dict(self.geometry),

@@ -82,6 +82,13 @@ def archive(**keys: Any) -> list[dict[str, Any]]:
     return [{"name": "pacs", "host": "pacs.example", "port": 104, "ae_title": "ARCHIVE", **keys}]
 
 
+WEB = {"dicomweb": "http://pacs.example/dicom-web"}
+
+
+def web(**keys: Any) -> Any:
+    return [{"name": "web", **WEB, **keys}]
+
+
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Any:
     pytest.importorskip("cryptography", reason="cryptography is not installed")
@@ -356,6 +363,22 @@ def test_no_number_is_infinite_or_none(tmp_path, number):
         ("destination", archive(tls=True, ca="gone.crt"), "[[destination]] pacs: ca"),
         ("destination", archive(tls=True, ca="net.onnx"), "[[destination]] pacs:"),
         ("destination", [{"name": "shelf", "folder": "x", "tls": True}], "[[destination]] shelf: is no destination"),
+        ("destination", [{"name": "shelf", "folder": "x", **WEB}], "[[destination]] shelf: is no destination"),
+        ("destination", archive(**WEB), "[[destination]] pacs: is no destination"),
+        ("destination", web(host="pacs"), "[[destination]] web: is no destination"),
+        ("destination", web(tls=True), "[[destination]] web: is no destination"),
+        ("destination", web(ae_title="PACS"), "[[destination]] web: has dicomweb and AE titles"),
+        ("destination", web(dicomweb="dicomweb://pacs/x"), "[[destination]] web: dicomweb is the scheme dicomweb://"),
+        (
+            "destination",
+            web(dicomweb="https://me:s3cret@pacs/x"),
+            "[[destination]] web: dicomweb is a user or a password",
+        ),
+        ("destination", web(ca="net.onnx"), "[[destination]] web: dicomweb is certificates for http://pacs.example"),
+        ("destination", web(dicomweb="https://pacs/x", ca="gone.crt"), "[[destination]] web: ca"),
+        ("destination", web(dicomweb="https://pacs/x", certificate="net.onnx"), "a certificate without its key"),
+        ("destination", web(credentials="net.onnx"), "[[destination]] web: credentials"),
+        ("destination", archive(credentials="net.onnx"), "[[destination]] pacs: credentials stands without dicomweb"),
         ("tls", {"certificate": "net.onnx", "key": "net.onnx"}, "[tls] is mutual without clients_ca"),
         ("receive", {"calling_ae": ["CT1"], "plain": False}, "[receive] plain is false, and there is no [tls]"),
         ("tls", {"certificate": "gone.crt", "key": "net.onnx", "mutual": False}, "[tls] certificate"),
@@ -611,6 +634,12 @@ def trusted_key(folder: Path) -> Path:
     return generate_key(folder / "KEY") and folder / "KEY.pub"
 
 
+def write_credentials(path: Path, text: str = "bearer t0ken\n") -> Path:
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o600)
+    return path
+
+
 UNCOMMENTED = re.compile(r"^# ((?:[a-z0-9_]+ = |\[).*)$", re.MULTILINE)
 
 
@@ -666,13 +695,14 @@ def test_everything_in_the_example_works_together_once_the_files_are_there(tmp_p
         (tmp_path / name).write_bytes(made.read_bytes())
         (tmp_path / name).chmod(0o600)
     trusted_key(tmp_path).rename(tmp_path / "trusted.keys")
+    write_credentials(tmp_path / "pacs.credentials")
     (tmp_path / "node.toml").write_text(text, encoding="utf-8")
     with pytest.raises(IntegrityError, match="an artifact by itself, which has no signature"):
         load_config(tmp_path / "node.toml")
     text = text.replace("require_signed = true", "require_signed = false")
     (tmp_path / "node.toml").write_text(text, encoding="utf-8")
     found = load_config(tmp_path / "node.toml")
-    assert [one.name for one in found.destinations] == ["folder", "pacs"]
+    assert [one.name for one in found.destinations] == ["folder", "pacs", "web"]
     assert found.tls is not None
 
 

@@ -169,7 +169,8 @@ DEFAULTS: dict[str, dict[str, dict[str, float]]] = {
         "CommitmentPeer": {"tls": False, "timeout_s": 30.0},
         "Status": {"enabled": True, "port": 8042, "thumbnails": True},
     },
-    "deliver/send": {"DeliveryRefused": {"status": 0}},
+    "deliver/send": {"DeliveryRefused": {"status": 0, "final": False, "of_all": False}},
+    "deliver/web": {"_refused": {"final": False}},
     "observe/log": {"Log": {"max_bytes": 10_000_000, "backups": 5}},
     "observe/page": {"page_of": {"refresh": True}},
     "observe/server": {"StatusServer": {"timeout_s": 10.0}, "_Server": {"timeout_s": 10.0}},
@@ -180,6 +181,7 @@ DEFAULTS: dict[str, dict[str, dict[str, float]]] = {
         "Custody.snapshot": {"recent": 20},
         "Custody.fail": {"retry": True},
         "Custody.deliveries_due": {"limit": 100},
+        "Custody.fail_delivery": {"final": False},
     },
     "store/deliveries": {"Deliveries.due": {"limit": 100}},
     "store/disk": {

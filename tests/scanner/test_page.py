@@ -193,8 +193,9 @@ def test_more_in_quarantine_than_are_listed_are_counted(node):
 
 
 def every_error(kind):
-    """The codes of errors that a node may meet: those of a cohort are told in its own table."""
-    mine = set() if kind.__module__.startswith("medattn_edge.cohort") else {kind.code}
+    """The codes of errors that a node may meet: it asks no archive, and those of a cohort are told in its own table."""
+    elsewhere = ("medattn_edge.cohort", "medattn_edge.io.dicomweb")
+    mine = set() if kind.__module__.startswith(elsewhere) else {kind.code}
     return mine | {code for below in kind.__subclasses__() for code in every_error(below)}
 
 

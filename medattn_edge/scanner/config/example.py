@@ -105,6 +105,13 @@ folder = {results}
 # key = "node.key"                      # PEM, without a password
 # timeout_s = 30.0                      # to connect, and for each answer
 
+# An archive, by DICOMweb (STOW-RS). All keys that are shown are examples, but the last; ca, certificate, key as above.
+# [[destination]]
+# name = "web"
+# dicomweb = "https://pacs.example/dicom-web" # its address; http:// is in the clear
+# credentials = "pacs.credentials"      # a file with one line, bearer TOKEN or basic USER:PASSWORD, for the node only
+# timeout_s = 30.0                      # to connect, and for each answer
+
 # Storage commitment: senders ask whether they may delete what they have sent. The node is no archive, so it is off;
 # where it is on, what the node has promised stays for keep_days, delivered or not, however full the disk is.
 # [storage_commitment]

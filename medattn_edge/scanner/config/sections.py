@@ -177,7 +177,7 @@ class Releases:
 
 @dataclass(frozen=True)
 class Destination:
-    """[[destination]]: a folder, or a host with port and ae_title.
+    """[[destination]]: a folder, a host with port and ae_title (C-STORE), or a DICOMweb address (STOW-RS).
 
     Attributes:
         name: for logs, the page and `destinations` of a model.
@@ -191,6 +191,8 @@ class Destination:
         certificate: PEM file that the node shows.
         key: PEM file of that certificate's key.
         timeout_s: to connect, and for each answer.
+        dicomweb: http(s)://HOST:PORT/PATH of an archive's DICOMweb service; https is TLS 1.2 or newer.
+        credentials: file with one line for it: bearer TOKEN, or basic USER:PASSWORD; read at each delivery.
     """
 
     name: str
@@ -204,6 +206,8 @@ class Destination:
     certificate: Path | None = None
     key: Path | None = None
     timeout_s: float = 30.0
+    dicomweb: str = ""
+    credentials: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -312,15 +312,18 @@ class Custody:
         remove_letter(self.layout, delivery)
         self._store.deliveries.record_delivered(delivery)
 
-    def fail_delivery(self, delivery: Delivery, reason: str) -> float | None:
-        """`Deliveries.record_failure`; when it is given up, a dead letter is there first.
+    def fail_delivery(self, delivery: Delivery, reason: str, *, final: bool = False) -> float | None:
+        """`Deliveries.record_failure`; when it is given up, as it is at once when final, a dead letter is there first.
 
         When it is tried again, in seconds since 1970; None: it is given up now. Raises TransitionRefused where it has
         ended already, LetterError when the dead letter cannot be written: then nothing has changed.
         """
-        if delivery.attempts + 1 >= self.policy.delivery_attempts:
+        if final or delivery.attempts + 1 >= self.policy.delivery_attempts:
             # The letter first: a crash in between writes it again, and none is forgotten.
             write_letter(self.layout, delivery, reason, self.now())
+        if final:
+            self._store.deliveries.give_up(delivery, reason)
+            return None
         return self._store.deliveries.record_failure(delivery, reason)
 
     def postpone_delivery(self, delivery: Delivery, reason: str) -> float | None:
