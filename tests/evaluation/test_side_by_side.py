@@ -61,6 +61,32 @@ def test_each_candidate_gets_what_a_comparison_of_its_own_gives(
     assert seen.agreed["same"][0].max_abs == 0 < seen.agreed["off"][0].max_abs
 
 
+@pytest.mark.parametrize("settings", [{"patch": (8, 8)}, {"patch": (4, 8, 8), "spacing": (1.5, 1.2, 0.9)}])
+def test_each_session_has_the_windows_of_its_own_spec(
+    fake: Make, spec_of: Make, network: Make, volume: Any, settings: dict[str, Any]
+) -> None:
+    """Slabs of other windows end at other rows; the rows that are compared are the same all the same."""
+    spec, function, progress = spec_of(**settings), network(3), list[tuple[int, int]]()
+    overlaps = {"0.75": 0.75, "0.5": 0.5, "0.25": 0.25, "0": 0.0}
+    sessions = {name: fake(replace(spec, overlap=overlap), function) for name, overlap in overlaps.items()}
+    reference = fake(spec, function)
+    seen = side_by_side(
+        reference, sessions, volume, SETTINGS, progress=lambda done, total: progress.append((done, total))
+    )
+    reference_labels = segment(reference, volume).labels.voxels
+    for name, session in sessions.items():
+        agreement, labels = seen.agreed[name]
+        np.testing.assert_array_equal(labels.voxels, segment(session, volume).labels.voxels)
+        assert agreement.dice == dice_per_label(reference_labels, labels.voxels, seen.meaning)
+    found = {name: agreement for name, (agreement, _) in seen.agreed.items()}
+    assert found["0.5"].max_abs == 0 < found["0.25"].max_abs
+    assert found["0"].sqnr_db < 60
+    assert {len(sessions[name].seen) for name in overlaps} != {len(reference.seen)}
+    assert progress[-1][0] <= progress[-1][1]
+    same = side_by_side(reference, sessions, volume, replace(SETTINGS, overlap=0.25))
+    assert all(agreement.max_abs == 0 for agreement, _ in same.agreed.values())
+
+
 def test_the_reference_runs_once_for_all(fake: Make, spec_of: Make, network: Make, volume: Any) -> None:
     spec, function, runs = spec_of((8, 8)), network(3), []
 
