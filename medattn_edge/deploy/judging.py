@@ -56,7 +56,14 @@ def look_for_foreground(planned: DeployPlan, fp32: Path, progress: Progress) -> 
     )
 
 
-def gate(planned: DeployPlan, files: Mapping[str, Path], folder: Path, progress: Progress, say: Say) -> dict[str, Any]:
+def gate(
+    planned: DeployPlan,
+    files: Mapping[str, Path],
+    folder: Path,
+    progress: Progress,
+    say: Say,
+    runtimes: Sequence[str] = (),
+) -> dict[str, Any]:
     """Hold the candidates of one graph to the checkpoint on the scans that are judged.
 
     Args:
@@ -65,6 +72,7 @@ def gate(planned: DeployPlan, files: Mapping[str, Path], folder: Path, progress:
         folder: of the stage: the comparison is kept there with its labels, for the report.
         progress: called with the scan, windows done and in total.
         say: called with what people should know of how scans were read.
+        runtimes: of .onnx files; empty for all that `compare` usually looks at.
 
     Returns:
         `rows`: what `compare` says of each candidate in each runtime, with numbers in the place of scans' names;
@@ -86,6 +94,7 @@ def gate(planned: DeployPlan, files: Mapping[str, Path], folder: Path, progress:
         inputs.judged,
         labels=truth,
         thresholds=Thresholds(min_dice=recipe.min_dice),
+        runtimes=runtimes,
         settings=ComparisonSettings(
             device=_GPU if engines else "cpu",
             threads=recipe.threads,
