@@ -14,11 +14,13 @@ from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options
 from medattn_edge.deploy.candidates import CandidatePlan
 from medattn_edge.deploy.plan import DeployPlan
+from medattn_edge.deploy.work_folder import WorkFolder, key_of
 from medattn_edge.errors import HostError, ScanError
 from medattn_edge.evaluation import (
     BenchSettings,
     ComparisonSettings,
     PlanSettings,
+    ReferenceCache,
     TrueLabels,
     compare,
     plan_measurement,
@@ -69,7 +71,8 @@ def gate(
     Args:
         planned: the plan.
         files: name of a candidate -> its file.
-        folder: of the stage: the comparison is kept there with its labels, for the report.
+        folder: of the stage: the comparison is kept there with its labels, for the report. The checkpoint's logits are
+            kept in the cache of the work folder that it is in: the checkpoint is run once for all stages.
         progress: called with the scan, windows done and in total.
         say: called with what people should know of how scans were read.
         runtimes: of .onnx files; empty for all that `compare` usually looks at.
@@ -100,6 +103,7 @@ def gate(
             threads=recipe.threads,
             source=inputs.source.options,
             judge_labels=recipe.judge_labels,
+            cache=_cache(planned, folder),
         ),
         progress=progress,
         observer=keeper,
@@ -109,6 +113,13 @@ def gate(
         say(note)
     rows = [_plain_row(planned, row) for row in found.to_json()["candidates"]]
     return {"rows": rows, "left_out": dict(found.left_out)}
+
+
+def _cache(planned: DeployPlan, folder: Path) -> ReferenceCache:
+    recipe, options = planned.recipe, planned.inputs.source.options
+    files = {name: digest for name, digest in planned.hashes.items() if "scan" not in name}
+    said = [recipe.network, recipe.weights, list(recipe.settings), str(options)]
+    return ReferenceCache(WorkFolder(folder.parent).cache, key_of({"files": files, "said": said}))
 
 
 def _plain_row(planned: DeployPlan, row: Mapping[str, Any]) -> dict[str, Any]:

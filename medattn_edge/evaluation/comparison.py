@@ -17,6 +17,7 @@ from medattn_edge.errors import BackendError, HostError, UsageError
 from medattn_edge.evaluation.candidate_runs import CandidateRun, plan_runs
 from medattn_edge.evaluation.disagreement import MAX_GAP_DB, Ruling, RuntimeOutcome, judge
 from medattn_edge.evaluation.held_gate import held_gate, usual_gate
+from medattn_edge.evaluation.reference_cache import ReferenceCache
 from medattn_edge.evaluation.seen_scan import Observer, SeenScan
 from medattn_edge.evaluation.side_by_side import SideBySide, side_by_side
 from medattn_edge.evaluation.source import read_source
@@ -53,6 +54,7 @@ class ComparisonSettings:
         source: how to read a reference that is no artifact, as it was said to `export`; None: nothing need be said.
         judge_labels: the only labels, or regions, to judge; empty for all. One of which there is nothing to judge in
             any scan is refused.
+        cache: of the reference's logits of whole scans, for several comparisons; None: it is run every time.
     """
 
     device: str = "cpu"
@@ -63,6 +65,7 @@ class ComparisonSettings:
     batch: int = 4
     source: SourceOptions | None = None
     judge_labels: tuple[str, ...] = ()
+    cache: ReferenceCache | None = None
 
 
 @dataclass(frozen=True)
@@ -282,6 +285,7 @@ class _Graph:
                     volume,
                     settings,
                     lambda done, total, name=name: progress(name, done, total),  # type: ignore[misc]
+                    self._settings.cache,
                 )
                 for failed, error in seen.failed.items():
                     next(one for one in self.runs if one.name == failed).failure = f"{error.found}, on {name}"

@@ -11,6 +11,7 @@ import numpy as np
 from medattn_edge.agreement import Agreement, LogitsDistance, of_labels
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import BackendError, UsageError
+from medattn_edge.evaluation.reference_cache import ReferenceCache
 from medattn_edge.inference.batch import batch_for
 from medattn_edge.inference.cleanup import check_cleanup, check_scan, clean
 from medattn_edge.inference.mirrored import mirrored
@@ -47,6 +48,7 @@ def side_by_side(
     volume: Volume,
     settings: SegmentSettings = STANDARD,
     progress: Progress | None = None,
+    cache: ReferenceCache | None = None,
 ) -> SideBySide:
     """The agreement of every candidate with the reference, which is run once for all of them.
 
@@ -62,6 +64,7 @@ def side_by_side(
         settings: overlap and batch are used: no window is left out, and one thread does it all, because two sessions
             that run at a time would take the cores from each other.
         progress: called with the windows done and the windows in total of all sessions.
+        cache: of the reference's logits: it is not run where they were kept.
 
     Raises:
         UsageError: when the specs differ in what they see (patch, spacing, intensity, ...) or in their labels.
@@ -72,8 +75,12 @@ def side_by_side(
     check_cleanup(reference.spec)
     check_scan(volume, reference.spec)
     prepared = prepare(volume, reference.spec)
-    count = _Count(1 + len(candidates), progress)
+    kept = None if cache is None else cache.of(reference, prepared, _how(reference, settings))
+    there = kept is not None and kept.there
+    count = _Count(len(candidates) + (not there), progress)
     expected = _Side(reference, prepared, settings, count)
+    if kept is not None:
+        expected.rows = kept.rows() if there else kept.keeping(expected.rows)
     sides = {name: _Side(session, prepared, settings, count) for name, session in candidates.items()}
     failed: dict[str, BackendError] = {}
     # Row by row: slabs end where windows do, which may be others. No stream is in front by more than a slab.
@@ -101,6 +108,12 @@ def side_by_side(
         },
         failed,
     )
+
+
+def _how(session: Session, settings: SegmentSettings) -> tuple[float, int]:
+    """The overlap of a session's windows, and how many are in a run."""
+    overlap = session.spec.overlap if settings.overlap is None else settings.overlap
+    return overlap, settings.batch if isinstance(settings.batch, int) else 0
 
 
 class _Side:
@@ -150,7 +163,7 @@ class _Count:
 
     def leave(self, side: _Side) -> None:
         """Count what a session that failed will not do as done."""
-        total = self._done.get(side, max(self._done.values(), key=operator.itemgetter(1)))[1]
+        total = self._done.get(side, max(self._done.values(), key=operator.itemgetter(1), default=(0, 0)))[1]
         self.of(side)(total, total)
 
 
