@@ -93,28 +93,28 @@ class KeptLogits:
             yield np.array(row)
 
     def keeping(self, rows: Iterator[Floats]) -> Iterator[Floats]:
-        """The same rows, which are kept once all of them have been given.
+        """The same rows, which are kept once all of them have been given: only then their hash is written.
 
         A disk without room, or that cannot be written, is no reason to stop: the rows are only not kept.
         """
-        temporary = self.path.with_suffix(".tmp")
         file: IO[bytes] | None = None
-        given = 0
+        given, kept = 0, False
         try:
             for row in rows:
                 if given == 0 and self._fits(row):
-                    file = self._begun(temporary, row)
+                    file = self._begun(row)
                 given += 1
                 yield row
                 if file is not None and not _written(file, row):
                     file = None
-            if file is not None and given == self.count:
-                self._finish(file, temporary)
+            kept = file is not None and given == self.count and self._finished(file)
         finally:
             if file is not None:
-                file.close()
-            with suppress(OSError):
-                temporary.unlink()
+                with suppress(OSError):  # what could not be written is tried once more
+                    file.close()
+            if not kept:
+                with suppress(OSError):
+                    self.path.unlink()
 
     def _fits(self, row: Floats) -> bool:
         needed = row.nbytes * self.count
@@ -124,29 +124,30 @@ class KeptLogits:
         except OSError:
             return False
 
-    def _begun(self, temporary: Path, row: Floats) -> IO[bytes] | None:
+    def _begun(self, row: Floats) -> IO[bytes] | None:
         header: dict[str, Any] = {"descr": "<f4", "fortran_order": False, "shape": (self.count, *row.shape)}
         try:
-            file = temporary.open("wb")
+            self._digest.unlink(missing_ok=True)
+            file = self.path.open("wb")
             np.lib.format.write_array_header_1_0(file, header)
         except OSError:
             return None
         return file
 
-    def _finish(self, file: IO[bytes], temporary: Path) -> None:
+    def _finished(self, file: IO[bytes]) -> bool:
         try:
             file.close()
-            self._digest.write_text(sha256(temporary), encoding="ascii")
-            temporary.replace(self.path)
+            self._digest.write_text(sha256(self.path), encoding="ascii")
         except OSError:
-            with suppress(OSError):
-                self._digest.unlink()
+            return False
+        return True
 
 
 def _written(file: IO[bytes], row: Floats) -> bool:
     try:
         file.write(np.ascontiguousarray(row, "<f4").tobytes())
     except OSError:
-        file.close()
+        with suppress(OSError):
+            file.close()
         return False
     return True
