@@ -21,6 +21,7 @@ from .options import (
     MaxTrueDiceShareOption,
     NetworkOption,
     OutputNameOption,
+    OverlapOption,
     ResampleOption,
     SettingsOption,
     ThreadsOption,
@@ -94,7 +95,7 @@ def command(  # noqa: PLR0913
     atol: Annotated[float | None, Option("--atol", help="Largest difference of two logits.")] = None,
     device: Annotated[str, Option("--device", help="Of the candidates: cpu or cuda:INDEX.")] = "cpu",
     threads: ThreadsOption = 0,
-    overlap: Annotated[float, Option("--overlap", help="Of neighbouring windows.")] = 0.5,
+    overlap: OverlapOption = None,
     batch: Annotated[int, Option("--batch", min=1, help="Windows per run.")] = 4,
     montage: Annotated[
         Path | None,

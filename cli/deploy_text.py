@@ -80,7 +80,10 @@ def tell_deployment(deployment: Deployment) -> None:
             f"next, on the box: medattn-edge compile {quoted(release.path / release.manifest.default)} -o NAME.engine"
         )
         return
-    console.say(f"{release.manifest.default}: {deployment.recipe.first_batch} patches per run")
+    console.say(
+        f"{release.manifest.default}: {deployment.recipe.first_batch} patches per run, "
+        f"windows overlap by {deployment.overlap:g}"
+    )
     threads = f" --threads {deployment.threads}" if deployment.threads else ""
     console.note(f"next: medattn-edge infer {quoted(release.path)} SCAN -o labels.nii.gz{threads}")
 

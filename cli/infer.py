@@ -27,7 +27,7 @@ from .infer_archive import (
     send_results,
 )
 from .infer_cohort import finish, is_cohort, named_later, run_cohort
-from .options import GeometryOption, ThreadsOption, VolumeOption, parse_spacing
+from .options import GeometryOption, OverlapOption, ThreadsOption, VolumeOption, parse_spacing
 from .released import Trusted, opened
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def command(  # noqa: PLR0913
         Literal["cuda", "tensorrt"] | None, Option(help="Of ONNX Runtime on a GPU; cuda by default.")
     ] = None,
     threads: ThreadsOption = 0,
-    overlap: Annotated[float, Option("--overlap", help="Of neighbouring windows, 0 to below 1.")] = 0.5,
+    overlap: OverlapOption = None,
     batch: Annotated[
         str,
         Option(

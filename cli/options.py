@@ -63,6 +63,10 @@ LabelValueOption = Annotated[
     list[str] | None,
     typer.Option("--label-value", metavar="NAME=VALUE", help="A label's value in --labels; repeat it."),
 ]
+OverlapOption = Annotated[
+    float | None,
+    typer.Option("--overlap", help="Of neighbouring windows, 0 to below 1; by default what each file says of its own."),
+]
 ResampleOption = Annotated[
     bool, typer.Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
 ]

@@ -30,7 +30,9 @@ _MOST_VOXELS = 1 << 31  # of a patch: 1290 cubed
 _MOST_CHANNELS = 1 << 16
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(("precision", "sha256", "parent_sha256", "exporter"), str),
-    **dict.fromkeys(("inputs", "outputs", "operators", "tools", "recipe", "target", "companions", "reading"), Mapping),
+    **dict.fromkeys(
+        ("inputs", "outputs", "operators", "tools", "recipe", "target", "companions", "reading", "tiling"), Mapping
+    ),
     "batch": int | None,
     "parameters": int,
     "gflop": int | float,
@@ -70,6 +72,8 @@ class Manifest:
             `expectation` and `scan_expectation`, what the owner's own logits and own result of a scan proved.
         gate: what was asked of an fp16 or int8 graph, or of the one that it was compiled from, against the FP32
             network; None for FP32, and in manifests from before there was one.
+        tiling: of an artifact whose windows are not the checkpoint's, which then has the spec's `overlap`:
+            `reference_overlap`, that of the checkpoint's windows, which what is computed is held to.
     """
 
     spec: ModelSpec
@@ -93,6 +97,7 @@ class Manifest:
     rewrites: tuple[Mapping[str, Any], ...] = ()
     reading: Mapping[str, Any] = field(default_factory=dict)
     gate: FileGate | None = None
+    tiling: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         wrong = [name for name, kind in _KINDS.items() if not isinstance(getattr(self, name), kind)]
@@ -109,8 +114,14 @@ class Manifest:
             raise TypeError(f"{wrong[0]} is {getattr(self, wrong[0])!r}")
         if self.gate is not None and (strange := {*self.gate.labels, *self.gate.label_values} - {*self.spec.labels}):
             raise ValueError(f"the gate names {', '.join(sorted(strange))}, which the network does not have")
+        replace(self.spec, overlap=self.tiling.get("reference_overlap", self.spec.overlap))  # refuses what cannot be
         if not self.lineage:  # what an export writes, and what older manifests say
             object.__setattr__(self, "lineage", (self.parent_sha256,))
+
+    @property
+    def reference_spec(self) -> ModelSpec:
+        """The spec that the checkpoint is run under to be its reference: with the checkpoint's own windows."""
+        return replace(self.spec, overlap=self.tiling.get("reference_overlap", self.spec.overlap))
 
     def child(self, **changes: Any) -> Manifest:
         """The manifest of what is made from this artifact: its lineage, and `changes`; nothing of it is checked yet."""
@@ -120,6 +131,8 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values with the schema's version; `from_json` is its inverse."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
+        if not self.tiling:
+            del values["tiling"]  # older versions read it
         plain = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
         lists = {name: list(getattr(self, name)) for name in ("attention_maps", "lineage")}
         lists |= {name: [dict(one) for one in getattr(self, name)] for name in ("agreement", "rewrites")}

@@ -21,7 +21,6 @@ from medattn_edge.deploy.plan import DeployPlan
 from medattn_edge.errors import AgreementError, BackendError, InputError, ScanError, UsageError
 from medattn_edge.inference.preprocess import prepare
 from medattn_edge.inference.real_patches import real_patches
-from medattn_edge.inference.segment import STANDARD
 from medattn_edge.inference.tiling import Tiling
 from medattn_edge.spec import ModelSpec
 from medattn_edge.timing import Latency, in_turn
@@ -208,7 +207,7 @@ def windows_of(planned: DeployPlan) -> tuple[int, ...]:
 
 def _windows(volume: Any, spec: ModelSpec) -> int:
     shape = prepare(volume, spec).image.shape[1:]
-    return len(Tiling(tuple(shape), spec.patch, STANDARD.overlap).windows)
+    return len(Tiling(tuple(shape), spec.patch, spec.overlap).windows)
 
 
 def _tried(

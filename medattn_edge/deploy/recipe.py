@@ -32,6 +32,8 @@ class DeployRecipe:
         target: what will run it: cpu, tensorrt, tensorrt-rtx or jetson.
         candidates: the only files to choose from, such as `fp32.onnx`; empty for all that the target has.
         batch: patches of one run; 0: tuned on this host, where the target is its CPU, and 1 where it is not.
+        overlap: of the windows that a scan is covered with, instead of the spec's; None: tuned on this host, where the
+            target is its CPU, and the spec's where it is not.
         opset: of ONNX.
         patch: size of the input, (H, W) or (D, H, W); empty for the checkpoint's own.
         network: of the checkpoint, where it has to be said, as for `export`.
@@ -68,6 +70,7 @@ class DeployRecipe:
     target: str = CPU
     candidates: tuple[str, ...] = ()
     batch: int = 0
+    overlap: float | None = None
     opset: int = 18
     patch: tuple[int, ...] = ()
     network: str = ""
@@ -116,6 +119,8 @@ class DeployRecipe:
                 raise _refused(name, value, "a share from 0 on", TRUE_LABELS.limits[name])
         if self.min_dice is not None and self.min_dice > 1:
             raise _refused("min_dice", self.min_dice, "a Dice from 0 to 1", 0.999)
+        if self.overlap is not None and not 0 <= self.overlap < 1:
+            raise _refused("overlap", self.overlap, "a share of the patch from 0 to below 1", 0.5)
         if any(size < 1 for size in self.patch) or len(self.patch) not in (0, 2, 3):
             raise _refused("patch", "x".join(map(str, self.patch)), "HxW or DxHxW in voxels", "256x256")
 

@@ -23,7 +23,7 @@ _REPEATS = 3
 _MEMORY_PARTS = 8  # patches and logits may take one part in this many of the memory that is free
 
 
-def batch_for(session: Session, image: Floats, overlap: float, requested: Batch) -> int:
+def batch_for(session: Session, image: Floats, overlap: float | None, requested: Batch) -> int:
     """Windows per run: as many as are requested, None STANDARD by the patch's axes, "auto" what `tuned_batch` finds."""
     if requested == "auto":
         return tuned_batch(session, image, overlap)
@@ -31,7 +31,7 @@ def batch_for(session: Session, image: Floats, overlap: float, requested: Batch)
 
 
 def tuned_batch(
-    session: Session, image: Floats, overlap: float = 0.5, clock: Callable[[], float] = time.perf_counter
+    session: Session, image: Floats, overlap: float | None = None, clock: Callable[[], float] = time.perf_counter
 ) -> int:
     """The fastest of SIZES per window for a session on an image's first windows; the session's own where it is fixed.
 
@@ -41,7 +41,7 @@ def tuned_batch(
     Args:
         session: what is measured.
         image: float32 (C, *three axes), as `prepare` makes it.
-        overlap: of neighbouring windows.
+        overlap: of neighbouring windows; None: that of the session's spec.
         clock: seconds, by which the runs are timed.
 
     Raises:

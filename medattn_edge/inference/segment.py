@@ -36,7 +36,7 @@ class SegmentSettings:
     """How to segment a scan, and what to return beside the labels.
 
     Attributes:
-        overlap: of neighbouring windows, 0 <= overlap < 1.
+        overlap: of neighbouring windows, 0 <= overlap < 1; None: that of the session's spec.
         batch: windows per run, where the session leaves the choice, as `batch_for` reads it.
         probabilities: return a map for every label or region as well.
         attention: return the attention maps as well.
@@ -51,7 +51,7 @@ class SegmentSettings:
             it; only `segment_to` knows the modality of a scan.
     """
 
-    overlap: float = 0.5
+    overlap: float | None = None
     batch: Batch = None
     probabilities: bool = False
     attention: bool = False

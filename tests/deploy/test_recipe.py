@@ -17,6 +17,7 @@ FULL = DeployRecipe(
     target="tensorrt-rtx",
     candidates=("fp16.rtx", "fp32.onnx"),
     batch=2,
+    overlap=0.25,
     patch=(64, 96),
     network="attention-unet-2d",
     weights="ema",

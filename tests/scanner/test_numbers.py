@@ -134,7 +134,6 @@ DEFAULTS: dict[str, dict[str, dict[str, float]]] = {
             "key_slices": 0,
             "rtstruct": False,
             "sr": False,
-            "overlap": 0.5,
             "skip_air": False,
             "any_modality": False,
             "threads": 0,

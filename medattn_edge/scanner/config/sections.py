@@ -128,7 +128,7 @@ class Model:
         key_slices: how many pictures go with it.
         rtstruct: whether its contours go with it, as an RT structure set.
         sr: whether its volumes go with it, as a measurement report; of a binary segmentation only.
-        overlap: of the windows, as a fraction of a patch.
+        overlap: of the windows, as a fraction of a patch; None: the artifact's own.
         skip_air: leave out windows outside the body.
         any_modality: segment series of another modality than the artifact was trained on, instead of refusing them.
         threads: 0: one for each core that the node may use.
@@ -151,7 +151,7 @@ class Model:
     key_slices: int = 0
     rtstruct: bool = False
     sr: bool = False
-    overlap: float = 0.5
+    overlap: float | None = None
     skip_air: bool = False
     any_modality: bool = False
     threads: int = 0
