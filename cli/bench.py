@@ -13,6 +13,7 @@ from medattn_edge import gates
 from . import console
 from .bench_text import announce, tell
 from .options import (
+    DeviceOption,
     FoldOption,
     GeometryOption,
     NetworkOption,
@@ -69,7 +70,7 @@ def command(  # noqa: PLR0913
             help="Of .onnx artifacts; repeat it, or all. By default all for int8 and fp16, the usual one for fp32.",
         ),
     ] = None,
-    device: Annotated[str, Option("--device", help="Of the artifacts: cpu or cuda:INDEX.")] = "cpu",
+    device: DeviceOption = "auto",
     min_dice: Annotated[
         float | None,
         Option(

@@ -14,6 +14,7 @@ import typer
 from medattn_edge.errors import UsageError, quoted
 
 from . import console
+from .device_text import device_text
 from .released import Opened
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def _tell(outcome: CohortOutcome) -> None:
         f"{len(outcome.done)} done, {len(outcome.skipped)} done before, {len(outcome.failures)} failed, "
         f"{len(outcome.left_out)} left out, in {outcome.seconds:,.1f} s"
     )
+    console.say(f"computed on {device_text(outcome.session)}")
     console.say(f"results: {outcome.folder}; volumes.csv, failures.csv, left_out.csv and a record (.json) of each case")
     if outcome.failures:
         console.say(f"next: look at {quoted(outcome.folder / 'failures.csv')}, then {_resuming()}")

@@ -232,6 +232,7 @@ class Backend:
         packages: what must be importable.
         open: path, options -> Session.
         default: whether it opens its files when nobody says which backend does.
+        gpu_only: whether its files run on an NVIDIA GPU alone: `auto` takes the first for them, else the CPU.
         on_request: suffixes of those that it opens only when it is named.
     """
 
@@ -241,4 +242,5 @@ class Backend:
     packages: tuple[str, ...]
     open: Callable[[Path, Options], Session]
     default: bool = True
+    gpu_only: bool = False
     on_request: tuple[str, ...] = ()

@@ -172,7 +172,7 @@ class Node:
 
     def _log_models(self) -> None:
         for model in self.config.models:
-            self.log.event("model", model=model.name, device=model.device, sha256=model.sha256)
+            self.log.event("model", model=model.name, device=model.computes_on, sha256=model.sha256)
             if model.release_sha256:
                 self.log.event("release", model=model.name, release_sha256=model.release_sha256)
 

@@ -263,7 +263,7 @@ def test_attention_without_maps_is_refused(backend, fixed_artifact):
 def test_it_says_what_ran_where(session, backend, file):
     assert session.spec == SPEC
     assert session.facts["backend"] == backend.name
-    assert session.facts["device"] == "cpu"
+    assert (session.facts["device"], session.facts["requested_device"]) == ("cpu", "auto")
     assert json.loads(json.dumps(session.facts)) == session.facts
 
 
@@ -291,9 +291,9 @@ def test_closing_twice_does_no_harm(backend, file, patches):
     session.close()
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda", "cuda:", "cuda:x", "CPU", "cpu:0", ""])
+@pytest.mark.parametrize("device", ["gpu", "cuda", "cuda:", "cuda:x", "CPU", "cpu:0", "Auto", ""])
 def test_a_device_that_nobody_knows_is_refused(backend, file, device):
-    with pytest.raises(UsageError, match=r"cpu or cuda:INDEX(.|\n)*--device cpu"):
+    with pytest.raises(UsageError, match=r"auto, cpu or cuda:INDEX(.|\n)*--device auto"):
         open_session(file, backend=backend.name, device=device)
 
 

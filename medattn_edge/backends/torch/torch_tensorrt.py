@@ -203,7 +203,14 @@ def _open(path: Path, options: Options) -> Session:
     return TorchTensorRTSession(Artifact.read(path), options)
 
 
-BACKEND = Backend(name=_NAME, suffixes=tuple(_FORMATS), extra=_NAME, packages=("torch", "torch_tensorrt"), open=_open)
+BACKEND = Backend(
+    name=_NAME,
+    suffixes=tuple(_FORMATS),
+    extra=_NAME,
+    packages=("torch", "torch_tensorrt"),
+    open=_open,
+    gpu_only=True,
+)
 COMPILER = Compiler(
     name=_NAME,
     suffixes=tuple(_FORMATS),

@@ -58,7 +58,7 @@ class Segmenter:
         with opened_file(model) as file:
             _check_pin(model, file)
             threads = model.threads or usable_cores()
-            session = self._stack.enter_context(open_session(file, device=_index(model.device), threads=threads))
+            session = self._stack.enter_context(open_session(file, device=_index(model.computes_on), threads=threads))
             outputs = _outputs(model, Path())
             outputs.check_dicom()
             outputs.check_spec(session.spec)
