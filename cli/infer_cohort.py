@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ def is_cohort(output: str, scans: Sequence[Path], name: str, resume: bool) -> bo
 
     if not output:
         raise UsageError("-o without a name", expected="a file or a folder to write to", hint="-o labels.nii.gz")
-    if output.endswith("/") or Path(output).is_dir():
+    if output.endswith(("/", os.sep)) or Path(output).is_dir():
         return True
     several = [scan for scan in scans if not scan.is_dir() and is_case_source(scan)]
     if several or name or resume:

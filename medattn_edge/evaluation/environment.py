@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from medattn_edge.artifact import tool_versions
 from medattn_edge.evaluation.roofline import Peak
 from medattn_edge.host import gpu_clocks, hardware
 from medattn_edge.host.distributions import installed
+from medattn_edge.host.system import load_average, physical_memory
 
 BUSY = 0.5  # load per core before the run, above which something else was computing
 NOISY = 1.25  # p90 over p50 of the reference, above which the machine was not quiet
@@ -95,11 +95,11 @@ def read_ahead(packages: Iterable[str], files: Iterable[Path]) -> None:
 
 def _load() -> tuple[float, float, float]:
     """Of the last 1, 5 and 15 minutes."""
-    return os.getloadavg()
+    return load_average()
 
 
 def _memory_gb() -> float:
-    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    return round(physical_memory() / 1e9, 1)
 
 
 def _system() -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from medattn_edge.artifact import Artifact
 from medattn_edge.atomic import check_folder, replacing, sync
 from medattn_edge.errors import InputError, IntegrityError, OutputError, UsageError, quoted
+from medattn_edge.host.system import set_mode
 from medattn_edge.release.artifacts import describe, files_of
 from medattn_edge.release.container import CHUNK, opened_container, pack
 from medattn_edge.release.manifest import (
@@ -138,7 +139,7 @@ def _sign_folder(path: Path, signature: bytes) -> None:
         descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.resolve().parent)
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor has no path
             file.write(signature)
-            os.fchmod(descriptor, 0o644)
+            set_mode(descriptor, 0o644)
             file.flush()
             os.fsync(descriptor)
         Path(beside).replace(path / SIGNATURE)

@@ -257,7 +257,7 @@ def _signals(node: Node) -> Iterator[None]:
     def on_reload(number: int, frame: FrameType | None) -> None:
         node.reload()
 
-    handlers = {signal.SIGTERM: on_end, signal.SIGINT: on_end, signal.SIGHUP: on_reload}
+    handlers = {signal.SIGTERM: on_end, signal.SIGINT: on_end, signal.Signals["SIGHUP"]: on_reload}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
