@@ -14,6 +14,7 @@ from medattn_edge.backends.session import Options
 from medattn_edge.errors import HostError, UsageError
 from medattn_edge.host import hardware
 from medattn_edge.host.probe import probe
+from medattn_edge.installation import install_line
 
 AS_WRITTEN = "onnxruntime-unoptimised"
 ALL = "all"
@@ -114,7 +115,7 @@ def _absence(runtime: Runtime, host: RuntimeHost) -> str:
     """Why a host does not have a runtime; empty when it has."""
     record = backends()[runtime.backend]
     if host.missing & set(record.packages):
-        return f"not installed: pip install 'medattn-edge[{record.extra}]'"
+        return f"not installed: {install_line(record.extra)}"
     if runtime == _WITHOUT_AMX and not host.amx:
         return "this CPU has no AMX: openvino itself"
     if runtime.device != "cpu" and not host.gpu:
