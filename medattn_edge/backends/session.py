@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from medattn_edge.errors import BackendError, ShapeError, UsageError
 from medattn_edge.spec import ModelSpec, check_patch
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Patches = npt.NDArray[np.float32]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from medattn_edge.evaluation.roofline import Peak
 from medattn_edge.host import gpu_clocks, hardware
 from medattn_edge.host.distributions import installed
 from medattn_edge.host.system import load_average, physical_memory
+from medattn_edge.newer_python import UTC
 
 BUSY = 0.5  # load per core before the run, above which something else was computing
 NOISY = 1.25  # p90 over p50 of the reference, above which the machine was not quiet

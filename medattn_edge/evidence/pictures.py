@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from medattn_edge.inference.tiling import EVERY_CHANNEL
 from medattn_edge.io.display import display_window, draw_labels
 from medattn_edge.labels import Meaning
 from medattn_edge.volume import Array, Volume
@@ -47,7 +48,7 @@ class Cut:
     def drawn(self) -> tuple[bytes, bytes, bytes]:
         """PNG pictures: the reference's labels, the candidate's, and the difference of the two."""
         box = _box((self.reference != 0) | (self.candidate != 0))
-        grey, reference, candidate = self.grey[:, *box], self.reference[box], self.candidate[box]
+        grey, reference, candidate = self.grey[EVERY_CHANNEL + box], self.reference[box], self.candidate[box]
         size = _size(reference.shape, self.step)
         under = 255 * np.stack([_resized(channel, size) for channel in grey], axis=-1)
         pictures = []

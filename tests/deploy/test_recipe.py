@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import fields
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from medattn_edge.deploy import DeployRecipe
 from medattn_edge.deploy.recipe import TARGETS
 from medattn_edge.errors import InputError, UsageError
+from medattn_edge.newer_python import tomllib
 
 FULL = DeployRecipe(
     target="tensorrt-rtx",

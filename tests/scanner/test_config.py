@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from medattn_edge.newer_python import tomllib
 
 pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 

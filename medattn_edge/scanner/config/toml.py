@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import math
-import tomllib
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -14,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from medattn_edge.errors import UsageError
+from medattn_edge.newer_python import tomllib
 
 Section = TypeVar("Section")
 Table = Mapping[str, Any]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final
 
 from medattn_edge.artifact import Artifact, Manifest
 from medattn_edge.backends import open_session
@@ -27,6 +27,9 @@ from medattn_edge.scanner.store.layout import OVERLAY, RTSTRUCT, SEG, SR
 from medattn_edge.scanner.store.records import Output
 from medattn_edge.scanner.work.canary import check_gate, run_canary
 from medattn_edge.scanner.work.tasks import Done, Refused, Task
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _THUMBNAIL: Final = 512  # pixels of its longer side
 

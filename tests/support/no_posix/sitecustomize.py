@@ -15,6 +15,8 @@ import signal
 import subprocess  # noqa: F401 - looks for msvcrt to know its system, and must not find ours
 import sys
 import types
+from collections.abc import Callable
+from typing import Any
 
 _MODULES = ("resource", "fcntl", "pwd", "grp", "termios")
 _OF_OS = (
@@ -30,8 +32,8 @@ def _locking(descriptor: int, mode: int, count: int) -> None:
         raise PermissionError(13, "Permission denied") from error
 
 
-def _hidden(original):
-    def without_proc(path, *arguments, **options):
+def _hidden(original: Callable[..., Any]) -> Callable[..., Any]:
+    def without_proc(path: Any, *arguments: Any, **options: Any) -> Any:
         if isinstance(path, str | os.PathLike) and os.fspath(path).startswith("/proc"):
             raise FileNotFoundError(2, "No such file or directory", os.fspath(path))
         return original(path, *arguments, **options)
@@ -39,17 +41,17 @@ def _hidden(original):
     return without_proc
 
 
-def _only_files(path, flags, *arguments, **options):
+def _only_files(path: Any, flags: int, *arguments: Any, **options: Any) -> Any:
     if isinstance(path, str | os.PathLike) and os.path.isdir(path):  # noqa: PTH112 - pathlib is not imported yet
         raise PermissionError(13, "Permission denied", os.fspath(path))
     return _open(path, flags, *arguments, **options)
 
 
 _flock, _open = fcntl.flock, _hidden(os.open)
-sys.modules["msvcrt"] = types.ModuleType("msvcrt")
-sys.modules["msvcrt"].locking, sys.modules["msvcrt"].LK_NBLCK = _locking, fcntl.LOCK_EX | fcntl.LOCK_NB
-for _name in _MODULES:
-    sys.modules[_name] = None
+_msvcrt: Any = types.ModuleType("msvcrt")
+_msvcrt.locking, _msvcrt.LK_NBLCK = _locking, fcntl.LOCK_EX | fcntl.LOCK_NB
+_loaded: dict[str, Any] = sys.modules
+_loaded |= {"msvcrt": _msvcrt, **dict.fromkeys(_MODULES)}
 for _name in _OF_OS:
     delattr(os, _name)
 for _name in ("poll", "epoll"):
