@@ -135,6 +135,23 @@ def test_a_whole_number_may_stand_for_a_number(tmp_path):
     assert load(tmp_path, limits={"quiet_s": 5}).policy().quiet_s == 5.0
 
 
+def test_the_page_leaves_orthancs_port_to_orthanc_unless_an_older_file_names_it(tmp_path):
+    assert load(tmp_path).status == Status(port=8742)
+    assert load(tmp_path, status={"port": 8042}).status == Status(port=8042)
+    assert 8742 not in {
+        104,
+        2761,
+        2762,
+        4242,
+        8042,
+        8080,
+        8443,
+        11112,
+        Receive(("*",)).port,
+        Tls(tmp_path, tmp_path).port,
+    }
+
+
 def test_a_page_that_is_not_wanted_is_off(tmp_path):
     assert load(tmp_path, status={"enabled": False}).status is None
     assert load(tmp_path, status={"enabled": False}).dump().endswith("thumbnails = true\n")

@@ -167,7 +167,7 @@ DEFAULTS: dict[str, dict[str, dict[str, float]]] = {
         },
         "StorageCommitment": {"enabled": False, "keep_days": 30.0, "max_waiting": 1000, "max_instances": 10_000},
         "CommitmentPeer": {"tls": False, "timeout_s": 30.0},
-        "Status": {"enabled": True, "port": 8042, "thumbnails": True},
+        "Status": {"enabled": True, "port": 8742, "thumbnails": True},
     },
     "deliver/send": {"DeliveryRefused": {"status": 0}},
     "observe/log": {"Log": {"max_bytes": 10_000_000, "backups": 5}},

@@ -151,7 +151,7 @@ folder = {results}
 [status]
 # enabled = true
 # host = "127.0.0.1"                    # this machine only
-# port = 8042
+# port = 8742                           # Orthanc, which may run beside it, has 8042
 # thumbnails = true                     # pictures of the last results on the page
 """
 

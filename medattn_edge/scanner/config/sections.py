@@ -302,13 +302,13 @@ class Status:
     Attributes:
         enabled: false for none.
         host: only of this machine.
-        port: 0 takes any free one.
+        port: 0 takes any free one. Orthanc's page has 8042, dcm4chee's 8080, and IANA gave 8742 to nobody.
         thumbnails: pictures of the last results.
     """
 
     enabled: bool = True
     host: str = "127.0.0.1"
-    port: int = 8042
+    port: int = 8742
     thumbnails: bool = True
 
 
