@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_nifti(tmp_path_factory.mktemp("scan") / "scan.nii.gz", Volume(voxels, np.diag((2.0, 3.0, 4.0, 1.0))))
 
 
+@pytest.mark.skipif(find_spec("torch") is None, reason="torch makes the artifact")
 def test_everything_but_the_node_runs_without_what_only_posix_has(
     small_artifact: Path, scan: Path, tmp_path: Path
 ) -> None:

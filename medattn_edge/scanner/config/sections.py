@@ -302,7 +302,7 @@ class Status:
     Attributes:
         enabled: false for none.
         host: only of this machine.
-        port: 0 takes any free one. Orthanc's page has 8042, dcm4chee's 8080, and IANA gave 8742 to nobody.
+        port: 0 takes any free one. Orthanc's page has 8042, dcm4chee's 8080; no /etc/services names 8742.
         thumbnails: pictures of the last results.
     """
 
