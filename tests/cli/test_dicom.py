@@ -266,11 +266,9 @@ def test_doctor_says_the_extra_of_each_library_that_is_missing() -> None:
     assert rows["pydicom"]["install"] is None
     assert rows["highdicom"]["install"].endswith("[dicom]'")
     assert rows["pynetdicom"]["install"].endswith("[node]'")
-    assert rows["JPEG 2000"] == {
-        "what": "JPEG 2000",
-        "found": None,
-        "install": "pip install 'medattn-edge[dicom-codecs]'",
-    }
+    jpeg_2000 = rows["JPEG 2000"]
+    assert jpeg_2000.pop("install").endswith("[dicom-codecs]'")
+    assert jpeg_2000 == {"what": "JPEG 2000", "found": None}
 
 
 def test_one_of_several_volumes_is_taken_by_number_and_recorded(
