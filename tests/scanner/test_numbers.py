@@ -105,6 +105,7 @@ CONSTANTS: dict[str, dict[str, object]] = {
         "DUPLICATE_TRANSACTION": 0x0131,
         "_DAY_S": 86_400.0,
     },
+    "store/database": {"_SQLITE_ERROR": 1},
     "store/disk": {"_CHUNK": 1_048_576, "_COUNT_AGAIN_S": 30.0},
     "store/jobs": {"_CONTENTS_DIGITS": 16},
     "store/keys": {"BYTES": 32},
