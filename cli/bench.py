@@ -14,6 +14,7 @@ from medattn_edge.errors import HostError
 from . import console
 from .bench_text import announce, tell
 from .options import (
+    DeviceOption,
     FoldOption,
     GeometryOption,
     NetworkOption,
@@ -70,7 +71,7 @@ def command(  # noqa: PLR0913
             help="Of .onnx artifacts; repeat it, or all. By default all for int8 and fp16, the usual one for fp32.",
         ),
     ] = None,
-    device: Annotated[str, Option("--device", help="Of the artifacts: cpu or cuda:INDEX.")] = "cpu",
+    device: DeviceOption = "auto",
     min_dice: Annotated[
         float | None,
         Option(

@@ -34,7 +34,8 @@ def tell(document: dict[str, Any]) -> None:
     heads = ("artifact", "time of a run, ms", "times as fast", "cost", "agreement", "verdict")
     table = Table(*(Column(head, overflow="fold") for head in heads), show_lines=True)
     for row in rows:
-        name = f"{row['artifact']}\n{row['backend']}\n{_precision(row)}"
+        where = "" if row["device"] == "cpu" else f" on {row['device']}"
+        name = f"{row['artifact']}\n{row['backend']}{where}\n{_precision(row)}"
         table.add_row(name, *_speed(row), _agreement(row), row["verdict"].upper())
     console.show(table)
     for row in rows:

@@ -15,6 +15,7 @@ from .comparison_text import tell
 from .options import (
     CarriedDiceOption,
     CarriedTrueDiceShareOption,
+    DeviceOption,
     FoldOption,
     GeometryOption,
     JudgeLabelsOption,
@@ -93,7 +94,7 @@ def command(  # noqa: PLR0913
     max_true_dice_share: MaxTrueDiceShareOption = None,
     min_dice_ratio: Annotated[str | None, renamed("--min-dice-ratio", "--min-true-dice-share")] = None,
     atol: Annotated[float | None, Option("--atol", help="Largest difference of two logits.")] = None,
-    device: Annotated[str, Option("--device", help="Of the candidates: cpu or cuda:INDEX.")] = "cpu",
+    device: DeviceOption = "auto",
     threads: ThreadsOption = 0,
     overlap: OverlapOption = None,
     batch: Annotated[int, Option("--batch", min=1, help="Windows per run.")] = 4,

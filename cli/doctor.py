@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medattn_edge.installation import install_line
+
 from . import console
 
 if TYPE_CHECKING:
@@ -136,7 +138,7 @@ _BACKENDS = ("backend", "device", "runs", "fp32", "fp16", "int8")
 
 
 def _environment(host: HostReport) -> list[tuple[str, str, str]]:
-    from medattn_edge.host.diagnosis import install_line
+    from medattn_edge.host.diagnosis import line_for
     from medattn_edge.host.hardware import isa_class
 
     cpu = host.cpu
@@ -154,7 +156,7 @@ def _environment(host: HostReport) -> list[tuple[str, str, str]]:
     runtimes = ("torch", "torch-tensorrt", "tensorrt", "tensorrt-rtx", "onnxruntime", "openvino", "nncf")
     for name in runtimes:
         version = host.versions.get(name) or (host.versions.get("onnxruntime-gpu") if name == "onnxruntime" else None)
-        rows.append((name, _runtime(name, version, host), "" if version else install_line(name)))
+        rows.append((name, _runtime(name, version, host), "" if version else line_for(name)))
     return rows
 
 
@@ -197,7 +199,7 @@ def _dicom(host: HostReport) -> list[dict[str, str | None]]:
 
 
 def _line(extra: str, found: bool) -> str | None:
-    return None if found else f"pip install 'medattn-edge[{extra}]'"
+    return None if found else install_line(extra)
 
 
 def _remark(rows: list[dict[str, Any]]) -> None:

@@ -12,6 +12,7 @@ import typer
 from medattn_edge.errors import UsageError
 
 from . import console
+from .device_text import device_text
 from .infer_archive import (
     ArchiveOptions,
     CaOption,
@@ -27,7 +28,7 @@ from .infer_archive import (
     send_results,
 )
 from .infer_cohort import finish, is_cohort, named_later, run_cohort
-from .options import GeometryOption, OverlapOption, ThreadsOption, VolumeOption, parse_spacing
+from .options import DeviceOption, GeometryOption, OverlapOption, ThreadsOption, VolumeOption, parse_spacing
 from .released import Trusted, opened
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def command(  # noqa: PLR0913
     overlay: Annotated[Path | None, Option("--overlay", help="Also draw a picture: overlay.png.")] = None,
     attention: Annotated[Path | None, Option("--attention", help="Also write the attention maps.")] = None,
     backend: Annotated[str, Option("--backend", help="Instead of the suffix's default.")] = "",
-    device: Annotated[str, Option("--device", help="cpu or cuda:INDEX.")] = "cpu",
+    device: DeviceOption = "auto",
     provider: Annotated[
         Literal["cuda", "tensorrt"] | None, Option(help="Of ONNX Runtime on a GPU; cuda by default.")
     ] = None,
@@ -254,6 +255,7 @@ def _tell(names: Sequence[str], document: Mapping[str, Any], skip_air: bool) -> 
     console.show(table)
     for what, path in document["written"].items():
         console.say(f"{what}: {path}")
+    console.say(f"computed on {device_text(document['session'])}")
     for what, how in document.get("sent", {}).items():
         console.say(f"{what}: {how} in the archive")
     for line in document["channels"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ import typer
 from medattn_edge.errors import UsageError, quoted
 
 from . import console
+from .device_text import device_text
 from .released import Opened
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ def is_cohort(output: str, scans: Sequence[Path], name: str, resume: bool) -> bo
 
     if not output:
         raise UsageError("-o without a name", expected="a file or a folder to write to", hint="-o labels.nii.gz")
-    if output.endswith("/") or Path(output).is_dir():
+    if output.endswith(("/", os.sep)) or Path(output).is_dir():
         return True
     several = [scan for scan in scans if not scan.is_dir() and is_case_source(scan)]
     if several or name or resume:
@@ -119,6 +121,7 @@ def _tell(outcome: CohortOutcome) -> None:
         f"{len(outcome.done)} done, {len(outcome.skipped)} done before, {len(outcome.failures)} failed, "
         f"{len(outcome.left_out)} left out, in {outcome.seconds:,.1f} s"
     )
+    console.say(f"computed on {device_text(outcome.session)}")
     console.say(f"results: {outcome.folder}; volumes.csv, failures.csv, left_out.csv and a record (.json) of each case")
     if outcome.failures:
         console.say(f"next: look at {quoted(outcome.folder / 'failures.csv')}, then {_resuming()}")

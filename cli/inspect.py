@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from medattn_edge.errors import InputError, UsageError, quoted
+from medattn_edge.errors import UsageError
 from medattn_edge.nearby import missing
 from medattn_edge.spec import OVERLAP
 

@@ -73,6 +73,12 @@ ResampleOption = Annotated[
 ThreadsOption = Annotated[
     int, typer.Option("--threads", min=0, help="Of the CPU; 0 is one for each core that this process may use.")
 ]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device", help="auto, cpu or cuda:INDEX; auto is the GPU for what runs there alone (engines), else the CPU."
+    ),
+]
 VolumeOption = Annotated[
     int,
     typer.Option("--volume", metavar="N", min=0, help="Of data with several volumes (time points, echoes), from 1."),

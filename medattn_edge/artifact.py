@@ -21,6 +21,7 @@ from medattn_edge.atomic import replacing
 from medattn_edge.errors import IntegrityError, MedattnError, quoted
 from medattn_edge.file_gate import FileGate
 from medattn_edge.host.distributions import installed
+from medattn_edge.installation import upgrade_line
 from medattn_edge.nearby import missing
 from medattn_edge.onnx_external import external_files
 from medattn_edge.spec import ModelSpec
@@ -38,6 +39,7 @@ _KINDS: dict[str, Any] = {
     "gflop": int | float,
     "gate": FileGate | None,
 }
+_PIECE_BYTES = 1 << 20
 _RENAMED = {"door": "quantizer", "doors": "quantizers"}  # old names in a recipe, which files in use still have
 _TOOLS = ("medattn-edge", "numpy", "torch", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf")
 
@@ -160,7 +162,7 @@ class Manifest:
             raise IntegrityError(
                 f"a manifest of schema {values['schema']}",
                 expected=f"schema {SCHEMA} or older",
-                hint="pip install --upgrade medattn-edge",
+                hint=upgrade_line(),
             )
         try:
             rest = {key: value for key, value in values.items() if key != "schema"}
@@ -350,7 +352,10 @@ def is_artifact(path: Path) -> bool:
 def sha256(path: Path) -> str:
     """The hexadecimal SHA-256 of a file."""
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while piece := file.read(_PIECE_BYTES):
+            digest.update(piece)
+        return digest.hexdigest()
 
 
 def tool_versions() -> dict[str, str]:

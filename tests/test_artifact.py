@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from medattn_edge.artifact import SCHEMA, Artifact, Manifest, manifest_path, sha256, tool_versions, writing
 from medattn_edge.errors import InputError, IntegrityError, OutputError
 from medattn_edge.file_gate import FileGate
+from medattn_edge.installation import upgrade_line
 from medattn_edge.spec import Intensity, ModelSpec
 
 SPEC = ModelSpec(
@@ -185,7 +187,7 @@ def test_a_gate_that_nothing_could_be_held_to_is_refused(change):
 def test_a_field_of_another_version_is_refused():
     with pytest.raises(IntegrityError, match="later"):
         Manifest.from_json({**manifest_of().to_json(), "later": 1})
-    with pytest.raises(IntegrityError, match="--upgrade"):
+    with pytest.raises(IntegrityError, match=re.escape(upgrade_line())):
         Manifest.from_json({**manifest_of().to_json(), "schema": SCHEMA + 1})
 
 

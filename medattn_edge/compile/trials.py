@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Patches, Session, filled_runs
 from medattn_edge.compile.compilation import gates, opened, plan, stage, with_noise
 from medattn_edge.compile.graphs import Graphs, Rewrites
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from medattn_edge.errors import InputError, UsageError, quoted
 from medattn_edge.gates import TRUE_LABELS
+from medattn_edge.installation import upgrade_line
 from medattn_edge.nearby import key_hint, place_hint
+from medattn_edge.newer_python import tomllib
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SCHEMA: Final = 1
 _SHOWN: Final = "medattn-edge deploy CHECKPOINT SCAN -o release --dump-config shows one"
@@ -162,7 +166,7 @@ class DeployRecipe:
             raise InputError(
                 f"{path} is of schema {schema}",
                 expected=f"schema {SCHEMA} or older",
-                hint="pip install --upgrade medattn-edge",
+                hint=upgrade_line(),
             )
         known = {item.name: item for item in fields(cls)}
         for name in values:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import sha256
-from medattn_edge.backends import backend_of, open_session
+from medattn_edge.backends import AUTO, backend_of, open_session
 from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import BackendError, HostError, UsageError
@@ -45,7 +45,7 @@ class ComparisonSettings:
     """How candidates are run.
 
     Attributes:
-        device: of the candidates, cpu or cuda:INDEX; the reference runs on the CPU.
+        device: of the candidates, auto (what each file is for), cpu or cuda:INDEX; the reference runs on the CPU.
         threads: of the CPU, for the reference and each candidate; 0 for as many as there are usable cores.
         timeout_s: of opening, and of one run.
         max_gap_db: SQNR that a runtime may lose to the graph as written.
@@ -57,7 +57,7 @@ class ComparisonSettings:
         cache: of the reference's logits of whole scans, for several comparisons; None: it is run every time.
     """
 
-    device: str = "cpu"
+    device: str = AUTO
     threads: int = 0
     timeout_s: float = 600.0
     max_gap_db: float = MAX_GAP_DB
@@ -121,6 +121,7 @@ class Comparison:
                     {
                         "artifact": str(one.path),
                         "backend": one.runtime.name,
+                        "device": one.runtime.device,
                         "verdict": "pass" if passed else "fail",
                         "failures": failures,
                         "thresholds": one.gate.thresholds.to_json(),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact, sha256
-from medattn_edge.backends import backend_of
+from medattn_edge.backends import AUTO, backend_of
 from medattn_edge.backends.runtimes import ALL, Runtime, choose
 from medattn_edge.backends.session import Patches
 from medattn_edge.errors import UsageError, quoted
@@ -97,7 +97,7 @@ class PlanSettings:
     Attributes:
         runtimes: of .onnx artifacts: names, or `all`; empty for all there are for int8 and fp16, and the usual one for
             fp32.
-        device: of the artifacts, cpu or cuda:INDEX.
+        device: of the artifacts, auto (what each file is for), cpu or cuda:INDEX.
         patches: of real input from each scan.
         fp32_floors: limits of FP32 by their names in Thresholds, in place of the usual ones.
         reduced_floors: limits of what is stored in less than FP32, none looser than the gate that a file carries.
@@ -105,7 +105,7 @@ class PlanSettings:
     """
 
     runtimes: Sequence[str] = ()
-    device: str = "cpu"
+    device: str = AUTO
     patches: int = 4
     fp32_floors: Mapping[str, float] = field(default_factory=dict)
     reduced_floors: Mapping[str, float] = field(default_factory=dict)

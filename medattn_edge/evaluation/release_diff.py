@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from medattn_edge.artifact import Artifact
+from medattn_edge.backends import AUTO
 from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Options
 from medattn_edge.errors import UsageError
@@ -39,14 +40,14 @@ class DiffSettings:
         time: whether one run of each is timed as well.
         duration_s: of the timing, for each.
         threads: of the CPU, 0 for as many as there are usable cores.
-        device: cpu or cuda:INDEX.
+        device: auto (what each file is for), cpu or cuda:INDEX.
     """
 
     min_dice: float | None = None
     time: bool = False
     duration_s: float = 5.0
     threads: int = 0
-    device: str = "cpu"
+    device: str = AUTO
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -13,6 +12,7 @@ from medattn_edge.backends.session import Session
 from medattn_edge.inference.handover import QUEUE_DEPTH
 from medattn_edge.inference.resample import Floats
 from medattn_edge.inference.sliding_window import sliding_window
+from medattn_edge.process.memory import available_mb
 
 Batch = int | Literal["auto"] | None
 # Four slices at once are a third faster than one by one. Four blocks are hardly faster, and take the memory of four.
@@ -72,4 +72,4 @@ def tuned_batch(
 def _fits(session: Session, size: int) -> bool:
     spec = session.spec
     needed = 4 * QUEUE_DEPTH * size * (spec.in_channels + spec.outputs) * int(np.prod(spec.patch))
-    return needed < os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / _MEMORY_PARTS
+    return needed * _MEMORY_PARTS / 1e6 < available_mb()

@@ -19,7 +19,7 @@ from medattn_edge.inference.handover import QUEUE_DEPTH
 from medattn_edge.inference.open_rows import OpenRows, Slab
 from medattn_edge.inference.resample import Floats
 from medattn_edge.inference.skipping import Skipping
-from medattn_edge.inference.tiling import Tiling, Window
+from medattn_edge.inference.tiling import EVERY_CHANNEL, Tiling, Window
 from medattn_edge.labels import Meaning
 
 Progress = Callable[[int, int], None]  # windows done, windows in total
@@ -94,7 +94,7 @@ class SlidingWindow:
                 yield rows.close(window[0])
             if index in skipping.skipped:
                 if index in skipping.checked:
-                    skipping.check(next(singles)[0][:, *self.tiling.inside], meaning)
+                    skipping.check(next(singles)[0][EVERY_CHANNEL + self.tiling.inside], meaning)
                 rows.add(skipping.background(classes, self.tiling.patch, meaning), None, window)
             else:
                 rows.add(*next(singles), window)

@@ -14,6 +14,7 @@ from torch import Tensor
 from medattn_edge.artifact import sha256, tool_versions
 from medattn_edge.atomic import replacing
 from medattn_edge.errors import CheckpointError, IntegrityError, UsageError, quoted
+from medattn_edge.installation import upgrade_line
 from medattn_edge.models import construct, network_record, networks
 from medattn_edge.models.checkpoint_file import read_file
 from medattn_edge.models.foreign_weights import checked_settings, outline, read_weights
@@ -191,7 +192,7 @@ def _own(path: Path, state: dict[str, Tensor], metadata: str, config: Mapping[st
         raise IntegrityError(
             f"{path.name} is a checkpoint of schema {facts['schema']}",
             expected=f"schema {_SCHEMA} or older",
-            hint="pip install --upgrade medattn-edge",
+            hint=upgrade_line(),
         )
     spec = ModelSpec.from_json(written)
     network = outline(spec)

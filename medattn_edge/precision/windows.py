@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,8 @@ from medattn_edge.volume import Volume
 
 OVERLAP = 0.5  # of the windows that are chosen from, as in inference
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from medattn_edge.io.dicom.series import Series
 
 Labels = npt.NDArray[Any]

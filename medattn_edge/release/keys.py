@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from medattn_edge.errors import IntegrityError, MedattnError, MissingDependency, OutputError, UsageError, quoted
+from medattn_edge.host.system import set_mode
 from medattn_edge.nearby import place_hint
 from medattn_edge.release.manifest import SIGNATURE
 
@@ -234,7 +235,7 @@ def _new_file(path: Path, mode: int) -> Iterator[int]:
     except OSError as error:
         raise _not_written(path, error) from error
     try:
-        os.fchmod(descriptor, mode)  # whatever the umask says
+        set_mode(descriptor, mode)
         yield descriptor
         os.fsync(descriptor)
     except BaseException as error:

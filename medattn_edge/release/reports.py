@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from medattn_edge.artifact import Artifact
 from medattn_edge.errors import AgreementError, InputError, IntegrityError, UsageError, quoted
+from medattn_edge.installation import upgrade_line
 from medattn_edge.nearby import missing
 from medattn_edge.release.manifest import REPORT_DOCUMENT, REPORT_PAGE
 
@@ -80,7 +81,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise IntegrityError(
             f"a report of schema {values['schema']}",
             expected=f"schema {REPORT_SCHEMA} or older",
-            hint="pip install --upgrade medattn-edge",
+            hint=upgrade_line(),
         )
     return values
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from medattn_edge.errors import InputError, UsageError
+from medattn_edge.installation import upgrade_line
 from medattn_edge.spec.intensity import Intensity
 from medattn_edge.spec.orientation import patient_axes, plane_of
 from medattn_edge.spec.postprocessing import Cleanup
@@ -243,7 +244,7 @@ class ModelSpec:
             raise InputError(
                 f"a spec with the unknown fields {surplus}",
                 expected=f"only {sorted(known)}",
-                hint="pip install --upgrade medattn-edge",
+                hint=upgrade_line(),
             )
         try:
             _check_kinds(values)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from medattn_edge.deploy import DeployRecipe
+from medattn_edge.newer_python import tomllib
 from medattn_edge.volume import Volume
 from tests.support.networks import gated_spec, random_network
 from tests.support.scans import write_nifti

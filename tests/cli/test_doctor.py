@@ -20,6 +20,7 @@ from medattn_edge.host.cores import CoreLimits, usable_cores
 from medattn_edge.host.diagnosis import HostReport, backend_rows, compiler_row, conflicts, extra_of, problems
 from medattn_edge.host.hardware import Cpu, Gpu
 from medattn_edge.host.probe import PackageReport, probe
+from medattn_edge.installation import install_line
 
 Run = Callable[..., Any]
 
@@ -187,7 +188,7 @@ def test_a_missing_backend_says_the_line_that_installs_it() -> None:
     assert (row.runs, row.why, row.install) == (
         False,
         "openvino is not installed",
-        "pip install 'medattn-edge[some]'",
+        install_line("some"),
     )
 
 

@@ -113,7 +113,7 @@ def test_a_batch_takes_an_eighth_of_the_free_memory_and_no_more(monkeypatch: pyt
     session, image = fake(make_spec((8, 8)), lambda p: np.repeat(p, 3, 1)), np.zeros((1, 9, 8, 8), np.float32)
 
     def best(free: int) -> int:
-        monkeypatch.setattr(batches.os, "sysconf", {"SC_AVPHYS_PAGES": free, "SC_PAGE_SIZE": 1}.__getitem__)
+        monkeypatch.setattr(batches, "available_mb", lambda: free / 1e6)
         ticks = iter(range(1000))
         found: int = batches.tuned_batch(session, image, clock=lambda: next(ticks))
         return found

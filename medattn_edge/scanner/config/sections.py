@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final, Literal
 
+from medattn_edge.backends import AUTO, device_of
+from medattn_edge.scanner.config.toml import NO_KEY
 from medattn_edge.scanner.store.records import Conflict, Policy
 
 
@@ -119,7 +121,7 @@ class Model:
         artifact: the file that segments; or a release, or RELEASE#ARTIFACT.
         sha256: that it must have; empty: the one that it has when the node reads its configuration.
         release_sha256: that the release.json of a release must have; empty: the one that it has then.
-        device: cpu or cuda:N; each has a worker process of its own.
+        device: auto, cpu or cuda:N; each has a worker process of its own.
         modality: CT, MR, PT; empty: any.
         body_part: a pattern with * and ?, in any case.
         description: a pattern for the description of the series.
@@ -136,13 +138,14 @@ class Model:
         volume: of a series of several volumes (times, echoes), the one to take, from 1; 0 refuses such a series.
         channels: of a network of several channels, which series of a study each is, in the network's order.
         resample_to_first: a channel on another grid is resampled to the first's instead of refused.
+        file_name: no key: the name of the file that segments, of a release the one in it; "" before it is checked.
     """
 
     name: str
     artifact: Path
     sha256: str = ""
     release_sha256: str = ""
-    device: str = "cpu"
+    device: str = AUTO
     modality: str = ""
     body_part: str = "*"
     description: str = "*"
@@ -159,6 +162,12 @@ class Model:
     volume: int = 0
     channels: tuple[Channel, ...] = ()
     resample_to_first: bool = False
+    file_name: str = field(default="", compare=False, metadata=NO_KEY)  # it follows from the artifact
+
+    @property
+    def computes_on(self) -> str:
+        """The device as the file names it, or what `auto` stands for: see `backends.device_of`."""
+        return device_of(self.file_name or self.artifact, self.device)
 
 
 @dataclass(frozen=True)
@@ -297,13 +306,13 @@ class Status:
     Attributes:
         enabled: false for none.
         host: only of this machine.
-        port: 0 takes any free one.
+        port: 0 takes any free one. Orthanc's page has 8042, dcm4chee's 8080; no /etc/services names 8742.
         thumbnails: pictures of the last results.
     """
 
     enabled: bool = True
     host: str = "127.0.0.1"
-    port: int = 8042
+    port: int = 8742
     thumbnails: bool = True
 
 

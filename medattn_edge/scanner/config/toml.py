@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import math
-import tomllib
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -15,10 +14,12 @@ from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, ge
 
 from medattn_edge.errors import UsageError
 from medattn_edge.nearby import nearest, place_hint
+from medattn_edge.newer_python import tomllib
 
 Section = TypeVar("Section")
 Table = Mapping[str, Any]
 _LARGEST: Final = 1 << 63
+NO_KEY: Final = MappingProxyType({"key": False})  # metadata of a field that is no key of the file
 _KINDS: Final = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
 
 
@@ -55,7 +56,7 @@ class Reader:
         """A dataclass from a table. where: how people find it, such as `[receive]`."""
         if not isinstance(table, dict):
             raise self.wrong(where, "is not a section", "{ ... }" if where.endswith(":") else where)
-        hints, known = get_type_hints(kind), {one.name: one for one in fields(kind)}  # type: ignore[arg-type]
+        hints, known = get_type_hints(kind), {one.name: one for one in keys_of(kind)}
         for old, new in self._renamed.get(kind, {}).items():
             if old in table:
                 raise self.wrong(f"{where} {old}", f"is now {new}", f"{new} = {_as_given(table[old])}")
@@ -124,6 +125,11 @@ class Reader:
         return self.path.parent.absolute() / path
 
 
+def keys_of(section: Any) -> list[Field[Any]]:
+    """The fields of a section, or of its class, that are keys of the file."""
+    return [one for one in fields(section) if one.metadata.get("key", True)]
+
+
 def _is_required(one: Field[Any]) -> bool:
     return one.default is MISSING and one.default_factory is MISSING
 
@@ -135,7 +141,7 @@ def _as_given(value: object) -> str:
 
 def section_lines(section: Any) -> list[str]:
     """A section as lines of TOML, without its header; a value that is None has no line."""
-    values = {one.name: getattr(section, one.name) for one in fields(section)}
+    values = {one.name: getattr(section, one.name) for one in keys_of(section)}
     return [f"{name} = {as_toml(value)}" for name, value in values.items() if value is not None]
 
 
