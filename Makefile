@@ -9,6 +9,9 @@ endif
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
 LOWEST_PYTHON ?= python3.11
+# Of JetPack 6; a name alone may be pyenv's, which then says that there is none.
+PYTHON310 ?= $(shell for name in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/python3.10; do \
+	$$name -c 'import ensurepip' 2>/dev/null && { echo $$name; break; }; done)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL := $(PIP) --constraint constraints.txt
@@ -25,7 +28,12 @@ LOWEST := tests/test_floors.py tests/test_benchmarks.py $(addprefix tests/, \
 	models/test_resnet.py precision/test_quantizers.py scanner/test_metrics.py scanner/test_receive.py \
 	scanner/test_tls.py training/test_evaluate.py)
 
-.PHONY: demo test test-slow test-gpu test-faults test-lowest mutants corpus check audit lock sbom format bench \
+# What a host without torch runs, in half a minute on Python 3.10.
+ON_310 := $(addprefix tests/, host process spec/test_model.py spec/test_schema.py test_atomic.py inference/test_tiling.py \
+	io/test_nifti.py io/test_numpy.py scanner/test_log.py scanner/test_tasks.py scanner/test_disk.py \
+	scanner/test_receive.py cohort/test_cases.py)
+
+.PHONY: demo test test-slow test-gpu test-faults test-lowest test-310 mutants corpus check audit lock sbom format bench \
 	bench-published bench-gpu bench-isa bench-curves bench-node bench-report docs clean
 
 demo: $(VENV)/.demo
@@ -51,6 +59,15 @@ test-gpu: $(VENV)/.dev
 # The lowest versions that pyproject.toml allows, in an environment of their own.
 test-lowest: .venv-lowest/.test
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -m "not slow and not gpu" $(LOWEST)
+
+# The core without torch on Python 3.10, in an environment of its own; where there is none, that is said and nothing is run.
+test-310:
+ifeq ($(PYTHON310),)
+	@echo "NOT RUN on Python 3.10: there is no python3.10 here; its types were checked. apt-get install python3.10-venv"
+else
+	$(MAKE) --no-print-directory .venv-310/.test
+	OMP_NUM_THREADS=1 .venv-310/bin/python -m pytest -m "not slow and not gpu" $(ON_310)
+endif
 
 # Half an hour of one-line faults in a copy of the tree, drawn by a fixed seed: how many do the tests notice? tests/mutants.md
 mutants: $(VENV)/.mutants
@@ -159,6 +176,13 @@ $(VENV)/.mutants: pyproject.toml constraints.txt | $(VENV)/.python
 	.venv-gpu/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[peers,gpu,tensorrt-rtx]'
 	.venv-gpu/bin/python -m pip uninstall --quiet --yes onnxruntime
 	.venv-gpu/bin/python -m pip install --quiet onnxruntime-gpu==1.31.1
+	@touch $@
+
+.venv-310/.test: pyproject.toml constraints-3.10.txt
+	$(PYTHON310) -m venv --clear .venv-310
+	.venv-310/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+		--constraint constraints-3.10.txt --editable '.[onnxruntime,openvino,nifti,nrrd,node]' \
+		cryptography hypothesis pytest pytest-timeout slicerio
 	@touch $@
 
 .venv-lowest/.test: pyproject.toml floors.txt

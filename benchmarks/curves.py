@@ -17,6 +17,7 @@ from cases import OURS, REFERENCE, Case, by_sqnr
 from suite import FOLDER, RESULTS, run, write
 
 from medattn_edge.evaluation import BenchSettings
+from medattn_edge.host.cores import usable_cores
 
 _INT8_DB = 25.0  # of networks that have learnt nothing: enough to see a broken graph, which is all there is to judge
 _SHOWN = ("fused.onnx", "fused.xml", "int8.xml")
@@ -57,6 +58,13 @@ def _deep(size: int) -> Case:
     return _case(f"unet-3d-{size}", "attention-unet-3d", 4, (size, size, size), gates="multi")
 
 
+def thread_counts(cores: int = 0) -> tuple[int, ...]:
+    """1, 2, 3, 4, 6, 8, 12, 16, ... up to the cores that this process may use, and all of them."""
+    cores = cores or usable_cores()
+    steps = {count for power in range(8) for count in (2**power, 3 * 2**power) if count < cores}
+    return (*sorted(steps), cores)
+
+
 CURVES = (
     Curve(
         "curve-patch-attention-unet-2d",
@@ -68,7 +76,7 @@ CURVES = (
         "curve-patch-self-guided",
         "Self-guided attention, ResNet-18, against the patch",
         "patch",
-        tuple(Point(f"{size}x{size}", _guided("resnet18", size)) for size in (64, 128, 256, 512)),
+        tuple(Point(f"{size}x{size}", _guided("resnet18", size)) for size in (64, 128, 256, 384, 512)),
     ),
     Curve(
         "curve-patch-attention-unet-3d",
@@ -86,7 +94,7 @@ CURVES = (
         "curve-classes-attention-unet-2d",
         "2-D Attention U-Net, width 32, 128x128, against the classes",
         "classes",
-        tuple(Point(str(count), _flat(32, count, 128)) for count in (2, 16, 64)),
+        tuple(Point(str(count), _flat(32, count, 128)) for count in (2, 4, 8, 16, 32, 64)),
     ),
     Curve(
         "curve-batch-attention-unet-2d",
@@ -98,7 +106,7 @@ CURVES = (
         "curve-threads-attention-unet-2d",
         "2-D Attention U-Net, width 32, 256x256, against the threads",
         "threads",
-        tuple(Point(str(count), _flat(32, 4, 256), count) for count in (1, 2)),
+        tuple(Point(str(count), _flat(32, 4, 256), count) for count in thread_counts()),
     ),
 )
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cells
 from markdown_table import markdown_table
 
 BEGIN, END = "<!-- gpu: begin -->", "<!-- gpu: end -->"
@@ -81,22 +82,13 @@ def _absences(document: Document) -> str:
 
 def _cells(row: Document) -> tuple[str, ...]:
     agreement = row["agreement"] or {}
-    sqnr, dice, fails = agreement.get("sqnr_db"), agreement.get("min_dice"), row["verdict"] == "fail"
-    said = "FAIL: " + "; ".join(row.get("failures") or ["out of tolerance"]) if fails else "pass"
     return (
         row["artifact"],
         row["precision"],
-        *("-" if row[key] is None else f"{row[key]:.2f}" for key in ("p50_ms", "p99_ms")),
-        "-" if fails else _ratio(row, "ratio_to_eager_cuda", "ratio_to_eager_cuda_spread"),
-        "-" if fails else _ratio(row, "ratio_to_reference", "ratio_spread"),
-        ("identical" if agreement.get("max_abs") == 0 else "-") if sqnr is None else f"{sqnr:.1f}",
-        "-" if dice is None else f"{dice:.5f}",
-        said.replace("|", "/").replace("\n", " "),
+        *(cells.number(row[key], ".2f") for key in ("p50_ms", "p99_ms")),
+        cells.ratio(row, "ratio_to_eager_cuda", "ratio_to_eager_cuda_spread"),
+        cells.ratio(row, "ratio_to_reference", "ratio_spread"),
+        cells.sqnr(row),
+        cells.number(agreement.get("min_dice"), ".5f"),
+        cells.verdict(row),
     )
-
-
-def _ratio(row: Document, name: str, spread: str) -> str:
-    if row.get(name) is None:
-        return "-"
-    low, high = row[spread]
-    return f"{row[name]:.2f} [{low:.2f}, {high:.2f}]"

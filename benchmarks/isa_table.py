@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cells
 from markdown_table import markdown_table
 
 BEGIN, END = "<!-- instruction sets: begin -->", "<!-- instruction sets: end -->"
@@ -61,18 +62,13 @@ def _about(document: Document) -> str:
 
 def _cells(row: Document) -> tuple[str, ...]:
     agreement = row["agreement"] or {}
-    sqnr, match = agreement.get("sqnr_db"), agreement.get("label_match")
-    fails = row["verdict"] == "fail"
-    said = "FAIL: " + "; ".join(row.get("failures") or ["out of tolerance"]) if fails else "pass"
-    ratio = row["ratio_to_reference"]
-    low, high = row["ratio_spread"] or (0.0, 0.0)
     return (
         row["artifact"],
-        "-" if row["p50_ms"] is None else f"{row['p50_ms']:.1f}",
-        "-" if ratio is None or fails else f"{ratio:.2f} [{low:.2f}, {high:.2f}]",
-        ("identical" if agreement.get("max_abs") == 0 else "-") if sqnr is None else f"{sqnr:.1f}",
-        "-" if match is None else f"{match:.4%}",
-        said.replace("|", "/").replace("\n", " "),
+        cells.number(row["p50_ms"], ".1f"),
+        cells.ratio(row, "ratio_to_reference", "ratio_spread"),
+        cells.sqnr(row),
+        cells.number(agreement.get("label_match"), ".4%"),
+        cells.verdict(row),
     )
 
 
@@ -83,7 +79,8 @@ def _best(document: Document, cap: str, threads: int) -> str:
     if not able:
         absent = document["absent"]
         why = absent.get(cap) or absent.get(f"{cap} on {threads} threads")
-        return f"not measured: {why}" if why else "no row agrees"
+        declined = any(row.get("ratio_declined") for row in rows)
+        return f"not measured: {why}" if why else "declined: the host was busy" if declined else "no row agrees"
     best = max(able, key=lambda row: row["ratio_to_reference"])
     sqnr = (best["agreement"] or {}).get("sqnr_db")
     close = "identical" if sqnr is None else f"{sqnr:.1f} dB"

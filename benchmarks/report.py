@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import cells
 import gpu_table
 import isa_table
 import typer
@@ -189,7 +190,7 @@ def short(found: dict[str, Document]) -> str:
         if int8 is None:
             continue
         low, high = int8["agreement"]["true_dice_share"]
-        speed = f"{_ratio(int8, 'ratio_to_reference', 'ratio_spread')} ({int8['artifact']})"
+        speed = f"{cells.ratio(int8, 'ratio_to_reference', 'ratio_spread')} ({int8['artifact']})"
         rows.append((_name(document), speed, f"{int8['agreement']['min_dice']:.4f}", f"{low:.4f} to {high:.4f}"))
     return markdown_table(head, rows)
 
@@ -202,8 +203,8 @@ def _learnt(document: Document) -> tuple[str, ...]:
     return (
         _name(document),
         _short(int8),
-        "-" if int8 is None else _ratio(int8, "ratio_to_nncf", "ratio_to_nncf_spread"),
-        _number(dice, ".4f"),
+        "-" if int8 is None else cells.ratio(int8, "ratio_to_nncf", "ratio_to_nncf_spread"),
+        cells.number(dice, ".4f"),
         "-" if share is None else " to ".join(f"{one:.4f}" for one in share),
         _short(fp32),
         _short(peer),
@@ -284,39 +285,26 @@ def table_of(document: Document) -> str:
 
 
 def _cells(row: Document) -> tuple[Any, ...]:
-    name, agreement = f"{row['artifact']}", row["agreement"] or {}
-    sqnr, match, shares = (agreement.get(name) for name in ("sqnr_db", "label_match", "true_dice_share"))
-    fails = row["verdict"] == "fail"
-    said = "FAIL: " + "; ".join(row.get("failures") or ["out of tolerance"]) if fails else "pass"
+    agreement = row["agreement"] or {}
+    shares = agreement.get("true_dice_share")
     return (
-        name,
+        row["artifact"],
         row["backend"],
         row["precision"],
-        _number(row["p50_ms"], ".1f"),
-        _number(row["p99_ms"], ".1f"),
-        _ratio(row, "ratio_to_reference", "ratio_spread"),
-        _ratio(row, "ratio_to_plain_onnx", "ratio_to_plain_onnx_spread"),
-        _ratio(row, "ratio_to_nncf", "ratio_to_nncf_spread"),
-        _number(row["cold_start_ms"], ".0f"),
-        _number(row["peak_rss_mb"], ".0f"),
-        _number(row["fraction_of_peak"], ".0%"),
-        ("identical" if agreement.get("max_abs") == 0 else "-") if sqnr is None else f"{sqnr:.1f}",
-        _number(match, ".4%"),
-        _number(agreement.get("min_dice"), ".5f"),
+        cells.number(row["p50_ms"], ".1f"),
+        cells.number(row["p99_ms"], ".1f"),
+        cells.ratio(row, "ratio_to_reference", "ratio_spread"),
+        cells.ratio(row, "ratio_to_plain_onnx", "ratio_to_plain_onnx_spread"),
+        cells.ratio(row, "ratio_to_nncf", "ratio_to_nncf_spread"),
+        cells.number(row["cold_start_ms"], ".0f"),
+        cells.number(row["peak_rss_mb"], ".0f"),
+        cells.number(row["fraction_of_peak"], ".0%"),
+        cells.sqnr(row),
+        cells.number(agreement.get("label_match"), ".4%"),
+        cells.number(agreement.get("min_dice"), ".5f"),
         "-" if shares is None else " to ".join(f"{one:.4f}" for one in shares),
-        said.replace("|", "/").replace("\n", " "),
+        cells.verdict(row),
     )
-
-
-def _ratio(row: Document, field: str, spread: str) -> str:
-    if row.get(field) is None:
-        return "-"
-    low, high = row[spread]
-    return f"{row[field]:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def _number(value: Any, form: str) -> str:
-    return "-" if value is None else format(value, form)
 
 
 def _fastest(rows: list[Document]) -> Document | None:

@@ -30,7 +30,7 @@ from medattn_edge.artifact import sha256
 from medattn_edge.atomic import replacing
 from medattn_edge.data.samples import sample_labels, sample_scan
 from medattn_edge.models import checkpoint
-from medattn_edge.training import Label, resume_path
+from medattn_edge.training import Label, is_finished, resume_path
 
 PROGRAM = Path(sys.executable).with_name("medattn-edge")
 LABELS_2D = ("1=right_lung:5", "2=left_lung:6", "3=spine:2,3,4")
@@ -103,7 +103,8 @@ def trained(name: str, data: tuple[Path, Path], words: Sequence[str], folder: Pa
     if path.is_file() and known.get("key") == key and known["sha256"] == sha256(path):
         _write_record(name, data, words, folder)  # the scan may lie elsewhere by now
         return path
-    resume = ["--resume"] if resume_path(path).is_file() else []
+    left = resume_path(path)
+    resume = ["--resume"] if left.is_file() and not is_finished(left) else []
     command = [str(PROGRAM), "train", *map(str, data), "-o", str(path), *words]
     print(shlex.join([*command, *resume]), file=sys.stderr, flush=True)
     done = subprocess.run([*command, *resume], check=False)

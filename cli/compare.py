@@ -8,18 +8,21 @@ from typing import Annotated
 import typer
 
 from medattn_edge import gates
+from medattn_edge.errors import UsageError
 
 from . import console
 from .comparison_text import tell
 from .options import (
     CarriedDiceOption,
     CarriedTrueDiceShareOption,
+    DeviceOption,
     FoldOption,
     GeometryOption,
     JudgeLabelsOption,
     MaxTrueDiceShareOption,
     NetworkOption,
     OutputNameOption,
+    OverlapOption,
     ResampleOption,
     SettingsOption,
     ThreadsOption,
@@ -91,10 +94,18 @@ def command(  # noqa: PLR0913
     max_true_dice_share: MaxTrueDiceShareOption = None,
     min_dice_ratio: Annotated[str | None, renamed("--min-dice-ratio", "--min-true-dice-share")] = None,
     atol: Annotated[float | None, Option("--atol", help="Largest difference of two logits.")] = None,
-    device: Annotated[str, Option("--device", help="Of the candidates: cpu or cuda:INDEX.")] = "cpu",
+    device: DeviceOption = "auto",
     threads: ThreadsOption = 0,
-    overlap: Annotated[float, Option("--overlap", help="Of neighbouring windows.")] = 0.5,
+    overlap: OverlapOption = None,
     batch: Annotated[int, Option("--batch", min=1, help="Windows per run.")] = 4,
+    montage: Annotated[
+        Path | None,
+        Option("--montage", metavar="OUT.png", help="Also draw the worst slices: reference, candidate, difference."),
+    ] = None,
+    difference: Annotated[
+        Path | None,
+        Option("--difference", metavar="OUT.png", help="Also draw the differences in the worst slices only."),
+    ] = None,
     trusted: Trusted = None,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -107,6 +118,7 @@ def command(  # noqa: PLR0913
     from medattn_edge.evaluation import ComparisonSettings, TrueLabels, compare
     from medattn_edge.inference.truth import parse_label_values
 
+    pictures = _Pictures(montage, difference)
     values = parse_label_values(label_value or [])
     truth = TrueLabels(labels or (), values, min_true_dice_share, max_true_dice_share)
     source = source_options(network, output_name, set_ or [], weights, fold, spec)
@@ -124,7 +136,9 @@ def command(  # noqa: PLR0913
             runtimes=runtime or (),
             settings=settings,
             progress=progress,
+            observer=pictures.observer,
         )
+    pictures.write()
     document = models.named(comparison.to_json())
     if json:
         console.print_json(document)
@@ -132,3 +146,30 @@ def command(  # noqa: PLR0913
         tell(document)
     if not comparison.passed:
         raise typer.Exit(1)
+
+
+class _Pictures:
+    """The pictures that were asked for, refused before the work and written after it, whatever the verdict."""
+
+    def __init__(self, montage: Path | None, difference: Path | None) -> None:
+        from medattn_edge.evidence.montage import Montage
+        from medattn_edge.io.page import check_picture
+
+        asked = {"--montage": montage, "--difference": difference}
+        self._paths = {option: path for option, path in asked.items() if path is not None}
+        for option, path in self._paths.items():
+            check_picture(path, option)
+        if len({path.resolve() for path in self._paths.values()}) < len(self._paths):
+            raise UsageError(
+                "--montage and --difference are one file", expected="a file each", hint="--difference b.png"
+            )
+        self.observer = Montage() if self._paths else None
+
+    def write(self) -> None:
+        if self.observer is None:
+            return
+        writers = {"--montage": self.observer.write_montage, "--difference": self.observer.write_difference}
+        for option, path in self._paths.items():
+            count = writers[option](path)
+            said = f"{path}: the {count} worst slice(s)" if count else f"{path} is not written: no candidate was seen"
+            console.note(said)

@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from medattn_edge.errors import UsageError
 
 from . import console
+from .device_text import device_text
+from .infer_archive import (
+    ArchiveOptions,
+    CaOption,
+    CredentialsOption,
+    LimitOption,
+    QueryOption,
+    SendOption,
+    StudyOption,
+    TimeoutOption,
+    archived,
+    check_archived,
+    check_sendable,
+    send_results,
+)
 from .infer_cohort import finish, is_cohort, named_later, run_cohort
-from .options import GeometryOption, ThreadsOption, VolumeOption, parse_spacing
+from .options import DeviceOption, GeometryOption, OverlapOption, ThreadsOption, VolumeOption, parse_spacing
 from .released import Trusted, opened
+
+if TYPE_CHECKING:
+    from medattn_edge.io import Scan
 
 Option = typer.Option
 
@@ -24,12 +43,13 @@ def command(  # noqa: PLR0913
         typer.Argument(help="An artifact, RELEASE or RELEASE#ARTIFACT, or a checkpoint to run in eager PyTorch."),
     ],
     scan: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="SCAN...",
             help="A DICOM folder, file or DICOMDIR, NIfTI, NRRD, .npz, PNG or JPEG; several for the channels of a "
             "network, in their order or as NAME=SCAN. With -o FOLDER/ every scan below a folder, 'data/*/t1.nii.gz' "
-            "in quotes, or LIST.csv with the columns scan, case and further channels.",
+            "in quotes, or LIST.csv with the columns scan, case and further channels. Or http(s)://HOST:PORT/PATH, the "
+            "address of an archive's DICOMweb service, with --study or --query.",
         ),
     ],
     output: Annotated[
@@ -60,12 +80,12 @@ def command(  # noqa: PLR0913
     overlay: Annotated[Path | None, Option("--overlay", help="Also draw a picture: overlay.png.")] = None,
     attention: Annotated[Path | None, Option("--attention", help="Also write the attention maps.")] = None,
     backend: Annotated[str, Option("--backend", help="Instead of the suffix's default.")] = "",
-    device: Annotated[str, Option("--device", help="cpu or cuda:INDEX.")] = "cpu",
+    device: DeviceOption = "auto",
     provider: Annotated[
         Literal["cuda", "tensorrt"] | None, Option(help="Of ONNX Runtime on a GPU; cuda by default.")
     ] = None,
     threads: ThreadsOption = 0,
-    overlap: Annotated[float, Option("--overlap", help="Of neighbouring windows, 0 to below 1.")] = 0.5,
+    overlap: OverlapOption = None,
     batch: Annotated[
         str,
         Option(
@@ -88,8 +108,20 @@ def command(  # noqa: PLR0913
     ] = "",
     scratch: Annotated[Path | None, Option("--scratch", help="Folder for maps that do not fit in memory.")] = None,
     series: Annotated[
-        str, Option("--series", metavar="HASH", help="Of a DICOM folder with several: as inspect shows it.")
+        str,
+        Option(
+            "--series",
+            metavar="HASH",
+            help="Of a DICOM folder with several: as inspect shows it; of an archive also UID.",
+        ),
     ] = "",
+    study: StudyOption = "",
+    query: QueryOption = None,
+    limit: LimitOption = 1000,
+    send: SendOption = "",
+    credentials: CredentialsOption = None,
+    ca: CaOption = None,
+    timeout: TimeoutOption = 30.0,
     geometry: GeometryOption = None,
     volume_number: VolumeOption = 0,
     any_modality: Annotated[
@@ -138,7 +170,9 @@ def command(  # noqa: PLR0913
         any_modality=any_modality,
     )
     opening = Opening(backend, device, threads, provider or "", cache)
-    if is_cohort(output, scan, name, resume):
+    said = ArchiveOptions(study, tuple(query or ()), limit, send, credentials, ca, timeout)
+    source, paths = said.source(scan), [Path(one) for one in scan]
+    if is_cohort(output, [] if source else paths, name, resume):
         _check_one_series(series)
         cohort = CohortSettings(
             name or STANDARD_NAME,
@@ -152,34 +186,40 @@ def command(  # noqa: PLR0913
         further = {"probabilities": probabilities, "attention": attention, "overlay": overlay}
         cohort = named_later(cohort, {**further, "rtstruct": rtstruct, "sr": sr})
         choices = ScanChoices(spacing, geometry or "", volume_number, resample_to_first, dicom_paths)
+        listed = said.listed(source, choices)
+        if source:
+            check_archived(spacing, resample_to_first, geometry)
         with opened([artifact], trusted) as models:
-            outcomes = run_cohort(models, scan, output, cohort, choices)
+            outcomes = run_cohort(models, paths, output, cohort, choices, listed)
         finish({"artifact": str(artifact), **models.named(outcomes.to_json())}, outcomes, json)
         return
     outputs = Outputs(
         Path(output), probabilities, attention, overlay, key_slices, seg_kind, regions=regions, rtstruct=rtstruct, sr=sr
     )
-    with (
-        opened([artifact], trusted) as models,
-        console.timed("inference"),
-        console.progress("segmenting") as progress,
-    ):
-        outcome = segment_to(
-            models.files[0],
-            as_scan(
-                scan,
+    said.check_one()
+    origin, target = said.archives(source)
+    if target is not None:
+        check_sendable(outputs)
+    with ExitStack() as stack:
+        models = stack.enter_context(opened([artifact], trusted))
+        if origin is not None:
+            check_archived(spacing, resample_to_first, geometry)
+            scanned: Scan = stack.enter_context(archived(origin, study, series, outputs, volume_number))
+        else:
+            scanned = as_scan(
+                paths,
                 series,
                 spacing,
                 resample_to_first=resample_to_first,
                 geometry=geometry or "",
                 volume=volume_number,
-            ),
-            outputs,
-            settings=settings,
-            opening=opening,
-            progress=progress,
-        )
-    document = {"artifact": str(artifact), **models.named(outcome.to_json())}
+            )
+        stack.enter_context(console.timed("inference"))
+        progress = stack.enter_context(console.progress("segmenting"))
+        outcome = segment_to(models.files[0], scanned, outputs, settings=settings, opening=opening, progress=progress)
+        document = {"artifact": str(artifact), **models.named(outcome.to_json())}
+    if target is not None:
+        document["sent"] = send_results(target, outcome.written)
     if json:
         console.print_json(document)
     else:
@@ -215,6 +255,9 @@ def _tell(names: Sequence[str], document: Mapping[str, Any], skip_air: bool) -> 
     console.show(table)
     for what, path in document["written"].items():
         console.say(f"{what}: {path}")
+    console.say(f"computed on {device_text(document['session'])}")
+    for what, how in document.get("sent", {}).items():
+        console.say(f"{what}: {how} in the archive")
     for line in document["channels"]:
         console.say(line)
     for note in document["notes"]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +15,11 @@ import typer
 from medattn_edge.errors import UsageError, quoted
 
 from . import console
+from .device_text import device_text
 from .released import Opened
 
 if TYPE_CHECKING:
-    from medattn_edge.cohort import CohortOutcome, CohortSettings, Failure, ScanChoices
+    from medattn_edge.cohort import CaseList, CohortOutcome, CohortSettings, Failure, ScanChoices
 
 
 def is_cohort(output: str, scans: Sequence[Path], name: str, resume: bool) -> bool:
@@ -30,7 +32,7 @@ def is_cohort(output: str, scans: Sequence[Path], name: str, resume: bool) -> bo
 
     if not output:
         raise UsageError("-o without a name", expected="a file or a folder to write to", hint="-o labels.nii.gz")
-    if output.endswith("/") or Path(output).is_dir():
+    if output.endswith(("/", os.sep)) or Path(output).is_dir():
         return True
     several = [scan for scan in scans if not scan.is_dir() and is_case_source(scan)]
     if several or name or resume:
@@ -49,14 +51,15 @@ def run_cohort(
     output: str,
     settings: CohortSettings,
     choices: ScanChoices,
+    listed: Callable[[], CaseList] | None = None,
 ) -> CohortOutcome:
-    """Segment every case below a bar; failures are told as they come."""
+    """Segment every case below a bar; failures are told as they come. listed: gives the cases of an archive."""
     from medattn_edge.cohort import find_cases, segment_cohort
 
     console.resume_hint = _resuming()
     folder = Path(output)
     with console.cases() as progress:
-        cases = find_cases(_sources(scans), choices, apart_from=folder)
+        cases = find_cases(_sources(scans), choices, apart_from=folder) if listed is None else listed()
         outcome = segment_cohort(
             models.files[0], cases, folder, settings=settings, progress=progress, failed=_tell_failure
         )
@@ -118,6 +121,7 @@ def _tell(outcome: CohortOutcome) -> None:
         f"{len(outcome.done)} done, {len(outcome.skipped)} done before, {len(outcome.failures)} failed, "
         f"{len(outcome.left_out)} left out, in {outcome.seconds:,.1f} s"
     )
+    console.say(f"computed on {device_text(outcome.session)}")
     console.say(f"results: {outcome.folder}; volumes.csv, failures.csv, left_out.csv and a record (.json) of each case")
     if outcome.failures:
         console.say(f"next: look at {quoted(outcome.folder / 'failures.csv')}, then {_resuming()}")

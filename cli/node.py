@@ -13,6 +13,7 @@ import typer
 
 from medattn_edge.atomic import check_folder
 from medattn_edge.errors import MedattnError, MissingDependency, OutputError, UsageError, quoted
+from medattn_edge.host.system import check_node_host
 
 from . import console
 
@@ -41,6 +42,7 @@ def command(
 
     Runs until SIGTERM or Ctrl-C, and finishes what it works on. SIGHUP reads the file again.
     """
+    check_node_host()
     if context.invoked_subcommand is not None:
         if config is not None or dump_config:
             line = f"medattn-edge node {context.invoked_subcommand}"

@@ -29,7 +29,7 @@ from .options import (
 from .spec_options import SpecOptions, changes_of
 
 if TYPE_CHECKING:
-    from medattn_edge.training import Epoch, Result
+    from medattn_edge.training import Epoch, LabelAmount, Result
 
 Option = typer.Option
 
@@ -76,7 +76,10 @@ def command(  # noqa: PLR0913
     ] = 0.0,
     device: Annotated[str, Option("--device", help="cpu or cuda:INDEX.")] = "cpu",
     threads: ThreadsOption = 0,
-    resume: Annotated[bool, Option("--resume", help="Go on after an interruption.")] = False,
+    resume: Annotated[
+        bool,
+        Option("--resume", help="Go on after an interruption, or with more --epochs than a finished training had."),
+    ] = False,
     backbone_weights: Annotated[
         Path | None, Option("--backbone-weights", help="A torchvision checkpoint to start the backbone from.")
     ] = None,
@@ -85,7 +88,8 @@ def command(  # noqa: PLR0913
     """Train a network on scans and their labels; the best checkpoint by held-out Dice is written.
 
     Slices in blocks, or whole scans when there are 5 or more, are held out. An existing file at -o is replaced when the
-    first epoch is done. After Ctrl-C, the same command with --resume goes on.
+    first epoch is done. After Ctrl-C, the same command with --resume goes on; after the end, the same with --resume and
+    more --epochs: OUTPUT.resume stays for that, and can be deleted.
     """
     # What can be judged without torch is judged at once.
     files, config = _pairs(pairs, output), parse_settings(set_ or [])
@@ -125,9 +129,11 @@ def command(  # noqa: PLR0913
     target = training.Output(output, {"command": _typed(sys.argv[1:], named)}, resume)
     try:
         with console.progress("training") as progress:
-            result = training.fit(first, cases, spec, settings, target, training.Watch(progress, _report, console.note))
+            watch = training.Watch(progress, _report, console.note, _note_labels)
+            result = training.fit(first, cases, spec, settings, target, watch)
     except KeyboardInterrupt:
-        if training.resume_path(output).is_file():
+        left = training.resume_path(output)
+        if left.is_file() and (resume or not training.is_finished(left)):
             console.note(f"{output} is the best so far; the same command with --resume goes on", level=0)
         else:
             console.note("nothing to resume yet: the same command starts afresh", level=0)
@@ -136,6 +142,16 @@ def command(  # noqa: PLR0913
         console.print_json({"checkpoint": str(output), "notes": dict(result.notes), "label_audits": audits})
     else:
         _show(result)
+    for name in result.notes["labels_without_overlap"]:
+        console.note(
+            f"{name} ends at a held-out Dice of 0: the network finds no voxel of it where it is; look at its labels, "
+            f"or train longer: the same command with --resume --epochs {2 * epochs}",
+            level=0,
+        )
+    left = training.resume_path(output)
+    console.note(
+        f"{left.name} ({left.stat().st_size / 1e6:.1f} MB) stays: --resume --epochs {2 * epochs} goes on from it"
+    )
 
 
 def _pairs(paths: list[Path], output: Path) -> list[tuple[Path, Path]]:
@@ -168,9 +184,27 @@ def _typed(arguments: Sequence[str], files: list[Path]) -> str:
 
 
 def _report(epoch: Epoch) -> None:
+    from medattn_edge.training import duration
+
     dice = ", ".join(f"{name} {value:.4f}" for name, value in epoch.score.held_out.items())
     best = "  best so far" if epoch.best else ""
-    console.note(f"epoch {epoch.number}: loss {epoch.loss:.4f}, held-out Dice {dice}{best}")
+    left = f", about {duration(epoch.remaining_s)} left" if epoch.remaining_s else ""
+    took = f"{duration(epoch.seconds)}{left}"
+    console.note(f"epoch {epoch.number}: loss {epoch.loss:.4f}, held-out Dice {dice}{best}  ({took})")
+
+
+def _note_labels(amounts: Sequence[LabelAmount]) -> None:
+    """A line for each label of all scans together: what there is to learn from and to judge with."""
+    console.note(
+        f"{'label':>5}  {'voxels':>12}  {'ml':>10}  {'training':>12}  {'held out':>12}  {'scans':>5}  name (values)"
+    )
+    for one in amounts:
+        volume = "-" if one.millilitres is None else f"{one.millilitres:,.1f}"
+        values = f" ({', '.join(map(str, one.values))})" if one.values else ""
+        console.note(
+            f"{one.index:>5}  {one.voxels:>12,}  {volume:>10}  {one.training_voxels:>12,}  {one.held_out_voxels:>12,}  "
+            f"{one.scans:>5}  {one.name}{values}"
+        )
 
 
 def _show(result: Result) -> None:

@@ -42,7 +42,7 @@ case $file in
     ;;
 *)
     pip install --quiet "$source${extras:+[$extras]}" ${file:+--requirement "$file"}
-    echo "$name: without a lock: versions are what the bounds of pyproject.toml allow today, and no hash was compared"
+    echo "$name: without a lock: versions are what ${file:-pyproject.toml} and its bounds allow today, and no hash was compared"
     ;;
 esac
 # With --no-index pip finds only what is installed: nothing may be missing of what the extras ask for.

@@ -162,6 +162,19 @@ DEADLINE = _gate(
     ("evaluation.report", "deploy.choice", "deploy.plan", "evidence.checks"),
     max_miss_rate=0.01,
 )
+QUIET = _gate(
+    "a ratio of times",
+    "One file was printed as 36 and as 4.8 times as fast within minutes, by a host that did other work. Of 249 ratios "
+    "of quiet runs (benchmarks/results) half have quartiles within 1.08 of each other, and 99 of 100 within 2: where "
+    "the upper one is more than twice the lower, no middle is a figure. Steady work of others leaves the quartiles "
+    "narrow and shifts the middle all the same, since the threads of a runtime meet after every operator and wait for "
+    "the one that was held up: with a quarter of the CPUs gone, one thread in four is. On a host with many CPUs, half "
+    "of them idle, nothing is held up, whatever others do.",
+    ("timing",),
+    max_quartile_ratio=2.0,
+    max_others_share=0.25,
+    min_idle_share=0.5,
+)
 HOUNSFIELD = _gate(
     "values of a CT",
     "Air is -1000 HU, fat -100: a CT of a patient with no value as low as fat is in other units (often 1024 too high) "
@@ -170,6 +183,25 @@ HOUNSFIELD = _gate(
     ("io.modality", "training.choice"),
     lowest_of_ct=-100.0,
     air_hu=-500.0,
+)
+LONG_TRAINING = _gate(
+    "a training to warn of",
+    "The published widths take 10 to 100 times as long on the cores of a laptop as on a GPU, and nobody sees it in a "
+    "bar that has just begun. An hour is longer than one waits beside it. Three steps after the first, which also "
+    "prepares the kernels, are within a third of the mean of an epoch. It is said and stops nothing.",
+    ("training.schedule",),
+    long_s=3600.0,
+    measured_steps=3,
+)
+LABEL_COLOURS = _gate(
+    "colours of labels",
+    "CIELab distances: 2 is seen side by side, 10 at a glance. The first ten colours, chosen by eye, lie 28 and more "
+    "apart and 45 from every grey; thin outlines on a scan are asked for about as much. A viewer of DICOM fills whole "
+    "organs and shows their names: the accustomed colour comes first there, as long as two can be told apart.",
+    ("io.organs",),
+    min_distance=10.0,
+    min_drawn_distance=25.0,
+    min_grey_distance=40.0,
 )
 ATTENTION_COPY = _gate(
     "a copy that answers attention maps",
@@ -194,6 +226,9 @@ GATES = (
     REPEATED,
     NOTHING,
     DEADLINE,
+    QUIET,
     HOUNSFIELD,
+    LONG_TRAINING,
+    LABEL_COLOURS,
     ATTENTION_COPY,
 )

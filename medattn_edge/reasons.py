@@ -279,13 +279,108 @@ JOB_REASONS: Final = catalogue(
 _PEER: Final = "have the administrator of the archive look in its log"
 _CLASSES: Final = "have the archive take DICOM Segmentations (and Secondary Capture), or choose another kind"
 
+_CONNECTION: Final = (
+    ("no_connection", "nobody answers at its address", "see whether the archive and the network are up"),
+    ("host_unknown", "the name of its host cannot be looked up", "see to the host name and the DNS"),
+    ("no_answer", "it took the connection and did not answer in time", "see whether the archive hangs"),
+    ("aborted", "the connection was cut off", "see whether the archive restarts or hangs"),
+    (
+        "tls_refused",
+        "TLS is refused",
+        "see to the certificates of both sides: who signed them, for which name, until when",
+    ),
+)
+_WEB: Final = (
+    (
+        "credentials_refused",
+        "it wants credentials, or refuses those that it got",
+        "give a file with one line, bearer TOKEN or basic USER:PASSWORD, as credentials",
+    ),
+    ("forbidden", "it does not allow what was asked", "have the archive allow it to the owner of the credentials"),
+    (
+        "redirected",
+        "it sends the request to another address, which is not followed",
+        "give the address that answers by itself, if it is the archive's own",
+    ),
+    (
+        "no_service",
+        "there is no such DICOMweb service at its address",
+        "see to the path of the address, which is /dicom-web at Orthanc",
+    ),
+    ("unavailable", "it says that it cannot answer now", "see what the log of the archive says"),
+    ("request_refused", "it does not understand the request", "see what the log of the archive says"),
+    (
+        "not_dicomweb",
+        "its answer is not one of DICOMweb",
+        "see whether the address is a DICOMweb service, and not a page to log in",
+    ),
+    (
+        "too_slow",
+        "its answer comes too slowly, or a byte at a time",
+        "see to the network, and whether the archive hangs",
+    ),
+)
+
+_STORING: Final = (
+    ("class_not_supported", "it does not store this kind of object", _CLASSES),
+    ("out_of_resources", "it says that it has no room", "free space on the archive"),
+    ("data_set_mismatch", "it says that the object does not fit its class", _PEER),
+    ("not_understood", "it says that it does not understand the object", _PEER),
+    ("refused", "it refuses the object", _PEER),
+)
+_STORING_BY_WEB: Final = (
+    ("object_refused", "it refuses the object for good, without a reason", _PEER),
+    (
+        "not_confirmed",
+        "it answers well and does not say that it stored the object",
+        "see whether the object is in the archive, and what answers at the address",
+    ),
+)
+
+ARCHIVE_REASONS: Final = catalogue(
+    Reason(*words, requeue=True)
+    for words in (
+        *_CONNECTION,
+        *_WEB,
+        *_STORING,
+        *_STORING_BY_WEB,
+        ("no_such_study", "it has no series of that study or query", "look the study up in the archive"),
+        ("no_such_series", "the study has no such series", "name one of its list with --series"),
+        ("several_series", "several series can be meant", "name one with --series"),
+        ("no_series", "none of its series is a scan", "name one with --series, to see why it is none"),
+        ("no_objects", "it has no object of the series", "send the series to the archive again"),
+        (
+            "missing_objects",
+            "it sent fewer objects than it lists",
+            "try again, and look into the archive when it stays so",
+        ),
+        ("other_object", "it sent an object that was not asked for", "look into the archive"),
+        ("repeated_object", "it sent an object twice", "look into the archive"),
+        ("not_dicom", "it sent something that is no DICOM object", "look into the archive"),
+        ("too_much", "it sends more than is taken of one series", "split the series"),
+        ("endless_list", "its list cannot be known to be whole", "narrow the query, until the list fits one page"),
+        ("too_many_series", "more series fit the query than were allowed", "narrow the query, or raise --limit"),
+        (
+            "filter_ignored",
+            "its list has series that do not fit the query",
+            "ask with keys that the archive can filter by",
+        ),
+    )
+)
+"""Why an archive, "it", cannot be asked by DICOMweb, or what is wrong with its answer."""
+
 DELIVERY_REASONS: Final = catalogue(
     Reason(*words, requeue=True)
     for words in (
-        ("no_connection", "nobody answers at its address", "see whether the archive and the network are up"),
-        ("host_unknown", "the name of its host cannot be looked up", "see to the host name and the DNS"),
-        ("no_answer", "it took the connection and did not answer in time", "see whether the archive hangs"),
-        ("aborted", "the connection was cut off", "see whether the archive restarts or hangs"),
+        *_CONNECTION,
+        *_WEB,
+        *_STORING,
+        *_STORING_BY_WEB,
+        (
+            "credentials_unusable",
+            "the credentials of the destination cannot be used",
+            "correct the file that credentials of the destination names",
+        ),
         ("association_rejected", "it rejects the association", _PEER),
         ("calling_title_unknown", "it does not know the node", "enter calling_ae_title of the node in the archive"),
         (
@@ -295,12 +390,6 @@ DELIVERY_REASONS: Final = catalogue(
         ),
         ("not_authorised", "it does not allow the node to store", "have the archive allow the node to store"),
         ("class_not_accepted", "it does not take this kind of object", _CLASSES),
-        ("class_not_supported", "it does not store this kind of object", _CLASSES),
-        (
-            "tls_refused",
-            "TLS is refused",
-            "see to the certificates of both sides: who signed them, for which name, until when",
-        ),
         (
             "tls_files_unusable",
             "a certificate or key of the destination cannot be used",
@@ -311,10 +400,6 @@ DELIVERY_REASONS: Final = catalogue(
             "it does not take answers to storage commitment from the node as their provider",
             "have the peer take N-EVENT-REPORT from the node, with the role of the provider for the node",
         ),
-        ("out_of_resources", "it says that it has no room", "free space on the archive"),
-        ("data_set_mismatch", "it says that the object does not fit its class", _PEER),
-        ("not_understood", "it says that it does not understand the object", _PEER),
-        ("refused", "it refuses the object", _PEER),
         ("folder_missing", "its folder is not there", "mount or make the folder"),
         ("folder_full", "the disk of its folder is full", "free space there"),
         ("folder_unwritable", "its folder cannot be written", "allow the user of the node to write there"),

@@ -16,7 +16,8 @@ import medattn_edge
 from medattn_edge.cohort import CaseError
 from medattn_edge.errors import MedattnError, MissingDependency
 from medattn_edge.io.dicom.reasons import RefusedSeries
-from medattn_edge.reasons import COHORT_REASONS, DELIVERY_REASONS, SERIES_REASONS
+from medattn_edge.io.dicomweb.errors import ArchiveDataError, ArchiveError
+from medattn_edge.reasons import ARCHIVE_REASONS, COHORT_REASONS, DELIVERY_REASONS, SERIES_REASONS
 from medattn_edge.scanner.deliver.send import DeliveryRefused
 from tests.support.raising import refuse
 
@@ -43,6 +44,7 @@ def example(kind: type[MedattnError]) -> MedattnError:
     """One with every argument of its own constructor given, as far as a text or a number can be one."""
     # Whose first argument is the code of a reason, and of which catalogue.
     reasons = {RefusedSeries: SERIES_REASONS, DeliveryRefused: DELIVERY_REASONS, CaseError: COHORT_REASONS}
+    reasons |= dict.fromkeys((ArchiveError, ArchiveDataError), ARCHIVE_REASONS)
     values = {"int": 7, "int | None": 7, "float": 0.5, "bool": True}
     arguments, options = [], {}
     for name, parameter in inspect.signature(kind).parameters.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from medattn_edge.backends.session import Options, Patches, Session
 from medattn_edge.errors import BackendError, MedattnError
+from medattn_edge.host.system import SIGKILL
 from medattn_edge.process import Child, ChildLost
 from medattn_edge.process.channel import Message
 from medattn_edge.spec import ModelSpec
@@ -143,5 +143,5 @@ def _request(
 
 def _verdict(lost: ChildLost) -> tuple[str, str]:
     """What became of a child, and what to do about it."""
-    hint = _HANGS if lost.timed_out else _KILLED if lost.returncode == -signal.SIGKILL else _CRASHED
+    hint = _HANGS if lost.timed_out else _KILLED if lost.returncode == -SIGKILL else _CRASHED
     return f"the runtime {lost.how}", hint

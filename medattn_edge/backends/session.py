@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from medattn_edge.errors import BackendError, ShapeError, UsageError
 from medattn_edge.spec import ModelSpec, check_patch
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Patches = npt.NDArray[np.float32]
 
@@ -232,6 +235,7 @@ class Backend:
         packages: what must be importable.
         open: path, options -> Session.
         default: whether it opens its files when nobody says which backend does.
+        gpu_only: whether its files run on an NVIDIA GPU alone: `auto` takes the first for them, else the CPU.
         on_request: suffixes of those that it opens only when it is named.
     """
 
@@ -241,4 +245,5 @@ class Backend:
     packages: tuple[str, ...]
     open: Callable[[Path, Options], Session]
     default: bool = True
+    gpu_only: bool = False
     on_request: tuple[str, ...] = ()

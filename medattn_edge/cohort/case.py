@@ -10,6 +10,7 @@ from typing import Final
 from medattn_edge.errors import InputError, MedattnError
 from medattn_edge.io import Scan
 from medattn_edge.io.dicom.reasons import RefusedSeries
+from medattn_edge.io.dicomweb.errors import ArchiveDataError, ArchiveError
 from medattn_edge.reasons import COHORT_REASONS
 
 _NAMED: Final = ": "  # behind the name of what a note is about
@@ -72,8 +73,9 @@ class Case:
     hidden: tuple[str, ...] = field(default=(), repr=False)
 
     def without_paths(self, text: str) -> str:
-        """A text with `shown` in the place of what is hidden."""
-        for path in self.hidden:
+        """A text with `shown` in the place of what is hidden, and of a folder that is there for a while only."""
+        passing = self.scan is not None and self.scan.shown != str(self.scan.path)
+        for path in (*((str(self.scan.path),) if self.scan is not None and passing else ()), *self.hidden):
             text = text.replace(path, self.shown + (_NAMED if path.endswith(_NAMED) else ""))
         return text
 
@@ -85,7 +87,7 @@ class Failure:
     Attributes:
         case: its name.
         scan: what tables call its scan.
-        code: of `reasons.SERIES_REASONS` or `COHORT_REASONS`, or the code of an error.
+        code: of `reasons.SERIES_REASONS`, `COHORT_REASONS` or `ARCHIVE_REASONS`, or the code of an error.
         message: what was found and what was expected.
         hint: what to do next.
         traceback: of a failure that nobody foresaw; "" for any other.
@@ -101,7 +103,8 @@ class Failure:
     @classmethod
     def of(cls, case: Case, error: MedattnError) -> Failure:
         """What an error says of a case, without what is hidden."""
-        code = error.reason if isinstance(error, RefusedSeries | CaseError) else error.code
+        known = RefusedSeries | CaseError | ArchiveError | ArchiveDataError
+        code = error.reason if isinstance(error, known) else error.code
         return cls(case.name, case.shown, code, case.without_paths(error.message), case.without_paths(error.hint))
 
 

@@ -7,15 +7,14 @@ the next start, and what was whole is moved out then.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from medattn_edge.atomic import check_folder, replacing, sync
+from medattn_edge.atomic import check_folder, locked, replacing, sync
 from medattn_edge.cohort.naming import Job
 from medattn_edge.cohort.records import is_ours, read_record
 from medattn_edge.errors import OutputError, UsageError, quoted
@@ -51,18 +50,19 @@ class CohortFolder:
                 check_folder(self.path)
                 self.path.mkdir()
                 sync(self.path.parent)
-            lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise _not_written(self.path, error) from error
-        try:
+        with ExitStack() as stack:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+                stack.enter_context(locked(self.path))
+            except BlockingIOError as error:
                 raise UsageError(
                     f"another run writes into {self.path}",
                     expected="one at a time for one folder",
                     hint="wait for it, or -o ANOTHER_FOLDER/",
                 ) from error
+            except OSError as error:
+                raise _not_written(self.path, error) from error
             with self._named_errors():
                 self._put_in_order()
                 if not self._work.is_dir():
@@ -75,8 +75,6 @@ class CohortFolder:
                     shutil.rmtree(self._work)
                     if made and not any(self.path.iterdir()):
                         self.path.rmdir()
-        finally:
-            os.close(lock)
 
     @contextmanager
     def draft(self, job: Job) -> Iterator[Path]:

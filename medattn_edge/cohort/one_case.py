@@ -134,26 +134,34 @@ class CaseRunner:
     def _taken(self, job: Job) -> Taken:
         start, case, segment = time.perf_counter(), job.case, self._settings.segment
         scan, spec = scan_of(case), self._artifact.session.spec
+        # Of an archive's series the list says enough: what is done is not retrieved again.
+        listed = scan.listed_sha256()
+        if listed and (record := self._done(job, {"scan_objects_sha256": listed})) is not None:
+            return Taken(job, record)
         scan.assignment(spec)
         check_modality(spec, scan.all_series, segment.any_modality)
         outputs = job.outputs_in(self.folder.path)
         outputs.check(scan)
         outputs.check_apart_from(scan.files)
         content = ScanContent.of(scan)
-        fingerprint = {
-            "scan_sha256": content.sha256,
-            "artifact_sha256": self._sha256,
-            "settings": self._settings_of(job),
-        }
-        record = read_record(self.folder.path / job.record)
-        if record is not None and record["fingerprint"] == fingerprint and is_whole(self.folder.path, record):
+        of_scan = {"scan_objects_sha256": listed} if listed else {"scan_sha256": content.sha256}
+        if not listed and (record := self._done(job, of_scan)) is not None:
             return Taken(job, record)
-        self._check_outputs(job, record)
+        self._check_outputs(job, read_record(self.folder.path / job.record))
         outputs.check_frame_of_reference(scan)
         volume = scan.read()
         content.check(scan, case.shown)
         self.largest_bytes = max(self.largest_bytes, volume.voxels.nbytes)
-        return Taken(job, None, volume, fingerprint, time.perf_counter() - start)
+        return Taken(job, None, volume, self._fingerprint(job, of_scan), time.perf_counter() - start)
+
+    def _done(self, job: Job, of_scan: Record) -> Record | None:
+        """The record of a case that is done as it would be done now, None where there is none."""
+        record = read_record(self.folder.path / job.record)
+        same = record is not None and record["fingerprint"] == self._fingerprint(job, of_scan)
+        return record if record is not None and same and is_whole(self.folder.path, record) else None
+
+    def _fingerprint(self, job: Job, of_scan: Record) -> Record:
+        return {**of_scan, "artifact_sha256": self._sha256, "settings": self._settings_of(job)}
 
     def _check_outputs(self, job: Job, record: Record | None) -> None:
         """What somebody changed, or put there, is not replaced."""

@@ -25,7 +25,9 @@ from medattn_edge.inference import OpenArtifact
 from medattn_edge.inference.cleanup import check_cleanup
 from medattn_edge.inference.handover import QUEUE_DEPTH, prefetch
 from medattn_edge.inference.workflow import algorithm_of_run
+from medattn_edge.io.dicom.reasons import RefusedSeries
 from medattn_edge.io.listed_channels import ListedChannels
+from medattn_edge.reasons import NO_SCAN
 
 CohortProgress = Callable[[str, float, int], None]  # the case, cases done with the part of this one, cases in total
 STANDARD: Final = CohortSettings()
@@ -154,6 +156,8 @@ class _Run:
                     del item  # its voxels, before the next one is waited for
             whole = True
         finally:
+            for job in self._jobs:
+                _release(job)
             with suppress(*(() if whole else (OutputError,))):
                 self._publish()
 
@@ -180,6 +184,7 @@ class _Run:
             self._labels[job.name] = item.record["labels"]
         else:
             self._segment(item, number, progress)
+        _release(job)
         if progress is not None:
             progress(job.name, number + 1, count)
         if time.monotonic() - self._published > _TABLES_S:
@@ -199,7 +204,8 @@ class _Run:
         except Exception as error:  # noqa: BLE001 - one case's failure, even of a bug, is not the others'
             self._labels.pop(job.name, None)
             failure = failure_of(job, error)
-            if isinstance(error, ModalityError) and job.case.found:
+            no_scan = isinstance(error, RefusedSeries) and error.reason in NO_SCAN
+            if job.case.found and (no_scan or isinstance(error, ModalityError)):
                 self._left_out.append(failure)
                 return
             self._failures.append(failure)
@@ -231,6 +237,11 @@ class _Run:
                 f"them {largest:.3g} MB"
             )
         return tuple(notes)
+
+
+def _release(job: Job) -> None:
+    if job.case.scan is not None:
+        job.case.scan.release()
 
 
 def _open(artifact: Path, session: Session, jobs: Sequence[Job], settings: CohortSettings) -> OpenArtifact:

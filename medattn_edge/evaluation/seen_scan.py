@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from medattn_edge.io import Scan
 from medattn_edge.labels import Meaning
+from medattn_edge.spec import Intensity
 from medattn_edge.volume import Volume
 
 
@@ -24,6 +25,7 @@ class SeenScan:
         reference: the reference's labels (D, H, W).
         true_labels: (D, H, W) on the same grid; None where there are none.
         candidates: (file, runtime) -> labels (D, H, W), of those that finished the scan.
+        intensity: of the network, whose window pictures show.
     """
 
     index: int
@@ -34,6 +36,7 @@ class SeenScan:
     reference: Volume
     true_labels: Volume | None
     candidates: Mapping[tuple[Path, str], Volume]
+    intensity: Intensity = field(default_factory=Intensity)
 
 
 Observer = Callable[[SeenScan], None]

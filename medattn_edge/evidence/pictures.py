@@ -8,8 +8,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from medattn_edge.io.display import display_window, draw_labels
+from medattn_edge.inference.tiling import EVERY_CHANNEL
+from medattn_edge.io.colours import RGB
+from medattn_edge.io.display import display_window, draw_labels, model_window
+from medattn_edge.io.organs import label_colours
 from medattn_edge.labels import Meaning
+from medattn_edge.spec import Intensity
 from medattn_edge.volume import Array, Volume
 
 ONLY_REFERENCE: Final = (86, 180, 233)  # three of Okabe and Ito's colours, told apart with every colour vision
@@ -19,6 +23,7 @@ _SIDE: Final = 420  # pixels of the longer side
 _MARGIN: Final = 0.12  # of the cut's longer side, around what has labels
 _LEAST: Final = 24  # voxels across a picture
 _FILL, _LINE, _DIMMED = 0.16, 2, 0.62
+_AS_STORED: Final = Intensity()
 _AXES: Final = ("axial", "coronal", "sagittal")
 
 
@@ -44,24 +49,42 @@ class Cut:
     step: tuple[float, float]
     meaning: Meaning
 
-    def drawn(self) -> tuple[bytes, bytes, bytes]:
-        """PNG pictures: the reference's labels, the candidate's, and the difference of the two."""
+    @property
+    def names(self) -> list[str]:
+        """names[value] of a label; of a region from 1."""
+        return ["", *self.meaning.names] if self.meaning.overlapping else list(self.meaning.names)
+
+    @property
+    def colours(self) -> list[RGB]:
+        """colours[value] of a label, that the pictures are drawn with."""
+        return label_colours(self.names, on_grey=True)
+
+    def pixels(self) -> tuple[Array, Array, Array]:
+        """Float (rows, columns, 3) in 0..255: the reference's labels, the candidate's, the difference of the two."""
         box = _box((self.reference != 0) | (self.candidate != 0))
-        grey, reference, candidate = self.grey[:, *box], self.reference[box], self.candidate[box]
+        grey, reference, candidate = self.grey[EVERY_CHANNEL + box], self.reference[box], self.candidate[box]
         size = _size(reference.shape, self.step)
         under = 255 * np.stack([_resized(channel, size) for channel in grey], axis=-1)
-        pictures = []
-        for labels in (reference, candidate):
-            pixels = under.copy()
+        first, second = under.copy(), under.copy()
+        for pixels, labels in ((first, reference), (second, candidate)):
             drawn = self.meaning.maps(labels) if self.meaning.overlapping else labels
-            draw_labels(pixels, drawn, _FILL, _LINE)
-            pictures.append(pixels)
-        pictures.append(_difference(under, reference, candidate))
-        first, second, third = map(_png, pictures)
+            draw_labels(pixels, drawn, _FILL, _LINE, self.colours)
+        return first, second, _difference(under, reference, candidate)
+
+    def drawn(self) -> tuple[bytes, bytes, bytes]:
+        """The same as PNG pictures."""
+        first, second, third = map(_png, self.pixels())
         return first, second, third
 
 
-def worst_cuts(volume: Volume, meaning: Meaning, reference: Volume, candidate: Volume, count: int) -> list[Cut]:
+def worst_cuts(
+    volume: Volume,
+    meaning: Meaning,
+    reference: Volume,
+    candidate: Volume,
+    count: int,
+    intensity: Intensity = _AS_STORED,
+) -> list[Cut]:
     """The slices with the most voxels of another label; where none has any, the one with most labels.
 
     Args:
@@ -70,6 +93,7 @@ def worst_cuts(volume: Volume, meaning: Meaning, reference: Volume, candidate: V
         reference: labels on the volume's grid.
         candidate: labels on the volume's grid.
         count: of slices at most; 0 for none.
+        intensity: of the network: what it clips away is black and white.
     """
     if count < 1:
         return []
@@ -80,7 +104,7 @@ def worst_cuts(volume: Volume, meaning: Meaning, reference: Volume, candidate: V
     order = [int(place) for place in np.argsort(-flips, kind="stable")[:count] if flips[place]]
     if not order:
         order = [int(np.count_nonzero(before, axis=others).argmax())]
-    shown, window = _shown(volume)
+    shown, window = _shown(volume, intensity)
     return [_cut(shown, window, axis, place, (before, after), int(flips[place]), meaning) for place in order]
 
 
@@ -92,10 +116,10 @@ def _across(volume: Volume) -> int:
     return single[0] if single else thickest
 
 
-def _shown(volume: Volume) -> tuple[Volume, tuple[float, float]]:
+def _shown(volume: Volume, intensity: Intensity) -> tuple[Volume, tuple[float, float]]:
     colours = volume.channels == 3 and not volume.calibrated
     voxels = volume.voxels if colours else volume.voxels.reshape(-1, *volume.shape)[:1]
-    window = (0.0, 255.0) if colours else display_window(voxels)
+    window = (0.0, 255.0) if colours else model_window(intensity, voxels) or display_window(voxels)
     return volume.with_voxels(voxels).to_lps(), window
 
 

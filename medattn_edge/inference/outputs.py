@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from medattn_edge.atomic import check_folder
-from medattn_edge.errors import MissingDependency, UsageError, quoted
+from medattn_edge.errors import MissingDependency, UsageError
 from medattn_edge.inference.cleanup import describe_after
 from medattn_edge.inference.dicom_results import (
     SegKind,
@@ -87,7 +87,8 @@ class Outputs:
             UsageError: for suffixes that are not known, for outputs that make no sense together, of the same name or of
                 the scan's own.
             OutputError: for a folder that is not there.
-            MissingDependency: without highdicom, for a DICOM segmentation, and without contourpy, for a structure set.
+            MissingDependency: without Pillow, for a picture; without highdicom, for a DICOM segmentation, and without
+                contourpy, for a structure set.
         """
         for path in (self.labels, self.probabilities, self.attention):
             if path is not None:
@@ -103,12 +104,10 @@ class Outputs:
         if not self.dicom:
             check_labels_format(self.labels)
         self._check_dicom(scan)
-        if self.overlay is not None and self.overlay.suffix.lower() != ".png":
-            raise UsageError(
-                f"the picture {self.overlay.name}",
-                expected="a .png",
-                hint=f"--overlay {quoted(self.overlay.stem + '.png')}",
-            )
+        if self.overlay is not None:
+            from medattn_edge.io.page import check_picture
+
+            check_picture(self.overlay, "--overlay")
 
     def _check_dicom(self, scan: Scan) -> None:
         check_names(self.labels, {"--rtstruct": self.rtstruct, "--sr": self.sr})
@@ -219,8 +218,9 @@ class Outputs:
             files, remarks = self._write_dicom(labels, names, scan.series, algorithm, spec)
             written, notes = written | files, notes + remarks
             if self.key_slices:
+                shown = shown_labels(segmentation)
                 slices = write_key_slices(
-                    self.labels, self.key_slices, volume, shown_labels(segmentation), scan.series, algorithm
+                    self.labels, self.key_slices, volume, shown, scan.series, algorithm, codes=spec.codes
                 )
                 written |= {f"key slice {number}": path for number, path in enumerate(slices, start=1)}
         if not self.dicom:
@@ -232,7 +232,7 @@ class Outputs:
             write_maps(self.attention, segmentation.attention, segmentation.attention_names)
             written["attention"] = self.attention
         if self.overlay is not None:
-            _draw(self.overlay, volume, segmentation, self.overlay_attention)
+            _draw(self.overlay, volume, segmentation, spec, self.overlay_attention)
             written["overlay"] = self.overlay
         return written, tuple(notes)
 
@@ -276,16 +276,16 @@ def _about_regions(spec: ModelSpec, regions: RegionsAs) -> str:
     return f"the regions may overlap: one label map, later ones over earlier ones ({order}); {volumes}"
 
 
-def _draw(path: Path, volume: Volume, segmentation: Segmentation, with_attention: bool) -> None:
+def _draw(path: Path, volume: Volume, segmentation: Segmentation, spec: ModelSpec, with_attention: bool) -> None:
+    from medattn_edge.io.display import model_window
     from medattn_edge.io.overlay import write_overlay
 
     labels, names = shown_labels(segmentation)
+    window = model_window(spec.intensity, volume.voxels.reshape(-1, *volume.shape)[0])
     if segmentation.attention is None or not with_attention:
-        write_overlay(path, volume, labels, names)
+        write_overlay(path, volume, labels, names, codes=spec.codes, window=window)
         return
     # The last map is the finest gate, or the guided response of the coarsest scale: what the network ends with.
-    maps = segmentation.attention_names
+    maps, attention = segmentation.attention_names, segmentation.attention.voxels
     index = maps.index("guided_1") if "guided_1" in maps else len(maps) - 1
-    write_overlay(
-        path, volume, labels, names, attention=segmentation.attention.voxels[index], attention_name=maps[index]
-    )
+    write_overlay(path, volume, labels, names, window=window, attention=attention[index], attention_name=maps[index])

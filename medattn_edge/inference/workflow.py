@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medattn_edge.backends import open_session
+from medattn_edge.backends import AUTO, open_session
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import MedattnError, UsageError
 from medattn_edge.host.cores import usable_cores
@@ -35,14 +35,14 @@ class Opening:
 
     Attributes:
         backend: its name, empty for the usual one of the file's suffix.
-        device: cpu or cuda:INDEX.
+        device: auto, cpu or cuda:INDEX, as `open_session` takes it.
         threads: of the CPU, 0 for as many as there are usable cores.
         provider: of ONNX Runtime on a GPU: cuda or tensorrt; empty for cuda.
         cache: a private folder to keep OpenVINO's compiled models in, None to keep none.
     """
 
     backend: str = ""
-    device: str = "cpu"
+    device: str = AUTO
     threads: int = 0
     provider: str = ""
     cache: Path | None = None
@@ -111,7 +111,7 @@ class Outcome:
             about = {"series_hash": series.hash, "modality": series.modality, "slices": series.slices}
             about |= {"volume": series.volume} if series.volume else {}
         return {
-            "scan": str(self.scan.path),
+            "scan": self.scan.shown,
             "written": {what: str(path) for what, path in self.written.items()},
             "series": about,
             "geometry": None if self.geometry is None else dict(self.geometry),

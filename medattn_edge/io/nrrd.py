@@ -18,8 +18,9 @@ import numpy as np
 from medattn_edge.atomic import replacing
 from medattn_edge.errors import GeometryError, ScanError
 from medattn_edge.io.bounds import check_size, read_to_end
-from medattn_edge.io.colours import label_colour
+from medattn_edge.io.colours import RGB, colour_of
 from medattn_edge.io.format import Format, Regions, check_calibrated, unreadable
+from medattn_edge.io.organs import label_colours
 from medattn_edge.volume import Array, Volume
 
 _TO_LPS = {
@@ -133,9 +134,10 @@ def write_regions(path: Path, volume: Volume, names: Sequence[str]) -> None:
     if not path.name.lower().endswith(".seg.nrrd"):
         _write(path, volume, {"names": "|".join(map(_one_line, names))})
         return
-    pairs = dict(_SEGMENTATION)
+    pairs, colours = dict(_SEGMENTATION), label_colours(["", *names])
     for number, (mask, name) in enumerate(zip(volume.voxels, names, strict=True)):
-        pairs |= _segment_fields(number, _one_line(name), number + 1, mask, layer=number)
+        segment = (_one_line(name), colours[number + 1])
+        pairs |= _segment_fields(number, segment, number + 1, mask, layer=number)
     _write(path, volume, pairs, layers_first=True)
 
 
@@ -241,23 +243,26 @@ def _segments(labels: Array, names: Sequence[str]) -> dict[str, str]:
     """3D Slicer's fields, for every named label and every label in use but the background."""
     fields = dict(_SEGMENTATION)
     values = sorted({*range(1, len(names)), *np.unique(labels).tolist()} - {0})
+    colours = label_colours(names)
     for number, value in enumerate(values):
         name = _one_line(names[value]) if value < len(names) else f"label_{value}"
-        fields |= _segment_fields(number, name, value, labels == value)
+        fields |= _segment_fields(number, (name, colour_of(colours, value)), value, labels == value)
     return fields
 
 
-def _segment_fields(number: int, name: str, value: int, mask: Array, layer: int | None = None) -> dict[str, str]:
-    """Of the segment `number`, from 0, which has a label's value and colour, or a layer of its own in that colour."""
-    segment = {
+def _segment_fields(
+    number: int, segment: tuple[str, RGB], value: int, mask: Array, layer: int | None = None
+) -> dict[str, str]:
+    """Of the segment `number`, from 0, with its name and colour, which has a label's value or a layer of its own."""
+    fields = {
         "ID": f"Segment_{value}",
-        "Name": name,
+        "Name": segment[0],
         "LabelValue": str(value if layer is None else 1),
         "Layer": str(layer or 0),
         "Extent": _extent(mask),
-        "Color": " ".join(f"{channel / 255:.6g}" for channel in label_colour(value)),
+        "Color": " ".join(f"{channel / 255:.6g}" for channel in segment[1]),
     }
-    return {f"Segment{number}_{key}": text for key, text in segment.items()}
+    return {f"Segment{number}_{key}": text for key, text in fields.items()}
 
 
 def _extent(mask: Array) -> str:

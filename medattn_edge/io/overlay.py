@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +10,15 @@ import numpy as np
 
 from medattn_edge.atomic import replacing
 from medattn_edge.errors import GeometryError
-from medattn_edge.io.colours import heat_colours
+from medattn_edge.io.colours import RGB, heat_colours
 from medattn_edge.io.display import display_window, draw_labels, label_name, masks, names_of_values
-from medattn_edge.io.page import Panel, PanelRow, compose
+from medattn_edge.io.organs import label_colours
+from medattn_edge.io.page import LegendEntry, Panel, PanelRow, compose
+from medattn_edge.spec import Code
 from medattn_edge.volume import Array, Volume
 
 _FILL, _HEAT, _DIMMED = 0.14, 0.75, 0.8
+_MOST_ABSENT = 12  # labels without a voxel that the legend names
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,17 @@ class _View:
     ends: str
 
 
+_Labels = tuple[Array, Sequence[RGB]]  # and the colour of each value
 _VIEWS = (_View("axial", 0, "RLAP", "FH"), _View("coronal", 1, "RLHF", "AP"), _View("sagittal", 2, "APHF", "RL"))
 
 
-def write_overlay(
+def write_overlay(  # noqa: PLR0913 - each is one thing that is drawn, or how
     path: Path,
     scan: Volume,
     labels: Volume,
     names: Sequence[str],
     *,
+    codes: Mapping[str, Code] | None = None,
     window: tuple[float, float] | None = None,
     attention: Array | None = None,
     attention_name: str = "",
@@ -55,8 +60,9 @@ def write_overlay(
         scan: (D, H, W) or (C, D, H, W), of which the first channel is shown, or all three of a colour picture.
         labels: (D, H, W) on the same grid; or regions that may overlap, (K, D, H, W) of 0 and 1.
         names: names[value] names a label; or one per region.
-        window: the values that become black and white, by default the 1st and 99th percentile of the values above the
-            smallest.
+        codes: of labels, by name, as a spec has them: for the colours of organs, see `label_colours`.
+        window: the values that become black and white, such as `model_window` gives for a network; by default the 1st
+            and 99th percentile of the values above the smallest.
         attention: (D, H, W) on the same grid, for a second row, as heat from its least to its largest value.
         attention_name: what that row is called.
 
@@ -72,14 +78,15 @@ def write_overlay(
     drawn = labels.to_lps().voxels
     scale = _pixels_per_mm(turned.scan)
     cuts = [(view, _busiest(drawn, view.axis)) for view in (_VIEWS if scan.shape[0] > 1 else _VIEWS[:1])]
-    rows = [PanelRow([_label_panel(turned, drawn, cut, scale) for cut in cuts])]
+    colours = label_colours(names_of_values(labels.voxels, 3, names), codes, on_grey=True)
+    rows = [PanelRow([_label_panel(turned, (drawn, colours), cut, scale) for cut in cuts])]
     if attention is not None:
         finite = np.nan_to_num(attention.astype(np.float32))
         low, high = float(finite.min()), float(finite.max())
         heat = scan.with_voxels((finite - low) / max(high - low, 1e-9)).to_lps().voxels
-        panels = [_heat_panel(turned, drawn, heat, cut, scale) for cut in cuts]
+        panels = [_heat_panel(turned, (drawn, colours), heat, cut, scale) for cut in cuts]
         rows.append(PanelRow(panels, f"{attention_name or 'attention'}   {low:.2f}", f"{high:.2f}"))
-    picture = compose(rows, _legend(labels, names), scale if scan.calibrated else 0.0)
+    picture = compose(rows, _legend(labels, names), scale if scan.calibrated else 0.0, colours)
     with replacing(path) as temporary, temporary.open("wb") as file:
         picture.save(file, format="PNG")
 
@@ -153,19 +160,19 @@ def _grey(shown: _Shown, cut: tuple[_View, int], scale: float) -> Array:
     return 255 * np.stack([_smooth(channel, size) for channel in shown.cut(cut)], axis=-1)
 
 
-def _label_panel(shown: _Shown, labels: Array, cut: tuple[_View, int], scale: float) -> Panel:
+def _label_panel(shown: _Shown, labels: _Labels, cut: tuple[_View, int], scale: float) -> Panel:
     """Every label as a light fill and an outline of two pixels just inside its border."""
     pixels = _grey(shown, cut, scale)
-    draw_labels(pixels, _cut(labels, *cut), _FILL, 2)
+    draw_labels(pixels, _cut(labels[0], *cut), _FILL, 2, labels[1])
     return _panel(pixels, shown.scan, cut)
 
 
-def _heat_panel(shown: _Shown, labels: Array, heat: Array, cut: tuple[_View, int], scale: float) -> Panel:
+def _heat_panel(shown: _Shown, labels: _Labels, heat: Array, cut: tuple[_View, int], scale: float) -> Panel:
     """The attention as heat over the dimmed scan, which shows through where there is little; thin outlines."""
     pixels = _DIMMED * _grey(shown, cut, scale)
     share = np.clip(_smooth(_cut(heat, *cut), (pixels.shape[1], pixels.shape[0])), 0, 1)
     pixels += _HEAT * share[..., None] * (heat_colours(share) - pixels)
-    draw_labels(pixels, _cut(labels, *cut), 0.0, 1)
+    draw_labels(pixels, _cut(labels[0], *cut), 0.0, 1, labels[1])
     return _panel(pixels, shown.scan, cut)
 
 
@@ -181,12 +188,18 @@ def _panel(pixels: Array, volume: Volume, cut: tuple[_View, int]) -> Panel:
     return Panel(pixels, view.edges, f"{view.name}   {view.ends[mm > 0]} {abs(mm):.0f} mm")
 
 
-def _legend(labels: Volume, names: Sequence[str]) -> list[tuple[int, str]]:
-    """(value, name and amount) of every label that is there."""
-    entries = []
+def _legend(labels: Volume, names: Sequence[str]) -> list[LegendEntry]:
+    """Name and amount of every label that is there, and of every one that has a name and no voxel."""
     known = names_of_values(labels.voxels, 3, names)
-    for value, mask in masks(labels.voxels, 3):
-        count = np.count_nonzero(mask)
-        amount = f"{count * labels.voxel_ml:,.1f} ml" if labels.calibrated else f"{count:,} pixels"
-        entries.append((value, f"{label_name(known, value)}   {amount}"))
+    counts = {value: int(np.count_nonzero(mask)) for value, mask in masks(labels.voxels, 3)}
+    absent = [value for value, name in enumerate(known) if value and name and value not in counts]
+    entries = []
+    for value in sorted([*counts, *absent[:_MOST_ABSENT]]):
+        count = counts.get(value, 0)
+        volume = f"{count * labels.voxel_ml:,.1f}" if count else "0"
+        amount = f"{volume} ml" if labels.calibrated else f"{count:,} pixels"
+        entries.append(LegendEntry(value, f"{label_name(known, value)}   {amount}", bool(count)))
+    if len(absent) > _MOST_ABSENT:
+        text = f"{len(absent) - _MOST_ABSENT} more   0 {'ml' if labels.calibrated else 'pixels'}"
+        entries.append(LegendEntry(0, text))
     return entries

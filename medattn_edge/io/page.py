@@ -4,16 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from medattn_edge.io.colours import heat_colours, label_colour
+from medattn_edge.atomic import check_folder
+from medattn_edge.errors import MissingDependency, UsageError, quoted
+from medattn_edge.io.colours import RGB, colour_of, heat_colours
 from medattn_edge.volume import Array
 
 _PAGE, _BRIGHT, _DIM = (16, 18, 22), (236, 238, 242), (154, 160, 170)
 _MARGIN, _GAP, _LINE, _TEXT = 20, 14, 30, 16
 _NARROWEST = 420
+
+
+def check_picture(path: Path, option: str) -> None:
+    """Say before the work that a picture cannot be written.
+
+    Raises:
+        UsageError: for another suffix than .png.
+        OutputError: for a folder that is not there.
+        MissingDependency: without Pillow.
+    """
+    if path.suffix.lower() != ".png":
+        hint = f"{option} {quoted(path.with_suffix('.png').name)}"
+        raise UsageError(f"the picture {path.name}", expected="a .png", hint=hint)
+    check_folder(path)
+    try:
+        import PIL  # noqa: F401 - asked for here, so that nobody waits for it in vain
+    except ImportError as error:
+        raise MissingDependency.of_extra("pillow", "image") from error
 
 
 @dataclass(frozen=True)
@@ -56,13 +77,30 @@ class PanelRow:
         return max(len(panel.pixels) for panel in self.panels)
 
 
-def compose(rows: Sequence[PanelRow], legend: Sequence[tuple[int, str]], pixels_per_mm: float) -> Any:
+class LegendEntry(NamedTuple):
+    """One label below the panels.
+
+    Attributes:
+        value: of the label, which has its colour; 0 for a text without one.
+        text: its name and amount.
+        present: whether it has a voxel: a filled square; an empty one without.
+    """
+
+    value: int
+    text: str
+    present: bool = True
+
+
+def compose(
+    rows: Sequence[PanelRow], legend: Sequence[LegendEntry], pixels_per_mm: float, colours: Sequence[RGB] = ()
+) -> Any:
     """Draw a page.
 
     Args:
         rows: from the top.
-        legend: (label value, text) of each entry.
+        legend: what the colours are of.
         pixels_per_mm: 0 when there are no millimetres.
+        colours: colours[value] of a label, as the panels were drawn with.
 
     Returns:
         A Pillow RGB picture.
@@ -79,9 +117,17 @@ def compose(rows: Sequence[PanelRow], legend: Sequence[tuple[int, str]], pixels_
         _draw_row(page, draw, row, top, pixels_per_mm)
         top += height
     for line in lines:
-        _draw_legend(draw, line, top)
+        _draw_legend(draw, line, top, colours)
         top += _LINE
     return page
+
+
+def fitted(text: str, width: int) -> str:
+    """A caption that fits above a panel so many pixels wide: shortened at its end, with three dots."""
+    kept = text
+    while kept and float(_font().getlength(kept if kept == text else f"{kept}...")) > width:
+        kept = kept[:-1]
+    return text if kept == text else f"{kept}..."
 
 
 def _draw_row(page: Any, draw: Any, row: PanelRow, top: int, pixels_per_mm: float) -> None:
@@ -137,21 +183,24 @@ def _draw_heat_scale(page: Any, draw: Any, row: PanelRow, start: tuple[int, int]
     _write(draw, (x + 170, y), row.high, "lm", _DIM)
 
 
-def _draw_legend(draw: Any, line: Sequence[tuple[int, str]], top: int) -> None:
+def _draw_legend(draw: Any, line: Sequence[LegendEntry], top: int, colours: Sequence[RGB]) -> None:
     """Coloured squares and their texts, from the left."""
     left, middle = float(_MARGIN), top + _LINE / 2
-    for value, text in line:
+    for value, text, present in line:
         if value:
-            draw.rectangle((left, middle - 7, left + 14, middle + 7), fill=label_colour(value))
+            colour = colour_of(colours, value)
+            draw.rectangle(
+                (left, middle - 7, left + 14, middle + 7), fill=colour if present else None, outline=colour, width=2
+            )
         _write(draw, (left + 24, middle), text, "lm", _BRIGHT)
         left += _entry_width(text)
 
 
-def _wrapped(legend: Sequence[tuple[int, str]], width: int) -> list[list[tuple[int, str]]]:
+def _wrapped(legend: Sequence[LegendEntry], width: int) -> list[list[LegendEntry]]:
     """The legend in lines that fit; says so when there is no label."""
-    lines: list[list[tuple[int, str]]] = [[]]
-    for entry in legend or [(0, "no label on this scan")]:
-        if lines[-1] and sum(_entry_width(text) for _, text in [*lines[-1], entry]) > width + 28:
+    lines: list[list[LegendEntry]] = [[]]
+    for entry in legend or [LegendEntry(0, "no label on this scan")]:
+        if lines[-1] and sum(_entry_width(one.text) for one in [*lines[-1], entry]) > width + 28:
             lines.append([])
         lines[-1].append(entry)
     return lines

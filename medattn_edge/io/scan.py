@@ -101,6 +101,18 @@ class Scan:
         chosen += [f"volume {self._volume}"] if self._volume else []
         return ", ".join([self.path.resolve().name, *chosen])
 
+    @property
+    def shown(self) -> str:
+        """What records call it: its path, as it was given."""
+        return str(self.path)
+
+    def listed_sha256(self) -> str:
+        """Of what decides its voxels, where that is known without its files; "" where only these say it."""
+        return ""
+
+    def release(self) -> None:
+        """Remove what lies on the disk only for it; nothing of a scan that is a file of somebody's own."""
+
     def described(self, spec: ModelSpec) -> str:
         """Its name with the names of a network's channels where these have some."""
         name = self.name

@@ -17,6 +17,7 @@ from medattn_edge.scanner.config.released import releases_of
 from medattn_edge.scanner.deliver.commitment import open_as_provider
 from medattn_edge.scanner.deliver.folder import probe
 from medattn_edge.scanner.deliver.send import DeliveryRefused, echo
+from medattn_edge.scanner.deliver.web import ask
 from medattn_edge.scanner.observe.log import Log
 from medattn_edge.scanner.work.canary import gate_note
 from medattn_edge.scanner.work.segmenting import opened_file
@@ -82,7 +83,7 @@ def check_node(config: NodeConfig, log: Log) -> Iterator[CheckResult]:
 
 def _check_model(model: Model, config: NodeConfig, log: Log, root: Path) -> CheckResult:
     began = time.monotonic()
-    supervisor = Supervisor(model.device, [model], config.limits, log, root)
+    supervisor = Supervisor(model.computes_on, [model], config.limits, log, root)
     try:
         supervisor.start()
         unwanted = supervisor.unwanted_modules()
@@ -110,7 +111,9 @@ def _check_model(model: Model, config: NodeConfig, log: Log, root: Path) -> Chec
 def _way_to(destination: Destination, calling_ae: str) -> Callable[[], None]:
     """What finds out whether a destination takes things."""
     folder = destination.folder
-    return (lambda: echo(destination, calling_ae)) if folder is None else (lambda: probe(folder))
+    if folder is not None:
+        return lambda: probe(folder)
+    return (lambda: ask(destination)) if destination.dicomweb else (lambda: echo(destination, calling_ae))
 
 
 def _way_back(peer: CommitmentPeer, calling_ae: str) -> Callable[[], None]:

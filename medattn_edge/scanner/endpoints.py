@@ -189,9 +189,11 @@ def _commitment_of(config: NodeConfig) -> tuple[StorageCommitment, tuple[Commitm
 
 
 def _load_library(config: NodeConfig) -> None:
-    """Import what C-STORE needs here, and not first in several threads at once: its modules form a circle."""
-    if config.receive is not None or any(one.folder is None for one in config.destinations):
+    """Import what sending needs here, and not first in several threads at once: pynetdicom's modules form a circle."""
+    if config.receive is not None or any(one.host for one in config.destinations):
         import pynetdicom  # noqa: F401
+    if any(one.dicomweb for one in config.destinations):
+        import medattn_edge.io.dicomweb.client  # noqa: F401
 
 
 def _delivery_of(config: NodeConfig, destination: Destination) -> tuple[Destination, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -20,17 +21,26 @@ from medattn_edge.models import checkpoint
 from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.spec import ModelSpec
 from medattn_edge.spec.orientation import patient_axes
+from medattn_edge.training.amounts import check_learnable, label_amounts, without_overlap
 from medattn_edge.training.augment import Plane, augment
 from medattn_edge.training.cases import Case
 from medattn_edge.training.evaluate import Score, evaluate
 from medattn_edge.training.losses import training_loss
-from medattn_edge.training.resume import Progressed, read_resume, resume_path, weights_sha256, write_resume
+from medattn_edge.training.resume import (
+    Progressed,
+    extended,
+    is_finished,
+    read_resume,
+    resume_path,
+    weights_sha256,
+    write_resume,
+)
 from medattn_edge.training.sampling import Sampler, is_padded, training_stretches
+from medattn_edge.training.schedule import Pace, learning_rate
 from medattn_edge.training.settings import UNWATCHED, Epoch, Output, Result, TrainingSettings, Watch
 from medattn_edge.training.split import Part, describe, split_cases
 
 BETAS = (0.9, 0.99)  # Adam, as Sinha & Dolz 2020 (arXiv:1906.02849)
-FINAL_RATE = 0.01  # of the first learning rate: 1e-3 decays to 1e-5
 
 
 def fit(
@@ -45,7 +55,8 @@ def fit(
 
     After every epoch `output.path`.resume is replaced, so that an interruption (KeyboardInterrupt, or the power) costs
     less than an epoch; on a CPU, resuming gives bit for bit the weights of an uninterrupted training on the same host
-    with the same number of threads. It is deleted when the training is complete. All scans are held in memory.
+    with the same number of threads. It stays when the training is complete, so that --resume with more epochs can
+    extend it: not to what these would have given at once, see `resume.extended`. All scans are held in memory.
 
     Args:
         network: The network of `spec`; moved to the device of the settings.
@@ -58,8 +69,8 @@ def fit(
     Raises:
         UsageError: The network is a sigmoid one, the training diverges (the best checkpoint stays), a batch is too
             small for BatchNorm, or a resume file is missing, of other settings, or in the way.
-        ScanError: The scans cannot be split, a label is in none of them, or no training slice is left at the network's
-            spacing.
+        ScanError: The scans cannot be split, a label is in none of them, or no training slice, or none of a label, is
+            left at the network's spacing.
         OutputError: The folder to write to does not exist.
         HostError: The memory is not enough for one step, or the device is not there.
     """
@@ -72,18 +83,13 @@ def fit(
     _check_every_label(cases, spec)
     parts = split_cases(cases, settings.holdout, settings.blocks, spec.orientation)
     run = _Run(network, cases, parts, spec, settings, output)
+    watch.labels(run.amounts)
     if run.padding:
         watch.note(_about_padding(run.padding, cases, spec, settings))
-    progressed = run.begin()
+    progressed = run.begin(watch)
     for epoch in range(progressed.epochs, settings.epochs):
         progressed = run.epoch(epoch, progressed, watch)
     return run.finish(progressed)
-
-
-def learning_rate(step: int, total: int, first: float) -> float:
-    """Cosine decay from `first` to FINAL_RATE * first over `total` steps."""
-    last = FINAL_RATE * first
-    return last + (first - last) * (1 + math.cos(math.pi * step / total)) / 2
 
 
 class _Run:
@@ -100,6 +106,7 @@ class _Run:
     ) -> None:
         self.network, self.cases, self.parts, self.spec = network, cases, parts, spec
         self.settings, self.output, self.resume = settings, output, resume_path(output.path)
+        self.amounts = label_amounts(cases, parts, spec)
         prepare_torch(Options(settings.device))
         network.to(settings.device)
         self.optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, betas=BETAS)
@@ -113,6 +120,8 @@ class _Run:
             )
         self.padding = max(stretch.padding for stretch in stretches)
         self.sampler = Sampler(stretches, spec.patch)
+        check_learnable(self.sampler.labels, spec)
+        self.epoch_seconds: list[float] = []
         self.plane = _plane(spec)
         self.identity = {
             **{f"spec.{key}": value for key, value in spec.to_json().items()},
@@ -121,8 +130,9 @@ class _Run:
             "first weights": weights_sha256(network.state_dict())[:16],
         }
 
-    def begin(self) -> Progressed:
+    def begin(self, watch: Watch) -> Progressed:
         """Nothing done yet, or what the resume file says."""
+        self.pace = Pace(self.spec, self.settings, watch.note)
         if not self.resume.parent.is_dir():  # now, not after an epoch
             raise OutputError(
                 f"the folder {self.resume.parent} does not exist",
@@ -130,8 +140,9 @@ class _Run:
                 hint=f"mkdir -p {quoted(self.resume.parent)}",
             )
         if self.output.resume:
-            return read_resume(self.resume, self.network, self.optimiser, self.identity)
-        if self.resume.exists():
+            progressed, planned = read_resume(self.resume, self.network, self.optimiser, self.identity)
+            return extended(progressed, planned, self.settings, watch.note)
+        if self.resume.exists() and not is_finished(self.resume):
             raise UsageError(
                 f"{self.resume.name} is there, of a training that was interrupted",
                 expected="--resume to go on with it",
@@ -145,14 +156,16 @@ class _Run:
         loss = self._train(epoch, watch)
         score = self._evaluate(everything=False)
         best = score.mean > before.facts.get("mean_held_out_dice", -1.0)
-        facts = {**before.facts, "seconds": before.facts["seconds"] + time.perf_counter() - started}
+        self.epoch_seconds.append(time.perf_counter() - started)
+        facts = {**before.facts, "seconds": before.facts["seconds"] + self.epoch_seconds[-1]}
         if best:
             facts |= {"best_epoch": epoch + 1, "mean_held_out_dice": score.mean}
             self._save(facts, score)
         progressed = Progressed(epoch + 1, facts)
         # The checkpoint first: if the power fails between the two, the epoch is repeated and finds itself the best.
         write_resume(self.resume, self.network, self.optimiser, progressed, self.identity)
-        watch.epoch(Epoch(epoch + 1, loss, score, best))
+        left = statistics.mean(self.epoch_seconds) * (self.settings.epochs - epoch - 1)
+        watch.epoch(Epoch(epoch + 1, loss, score, best, self.epoch_seconds[-1], left))
         return progressed
 
     def finish(self, progressed: Progressed) -> Result:
@@ -161,7 +174,6 @@ class _Run:
             self.network.load_state_dict(checkpoint.load(self.output.path).network.state_dict())
         score = self._evaluate(everything=True)
         notes = self._save(progressed.facts, score)
-        self.resume.unlink(missing_ok=True)
         return Result(self.output.path, notes, score)
 
     def _evaluate(self, *, everything: bool) -> Score:
@@ -179,6 +191,7 @@ class _Run:
                 group["lr"] = learning_rate(step, total, settings.learning_rate)
             if step >= total * (1 - settings.frozen_norms):
                 _freeze_norms(self.network)
+            started = time.perf_counter()
             images, labels = self.sampler.batch(rng, settings.batch)
             losses.append(self._step(*augment(torch.from_numpy(images), torch.from_numpy(labels), rng, self.plane)))
             if not math.isfinite(losses[-1]):
@@ -190,6 +203,7 @@ class _Run:
                     hint=f"--learning-rate {settings.learning_rate / 10:g}",
                 )
             watch.progress(step + 1, total)
+            self.pace.step(time.perf_counter() - started, total - step - 1)
         return sum(losses) / len(losses)
 
     def _step(self, images: torch.Tensor, labels: torch.Tensor) -> float:
@@ -224,6 +238,8 @@ class _Run:
             **facts,
             "held_out_dice": score.held_out,
             "training_dice": score.training,
+            "labels": [amount.to_json() for amount in self.amounts],
+            "labels_without_overlap": list(without_overlap(score)),
             "threads": torch.get_num_threads(),
         }
         checkpoint.save(self.output.path, self.network, self.spec, notes)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medattn_edge.backends import check_device
 from medattn_edge.errors import UsageError
+from medattn_edge.training.amounts import LabelAmount
 from medattn_edge.training.evaluate import Score
 
 
@@ -66,7 +67,7 @@ class Output:
     Attributes:
         path: NAME.safetensors.
         notes: Further facts for its notes, such as the command.
-        resume: Go on from `path`.resume.
+        resume: Go on from `path`.resume: after an interruption, or with more epochs than a finished training had.
     """
 
     path: Path
@@ -83,12 +84,16 @@ class Epoch:
         loss: The mean of its steps.
         score: Of the scans with held-out slices.
         best: Its checkpoint was written.
+        seconds: It took, the held-out Dice included.
+        remaining_s: That the epochs after it will take, by the mean of those of this process.
     """
 
     number: int
     loss: float
     score: Score
     best: bool
+    seconds: float = 0.0
+    remaining_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,12 +103,14 @@ class Watch:
     Attributes:
         progress: progress(steps done, steps in total) after every step.
         epoch: epoch(Epoch) after every epoch.
-        note: note(text) about what the training is given, before it starts.
+        note: note(text) about what the training is given, before it starts, and about how long it will take.
+        labels: labels(amounts) once, before it starts: how much of each label there is.
     """
 
     progress: Callable[[int, int], None] = lambda done, total: None
     epoch: Callable[[Epoch], None] = lambda epoch: None
     note: Callable[[str], None] = lambda text: None
+    labels: Callable[[Sequence[LabelAmount]], None] = lambda amounts: None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -94,6 +95,11 @@ def test_a_checkpoint_is_written_with_a_table_and_the_next_step(folder: Path, tm
     said = [line.split() for line in done.stderr.split("labels in labels.npz:\n")[1].splitlines()]
     voxels = int(np.count_nonzero(np.load(folder / "labels.npz")["voxels"]))
     assert said[1] == ["7", f"{voxels:,}", f"{2 * voxels / 1000:,.1f}", "ball"]
+    head, ball = done.stderr.split("label        voxels")[1].splitlines()[:2]
+    assert head.split() == ["ml", "training", "held", "out", "scans", "name", "(values)"]
+    assert ball.split()[:3] == ["1", f"{voxels:,}", f"{2 * voxels / 1000:,.1f}"]
+    assert ball.split()[-3:] == ["1", "ball", "(7)"]
+    assert re.search(r"epoch 1: .*\(\d+(\.\d)? s, about \d+(\.\d)? s left\)", done.stderr)
     assert f"next: medattn-edge export {output} -o ball.onnx" in done.stderr
     loaded = checkpoint.load(output)
     assert loaded.spec.labels == ("background", "ball")
@@ -149,7 +155,12 @@ def test_ctrl_c_loses_less_than_an_epoch(folder: Path, tmp_path: Path) -> None:
     assert "--resume" not in document["notes"]["command"]
     assert "epoch 1:" not in done.stderr
     assert "epoch 6:" in done.stderr
-    assert not resume_path(output).exists()
+    assert "stays: --resume --epochs 12 goes on from it" in done.stderr
+
+    longer = run(folder, *words, "--resume", "--epochs", "7")
+    assert longer.returncode == 0, longer.stderr
+    assert "6 epochs were trained for an end at 6, which is now 7" in longer.stderr
+    assert json.loads(longer.stdout)["notes"]["extensions"] == [{"after_epoch": 6, "planned_epochs": 6}]
 
 
 def test_options_are_read_alike_by_every_command() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tomllib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
+from medattn_edge.newer_python import tomllib  # noqa: E402
 from tests.containers.test_files import CONTAINERS  # noqa: E402
 from tests.support.dicom_peers import needs_orthanc  # noqa: E402
 from tests.support.node_files import make_artifact  # noqa: E402

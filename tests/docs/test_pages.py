@@ -30,7 +30,7 @@ NOT_RUN = {
     "needs a Jetson": 2,
     "needs a Docker daemon": 2,
     "needs root": 1,
-    "needs your own files": 8,
+    "needs your own files": 9,
     "takes minutes": 7,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from medattn_edge.inference.cleanup import check_scan, clean, describe_after
 from medattn_edge.inference.dicom_results import algorithm_of, label_settings
 from medattn_edge.inference.label_audit import LabelAudit
 from medattn_edge.inference.mirrored import mirrored_forms
-from medattn_edge.spec import Cleanup
+from medattn_edge.spec import Cleanup, Intensity
 from medattn_edge.volume import Volume
 from tests.support.sessions import make_spec, make_volume
 
@@ -59,7 +60,9 @@ def test_an_identity_names_every_setting_that_decides_the_labels(tmp_path: Path)
         "backend": "onnxruntime", "overlap": "0.25", "skip_air": True, "mirror": "H", "cleanup": str(spec.cleanup[0]),
         "regions": "maps",
     }  # fmt: skip
-    settings = label_settings(0.5, False, "openvino", make_spec((4, 4)))
+    settings = label_settings(None, False, "openvino", make_spec((4, 4)))
+    assert settings == label_settings(0.5, False, "openvino", make_spec((4, 4)))
+    assert label_settings(None, False, "openvino", make_spec((4, 4), overlap=0.25))["overlap"] == "0.25"
     assert settings == {"backend": "openvino", "overlap": "0.5", "skip_air": False}
     (tmp_path / "a.onnx").write_bytes(b"network")
     named = algorithm_of(tmp_path / "a.onnx", spec, {"b": 2, "a": "x"})
@@ -140,6 +143,21 @@ def test_a_picture_shows_the_last_map_or_the_guided_one(
     plain.write(found, volume, scan, spec, None)  # type: ignore[arg-type]
     write_overlay(tmp_path / "d.png", volume, found.labels, found.meaning.names)
     assert (tmp_path / "c.png").read_bytes() == (tmp_path / "d.png").read_bytes() != (tmp_path / "a.png").read_bytes()
+
+
+def test_a_picture_has_the_window_of_the_network(fake: Make, tmp_path: Path) -> None:
+    from PIL import Image
+
+    session = fake(make_spec((8, 8), 1), bright)
+    volume = make_volume(np.linspace(-1000, 1000, 64).reshape(1, 8, 8))
+    found = segment(session, volume, settings=SegmentSettings())
+    spec = replace(session.spec, intensity=Intensity.parse("window:0:100"))
+    Outputs(tmp_path / "a.npz", overlay=tmp_path / "a.png").write(
+        found, volume, SimpleNamespace(series=None), spec, None
+    )  # type: ignore[arg-type]
+    with Image.open(tmp_path / "a.png") as picture:
+        grey = np.array(picture.convert("L"))[60:660, 40:80]
+    assert (grey[:250] == 0).all()  # all that lies below the window is black, not dark grey
 
 
 def test_key_slices_are_numbered_from_one(tmp_path: Path) -> None:

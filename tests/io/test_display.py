@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from medattn_edge.io.colours import label_colour
-from medattn_edge.io.display import display_window, draw_labels, label_name
+from medattn_edge.io.display import display_window, draw_labels, label_name, model_window
+from medattn_edge.spec import Intensity
 
 
 def test_the_window_leaves_padding_and_what_is_not_finite_out():
@@ -44,3 +45,30 @@ def test_an_outline_lies_just_inside_its_label_and_the_rest_stays_or_is_filled()
 
 def test_a_label_without_a_name_is_called_by_its_number():
     assert [label_name(("background", "lung", ""), value) for value in (1, 2, 3)] == ["lung", "label 2", "label 3"]
+
+
+@pytest.mark.parametrize(
+    ("intensity", "window"),
+    [
+        ("window:-160:240", (-160, 240)),
+        ("clip:-1000:400,map:-1000:400:-1:1", (-1000, 400)),
+        ("map:-57:164:0:1,clip:0:1", (-57, 164)),
+        ("percentile:10:90,zscore", (10, 90)),
+        ("map:10%:50%:0:1,clip:0:1", (10, 50)),
+        ("percentile:50:100:nonzero,zscore", (50.5, 100)),
+        ("map:0:50:0:1", None),  # nothing is clipped: the network sees what lies beyond
+        ("zscore", None),
+        ("none", None),
+        ("window:0:10;window:20:30", (0, 10)),  # the first channel is shown
+    ],
+)
+def test_a_picture_shows_what_the_network_does_not_clip_away(intensity, window):
+    scan = np.arange(101.0).reshape(1, 1, 101)
+    found = model_window(Intensity.parse(intensity), scan)
+    assert found == (None if window is None else pytest.approx(window))
+
+
+def test_percentiles_of_nothing_are_no_window():
+    for values in (np.full((1, 2, 2), np.nan), np.zeros((1, 2, 2))):
+        assert model_window(Intensity.parse("percentile:1:99:nonzero"), values) is None
+    assert model_window(Intensity.parse("percentile:1:99"), np.full((1, 2, 2), 7)) is None

@@ -6,6 +6,7 @@ from PIL import Image
 
 from medattn_edge.errors import GeometryError
 from medattn_edge.io.colours import heat_colours, label_colour
+from medattn_edge.io.organs import label_colours
 from medattn_edge.io.overlay import write_overlay
 from medattn_edge.volume import Volume
 
@@ -96,9 +97,24 @@ def test_a_scan_of_one_value_and_a_label_without_a_name_are_drawn(tmp_path, scan
 
 def test_many_labels_wrap_in_the_legend(tmp_path, scan):
     labels = scan.with_voxels((np.indices(scan.shape)[2] // 3).astype(np.uint8))
-    write_overlay(tmp_path / "overlay.png", scan, labels, ["background", *(f"structure {n}" for n in range(1, 40))])
-    page = pixels(tmp_path / "overlay.png")
-    assert all(len(places(page[-260:], value)) > 100 for value in range(1, 40))
+    names = ["background", *(f"structure {n}" for n in range(1, 40))]
+    write_overlay(tmp_path / "overlay.png", scan, labels, names)
+    page = pixels(tmp_path / "overlay.png")[-260:]
+    assert all((page == colour).all(axis=-1).sum() > 100 for colour in label_colours(names, on_grey=True)[1:])
+
+
+def test_labels_without_a_voxel_are_in_the_legend_up_to_a_dozen(tmp_path, scan, labels):
+    def page_with(absent: int) -> np.ndarray:
+        write_overlay(tmp_path / "overlay.png", scan, labels, [*NAMES, *(f"absent {n:02}" for n in range(absent))])
+        return pixels(tmp_path / "overlay.png")
+
+    empty_square = 15 * 15 - 11 * 11
+    none, one, many = map(page_with, (0, 1, 30))
+    assert len(places(none[-50:], 3)) == 0
+    assert len(places(one[-50:], 3)) == empty_square
+    assert len(none) == len(one)
+    assert len(places(many[-140:], 14)) == empty_square
+    assert len(places(many[-140:], 15)) == 0
 
 
 def test_labels_of_another_grid_are_refused(tmp_path, scan, labels):

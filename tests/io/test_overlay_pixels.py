@@ -12,12 +12,12 @@ from medattn_edge.errors import GeometryError
 from medattn_edge.io.colours import heat_colours, label_colour
 from medattn_edge.io.display import display_window
 from medattn_edge.io.overlay import write_overlay
-from medattn_edge.io.page import Panel, PanelRow, compose
+from medattn_edge.io.page import LegendEntry, Panel, PanelRow, compose
 from medattn_edge.volume import Volume
 
 # Stored from left to right and from the head down, and turned a little.
 AFFINE = np.array([[0, 0.1, -1.0, 60], [0, 1.0, 0.1, -40], [-10.0, 0, 0, 50], [0, 0, 0, 1]])
-NAMES = ["background", "liver"]
+NAMES = ["background", "ball"]
 SHAPE = (10, 80, 120)
 WINDOW = (0.0, 200.0)
 GREY = 127.5  # of the value 100 in that window
@@ -41,7 +41,7 @@ def plain(size: tuple[int, int], inside: object, label: int = 0, width: int = 2)
 
 
 def page_of(rows: list[PanelRow], legend: list[tuple[int, str]], scale: float) -> np.ndarray:
-    return np.asarray(compose(rows, legend, scale)).astype(int)
+    return np.asarray(compose(rows, [LegendEntry(*one) for one in legend], scale)).astype(int)
 
 
 def views(volume: Volume, cuts: tuple[int, int, int]) -> list[tuple[str, str, tuple[int, int]]]:
@@ -65,7 +65,7 @@ def test_a_scan_without_labels_shows_its_middle_and_says_where_that_is(tmp_path:
     cuts = views(lps, (lps.shape[0] // 2, lps.shape[1] // 2, lps.shape[2] // 2))
     panels = [Panel(plain(size, GREY), edges, caption) for edges, caption, size in cuts]
     scale = 460 / max(np.multiply(lps.shape, lps.spacing))
-    assert np.array_equal(page, page_of([PanelRow(panels)], [], scale))
+    assert np.array_equal(page, page_of([PanelRow(panels)], [LegendEntry(1, "ball   0 ml", False)], scale))
 
 
 @pytest.mark.parametrize("attention", [False, True])
@@ -83,7 +83,7 @@ def test_a_label_everywhere_is_a_fill_of_a_seventh_and_an_outline_and_heat_dims_
     fill = GREY + 0.14 * (np.array(label_colour(1)) - GREY)
     scale = 460 / max(np.multiply(lps.shape, lps.spacing))
     rows = [PanelRow([Panel(plain(size, fill, 1), edges, caption) for edges, caption, size in cuts])]
-    amount = f"liver   {labels.voxels.size * labels.voxel_ml:,.1f} ml"
+    amount = f"ball   {labels.voxels.size * labels.voxel_ml:,.1f} ml"
     assert float(amount.split()[1]) == pytest.approx(969, abs=10)
     if not attention:
         assert np.array_equal(page, page_of(rows, [(1, amount)], scale))
@@ -124,7 +124,7 @@ def test_pixels_are_counted_where_there_are_no_millimetres(tmp_path: Path) -> No
     page = saved(tmp_path / "a.png", scan, labels, NAMES, window=WINDOW)
     fill = GREY + 0.14 * (np.array(label_colour(1)) - GREY)
     panel = Panel(plain((400, 620), fill, 1), "", "62 x 40 pixels")
-    assert np.array_equal(page, page_of([PanelRow([panel])], [(1, "liver   2,480 pixels")], 0.0))
+    assert np.array_equal(page, page_of([PanelRow([panel])], [(1, "ball   2,480 pixels")], 0.0))
 
 
 def test_a_cut_goes_where_most_of_the_labels_is(tmp_path: Path) -> None:

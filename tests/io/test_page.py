@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from medattn_edge.io.colours import heat_colours, label_colour
-from medattn_edge.io.page import Panel, PanelRow, compose
+from medattn_edge.io.page import LegendEntry, Panel, PanelRow, compose
 
 PAGE, BRIGHT, DIM = (16, 18, 22), (236, 238, 242), (154, 160, 170)
 BLANK, GREEN = "", (0, 200, 0)
@@ -23,7 +23,7 @@ def panel(rows: int, columns: int, edges: str = BLANK, caption: str = BLANK) -> 
 
 
 def page_of(rows: list[PanelRow], legend: list[tuple[int, str]] | None = None, scale: float = 0.0) -> np.ndarray:
-    return np.asarray(compose(rows, legend or [(0, " ")], scale)).astype(int)
+    return np.asarray(compose(rows, [LegendEntry(*one) for one in legend or [(0, " ")]], scale)).astype(int)
 
 
 def box(mask: np.ndarray) -> Box:
@@ -169,3 +169,13 @@ def test_a_legend_wraps_where_its_last_text_would_leave_the_page(less: int, line
     assert page.shape[0] == 20 + 30 + 40 + 14 + 30 * lines + 20
     for number in range(lines):
         assert coloured(page[104 + 30 * number : 134 + 30 * number], label_colour(number + 1)).any()
+
+
+def test_the_square_of_a_label_without_a_voxel_is_empty() -> None:
+    there, absent = (
+        np.asarray(compose([PanelRow([panel(40, 430)])], [LegendEntry(2, "liver   0 ml", present)], 0.0)).astype(int)
+        for present in (True, False)
+    )
+    squares = [coloured(page, label_colour(2)) for page in (there, absent)]
+    assert box(squares[0]) == box(squares[1])
+    assert (squares[0].sum(), squares[1].sum()) == (15 * 15, 15 * 15 - 11 * 11)

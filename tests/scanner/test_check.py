@@ -30,6 +30,7 @@ from tests.support.commitment_peer import CommitmentScu
 from tests.support.dicom_peers import free_port
 from tests.support.node_files import write
 from tests.support.running_node import command
+from tests.support.web_archive import WebArchive
 
 
 def configured(folder: Path, model: Path, destinations: list[dict[str, Any]]) -> Path:
@@ -77,6 +78,20 @@ def test_destinations_and_peers_are_tried_in_order_and_nothing_is_sent(tmp_path,
     for one in found:
         assert 0 <= one.seconds == round(one.seconds, 3) < 60
         assert one.to_json() == {**one.to_json(), "kind": one.kind, "release": "", "signer": "", "notes": ()}
+
+
+def test_an_archive_of_dicomweb_is_asked_for_what_nobody_has(tmp_path):
+    pytest.importorskip("dicomweb_client", reason="the extra dicomweb is not installed")
+    with WebArchive() as archive:
+        web = Destination("web", dicomweb=archive.url, timeout_s=2)
+        config = NodeConfig(tmp_path / "root", (), (web, replace(web, name="gone", dicomweb="http://127.0.0.1:9/x")))
+        found = list(check_node(config, Log(io.StringIO())))
+        assert archive.stored == []
+        assert [path for _, path, _ in archive.requests if "2.25.0" not in path] == []
+    assert [(one.name, one.ok, one.reason, one.exit_code) for one in found] == [
+        ("web", True, "", 0),
+        ("gone", False, "no_connection", 3),
+    ]
 
 
 def test_a_peer_that_does_not_take_the_role_of_the_node_is_told(tmp_path):

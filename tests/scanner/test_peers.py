@@ -19,7 +19,7 @@ pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
 from tests.support.archive_peer import make_certificates  # noqa: E402
 from tests.support.dicom_peers import AE_TITLE, Archive, dcmsend, dcmtk, needs_dcmtk, needs_orthanc, send, storescu  # noqa: E402
-from tests.support.orthanc_peer import Orthanc  # noqa: E402
+from tests.support.orthanc_peer import Orthanc, needs_dicomweb  # noqa: E402
 from tests.support.running_node import COMMAND, RunningNode, Scan, command  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -116,6 +116,45 @@ def test_it_answers_an_echo_and_refuses_whom_it_does_not_know(running, folder):
     reasons = [line["reason"] for line in running.events("rejected")]
     assert reasons[-2:] == ["calling_ae", "called_ae"]
     assert running.status()["objects"] == before
+
+
+@needs_dicomweb
+def test_segmentation_contours_and_report_reach_orthanc_by_c_store_and_by_dicomweb(model, tmp_path):
+    pytest.importorskip("dicomweb_client", reason="the extra dicomweb is not installed")
+    with Orthanc(tmp_path / "one") as one, Orthanc(tmp_path / "two", dicomweb=True) as two:
+        web = {"name": "web", "dicomweb": two.url}
+        lungs = {"name": "lungs", "artifact": model, "threads": 1, "rtstruct": True, "sr": True}
+        sections = {"destination": [one.destination, web], "model": [lungs]}
+        with RunningNode(tmp_path / "node", model, sections) as node:
+            checked = command("node", "check", "--config", node.config)
+            assert "destination web: ok" in checked.stdout, checked.stdout
+            scan = Scan(tmp_path, 5)
+            assert send(node.port, scan.write()).statuses == [0] * 6
+            node.wait_until_done(1)
+            kept = {str(pydicom.dcmread(path).SOPInstanceUID): path for path in node.root.rglob("*.dcm")}
+            uids = dict(node.rows("SELECT kind, sop_uid FROM outputs WHERE kind IN ('seg', 'rtstruct', 'sr')"))
+            assert set(uids) == {"seg", "rtstruct", "sr"}
+            for orthanc in (one, two):
+                for kind, uid in uids.items():
+                    [found] = orthanc.find("Instance", SOPInstanceUID=uid)
+                    held = pydicom.dcmread(BytesIO(orthanc.raw(f"/instances/{found['ID']}/file")))
+                    assert held == pydicom.dcmread(kept[uid]), kind
+            assert "delivered" in {line["event"] for line in node.log() if line.get("destination") == "web"}
+
+
+@needs_dicomweb
+def test_what_orthanc_missed_while_it_was_down_comes_by_dicomweb_when_it_is_up(model, tmp_path):
+    pytest.importorskip("dicomweb_client", reason="the extra dicomweb is not installed")
+    orthanc = Orthanc(tmp_path / "orthanc", dicomweb=True)
+    sections = {"destination": [{"name": "web", "dicomweb": orthanc.url}], "limits": {"retry_initial_s": 0.5}}
+    with RunningNode(tmp_path / "node", model, sections) as node:
+        scan = Scan(tmp_path, 6)
+        assert send(node.port, scan.write()).statuses == [0] * 6
+        failed = node.wait(lambda: node.events("delivery_failed"), "a failed delivery")
+        assert failed[0]["reason"] == "no_connection"
+        with orthanc:
+            node.wait_until_done(1)
+            assert len(orthanc.find("Instance", StudyInstanceUID=scan.study, Modality="SEG")) == 1
 
 
 @needs_dcmtk

@@ -21,6 +21,7 @@ from medattn_edge.errors import HostError
 from medattn_edge.scanner.config.sections import Status
 from medattn_edge.scanner.observe.log import Log
 from medattn_edge.scanner.observe.server import StatusServer, document
+from medattn_edge.scanner.observe.style import DARK, LIGHT
 from tests.support.status_scenes import SCENES, VOLUMES_ML, Watched, all_down, calm, many, quarantine, segmented
 
 PATHS = ("/", "/status.json", "/metrics", "/ready", "/live")
@@ -328,21 +329,23 @@ def test_chromium_shows_what_is_wrong_first_and_the_whole_page_after_it(node, tm
 
 
 @needs_chromium
-@pytest.mark.parametrize("width", [1280, 400])
-def test_a_screenshot_is_dark_legible_and_not_blank(node, tmp_path, width):
-    file = tmp_path / "page.png"
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_a_screenshot_is_legible_in_the_theme_of_the_reader_and_not_blank(node, tmp_path, theme, width):
+    file, colours = tmp_path / "page.png", {"dark": DARK, "light": LIGHT}[theme]
     with served(SCENES["all_down"](node)) as (port, _):
-        chromium(tmp_path / "profile", port, f"--window-size={width},1400", f"--screenshot={file}")
+        preferred = f"--blink-settings=preferredColorScheme={('dark', 'light').index(theme)}"
+        chromium(tmp_path / "profile", port, preferred, f"--window-size={width},1400", f"--screenshot={file}")
     with Image.open(file) as image:
-        colours = {colour: count for count, colour in image.convert("RGB").getcolors(1 << 24)}
+        seen = {colour: count for count, colour in image.convert("RGB").getcolors(1 << 24)}
         size = image.size
-    assert size == (width, 1400)
-    # The stylesheet was let in by the policy: the ground is ours, not a browser's white.
-    assert max(colours, key=lambda colour: colours[colour]) in {(0x11, 0x16, 0x1B), (0x22, 0x1A, 0x19)}
-    assert (0xFF, 0x8F, 0x7A) in colours  # "Not ready"
-    assert (0xD9, 0x70, 0x5B) in colours  # the edge of a trouble
-    assert sum(count for (red, green, blue), count in colours.items() if red + green + blue > 500) > 2_000
-    assert colours.get((255, 255, 255), 0) < 100
+    assert size[1] == 1400
+    named = {name: tuple(bytes.fromhex(colour[1:])) for name, colour in colours.items()}
+    # The stylesheet was let in by the policy: the ground is ours, not a browser's.
+    assert max(seen, key=lambda colour: seen[colour]) in {named["page"], named["alert"]}
+    assert {named["bad"], named["alert-edge"], named["ink"], named["alert-ink"]} <= set(seen)
+    letters = [count for colour, count in seen.items() if abs(sum(colour) - sum(named["page"])) > 300]
+    assert sum(letters) > 2_000
 
 
 @needs_chromium

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import shutil
 import subprocess
 import time
 import urllib.request
@@ -10,14 +12,32 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.dicom_peers import AE_TITLE, free_port
+
+DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+needs_dicomweb = pytest.mark.skipif(
+    shutil.which("Orthanc") is None or not DICOMWEB_PLUGIN.is_file(), reason="apt-get install orthanc orthanc-dicomweb"
+)
 
 
 class Orthanc:
-    """An Orthanc of our own: free ports, a temporary storage, and REST. peers: name -> (title, port)."""
+    """An Orthanc of our own: free ports, a temporary storage, and REST. peers: name -> (title, port).
 
-    def __init__(self, folder: Path, tls: dict[str, Path] | None = None) -> None:
+    tls: PEM files for its DICOM port. dicomweb: with its DICOMweb plugin. user: a name and a password that HTTP wants.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        tls: dict[str, Path] | None = None,
+        *,
+        dicomweb: bool = False,
+        user: tuple[str, str] | None = None,
+    ) -> None:
         self.folder, self.http_port, self.port, self.tls = folder, free_port(), free_port(), tls
+        self._user = user
         folder.mkdir(parents=True)
         settings: dict[str, Any] = {
             "Name": "test",
@@ -27,11 +47,13 @@ class Orthanc:
             "DicomPort": self.port,
             "DicomAet": "ORTHANC",
             "RemoteAccessAllowed": False,
-            "AuthenticationEnabled": False,
+            "AuthenticationEnabled": user is not None,
+            "RegisteredUsers": {} if user is None else dict([user]),
             "DicomAlwaysAllowStore": True,
             "DicomAlwaysAllowEcho": True,
             "StableAge": 1,
-            "Plugins": [],
+            "Plugins": [str(DICOMWEB_PLUGIN)] if dicomweb else [],
+            "DicomWeb": {"Enable": dicomweb, "Root": "/dicom-web/"},
         }
         if tls is not None:
             settings |= {
@@ -69,12 +91,19 @@ class Orthanc:
         """Its section of a configuration, without TLS."""
         return {"name": "orthanc", "host": "127.0.0.1", "port": self.port, "ae_title": "ORTHANC"}
 
+    @property
+    def url(self) -> str:
+        """Of its DICOMweb service."""
+        return f"http://127.0.0.1:{self.http_port}/dicom-web"
+
     def rest(self, path: str, data: Any = None, method: str = "") -> Any:
         """JSON from the REST interface; `data` is posted, as JSON unless it is bytes."""
         body = data if data is None or isinstance(data, bytes) else json.dumps(data).encode()
         asked = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", body)
         if method:
             asked.method = method
+        if self._user is not None:
+            asked.add_header("Authorization", "Basic " + base64.b64encode(":".join(self._user).encode()).decode())
         with urllib.request.urlopen(asked, timeout=60) as answer:
             return json.loads(answer.read() or b"null")
 

@@ -15,6 +15,7 @@ from typing import Any
 from medattn_edge.artifact import Manifest
 from medattn_edge.backends.cpu_target import check_runs_on
 from medattn_edge.errors import BackendError, HostError, IntegrityError, UsageError, quoted
+from medattn_edge.host.system import others_may_write
 
 NAME = "openvino"
 CACHE = "MEDATTN_EDGE_MODEL_CACHE"
@@ -122,7 +123,7 @@ def _cache(manifest: Manifest) -> Path | None:
             hint="--cache FOLDER",
         ) from error
     # What lies there is run as code.
-    if owner.st_uid != os.getuid() or owner.st_mode & 0o022:
+    if others_may_write(owner):
         raise HostError(
             f"the model cache {folder} can be written to by others, and what lies in it is run",
             expected="a folder of this user's that nobody else may write to",

@@ -99,7 +99,7 @@ class Figure:
 
 def figures_of(explanation: Explanation) -> tuple[str, list[Figure]]:
     """What lies where in a picture, and the figures: the labels, every map, every channel attention."""
-    slices = Slices(explanation.volume)
+    slices = Slices(explanation.volume, explanation.spec)
     shown = _Shown(explanation, slices)
     figures = [shown.labels(), *shown.maps(), *_matrices(explanation)]
     return f"{slices.view.name} slices; {slices.view.reading}", figures

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from medattn_edge.agreement import IDENTICAL_DB
 from medattn_edge.evaluation.attention.figures import Figure
 from medattn_edge.evaluation.attention.records import Explanation
-from medattn_edge.io.colours import heat_colours, label_colour
+from medattn_edge.io.colours import heat_colours
+from medattn_edge.io.organs import label_colours
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -27,8 +28,8 @@ def page_of(explanation: Explanation, reading: str, figures: Sequence[Figure]) -
 
     meaning, volume = explanation.reference.segmentation.meaning, explanation.volume
     stops = ", ".join("#" + "".join(f"{round(c):02x}" for c in one) for one in heat_colours(np.linspace(0, 1, 9)))
-    names = list(meaning.names) if meaning.overlapping else list(meaning.names[1:])
-    legend = [("#{:02x}{:02x}{:02x}".format(*label_colour(value)), name) for value, name in enumerate(names, start=1)]
+    colours = label_colours(["", *meaning.structures], explanation.spec.codes, on_grey=True)[1:]
+    legend = [("#" + bytes(one).hex(), name) for one, name in zip(colours, meaning.structures, strict=True)]
     return (
         _environment()
         .get_template("explain.html")

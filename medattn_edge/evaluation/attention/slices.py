@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from medattn_edge.io.colours import heat_colours
-from medattn_edge.io.display import display_window, draw_labels
+from medattn_edge.io.display import display_window, draw_labels, model_window
+from medattn_edge.io.organs import label_colours
+from medattn_edge.labels import Meaning
+from medattn_edge.spec import ModelSpec
 from medattn_edge.volume import Array, Volume
 
 _LONGEST = 300  # pixels of a picture's longer side
@@ -52,11 +55,12 @@ def view_of(volume: Volume) -> View:
 class Slices:
     """Slices of one scan; arrays lie on its own grid, and pictures are turned as radiologists look at them."""
 
-    def __init__(self, volume: Volume) -> None:
-        """volume: (D, H, W), or (C, D, H, W), of which the first channel is shown."""
+    def __init__(self, volume: Volume, spec: ModelSpec) -> None:
+        """volume: (D, H, W), or (C, D, H, W), of which the first channel is shown; spec: for its window and colours."""
         self.view, self._volume = view_of(volume), volume
         grey = volume.voxels.reshape(-1, *volume.shape)[0]
-        self._window = display_window(grey)
+        self._window = model_window(spec.intensity, grey) or display_window(grey)
+        self._colours = label_colours(["", *Meaning.of(spec).structures], spec.codes, on_grey=True)
         self._grey, turned = self._turned(grey), volume.to_lps()
         sides = [turned.shape[a] * turned.spacing[a] for a in range(3) if a != self.view.axis]
         rows, columns = (max(8, round(side * _LONGEST / max(sides))) for side in sides)
@@ -87,7 +91,7 @@ class Slices:
     def labelled(self, index: int, labels: Array) -> Array:
         """The scan with labels (D, H, W), or regions (K, D, H, W) of 0 and 1, filled lightly and outlined."""
         pixels = self._scan(index)
-        draw_labels(pixels, self._cut(self._turned(labels), index), _FILL, 2)
+        draw_labels(pixels, self._cut(self._turned(labels), index), _FILL, 2, self._colours)
         return _bytes(pixels)
 
     def heat(self, index: int, array: Array, low: float, high: float, labels: Array) -> Array:
@@ -96,7 +100,7 @@ class Slices:
         values = self._smooth(self._cut(self._turned(array), index))
         share = np.clip((np.nan_to_num(values) - low) / max(high - low, 1e-12), 0, 1)
         pixels += _HEAT * np.sqrt(share)[..., None] * (heat_colours(share) - pixels)
-        draw_labels(pixels, self._cut(self._turned(labels), index), 0.0, 1)
+        draw_labels(pixels, self._cut(self._turned(labels), index), 0.0, 1, self._colours)
         return _bytes(pixels)
 
     def difference(self, index: int, first: Array, second: Array, limit: float) -> Array:

@@ -32,6 +32,12 @@ _FIRST = frozenset(
 )
 _APPLE = (b"\x00\x05\x16\x07", b"\x00\x05\x16\x00")
 
+# Whose lines quote values, and addresses with UIDs in them.
+_LOGGERS = (
+    *("pydicom", "dicomweb_client.web", "retrying"),
+    *(f"urllib3.{name}" for name in ("connection", "connectionpool", "response")),
+)
+
 _reading = threading.local()
 
 
@@ -74,13 +80,14 @@ class _Muted(Warning, metaclass=_WhenMuted):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep pydicom's warnings and log lines to itself: they quote values, and a value may be the patient's name.
+    """Keep libraries' warnings and log lines to themselves: they quote values, and a value may be the patient's name.
 
     Safe in threads, where `warnings.catch_warnings` is not: the filters stay, and each thread says whether it is muted.
     """
-    log = logging.getLogger("pydicom")
-    if _mute not in log.filters:
-        log.addFilter(_mute)
+    for name in _LOGGERS:
+        log = logging.getLogger(name)
+        if _mute not in log.filters:
+            log.addFilter(_mute)
     if not warnings.filters or warnings.filters[0][2] is not _Muted:
         warnings.filterwarnings("ignore", category=_Muted)
     before = getattr(_reading, "muted", False)

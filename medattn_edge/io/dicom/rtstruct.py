@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from medattn_edge.atomic import replacing
-from medattn_edge.io.colours import label_colour
+from medattn_edge.io.colours import RGB
 from medattn_edge.io.dicom.anatomy import STRUCTURE, Anatomy, anatomy_of
 from medattn_edge.io.dicom.contours import outlines, tracer
 from medattn_edge.io.dicom.derived import complete, describe_equipment
@@ -19,6 +19,7 @@ from medattn_edge.io.dicom.seg import check_frame_of_reference, concept, segment
 from medattn_edge.io.dicom.series import Series
 from medattn_edge.io.dicom.source import Frame, Source, lenient, read_source
 from medattn_edge.io.dicom.uids import Algorithm, Identity
+from medattn_edge.io.organs import label_colours
 from medattn_edge.spec import Code
 from medattn_edge.volume import Array, Volume
 
@@ -93,6 +94,7 @@ def write_rtstruct(
     voxels = labels.like(source.grid).voxels
     rois = segment_names(voxels, names)
     anatomies = [anatomy_of(name, codes or {}) for name in rois]
+    colours = label_colours(["", *rois], codes)
     identity = Identity(series.series_instance_uid, source.sop_instance_uids, algorithm, "rtstruct")
     with lenient():
         dataset = _structure_set(source, identity)
@@ -102,7 +104,7 @@ def write_rtstruct(
             mask = voxels[number - 1] if voxels.ndim == 4 else voxels == number
             millilitres = float(np.count_nonzero(mask)) * source.grid.voxel_ml
             dataset.StructureSetROISequence.append(_roi(number, name, millilitres, source, algorithm))
-            dataset.ROIContourSequence.append(_roi_contour(number, mask, source))
+            dataset.ROIContourSequence.append(_roi_contour(number, mask, source, colours[number]))
             dataset.RTROIObservationsSequence.append(_observation(number, anatomy))
         complete(dataset, source, identity, (*rois, algorithm.name, algorithm.version))
         del dataset.ContentDate, dataset.ContentTime  # it has StructureSetDate and StructureSetTime instead
@@ -213,12 +215,12 @@ def _observation(number: int, anatomy: Anatomy | None) -> Any:
     return item
 
 
-def _roi_contour(number: int, mask: Array, source: Source) -> Any:
+def _roi_contour(number: int, mask: Array, source: Source, colour: RGB) -> Any:
     """The contours of an ROI, in the order of the slices."""
     from pydicom.dataset import Dataset
 
     item = Dataset()
-    item.ROIDisplayColor = list(label_colour(number))
+    item.ROIDisplayColor = list(colour)
     item.ReferencedROINumber = number
     contours = [
         _contour(place, ring, source.frames[slice_number])

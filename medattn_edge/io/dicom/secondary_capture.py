@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from medattn_edge.atomic import replacing
 from medattn_edge.errors import UsageError
+from medattn_edge.io.colours import RGB
 from medattn_edge.io.dicom.derived import MANUFACTURER, complete, highdicom, software_versions
 from medattn_edge.io.dicom.series import Series
 from medattn_edge.io.dicom.source import Frame, Source, lenient, read_source
 from medattn_edge.io.dicom.uids import Algorithm, Identity
 from medattn_edge.io.display import display_window, draw_labels, label_name, masks, names_of_values
-from medattn_edge.io.page import Panel, PanelRow, compose
+from medattn_edge.io.organs import label_colours
+from medattn_edge.io.page import LegendEntry, Panel, PanelRow, compose
+from medattn_edge.spec import Code
 from medattn_edge.volume import Array, Volume
 
 _LONGEST_SIDE = 620  # pixels of a slice
@@ -39,7 +42,14 @@ class _Picture:
     orientation: tuple[str, str]
 
 
-def secondary_capture(
+class _Legend(NamedTuple):
+    """What the numbers of `masks` are called, and their colours."""
+
+    names: Sequence[str]
+    colours: Sequence[RGB]
+
+
+def secondary_capture(  # noqa: PLR0913 - each is one thing that is drawn, or how it is named
     folder: Path,
     volume: Volume,
     labels: Volume,
@@ -47,6 +57,8 @@ def secondary_capture(
     series: Series,
     algorithm: Algorithm,
     count: int = 3,
+    *,
+    codes: Mapping[str, Code] | None = None,
 ) -> tuple[Path, ...]:
     """Write key slices as key_1.dcm, key_2.dcm, ...
 
@@ -63,6 +75,7 @@ def secondary_capture(
         series: that the labels belong to.
         algorithm: that made them.
         count: how many slices at most.
+        codes: of labels, by name: for the colours of organs.
 
     Returns:
         The files, in slice order.
@@ -83,10 +96,12 @@ def secondary_capture(
     scan = scan if scan.ndim == 3 else scan[0]
     window = source.window or display_window(scan)
     identity = Identity(series.series_instance_uid, source.sop_instance_uids, algorithm, "key-slices")
+    known = names_of_values(drawn, 3, names)
+    legend = _Legend(known, label_colours(known, codes, on_grey=True))
     paths = []
     for number, place in enumerate(key_slices(drawn, count), start=1):
         grey = np.clip((np.nan_to_num(scan[place].astype(np.float32)) - window[0]) / (window[1] - window[0]), 0, 1)
-        picture = _picture(source, place, grey, drawn[..., place, :, :], names)
+        picture = _picture(source, place, grey, drawn[..., place, :, :], legend)
         paths.append(Path(folder) / f"key_{number}.dcm")
         with lenient():
             image = _image(library, picture, source, identity, number)
@@ -110,7 +125,7 @@ def key_slices(labels: Array, count: int) -> list[int]:
     return sorted(list(places)[:count]) or [slices // 2]
 
 
-def _picture(source: Source, place: int, grey: Array, labels: Array, names: Sequence[str]) -> _Picture:
+def _picture(source: Source, place: int, grey: Array, labels: Array, legend: _Legend) -> _Picture:
     """A slice (rows, columns) in 0..1 with its labels, as a page with a legend."""
     from PIL import Image
 
@@ -120,13 +135,13 @@ def _picture(source: Source, place: int, grey: Array, labels: Array, names: Sequ
     rows, columns = (max(8, round(mm * scale)) for mm in size)
     flat = Image.fromarray(grey.astype(np.float32)).resize((columns, rows), Image.Resampling.BILINEAR)
     pixels = np.repeat(255 * np.asarray(flat)[..., None], 3, axis=-1)
-    draw_labels(pixels, labels, 0.0, _OUTLINE)
+    draw_labels(pixels, labels, 0.0, _OUTLINE, legend.colours)
     _, down, across = source.grid.affine[:3, :3].T
     edges = "".join(_end(step) for step in (-across, across, -down, down))
     caption = f"slice {place + 1} of {len(source.frames)}   not for diagnosis"
-    known = names_of_values(labels, 2, names)
-    legend = [(value, label_name(known, value)) for value, _ in masks(labels, 2)]
-    page = compose([PanelRow([Panel((pixels + 0.5).astype(np.uint8), edges, caption)])], legend, scale)
+    entries = [LegendEntry(value, label_name(legend.names, value)) for value, _ in masks(labels, 2)]
+    panel = Panel((pixels + 0.5).astype(np.uint8), edges, caption)
+    page = compose([PanelRow([panel])], entries, scale, legend.colours)
     return _Picture(np.asarray(page), 1 / scale, (edges[1], edges[3]))
 
 

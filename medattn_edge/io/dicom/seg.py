@@ -11,13 +11,14 @@ import numpy as np
 
 from medattn_edge.atomic import replacing
 from medattn_edge.errors import UsageError
-from medattn_edge.io.colours import label_colour
+from medattn_edge.io.colours import RGB
 from medattn_edge.io.dicom.anatomy import TISSUE, Anatomy, anatomy_of
 from medattn_edge.io.dicom.derived import MANUFACTURER, complete, highdicom, software_versions
 from medattn_edge.io.dicom.reasons import RefusedSeries
 from medattn_edge.io.dicom.series import Series
 from medattn_edge.io.dicom.source import Source, lenient, read_source
 from medattn_edge.io.dicom.uids import Algorithm, Identity
+from medattn_edge.io.organs import label_colours
 from medattn_edge.spec import Code
 from medattn_edge.volume import Array, Volume
 
@@ -94,6 +95,7 @@ def write_seg(
     voxels = labels.like(source.grid).voxels
     segments = segment_names(voxels, names)
     anatomies = [anatomy_of(name, codes or {}) for name in segments]
+    colours = label_colours(["", *segments], codes)
     identity = Identity(series.series_instance_uid, source.sop_instance_uids, algorithm, kind)
     with lenient():
         pixels, positions = _frames(source, voxels)
@@ -103,7 +105,7 @@ def write_seg(
             plane_positions=positions,
             segmentation_type=kind.upper(),
             segment_descriptions=[
-                _description(number, name, anatomy, algorithm)
+                _description(number, name, anatomy, algorithm, colours[number])
                 for number, (name, anatomy) in enumerate(zip(segments, anatomies, strict=True), start=1)
             ],
             series_instance_uid=identity.uid("series"),
@@ -218,7 +220,7 @@ def _frames(source: Source, voxels: Array) -> tuple[Array, Any]:
     return (voxels, None) if order == sorted(order) else (voxels[np.argsort(order)], None)
 
 
-def _description(number: int, name: str, anatomy: Anatomy | None, algorithm: Algorithm) -> Any:
+def _description(number: int, name: str, anatomy: Anatomy | None, algorithm: Algorithm, colour: RGB) -> Any:
     """One item of the segment sequence."""
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.color import CIELabColor
@@ -239,7 +241,7 @@ def _description(number: int, name: str, anatomy: Anatomy | None, algorithm: Alg
             algorithm.name, codes.cid7162.ArtificialIntelligence, algorithm.version, MANUFACTURER, parameters
         ),
         anatomic_regions=[concept(known.region)] if known.region else None,
-        display_color=CIELabColor.from_rgb(*label_colour(number)),
+        display_color=CIELabColor.from_rgb(*colour),
     )
     if known.side and known.region:
         item.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [concept(known.side)]

@@ -65,7 +65,8 @@ artifact = {artifact}
 # sha256 = ""                           # that it must have; empty: the one that it has when the node starts or reloads
 # release_sha256 = ""                   # the same of release.json, where the artifact is a release: a folder, a .zip or
 #                                       # RELEASE#ARTIFACT
-# device = "cpu"                        # or "cuda:0"; each device has a worker process of its own
+# device = "auto"                       # the GPU for engines, which run there alone, else the CPU; or "cpu", "cuda:0";
+#                                       # each device has a worker process of its own
 # modality = ""                         # "CT", "MR" or "PT"; empty: any of them
 # body_part = "*"                       # patterns with * and ?, in any case: of the body part examined,
 # description = "*"                     # of the description of the series,
@@ -74,7 +75,7 @@ artifact = {artifact}
 # key_slices = 0                        # so many pictures go with it, for viewers that show no segmentations
 # rtstruct = false                      # its contours go with it, for planning systems
 # sr = false                            # its volumes go with it, as a measurement report (needs kind = "binary")
-# overlap = 0.5                         # of the windows
+# overlap = 0.5                         # of the windows, for example; without it the artifact's own, which is tuned
 # skip_air = false                      # leave out windows outside the body
 # any_modality = false                  # segment series of another modality than the artifact was trained on, too
 # threads = 0                           # of the CPU; 0 takes one for each core that the node may use
@@ -103,6 +104,13 @@ folder = {results}
 # ca = "archive-ca.crt"                 # PEM: who signs the archive's certificate; without it the system's authorities
 # certificate = "node.crt"              # PEM: what the node shows
 # key = "node.key"                      # PEM, without a password
+# timeout_s = 30.0                      # to connect, and for each answer
+
+# An archive, by DICOMweb (STOW-RS). All keys that are shown are examples, but the last; ca, certificate, key as above.
+# [[destination]]
+# name = "web"
+# dicomweb = "https://pacs.example/dicom-web" # its address; http:// is in the clear
+# credentials = "pacs.credentials"      # a file with one line, bearer TOKEN or basic USER:PASSWORD, for the node only
 # timeout_s = 30.0                      # to connect, and for each answer
 
 # Storage commitment: senders ask whether they may delete what they have sent. The node is no archive, so it is off;
@@ -150,7 +158,7 @@ folder = {results}
 [status]
 # enabled = true
 # host = "127.0.0.1"                    # this machine only
-# port = 8042
+# port = 8742                           # Orthanc, which may run beside it, has 8042
 # thumbnails = true                     # pictures of the last results on the page
 """
 

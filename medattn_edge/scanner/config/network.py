@@ -6,10 +6,13 @@ import ipaddress
 import re
 import stat
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from medattn_edge.errors import UsageError, quoted
+from medattn_edge.errors import MissingDependency, UsageError, quoted
+from medattn_edge.io.dicomweb.address import Archive, Credentials
+from medattn_edge.nearby import place_hint
 from medattn_edge.scanner.config.node_config import NodeConfig
 from medattn_edge.scanner.config.sections import Destination, Receive, Tls
 from medattn_edge.scanner.config.storage_classes import sop_class_uid
@@ -115,11 +118,21 @@ def _check_commitment(config: NodeConfig, reader: Reader) -> None:
 
 
 def _check_destination(one: Destination, where: str, reader: Reader) -> None:
-    remote = bool(one.host) and one.port != 0 and bool(one.ae_title)
-    if remote == (one.folder is not None) or (one.folder is not None and (one.host or one.port or one.tls)):
-        raise reader.wrong(where, "is no destination", 'folder = "results"', "a folder, or host, port and ae_title")
-    if one.folder is not None:
-        return
+    peer = bool(one.host) and one.port != 0 and bool(one.ae_title)
+    ways = (one.folder is not None, peer, bool(one.dicomweb))
+    of_peer = one.host or one.port or one.tls
+    if ways.count(True) != 1 or (of_peer and not peer):
+        expected = "a folder, or host, port and ae_title, or dicomweb"
+        raise reader.wrong(where, "is no destination", 'folder = "results"', expected)
+    if one.credentials is not None and not one.dicomweb:
+        raise reader.wrong(f"{where} credentials", "stands without dicomweb", 'dicomweb = "https://..."', "an address")
+    if one.dicomweb:
+        _check_dicomweb(one, where, reader)
+    elif peer:
+        _check_peer(one, where, reader)
+
+
+def _check_peer(one: Destination, where: str, reader: Reader) -> None:
     _check_ae_title(one.ae_title, f"{where} ae_title", reader)
     if one.calling_ae_title:
         _check_ae_title(one.calling_ae_title, f"{where} calling_ae_title", reader)
@@ -132,6 +145,38 @@ def _check_destination(one: Destination, where: str, reader: Reader) -> None:
             # Sent in the clear where somebody thought of TLS: rather not at all.
             raise reader.wrong(where, "has certificates, and no TLS", "tls = true", "tls = true, or no certificates")
         return
+    _check_tls_files(one, where, reader)
+
+
+def _check_dicomweb(one: Destination, where: str, reader: Reader) -> None:
+    if one.ae_title or one.calling_ae_title:
+        raise reader.wrong(where, "has dicomweb and AE titles", f'dicomweb = "{one.dicomweb}"', "one way to an archive")
+    if (one.certificate is None) != (one.key is None):
+        raise reader.wrong(where, "has a certificate without its key, or the reverse", 'key = "node.key"', "both")
+    if find_spec("dicomweb_client") is None:
+        raise MissingDependency.of_extra("dicomweb_client", "dicomweb")
+    try:
+        Archive(one.dicomweb, None, one.ca, one.certificate, one.key, one.timeout_s)
+    except UsageError as error:
+        raise reader.wrong(f"{where} dicomweb", f"is {error.found}", error.hint, error.expected) from error
+    _check_tls_files(one, where, reader)
+    try:
+        archive_of(one)
+    except UsageError as error:
+        raise reader.wrong(f"{where} credentials", error.found, error.hint, error.expected) from error
+
+
+def archive_of(one: Destination) -> Archive:
+    """The DICOMweb service of a destination, with the credentials that its file has now.
+
+    Raises:
+        UsageError: for credentials that cannot be used.
+    """
+    credentials = None if one.credentials is None else Credentials.read(one.credentials)
+    return Archive(one.dicomweb, credentials, one.ca, one.certificate, one.key, one.timeout_s)
+
+
+def _check_tls_files(one: Destination, where: str, reader: Reader) -> None:
     _check_files(where, (("ca", one.ca), ("certificate", one.certificate), ("key", one.key)), reader)
     try:
         client_context(one)
@@ -143,7 +188,7 @@ def _check_destination(one: Destination, where: str, reader: Reader) -> None:
 def _check_files(where: str, files: Sequence[tuple[str, Path | None]], reader: Reader) -> None:
     for name, path in files:
         if path is not None and not path.is_file():
-            raise reader.wrong(f"{where} {name}", f"{path} is no file", f"ls {quoted(path.parent)}", "a PEM file")
+            raise reader.wrong(f"{where} {name}", f"{path} is no file", place_hint(path), "a PEM file")
 
 
 def _check_key(where: str, path: Path | None, reader: Reader) -> None:

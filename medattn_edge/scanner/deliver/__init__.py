@@ -1,1 +1,1 @@
-"""The ways out: C-STORE to archives, folders, and dead letters."""
+"""The ways out: C-STORE and STOW-RS to archives, folders, and dead letters."""

@@ -12,6 +12,7 @@ from medattn_edge.scanner.config.sections import Destination
 from medattn_edge.scanner.deliver.due import send_when_due
 from medattn_edge.scanner.deliver.folder import put
 from medattn_edge.scanner.deliver.send import Archive, DeliveryRefused
+from medattn_edge.scanner.deliver.web import WebArchive
 from medattn_edge.scanner.observe.log import Level, Log
 from medattn_edge.scanner.store.custody import Custody
 from medattn_edge.scanner.store.dead_letters import LetterError
@@ -46,7 +47,7 @@ class Deliverer:
             folder = self._destination.folder
             return self._try_all(due, stopping, lambda one, files: put(folder, one.key, one.version, files))
         try:
-            archive = Archive(self._destination, [path for _, files in due for path in files], self._calling_ae)
+            archive = self._opened([path for _, files in due for path in files])
         except DeliveryRefused as refusal:
             for delivery, _ in due:
                 self._failed(delivery, refusal)
@@ -56,15 +57,20 @@ class Deliverer:
         finally:
             archive.close()
 
+    def _opened(self, files: Sequence[Path]) -> Archive | WebArchive:
+        if self._destination.dicomweb:
+            return WebArchive(self._destination)
+        return Archive(self._destination, files, self._calling_ae)
+
     def _try_all(
         self,
         due: Sequence[tuple[Delivery, Sequence[Path]]],
         stopping: threading.Event | None,
         hand_over: Callable[[Delivery, Sequence[Path]], None],
-        archive: Archive | None = None,
+        archive: Archive | WebArchive | None = None,
     ) -> int:
         tried = 0
-        for delivery, files in due:
+        for number, (delivery, files) in enumerate(due):
             if (stopping is not None and stopping.is_set()) or (archive is not None and not archive.open and tried):
                 break
             tried += 1
@@ -72,12 +78,16 @@ class Deliverer:
             try:
                 hand_over(delivery, files)
             except DeliveryRefused as refusal:
-                self._failed(delivery, refusal)
+                failed = due[number:] if refusal.of_all else due[number : number + 1]
+                for one, _ in failed:
+                    self._failed(one, refusal)
+                if refusal.of_all:
+                    return len(due)
             else:
                 self._delivered(delivery, time.monotonic() - began)
         return tried
 
-    def _send(self, archive: Archive, delivery: Delivery, files: Sequence[Path]) -> None:
+    def _send(self, archive: Archive | WebArchive, delivery: Delivery, files: Sequence[Path]) -> None:
         for path in files:
             status = archive.send(path)
             if status:
@@ -102,7 +112,7 @@ class Deliverer:
         reason, attempts = refusal.reason, delivery.attempts + 1
         try:
             try:
-                again = self._custody.fail_delivery(delivery, reason)
+                again = self._custody.fail_delivery(delivery, reason, final=refusal.final)
             except LetterError as error:
                 # No death without a letter: the last try is not counted until there is room for it.
                 self._log.failure("letter_waits", error, key=delivery.key)

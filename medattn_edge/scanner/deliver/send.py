@@ -30,14 +30,16 @@ class DeliveryRefused(MedattnError):
 
     Attributes:
         reason: a code of DELIVERY_REASONS.
-        status: of DICOM, 0 where there was none.
+        status: of DICOM or HTTP, 0 where there was none.
+        final: whether it judged the object itself, so that no later try can do better.
+        of_all: whether the destination takes nothing now, so that the next result need not be tried.
     """
 
     code = "delivery_refused"
 
-    def __init__(self, reason: str, status: int = 0) -> None:
+    def __init__(self, reason: str, status: int = 0, *, final: bool = False, of_all: bool = False) -> None:
         known = DELIVERY_REASONS[reason]
-        self.reason, self.status = reason, status
+        self.reason, self.status, self.final, self.of_all = reason, status, final, of_all
         super().__init__(
             f"the destination did not take a result ({reason}): {known.meaning}", expected="it to", hint=known.action
         )

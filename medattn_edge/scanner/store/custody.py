@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from medattn_edge.artifact import sha256 as file_sha256
 from medattn_edge.errors import ScanError
 from medattn_edge.reasons import FILE_MISSING, OBJECT_DAMAGED
 from medattn_edge.scanner.store import recovery, retention
@@ -37,7 +38,7 @@ from medattn_edge.scanner.store.records import (
     StudyGathering,
 )
 from medattn_edge.scanner.store.snapshot import Snapshot
-from medattn_edge.scanner.store.spool import Spool, file_sha256
+from medattn_edge.scanner.store.spool import Spool
 from medattn_edge.scanner.store.store import Store
 from medattn_edge.scanner.store.transitions import State
 
@@ -312,15 +313,18 @@ class Custody:
         remove_letter(self.layout, delivery)
         self._store.deliveries.record_delivered(delivery)
 
-    def fail_delivery(self, delivery: Delivery, reason: str) -> float | None:
-        """`Deliveries.record_failure`; when it is given up, a dead letter is there first.
+    def fail_delivery(self, delivery: Delivery, reason: str, *, final: bool = False) -> float | None:
+        """`Deliveries.record_failure`; when it is given up, as it is at once when final, a dead letter is there first.
 
         When it is tried again, in seconds since 1970; None: it is given up now. Raises TransitionRefused where it has
         ended already, LetterError when the dead letter cannot be written: then nothing has changed.
         """
-        if delivery.attempts + 1 >= self.policy.delivery_attempts:
+        if final or delivery.attempts + 1 >= self.policy.delivery_attempts:
             # The letter first: a crash in between writes it again, and none is forgotten.
             write_letter(self.layout, delivery, reason, self.now())
+        if final:
+            self._store.deliveries.give_up(delivery, reason)
+            return None
         return self._store.deliveries.record_failure(delivery, reason)
 
     def postpone_delivery(self, delivery: Delivery, reason: str) -> float | None:

@@ -107,12 +107,12 @@ class WorkerPool:
     def models_seen(self) -> tuple[tuple[str, str, str], ...]:
         """(name, device, kind of artifact) of every model."""
         return tuple(
-            (model.name, model.device, "release" if model.release_sha256 else model.artifact.suffix.lstrip("."))
+            (model.name, model.computes_on, "release" if model.release_sha256 else model.artifact.suffix.lstrip("."))
             for model in self._config.models
         )
 
     def _start(self, device: str) -> None:
-        models = [model for model in self._config.models if model.device == device]
+        models = [model for model in self._config.models if model.computes_on == device]
         supervisor = Supervisor(device, models, self._config.limits, self._log, self._custody.layout.root)
         dispatcher = Dispatcher(device, supervisor, self._routes, self._custody, self._log, self._result)
         self._dispatchers[device] = dispatcher
@@ -136,7 +136,7 @@ def _routes(config: NodeConfig) -> Routes:
 
 
 def _devices(config: NodeConfig) -> set[str]:
-    return {model.device for model in config.models}
+    return {model.computes_on for model in config.models}
 
 
 def _opened(config: NodeConfig, device: str) -> tuple[object, ...]:
@@ -152,7 +152,7 @@ def _opened(config: NodeConfig, device: str) -> tuple[object, ...]:
             channels=tuple(Channel(one.name, volume=one.volume) for one in model.channels),
         )
         for model in config.models
-        if model.device == device
+        if model.computes_on == device
     ]
     limits = config.limits
     return (*models, limits.job_timeout_s, limits.start_timeout_s, limits.memory_mb)

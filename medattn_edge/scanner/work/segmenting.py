@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final
 
 from medattn_edge.artifact import Artifact, Manifest
 from medattn_edge.backends import open_session
@@ -27,6 +27,9 @@ from medattn_edge.scanner.store.layout import OVERLAY, RTSTRUCT, SEG, SR
 from medattn_edge.scanner.store.records import Output
 from medattn_edge.scanner.work.canary import check_gate, run_canary
 from medattn_edge.scanner.work.tasks import Done, Refused, Task
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _THUMBNAIL: Final = 512  # pixels of its longer side
 
@@ -58,7 +61,7 @@ class Segmenter:
         with opened_file(model) as file:
             _check_pin(model, file)
             threads = model.threads or usable_cores()
-            session = self._stack.enter_context(open_session(file, device=_index(model.device), threads=threads))
+            session = self._stack.enter_context(open_session(file, device=_index(model.computes_on), threads=threads))
             outputs = _outputs(model, Path())
             outputs.check_dicom()
             outputs.check_spec(session.spec)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,19 +14,10 @@ pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installe
 
 from medattn_edge.io.dicom import files  # noqa: E402
 from medattn_edge.io.dicom.reasons import RefusedSeries  # noqa: E402
+from tests.support.data_sets import reason_of  # noqa: E402
 from tests.support.dicom_phantoms import real_ct, write_series  # noqa: E402
 
 SCAN = real_ct(3, 12, 10)
-GRID = np.diag((4.0, 1.5, 1.25, 1.0))[[2, 1, 0, 3]]
-
-
-def reason_of(call: Any) -> str:
-    """Why it was refused, "" when it was not."""
-    try:
-        call()
-    except RefusedSeries as refused:
-        return refused.reason
-    return ""
 
 
 @pytest.mark.parametrize(("count", "reason"), [(3, ""), (4, "too_large")])

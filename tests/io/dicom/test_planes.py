@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
@@ -13,22 +12,12 @@ pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installe
 from pydicom.dataset import Dataset  # noqa: E402
 
 from medattn_edge.io.dicom.planes import planes_of  # noqa: E402
-from medattn_edge.io.dicom.reasons import RefusedSeries  # noqa: E402
 from medattn_edge.io.dicom.volume import find_series  # noqa: E402
+from tests.support.data_sets import plane_data_set, reason_of  # noqa: E402
 from tests.support.dicom_phantoms import real_ct, write_series  # noqa: E402
 from tests.support.image_planes import STORAGE  # noqa: E402
 
 SCAN = real_ct(3, 12, 10)
-GRID = np.diag((4.0, 1.5, 1.25, 1.0))[[2, 1, 0, 3]]
-
-
-def reason_of(call: Any) -> str:
-    """Why it was refused, "" when it was not."""
-    try:
-        call()
-    except RefusedSeries as refused:
-        return refused.reason
-    return ""
 
 
 @pytest.mark.filterwarnings("ignore:(?s).*for VR UI:UserWarning")
@@ -51,25 +40,12 @@ def test_a_uid_that_is_not_there_is_called_empty(tmp_path: Path, keyword: str) -
     assert find_series(tmp_path)[0].detail == f"the {keyword} is empty"
 
 
-def image(**changes: Any) -> Dataset:
-    """What `planes_of` reads of a single-frame CT."""
-    dataset = Dataset()
-    values = {
-        "Modality": "CT", "SOPInstanceUID": "1.2.3", "RescaleSlope": 2, "RescaleIntercept": -3, "RescaleType": "HU",
-        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [1, 2, 3], "PixelSpacing": [1.5, 1.25],
-    }  # fmt: skip
-    for keyword, value in (values | changes).items():
-        if value is not None:
-            setattr(dataset, keyword, value)
-    return dataset
-
-
 def refused(**changes: Any) -> str:
-    return reason_of(lambda: planes_of(Path("a"), image(**changes), STORAGE, enhanced=False))
+    return reason_of(lambda: planes_of(Path("a"), plane_data_set(**changes), STORAGE, enhanced=False))
 
 
 def test_a_plane_is_what_its_header_says() -> None:
-    (plane,) = planes_of(Path("a"), image(), STORAGE, enhanced=False)
+    (plane,) = planes_of(Path("a"), plane_data_set(), STORAGE, enhanced=False)
     assert (plane.position, plane.right, plane.down) == ((1, 2, 3), (1, 0, 0), (0, 1, 0))
     assert (plane.spacing, plane.slope, plane.intercept, plane.units) == ((1.5, 1.25), 2, -3, "HU")
     assert (plane.frame, plane.sop_instance_uid) == (0, "1.2.3")
@@ -99,7 +75,7 @@ def test_rows_and_columns_are_orthonormal_to_a_thousandth(orientation: Any, reas
 
 def test_directions_that_are_nearly_of_length_one_become_so() -> None:
     (plane,) = planes_of(
-        Path("a"), image(ImageOrientationPatient=[1.0009, 0, 0, 0, 0, 0.9991]), STORAGE, enhanced=False
+        Path("a"), plane_data_set(ImageOrientationPatient=[1.0009, 0, 0, 0, 0, 0.9991]), STORAGE, enhanced=False
     )
     assert plane.right == (1, 0, 0)
     assert plane.down == (0, 0, 1)
@@ -128,7 +104,7 @@ def test_a_position_lies_within_a_kilometre(axis: int, mm: float, reason: str) -
 @pytest.mark.parametrize("modality", ["CT", "PT", "MR"])
 @pytest.mark.parametrize(("slope", "intercept"), [(None, 5), (5, None), (None, None)])
 def test_half_a_rescaling_is_none(modality: str, slope: int | None, intercept: int | None) -> None:
-    changed = image(Modality=modality, RescaleSlope=slope, RescaleIntercept=intercept, RescaleType=None)
+    changed = plane_data_set(Modality=modality, RescaleSlope=slope, RescaleIntercept=intercept, RescaleType=None)
     if modality != "MR":
         assert reason_of(lambda: planes_of(Path("a"), changed, STORAGE, enhanced=False)) == "no_rescale"
         return

@@ -14,20 +14,10 @@ pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installe
 from medattn_edge.io.dicom.geometry import grid_of  # noqa: E402
 from medattn_edge.io.dicom.reasons import RefusedSeries  # noqa: E402
 from medattn_edge.io.dicom.volumes import volumes_of  # noqa: E402
-from tests.support.dicom_phantoms import real_ct  # noqa: E402
+from tests.support.data_sets import reason_of  # noqa: E402
 from tests.support.image_planes import planes  # noqa: E402
 
-SCAN = real_ct(3, 12, 10)
 GRID = np.diag((4.0, 1.5, 1.25, 1.0))[[2, 1, 0, 3]]
-
-
-def reason_of(call: Any) -> str:
-    """Why it was refused, "" when it was not."""
-    try:
-        call()
-    except RefusedSeries as refused:
-        return refused.reason
-    return ""
 
 
 def test_directions_may_differ_by_exactly_a_thousandth() -> None:

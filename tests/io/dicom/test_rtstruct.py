@@ -18,7 +18,7 @@ from medattn_edge.spec import Code
 from medattn_edge.volume import Volume
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
-pytest.importorskip("highdicom", reason="the extra dicom is not installed")
+highdicom = pytest.importorskip("highdicom", reason="the extra dicom is not installed")
 pytest.importorskip("contourpy", reason="the extra dicom is not installed")
 polygons = pytest.importorskip("matplotlib.path", reason="matplotlib is not installed")
 
@@ -206,8 +206,10 @@ def test_it_refers_to_every_instance_and_has_the_patient_numbers_and_colours_of_
     assert rt.SeriesInstanceUID != seg.SeriesInstanceUID
     assert [roi.ROIName for roi in rt.StructureSetROISequence] == [one.SegmentLabel for one in seg.SegmentSequence]
     assert [roi.ROINumber for roi in rt.StructureSetROISequence] == [one.SegmentNumber for one in seg.SegmentSequence]
-    colours = [tuple(roi.ROIDisplayColor) for roi in rt.ROIContourSequence]
-    assert colours == [label_colour(number) for number in (1, 2, 3, 4)]
+    colours = [tuple(map(int, roi.ROIDisplayColor)) for roi in rt.ROIContourSequence]
+    assert colours == [(197, 165, 145), (241, 214, 145), (221, 130, 101), label_colour(4)]
+    shown = [highdicom.color.CIELabColor.from_rgb(*colour).value for colour in colours]
+    assert [tuple(one.RecommendedDisplayCIELabValue) for one in seg.SegmentSequence] == shown
     lung, bone, liver, unknown = rt.RTROIObservationsSequence
     (code,) = lung.RTROIIdentificationCodeSequence
     assert (code.CodeValue, code.CodingSchemeDesignator) == ("39607008", "SCT")

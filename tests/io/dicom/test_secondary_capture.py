@@ -15,6 +15,7 @@ import pytest
 
 from medattn_edge.errors import GeometryError, OutputError, UsageError
 from medattn_edge.io.colours import label_colour
+from medattn_edge.io.organs import label_colours
 from medattn_edge.volume import Volume
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
@@ -97,7 +98,8 @@ def test_each_picture_shows_its_own_slice_and_refers_to_it(scan, sent, tmp_path)
         assert series.SeriesInstanceUID == source.SeriesInstanceUID
         assert (read.PatientName, read.StudyInstanceUID) == (source.PatientName, source.StudyInstanceUID)
         colours = {tuple(pixel) for pixel in read.pixel_array.reshape(-1, 3)}
-        assert (label_colour(1) in colours, label_colour(2) in colours) == (True, place == 4)
+        air, bone = label_colours(NAMES, on_grey=True)[1:]
+        assert (air in colours, bone in colours) == (True, place == 4)
     assert pydicom.dcmread(paths[0]).SeriesInstanceUID == pydicom.dcmread(paths[1]).SeriesInstanceUID
     assert pydicom.dcmread(paths[0]).SOPInstanceUID != pydicom.dcmread(paths[1]).SOPInstanceUID
 

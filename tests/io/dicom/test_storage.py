@@ -11,43 +11,16 @@ import pytest
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 
-from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
-from pydicom.uid import ExplicitVRLittleEndian  # noqa: E402
 
 from medattn_edge.io.dicom.pixels import read_planes  # noqa: E402
-from medattn_edge.io.dicom.reasons import RefusedSeries  # noqa: E402
 from medattn_edge.io.dicom.storage import storage_of  # noqa: E402
 from medattn_edge.io.dicom.volume import find_series, read_series  # noqa: E402
+from tests.support.data_sets import pixel_data_set, reason_of  # noqa: E402
 from tests.support.dicom_phantoms import Stored, real_ct, write_series  # noqa: E402
 from tests.support.image_planes import STORAGE  # noqa: E402
 
 SCAN = real_ct(3, 12, 10)
 GRID = np.diag((4.0, 1.5, 1.25, 1.0))[[2, 1, 0, 3]]
-
-
-def reason_of(call: Any) -> str:
-    """Why it was refused, "" when it was not."""
-    try:
-        call()
-    except RefusedSeries as refused:
-        return refused.reason
-    return ""
-
-
-def pixels(**changes: Any) -> Dataset:
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = changes.pop("TransferSyntaxUID", ExplicitVRLittleEndian)
-    values = {
-        "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "Rows": 40, "Columns": 36,
-        "BitsAllocated": 16, "BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0,
-    }  # fmt: skip
-    for keyword, value in (values | changes).items():
-        if keyword.startswith("PixelPadding"):
-            dataset.add_new(keyword, "SS" if value is not None and value != "" and value < 0 else "US", value)
-        else:
-            setattr(dataset, keyword, value)
-    return dataset
 
 
 @pytest.mark.parametrize(
@@ -82,7 +55,7 @@ def pixels(**changes: Any) -> Dataset:
     ],
 )
 def test_pixels_are_what_scanners_write(changes: dict[str, Any], reason: str) -> None:
-    assert reason_of(lambda: storage_of(pixels(**changes), enhanced=False)) == reason
+    assert reason_of(lambda: storage_of(pixel_data_set(**changes), enhanced=False)) == reason
 
 
 @pytest.mark.parametrize(
@@ -90,7 +63,7 @@ def test_pixels_are_what_scanners_write(changes: dict[str, Any], reason: str) ->
     [(1, 65_536, ""), (1, 65_537, "too_large"), (8192, 32, ""), (8192, 33, "too_large"), (8192, 1, "")],
 )
 def test_a_file_has_65536_frames_and_two_thousand_million_voxels(rows: int, frames: int, reason: str) -> None:
-    dataset = pixels(Rows=rows, Columns=8192, NumberOfFrames=frames)
+    dataset = pixel_data_set(Rows=rows, Columns=8192, NumberOfFrames=frames)
     assert reason_of(lambda: storage_of(dataset, enhanced=True)) == reason
 
 
@@ -113,12 +86,12 @@ def test_a_file_has_65536_frames_and_two_thousand_million_voxels(rows: int, fram
 )
 def test_padding_has_the_sign_of_the_pixels(signed: int, value: int, limit: int | None, padding: Any) -> None:
     changes = {"PixelPaddingValue": value} | ({} if limit is None else {"PixelPaddingRangeLimit": limit})
-    assert storage_of(pixels(PixelRepresentation=signed, **changes), enhanced=False).padding == padding
+    assert storage_of(pixel_data_set(PixelRepresentation=signed, **changes), enhanced=False).padding == padding
 
 
 def test_without_padding_every_word_is_a_value() -> None:
-    assert storage_of(pixels(), enhanced=False).padding is None
-    assert storage_of(pixels(PixelPaddingValue=None), enhanced=False).padding is None
+    assert storage_of(pixel_data_set(), enhanced=False).padding is None
+    assert storage_of(pixel_data_set(PixelPaddingValue=None), enhanced=False).padding is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,81 @@
+"""An object to an archive (STOW-RS): stored is what the answer names as stored, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from medattn_edge.errors import ScanError
+from medattn_edge.io.dicom.files import failures, quiet
+from medattn_edge.io.dicomweb.errors import ArchiveError
+
+if TYPE_CHECKING:
+    from medattn_edge.io.dicomweb.client import Connection
+
+_FAILED, _REFERENCED = "00081198", "00081199"  # FailedSOPSequence, ReferencedSOPSequence
+_UID, _FAILURE, _WARNING = "00081155", "00081197", "00081196"
+_DUPLICATE: Final = 0x0111  # it has the object from an earlier try: the same, since its UID follows from the input
+_CODES: Final = {0x0122: "class_not_supported", 0x0124: "forbidden", 0xC122: "class_not_supported"}
+_FAMILIES: Final = {0xA7: "out_of_resources", 0xA9: "data_set_mismatch"}
+_STORED: Final = (200, 202)
+FINAL: Final = frozenset({"object_refused", "data_set_mismatch", "not_understood"})  # it judged the object itself
+
+
+def store(connection: Connection, dataset: Any) -> int:
+    """Send an object to an archive, which may have it already.
+
+    Args:
+        connection: to the archive.
+        dataset: a pydicom data set as it was read from a file, with its meta information.
+
+    Returns:
+        0, or the code of a warning with which it was stored.
+
+    Raises:
+        ArchiveError: when it is not stored, or the archive does not say that it is. Its `status` is the failure reason
+            of DICOM where there is one, else that of HTTP; with a reason of `FINAL` no later try can do better.
+    """
+    url, uid = connection.archive.url, str(dataset.SOPInstanceUID)
+    status, answer = connection.store(dataset)
+    for item in _items(answer, _FAILED):
+        if _value(item, _UID) not in (uid, None):
+            continue
+        failure = _value(item, _FAILURE)
+        if failure == _DUPLICATE:
+            return 0
+        number = failure if isinstance(failure, int) else 0
+        raise ArchiveError(_reason_of(number), url, f"failure reason 0x{number:04X}", status=number)
+    for item in _items(answer, _REFERENCED):
+        if _value(item, _UID) == uid and status in _STORED:
+            warning = _value(item, _WARNING)
+            return warning if isinstance(warning, int) else 0
+    raise ArchiveError("not_confirmed" if status in _STORED else "object_refused", url, status=status)
+
+
+def read_object(path: Path) -> Any:
+    """A file as `store` takes it; raises ScanError for one that is not DICOM."""
+    import pydicom
+
+    try:
+        with quiet():
+            return pydicom.dcmread(path)
+    except failures() as error:
+        raise ScanError(f"{path} cannot be read", expected="a DICOM file", hint="make it again") from error
+
+
+def _reason_of(failure: int) -> str:
+    known = _CODES.get(failure) or _FAMILIES.get(failure >> 8)
+    return known or ("not_understood" if 0xC000 <= failure <= 0xCFFF else "refused")
+
+
+def _items(answer: Mapping[str, Any], tag: str) -> list[Mapping[str, Any]]:
+    element = answer.get(tag)
+    items = element.get("Value") if isinstance(element, dict) else None
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+
+
+def _value(item: Mapping[str, Any], tag: str) -> Any:
+    element = item.get(tag)
+    values = element.get("Value") if isinstance(element, dict) else None
+    return values[0] if isinstance(values, list) and values else None
