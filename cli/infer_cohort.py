@@ -42,6 +42,12 @@ def is_cohort(output: str, scans: Sequence[Path], name: str, resume: bool) -> bo
             expected="a folder to write to, which ends in /",
             hint=f"-o {quoted(Path(output).stem.split('.')[0] or 'results')}/",
         )
+    if "." not in Path(output).name and any(scan.is_dir() for scan in scans):
+        raise UsageError(
+            f"-o {output}, which is not a directory and has no suffix",
+            expected="a folder to write to, which ends in /, or for a single scan a file such as labels.nii.gz",
+            hint=f"-o {quoted(output)}/",
+        )
     return False
 
 

@@ -88,6 +88,7 @@ def test_a_failure_is_told_with_its_row_and_the_exit_code_1_and_resume_goes_on(
         (("DATA", "-o", "OUT/", "--overlay", "x.png"), "--overlay 'x.png'"),
         (("t1=DATA/a.nii.gz", "DATA/p2/b.nii.gz", "-o", "OUT/"), "among other scans"),
         (("DATA", "-o", ""), "-o without a name"),
+        (("DATA", "-o", "new"), "next: -o new/"),
         (("DATA", "-o", "DATA/"), "lies in the folder of the results"),
     ],
 )
