@@ -49,7 +49,7 @@ def backend_of(path: Path, name: str | None = None) -> Backend:
     return chosen[0]
 
 
-def open_session(
+def open_session(  # noqa: PLR0913 - one for each field of Options
     path: Path | str,
     *,
     backend: str | None = None,
@@ -58,6 +58,7 @@ def open_session(
     spec: ModelSpec | None = None,
     optimise: bool = True,
     provider: str = "",
+    shared_cores: bool = False,
 ) -> Session:
     """A session that is ready to run; close it, or use it as a context manager.
 
@@ -69,6 +70,8 @@ def open_session(
         spec: of a checkpoint, instead of its own or its network's default.
         optimise: off, ONNX Runtime runs the graph as it was written.
         provider: of ONNX Runtime on a GPU: cuda or tensorrt.
+        shared_cores: whether other processes compute on the same cores at the same time, as the workers of a cohort do.
+            OpenVINO, left to itself, ties the threads of every process to the same cores, the first ones.
 
     Raises:
         UsageError: for an option that is not known, or not of this backend.
@@ -88,7 +91,7 @@ def open_session(
             expected="these only for onnxruntime",
             hint="leave --provider out",
         )
-    return chosen.open(path, Options(device, threads, spec, optimise, provider))
+    return chosen.open(path, Options(device, threads, spec, optimise, provider, shared_cores))
 
 
 def check_device(name: str) -> None:
