@@ -11,7 +11,7 @@ import typer
 from medattn_edge.errors import UsageError
 
 from . import console
-from .infer_cohort import finish, is_cohort, named_later, run_cohort
+from .infer_cohort import CaseTimeoutOption, WorkersOption, finish, is_cohort, named_later, pool_of, run_cohort
 from .options import GeometryOption, ThreadsOption, VolumeOption, parse_spacing
 from .released import Trusted, opened
 
@@ -116,6 +116,8 @@ def command(  # noqa: PLR0913
             "--regions", help="Of a sigmoid network: one map each, or one label map in its order, where it has one."
         ),
     ] = None,
+    workers: WorkersOption = 1,
+    case_timeout: CaseTimeoutOption = None,
     trusted: Trusted = None,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -138,7 +140,8 @@ def command(  # noqa: PLR0913
         any_modality=any_modality,
     )
     opening = Opening(backend, device, threads, provider or "", cache)
-    if is_cohort(output, scan, name, resume):
+    pool = pool_of(workers, case_timeout)
+    if is_cohort(output, scan, name, resume, pool):
         _check_one_series(series)
         cohort = CohortSettings(
             name or STANDARD_NAME,
@@ -148,6 +151,7 @@ def command(  # noqa: PLR0913
             resume=resume,
             segment=settings,
             opening=opening,
+            pool=pool,
         )
         further = {"probabilities": probabilities, "attention": attention, "overlay": overlay}
         cohort = named_later(cohort, {**further, "rtstruct": rtstruct, "sr": sr})

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,10 +17,45 @@ from . import console
 from .released import Opened
 
 if TYPE_CHECKING:
-    from medattn_edge.cohort import CohortOutcome, CohortSettings, Failure, ScanChoices
+    from medattn_edge.cohort import CohortOutcome, CohortSettings, Failure, PoolSettings, ScanChoices
+
+WorkersOption = Annotated[
+    int,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        help="Of many scans: processes that segment, each with a session. They divide the cores; --threads is of each.",
+    ),
+]
+CaseTimeoutOption = Annotated[
+    float | None,
+    typer.Option("--case-timeout", metavar="S", help="Seconds until a worker that hangs at a scan is ended; 3600."),
+]
 
 
-def is_cohort(output: str, scans: Sequence[Path], name: str, resume: bool) -> bool:
+def pool_of(workers: int, case_timeout_s: float | None) -> PoolSettings:
+    """Who does the work.
+
+    Raises:
+        UsageError: for options that make no sense together.
+    """
+    from medattn_edge.cohort import PoolSettings
+
+    pool = PoolSettings(workers=workers)
+    if case_timeout_s is not None:
+        if not pool.has_workers:
+            raise UsageError(
+                f"--case-timeout {case_timeout_s:g} without workers",
+                expected="workers, which can be ended and started again",
+                hint=f"--workers 2 --case-timeout {case_timeout_s:g}",
+            )
+        pool = replace(pool, case_timeout_s=case_timeout_s)
+    pool.check()
+    return pool
+
+
+def is_cohort(output: str, scans: Sequence[Path], name: str, resume: bool, pool: PoolSettings) -> bool:
     """Whether results go into a folder.
 
     Raises:
@@ -33,8 +68,10 @@ def is_cohort(output: str, scans: Sequence[Path], name: str, resume: bool) -> bo
     if output.endswith("/") or Path(output).is_dir():
         return True
     several = [scan for scan in scans if not scan.is_dir() and is_case_source(scan)]
-    if several or name or resume:
-        what = str(several[0]) if several else "--name" if name else "--resume"
+    given = {"--name": bool(name), "--resume": resume, f"--workers {pool.workers}": pool.has_workers}
+    options = [option for option, present in given.items() if present]
+    if several or options:
+        what = str(several[0]) if several else options[0]
         raise UsageError(
             f"{what} with the one file {output}",
             expected="a folder to write to, which ends in /",

@@ -89,6 +89,10 @@ def test_a_failure_is_told_with_its_row_and_the_exit_code_1_and_resume_goes_on(
         (("t1=DATA/a.nii.gz", "DATA/p2/b.nii.gz", "-o", "OUT/"), "among other scans"),
         (("DATA", "-o", ""), "-o without a name"),
         (("DATA", "-o", "DATA/"), "lies in the folder of the results"),
+        (("DATA/a.nii.gz", "-o", "l.nii.gz", "--workers", "2"), "--workers 2 with the one file"),
+        (("DATA", "-o", "OUT/", "--workers", "0"), "--workers"),
+        (("DATA", "-o", "OUT/", "--case-timeout", "60"), "--case-timeout 60 without workers"),
+        (("DATA", "-o", "OUT/", "--workers", "2", "--case-timeout", "0"), "a timeout of 0 s"),
     ],
 )
 def test_wrong_usage_is_refused_before_anything_is_made(
