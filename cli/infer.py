@@ -11,7 +11,17 @@ import typer
 from medattn_edge.errors import UsageError
 
 from . import console
-from .infer_cohort import CaseTimeoutOption, WorkersOption, finish, is_cohort, named_later, pool_of, run_cohort
+from .infer_cohort import (
+    CaseTimeoutOption,
+    EstimateOption,
+    WorkersOption,
+    estimated,
+    finish,
+    is_cohort,
+    named_later,
+    pool_of,
+    run_cohort,
+)
 from .options import GeometryOption, ThreadsOption, VolumeOption, parse_spacing
 from .released import Trusted, opened
 
@@ -118,6 +128,7 @@ def command(  # noqa: PLR0913
     ] = None,
     workers: WorkersOption = 1,
     case_timeout: CaseTimeoutOption = None,
+    estimate: EstimateOption = 0,
     trusted: Trusted = None,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -141,7 +152,8 @@ def command(  # noqa: PLR0913
     )
     opening = Opening(backend, device, threads, provider or "", cache)
     pool = pool_of(workers, case_timeout)
-    if is_cohort(output, scan, name, resume, pool):
+    given = {"--name": bool(name), "--resume": resume, "--workers": pool.has_workers, "--estimate": bool(estimate)}
+    if is_cohort(output, scan, given):
         _check_one_series(series)
         cohort = CohortSettings(
             name or STANDARD_NAME,
@@ -158,7 +170,8 @@ def command(  # noqa: PLR0913
         choices = ScanChoices(spacing, geometry or "", volume_number, resample_to_first, dicom_paths)
         with opened([artifact], trusted) as models:
             outcomes = run_cohort(models, scan, output, cohort, choices)
-        finish({"artifact": str(artifact), **models.named(outcomes.to_json())}, outcomes, json)
+            studies = estimated(models.files[0], outcomes, estimate)
+        finish({"artifact": str(artifact), **models.named(outcomes.to_json())}, outcomes, studies, json)
         return
     outputs = Outputs(
         Path(output), probabilities, attention, overlay, key_slices, seg_kind, regions=regions, rtstruct=rtstruct, sr=sr

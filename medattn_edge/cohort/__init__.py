@@ -2,6 +2,7 @@
 
 from medattn_edge.cohort.case import Case, CaseError, CaseList, Failure, ScanChoices
 from medattn_edge.cohort.cases import find_cases, is_case_source, scans_of_cases
+from medattn_edge.cohort.estimation import Estimate, estimate
 from medattn_edge.cohort.outcome import CohortOutcome
 from medattn_edge.cohort.run import segment_cohort
 from medattn_edge.cohort.settings import CohortSettings, PoolSettings
@@ -12,9 +13,11 @@ __all__ = [
     "CaseList",
     "CohortOutcome",
     "CohortSettings",
+    "Estimate",
     "Failure",
     "PoolSettings",
     "ScanChoices",
+    "estimate",
     "find_cases",
     "is_case_source",
     "scans_of_cases",
