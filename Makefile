@@ -34,7 +34,7 @@ ON_310 := $(addprefix tests/, host process spec/test_model.py spec/test_schema.p
 	scanner/test_receive.py cohort/test_cases.py)
 
 .PHONY: demo test test-slow test-gpu test-faults test-lowest test-310 mutants corpus check audit lock sbom format bench \
-	bench-published bench-gpu bench-isa bench-curves bench-node bench-report docs clean
+	bench-published bench-gpu bench-isa bench-curves bench-node bench-scale bench-report docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medattn-edge demo -o demo
@@ -141,6 +141,15 @@ bench-node: $(VENV)/.dev
 	scan=$$($(BIN)/python -c "from medattn_edge.data.samples import sample_scan; print(sample_scan())") && \
 	$(BIN)/medattn-edge export "$$checkpoint" -o .benchmarks/lungs.onnx && \
 	$(BIN)/python benchmarks/node.py .benchmarks/lungs.onnx "$$scan" -o benchmarks/results/node-lungs-attention-unet-2d.json
+
+# Two workers against one, each with one thread: sessions, and cohorts of copies of a scan; a quarter of an hour on two quiet
+# cores.
+bench-scale: $(VENV)/.dev
+	mkdir -p .benchmarks
+	checkpoint=$$($(BIN)/python -c "from medattn_edge.data import shipped_checkpoints as s; print(s()['lungs-attention-unet-2d'])") && \
+	scan=$$($(BIN)/python -c "from medattn_edge.data.samples import sample_scan; print(sample_scan())") && \
+	$(BIN)/medattn-edge export "$$checkpoint" -o .benchmarks/lungs.onnx && \
+	$(BIN)/python benchmarks/scale.py .benchmarks/lungs.onnx "$$scan" -o .benchmarks/scale.json
 
 bench-report: $(VENV)/.dev
 	$(BIN)/python benchmarks/report.py

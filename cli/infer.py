@@ -27,7 +27,17 @@ from .infer_archive import (
     check_sendable,
     send_results,
 )
-from .infer_cohort import finish, is_cohort, named_later, run_cohort
+from .infer_cohort import (
+    CaseTimeoutOption,
+    EstimateOption,
+    WorkersOption,
+    estimated,
+    finish,
+    is_cohort,
+    named_later,
+    pool_of,
+    run_cohort,
+)
 from .options import DeviceOption, GeometryOption, OverlapOption, ThreadsOption, VolumeOption, parse_spacing
 from .released import Trusted, opened
 
@@ -148,6 +158,9 @@ def command(  # noqa: PLR0913
             "--regions", help="Of a sigmoid network: one map each, or one label map in its order, where it has one."
         ),
     ] = None,
+    workers: WorkersOption = 1,
+    case_timeout: CaseTimeoutOption = None,
+    estimate: EstimateOption = 0,
     trusted: Trusted = None,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -172,7 +185,9 @@ def command(  # noqa: PLR0913
     opening = Opening(backend, device, threads, provider or "", cache)
     said = ArchiveOptions(study, tuple(query or ()), limit, send, credentials, ca, timeout)
     source, paths = said.source(scan), [Path(one) for one in scan]
-    if is_cohort(output, [] if source else paths, name, resume):
+    pool = pool_of(workers, case_timeout)
+    given = {"--name": bool(name), "--resume": resume, "--workers": pool.has_workers, "--estimate": bool(estimate)}
+    if is_cohort(output, [] if source else paths, given):
         _check_one_series(series)
         cohort = CohortSettings(
             name or STANDARD_NAME,
@@ -182,6 +197,7 @@ def command(  # noqa: PLR0913
             resume=resume,
             segment=settings,
             opening=opening,
+            pool=pool,
         )
         further = {"probabilities": probabilities, "attention": attention, "overlay": overlay}
         cohort = named_later(cohort, {**further, "rtstruct": rtstruct, "sr": sr})
@@ -191,7 +207,8 @@ def command(  # noqa: PLR0913
             check_archived(spacing, resample_to_first, geometry)
         with opened([artifact], trusted) as models:
             outcomes = run_cohort(models, paths, output, cohort, choices, listed)
-        finish({"artifact": str(artifact), **models.named(outcomes.to_json())}, outcomes, json)
+            studies = estimated(models.files[0], outcomes, estimate)
+        finish({"artifact": str(artifact), **models.named(outcomes.to_json())}, outcomes, studies, json)
         return
     outputs = Outputs(
         Path(output), probabilities, attention, overlay, key_slices, seg_kind, regions=regions, rtstruct=rtstruct, sr=sr

@@ -141,6 +141,7 @@ def _checkpoint(path: Path, weights: str) -> dict[str, Any]:
     from medattn_edge.artifact import SCHEMA
     from medattn_edge.models import checkpoint
     from medattn_edge.models.flops import gflop
+    from medattn_edge.models.network import parameter_count
 
     loaded = checkpoint.load(path, weights=weights or None)
     spec, network = loaded.spec, loaded.network
@@ -157,7 +158,7 @@ def _checkpoint(path: Path, weights: str) -> dict[str, Any]:
         "inputs": {"image": [-1, spec.in_channels, *spec.patch]},
         "outputs": {"logits": [-1, spec.outputs, *spec.patch]},
         "operators": dict(sorted(Counter(leaves).items())),
-        "parameters": sum(value.numel() for value in network.parameters()),
+        "parameters": parameter_count(network),
         "gflop": gflop(network, spec),
         "attention_maps": list(network.attention_names),
         "notes": dict(loaded.notes),

@@ -53,7 +53,7 @@ def backend_of(path: Path, name: str | None = None) -> Backend:
     return chosen[0]
 
 
-def open_session(
+def open_session(  # noqa: PLR0913 - one for each field of Options
     path: Path | str,
     *,
     backend: str | None = None,
@@ -62,6 +62,7 @@ def open_session(
     spec: ModelSpec | None = None,
     optimise: bool = True,
     provider: str = "",
+    shared_cores: bool = False,
 ) -> Session:
     """A session that is ready to run; close it, or use it as a context manager.
 
@@ -74,6 +75,8 @@ def open_session(
         spec: of a checkpoint, instead of its own or its network's default.
         optimise: off, ONNX Runtime runs the graph as it was written.
         provider: of ONNX Runtime on a GPU: cuda or tensorrt.
+        shared_cores: whether other processes compute on the same cores at the same time, as the workers of a cohort do.
+            OpenVINO, left to itself, ties the threads of every process to the same cores, the first ones.
 
     Raises:
         UsageError: for an option that is not known, or not of this backend.
@@ -93,9 +96,8 @@ def open_session(
             expected="these only for onnxruntime",
             hint="leave --provider out",
         )
-    session = chosen.open(
-        path, Options(device_of(path, device, chosen.name, provider), threads, spec, optimise, provider)
-    )
+    opened_on = device_of(path, device, chosen.name, provider)
+    session = chosen.open(path, Options(opened_on, threads, spec, optimise, provider, shared_cores))
     session.facts["requested_device"] = device
     return session
 

@@ -136,6 +136,7 @@ def _request(
         "spec": None if options.spec is None else options.spec.to_json(),
         "optimise": options.optimise,
         "provider": options.provider,
+        "shared_cores": options.shared_cores,
         **arguments,
     }
     return {"do": "open", "path": str(path), "backend": backend, "options": values, "opener": opener}

@@ -215,6 +215,8 @@ class Options:
             and takes no other.
         optimise: let the runtime rewrite the graph (ONNX Runtime only): off, it is run as it was written.
         provider: of ONNX Runtime on a GPU, cuda or tensorrt; elsewhere it must be empty.
+        shared_cores: whether other sessions, in other processes, compute on the same cores at the same time: none is
+            tied to a core then.
     """
 
     device: str = "cpu"
@@ -222,6 +224,7 @@ class Options:
     spec: ModelSpec | None = None
     optimise: bool = True
     provider: str = ""
+    shared_cores: bool = False
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class Opening:
         threads: of the CPU, 0 for as many as there are usable cores.
         provider: of ONNX Runtime on a GPU: cuda or tensorrt; empty for cuda.
         cache: a private folder to keep OpenVINO's compiled models in, None to keep none.
+        shared_cores: whether other processes compute on the same cores at the same time; see `open_session`.
     """
 
     backend: str = ""
@@ -46,6 +47,7 @@ class Opening:
     threads: int = 0
     provider: str = ""
     cache: Path | None = None
+    shared_cores: bool = False
 
     @contextmanager
     def open(self, artifact: Path | str) -> Iterator[Session]:
@@ -58,6 +60,7 @@ class Opening:
                 device=self.device,
                 threads=self.threads or usable_cores(),
                 provider=self.provider,
+                shared_cores=self.shared_cores,
             ) as session,
         ):
             yield session

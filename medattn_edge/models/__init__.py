@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from medattn_edge.errors import CheckpointError, UsageError
 from medattn_edge.installation import upgrade_line
 from medattn_edge.models.network import Network, SegmentationNetwork
-from medattn_edge.nearby import nearest
+from medattn_edge.nearby import nearest as nearest_name  # a module of this package is called nearest
 from medattn_edge.registry import records
 from medattn_edge.spec import ModelSpec
 
@@ -71,7 +71,7 @@ def network_record(name: str) -> Network:
         raise UsageError(
             f"the network {name!r} is not known",
             expected=f"one of {', '.join(known)}",
-            hint=f"--network {nearest(name, known) or next(iter(known))}",
+            hint=f"--network {nearest_name(name, known) or next(iter(known))}",
         )
     return known[name]
 

@@ -210,6 +210,8 @@ DEFAULTS: dict[str, dict[str, dict[str, float]]] = {
     "store/snapshot": {"Snapshot": {"committed": 0}},
     "store/store": {"Store.snapshot": {"recent": 20}},
     "store/studies": {"_Study": {"coming": False}},
+    "work/segmenting": {"Segmenter": {"shared_cores": False}},
+    "work/supervisor": {"Supervisor": {"shared_cores": False}},
 }
 
 

@@ -19,12 +19,16 @@ from medattn_edge.host.system import others_may_write
 
 NAME = "openvino"
 CACHE = "MEDATTN_EDGE_MODEL_CACHE"
+_PINNING = "ENABLE_CPU_PINNING"
 IR, WEIGHTS, BLOB = ".xml", ".bin", ".blob"
 _PRECISIONS = {"f32": "FP32", "bf16": "BF16"}  # as we and OpenVINO's hint name it -> as its capabilities do
 
 
-def configuration(ov: Any, precision: str, threads: int) -> dict[str, Any]:
+def configuration(ov: Any, precision: str, threads: int, *, shared_cores: bool = False) -> dict[str, Any]:
     """What a model is compiled with, and a blob is opened with: OpenVINO's own property names.
+
+    OpenVINO pins its threads to cores, in every process from the first core on, and knows nothing of other processes:
+    two of them with one thread each share one core and leave the other idle. A session with shared cores is not pinned.
 
     Raises UsageError for a precision that is not known, HostError for bf16 on a CPU without it, which OpenVINO
     would compute in FP32 without a word.
@@ -43,7 +47,14 @@ def configuration(ov: Any, precision: str, threads: int) -> dict[str, Any]:
             hint="medattn-edge compile NET.onnx -o NAME.xml --inference-precision f32",
         )
     threaded = {"INFERENCE_NUM_THREADS": threads} if threads else {}
-    return {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, **threaded}
+    unpinned = {_PINNING: False} if shared_cores else {}
+    return {
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        **threaded,
+        **unpinned,
+    }
 
 
 def precision_of(target: Mapping[str, Any]) -> str:
@@ -100,6 +111,11 @@ def compiled(ov: Any, path: Path, manifest: Manifest, settings: Mapping[str, Any
         return ov.Core().compile_model(model, "CPU", {**settings, **({} if kept is None else {"CACHE_DIR": str(kept)})})
     except Exception as error:
         raise translated(error, f"cannot compile {path.name}") from error
+
+
+def is_pinned(compiled_model: Any) -> bool:
+    """Whether OpenVINO ties the threads of a compiled model to cores."""
+    return bool(compiled_model.get_property(_PINNING))
 
 
 def loaded_from_cache(compiled_model: Any) -> bool | None:

@@ -60,7 +60,8 @@ class _Served:
         self._segmenter: Segmenter | None = None
 
     def open(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        segmenter = Segmenter([model_from_json(one) for one in request["models"]])
+        models = [model_from_json(one) for one in request["models"]]
+        segmenter = Segmenter(models, shared_cores=request["shared_cores"])
         canaries = segmenter.canaries(Path(request["root"]))
         self._segmenter = segmenter
         return {"canaries": canaries}
