@@ -9,13 +9,16 @@ endif
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
 LOWEST_PYTHON ?= python3.11
+# Of JetPack 6; a name alone may be pyenv's, which then says that there is none.
+PYTHON310 ?= $(shell for name in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/python3.10; do \
+	$$name -c 'import ensurepip' 2>/dev/null && { echo $$name; break; }; done)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL := $(PIP) --constraint constraints.txt
 # What is installed, by its hashes; --no-deps, because the file is complete but for torch (SECURITY.md says why).
 LOCKED := $(PIP) --require-hashes --no-deps --requirement requirements.lock
 # torch, and what only its build from PyPI with CUDA needs: SECURITY.md says why they have no hashes.
-UNLOCKED := pip colorama torch triton cuda-toolkit $(addprefix nvidia-, cublas cuda-cupti cuda-nvrtc cuda-runtime \
+UNLOCKED := pip torch triton cuda-toolkit $(addprefix nvidia-, cublas cuda-cupti cuda-nvrtc cuda-runtime \
 	cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
 
 # What meets every library that pyproject.toml bounds, in two minutes.
@@ -25,8 +28,13 @@ LOWEST := tests/test_floors.py tests/test_benchmarks.py $(addprefix tests/, \
 	models/test_resnet.py precision/test_quantizers.py scanner/test_metrics.py scanner/test_receive.py \
 	scanner/test_tls.py training/test_evaluate.py)
 
-.PHONY: demo test test-slow test-gpu test-faults test-lowest mutants corpus check audit lock sbom format bench \
-	bench-published bench-gpu bench-isa bench-curves bench-node bench-report clean
+# What a host without torch runs, in half a minute on Python 3.10.
+ON_310 := $(addprefix tests/, host process spec/test_model.py spec/test_schema.py test_atomic.py inference/test_tiling.py \
+	io/test_nifti.py io/test_numpy.py scanner/test_log.py scanner/test_tasks.py scanner/test_disk.py \
+	scanner/test_receive.py cohort/test_cases.py)
+
+.PHONY: demo test test-slow test-gpu test-faults test-lowest test-310 mutants corpus check audit lock sbom format bench \
+	bench-published bench-gpu bench-isa bench-curves bench-node bench-scale bench-report docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medattn-edge demo -o demo
@@ -52,6 +60,15 @@ test-gpu: $(VENV)/.dev
 test-lowest: .venv-lowest/.test
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -m "not slow and not gpu" $(LOWEST)
 
+# The core without torch on Python 3.10, in an environment of its own; where there is none, that is said and nothing is run.
+test-310:
+ifeq ($(PYTHON310),)
+	@echo "NOT RUN on Python 3.10: there is no python3.10 here; its types were checked. apt-get install python3.10-venv"
+else
+	$(MAKE) --no-print-directory .venv-310/.test
+	OMP_NUM_THREADS=1 .venv-310/bin/python -m pytest -m "not slow and not gpu" $(ON_310)
+endif
+
 # Half an hour of one-line faults in a copy of the tree, drawn by a fixed seed: how many do the tests notice? tests/mutants.md
 mutants: $(VENV)/.mutants
 	$(BIN)/python -m tests.support.mutants
@@ -76,12 +93,18 @@ sbom: $(VENV)/.dev
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible \
 		--output-file dist/medattn-edge.cdx.json .venv-sbom/bin/python
 
-# Writes the hashes of constraints.txt anew, after a change of a pin or of a bound.
+# Writes the hashes of constraints.txt anew, after a change of a pin or of a bound, and those of the images.
+UV_COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--no-header --constraint constraints.txt
+# What an image installs, as its Dockerfile says.
+extras_of = $(addprefix --extra ,$(subst $(comma), ,$(shell sed -n 's/^ARG EXTRAS=//p' containers/Dockerfile.$(1))))
+comma := ,
 lock: $(VENV)/.dev
 	test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv==0.13.9; }
-	.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		--extra dev --extra mutants --extra peers --constraint constraints.txt $(addprefix --no-emit-package , $(UNLOCKED)) \
+	$(UV_COMPILE) --extra dev --extra mutants --extra peers $(addprefix --no-emit-package , $(UNLOCKED)) \
 		--output-file requirements.lock pyproject.toml
+	$(UV_COMPILE) $(call extras_of,cpu) --output-file containers/cpu.lock pyproject.toml containers/cpu.in
+	$(UV_COMPILE) $(call extras_of,cuda) --output-file containers/cuda.lock pyproject.toml containers/cuda.in
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -119,11 +142,24 @@ bench-node: $(VENV)/.dev
 	$(BIN)/medattn-edge export "$$checkpoint" -o .benchmarks/lungs.onnx && \
 	$(BIN)/python benchmarks/node.py .benchmarks/lungs.onnx "$$scan" -o benchmarks/results/node-lungs-attention-unet-2d.json
 
+# Two workers against one, each with one thread: sessions, and cohorts of copies of a scan; a quarter of an hour on two quiet
+# cores.
+bench-scale: $(VENV)/.dev
+	mkdir -p .benchmarks
+	checkpoint=$$($(BIN)/python -c "from medattn_edge.data import shipped_checkpoints as s; print(s()['lungs-attention-unet-2d'])") && \
+	scan=$$($(BIN)/python -c "from medattn_edge.data.samples import sample_scan; print(sample_scan())") && \
+	$(BIN)/medattn-edge export "$$checkpoint" -o .benchmarks/lungs.onnx && \
+	$(BIN)/python benchmarks/scale.py .benchmarks/lungs.onnx "$$scan" -o .benchmarks/scale.json
+
 bench-report: $(VENV)/.dev
 	$(BIN)/python benchmarks/report.py
 
+# The pages in docs/, in site/: open site/index.html
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf demo build dist site work *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 
 $(VENV)/.python:
 	@test -n "$(PYTHON)" || { echo "medattn-edge needs Python 3.11 or newer: apt-get install python3.11-venv"; exit 3; }
@@ -149,6 +185,13 @@ $(VENV)/.mutants: pyproject.toml constraints.txt | $(VENV)/.python
 	.venv-gpu/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[peers,gpu,tensorrt-rtx]'
 	.venv-gpu/bin/python -m pip uninstall --quiet --yes onnxruntime
 	.venv-gpu/bin/python -m pip install --quiet onnxruntime-gpu==1.31.1
+	@touch $@
+
+.venv-310/.test: pyproject.toml constraints-3.10.txt
+	$(PYTHON310) -m venv --clear .venv-310
+	.venv-310/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+		--constraint constraints-3.10.txt --editable '.[onnxruntime,openvino,nifti,nrrd,node]' \
+		cryptography hypothesis pytest pytest-timeout slicerio
 	@touch $@
 
 .venv-lowest/.test: pyproject.toml floors.txt

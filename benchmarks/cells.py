@@ -14,7 +14,12 @@ def number(value: Any, form: str) -> str:
 
 
 def ratio(row: Row, field: str, spread: str) -> str:
-    """A median of paired ratios with its quartiles; a dash where there is none, and for a row that fails."""
+    """A median of paired ratios with its quartiles; a dash where there is none, and for a row that fails.
+
+    `declined` for times that a busy host gave.
+    """
+    if row.get("ratio_declined") and row["verdict"] != "fail":
+        return "declined"
     if row.get(field) is None or row["verdict"] == "fail":
         return "-"
     low, high = row[spread]

@@ -42,7 +42,7 @@ def section(results: Path) -> str:
 
 
 def summary(results: Path) -> str:
-    """For the project's README; empty without a result."""
+    """For docs/benchmarks.md; empty without a result."""
     document = read(results)
     return "" if document is None else table(document)
 

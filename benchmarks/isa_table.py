@@ -30,7 +30,7 @@ def sections(results: Path) -> str:
 
 
 def summary(results: Path) -> str:
-    """For the project's README: of every cap the fastest row that agrees, for each number of threads."""
+    """For docs/benchmarks.md: of every cap the fastest row that agrees, for each number of threads."""
     parts = []
     for name, document in documents(results).items():
         told = document["instruction_sets"]
@@ -79,7 +79,8 @@ def _best(document: Document, cap: str, threads: int) -> str:
     if not able:
         absent = document["absent"]
         why = absent.get(cap) or absent.get(f"{cap} on {threads} threads")
-        return f"not measured: {why}" if why else "no row agrees"
+        declined = any(row.get("ratio_declined") for row in rows)
+        return f"not measured: {why}" if why else "declined: the host was busy" if declined else "no row agrees"
     best = max(able, key=lambda row: row["ratio_to_reference"])
     sqnr = (best["agreement"] or {}).get("sqnr_db")
     close = "identical" if sqnr is None else f"{sqnr:.1f} dB"

@@ -23,7 +23,7 @@ class Opener:
     def __init__(self, make: Callable[[Path, Options], Session]) -> None:
         self._make = make
 
-    def __call__(
+    def __call__(  # noqa: PLR0913 - as open_session
         self,
         path: Path | str,
         *,
@@ -33,10 +33,11 @@ class Opener:
         spec: ModelSpec | None = None,
         optimise: bool = True,
         provider: str = "",
+        shared_cores: bool = False,
     ) -> Session:
         """A session; whatever the peer raises is a BackendError."""
         try:
-            return self._make(Path(path), Options(device, threads, spec, optimise, provider))
+            return self._make(Path(path), Options(device, threads, spec, optimise, provider, shared_cores))
         except Exception as error:
             raise _failed(error, f"cannot open {Path(path).name}") from error
 

@@ -21,6 +21,7 @@ from medattn_edge.gates import TRUE_LABELS
 _OURS, _PEERS, _EAGER = "#1f6f8b", "#c9a35b", "#888888"
 _PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # behind a text: the line at 1 does not cross it
 _DPI = 110
+_COLUMNS = 2  # of panels: readable at the width of a page
 _LINE = 0.038  # of a panel's height: a line of small text
 _CURVE_POINTS = 4
 _KEPT = tuple(TRUE_LABELS.limits[name] for name in ("min_true_dice_share", "max_true_dice_share"))
@@ -41,8 +42,10 @@ def _bars(document: Mapping[str, Any]) -> Any:
     for place, row in enumerate(rows):
         ratio = row["ratio_to_reference"]
         if ratio is None:
-            reason = (row.get("failures") or ["out of tolerance"])[0]
-            axes.text(0.01 * most, place, f"FAIL: {reason[:80]}", va="center", fontsize=8, color="#a02020", bbox=_PAPER)
+            reason = f"FAIL: {(row.get('failures') or ['out of tolerance'])[0]}"
+            if row.get("ratio_declined"):
+                reason = f"declined: {row['ratio_declined']}"
+            axes.text(0.01 * most, place, reason[:86], va="center", fontsize=8, color="#a02020", bbox=_PAPER)
             continue
         colour = _OURS if row["artifact"] in ours else _EAGER if row["artifact"] == REFERENCE.name else _PEERS
         low, high = row["ratio_spread"]
@@ -76,13 +79,18 @@ def draw_kept(documents: Mapping[str, Mapping[str, Any]], path: Path, metadata: 
 
 def kept_figure(documents: Mapping[str, Mapping[str, Any]]) -> Any:
     """The figure of `draw_kept`."""
+    columns = min(len(documents), _COLUMNS)
+    lines = -(-len(documents) // columns)
     figure, panels = pyplot.subplots(
-        1, len(documents), figsize=(6.2 * len(documents), 5.6), layout="constrained", squeeze=False
+        lines, columns, figsize=(6.2 * columns, 5.6 * lines), layout="constrained", squeeze=False
     )
-    for axes, (name, document) in zip(panels[0], documents.items(), strict=True):
+    for axes in panels.flat[len(documents) :]:
+        axes.set_axis_off()
+    for axes, (name, document) in zip(panels.flat, documents.items(), strict=False):
         _kept_panel(axes, document)
         axes.set_title(f"{name}\n{_cpu(document['environment'])}{_threads(document['environment'])}", fontsize=9)
-    panels[0][0].set_ylabel("times faster than eager PyTorch")
+    for line in panels:
+        line[0].set_ylabel("times faster than eager PyTorch")
     handles = [
         pyplot.Line2D([], [], marker=mark, linestyle="", color=one) for mark, one in (("o", _OURS), ("s", _PEERS))
     ]
@@ -94,7 +102,7 @@ def _kept_panel(axes: Any, document: Mapping[str, Any]) -> None:
     ours, points = {form.name for form in OURS}, []
     for row in document["rows"]:
         share = (row["agreement"] or {}).get("true_dice_share")
-        if row["p50_ms"] is None or share is None:
+        if row["ratio_to_reference"] is None or share is None:
             continue
         worst, ratio = max(share, key=lambda one: abs(one - 1.0)), row["ratio_to_reference"]
         mine, eager = row["artifact"] in ours, row["artifact"] == REFERENCE.name

@@ -93,8 +93,12 @@ def row(candidate: dict[str, Any], recipe: dict[str, Any] | None) -> dict[str, s
         "SQNR dB": f"{case['sqnr_db']:.1f}" if case and case["sqnr_db"] is not None else "-",
         SHARE: f"{min(shares):.5f} to {max(shares):.5f}" if shares else "-",
         "verdict": candidate["verdict"],
-        "FP32 time / its time": f"{speed['ratio_to_fp32']:.2f}" if timed else "-",
+        "FP32 time / its time": _ratio(speed) if timed else "-",
     }
+
+
+def _ratio(speed: dict[str, Any]) -> str:
+    return "declined" if speed.get("ratio_declined") else f"{speed['ratio_to_fp32']:.2f}"
 
 
 def _truth(case: dict[str, Any] | None) -> list[tuple[float, float]]:

@@ -1,4 +1,4 @@
-"""Committed results -> what people read: results/README.md, results/*.png and the table of the project's README.
+"""Committed results -> what people read: results/README.md, results/*.png, tables in docs/benchmarks.md and README.
 
     python benchmarks/report.py            # writes them
     python benchmarks/report.py --check    # says what is stale, exit code 1
@@ -22,8 +22,10 @@ from cases import NNCF, OURS, PLAIN, REFERENCE
 from markdown_table import markdown_table
 
 HERE = Path(__file__).parent
-RESULTS, README = HERE / "results", HERE.parent / "README.md"
+RESULTS = HERE / "results"
+PAGES = (HERE.parent / "docs" / "benchmarks.md", HERE.parent / "README.md")
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+SHORT = ("<!-- benchmarks, short: begin -->", "<!-- benchmarks, short: end -->")
 SOURCE = "Source-SHA256"  # the key in a picture's metadata
 KEPT = "speed-and-dice.png"
 _HEAD = (
@@ -51,15 +53,16 @@ Document = dict[str, Any]
 def main(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; say what is stale.")] = False,
     results: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
-    readme: Annotated[Path, typer.Option(help="The file with the two markers.")] = README,
+    pages: Annotated[list[Path] | None, typer.Option("--page", help="A file with markers; repeat it.")] = None,
 ) -> None:
     """Make the report."""
+    pages = pages or [*PAGES]
     if check:
-        said = stale(results, readme)
+        said = stale(results, *pages)
         for line in said:
             print(line, file=sys.stderr)
         raise typer.Exit(1 if said else 0)
-    for path, text in texts(results, readme).items():
+    for path, text in texts(results, *pages).items():
         path.write_text(text, encoding="utf-8")
     from plots import draw, draw_kept
 
@@ -100,21 +103,27 @@ def kept_digest(results: Path, known: dict[str, Document]) -> str:
     return hashlib.sha256("".join(digest(results / f"{name}.json") for name in known).encode()).hexdigest()
 
 
-def texts(results: Path, readme: Path) -> dict[Path, str]:
-    """What the text files should hold."""
-    found, whole = documents(results), readme.read_text(encoding="utf-8")
+def texts(results: Path, *pages: Path) -> dict[Path, str]:
+    """What the text files should hold: the report of all results, and the tables between the markers of the pages."""
+    found = documents(results)
     made = {results / "README.md": page(found) + isa_table.sections(results) + gpu_table.section(results)}
-    if BEGIN in whole:
-        made[readme] = with_table(whole, summary(found))
-    for other in (isa_table, gpu_table):
-        if other.BEGIN in whole:
-            made[readme] = with_table(made.get(readme, whole), other.summary(results), (other.BEGIN, other.END))
+    tables = {
+        (BEGIN, END): lambda: summary(found),
+        SHORT: lambda: short(found),
+        (isa_table.BEGIN, isa_table.END): lambda: isa_table.summary(results),
+        (gpu_table.BEGIN, gpu_table.END): lambda: gpu_table.summary(results),
+    }
+    for path in pages:
+        text = path.read_text(encoding="utf-8")
+        for markers, table in tables.items():
+            if markers[0] in text:
+                made[path] = text = with_table(text, table(), markers)
     return made
 
 
-def stale(results: Path, readme: Path) -> list[str]:
+def stale(results: Path, *pages: Path) -> list[str]:
     """One sentence per file that is not what the results say."""
-    wanted = texts(results, readme)
+    wanted = texts(results, *pages)
     said = [
         f"{path} is stale"
         for path, text in wanted.items()
@@ -152,13 +161,13 @@ def with_table(text: str, table: str, markers: tuple[str, str] = (BEGIN, END)) -
 
 
 def summary(found: dict[str, Document]) -> str:
-    """The tables of the project's README: trained networks with what they keep, the others for their kernels' speed."""
+    """The tables of docs/benchmarks.md: trained networks with what they keep, the others for their kernels' speed."""
     cases = [document for document in found.values() if "case" in document]
     learnt = [document for document in cases if is_trained(document)]
     note = (
         "Medians of paired ratios of one interleaved run, times faster than eager PyTorch; then than the plain "
         "`torch.onnx.export` in ONNX Runtime. All rows, their agreement and the environment: "
-        "[benchmarks/results](benchmarks/results/README.md)."
+        "[all results](results/README.md)."
     )
     parts = []
     if learnt:
@@ -170,6 +179,20 @@ def summary(found: dict[str, Document]) -> str:
         head = ("untrained case, for speed only", "fastest INT8", "fastest FP32", "fastest peer that agrees", "fails")
         parts.append(markdown_table(head, [(_name(one), *map(_short, _best(one)), _failed(one)) for one in others]))
     return "\n\n".join([*parts, note])
+
+
+def short(found: dict[str, Document]) -> str:
+    """The table of README: what the fastest INT8 file keeps, of each network that is judged by true labels."""
+    head = ("trained network", "INT8, times faster than eager", "Dice with eager", "share of its true Dice")
+    rows = []
+    for document in trained_of(found).values():
+        int8, _, _ = _best(document)
+        if int8 is None:
+            continue
+        low, high = int8["agreement"]["true_dice_share"]
+        speed = f"{cells.ratio(int8, 'ratio_to_reference', 'ratio_spread')} ({int8['artifact']})"
+        rows.append((_name(document), speed, f"{int8['agreement']['min_dice']:.4f}", f"{low:.4f} to {high:.4f}"))
+    return markdown_table(head, rows)
 
 
 def _learnt(document: Document) -> tuple[str, ...]:

@@ -173,7 +173,9 @@ def _default_precision() -> str:
 
 
 def _ratios(report: BenchReport) -> list[dict[str, Any]]:
-    """For each row, its paired ratios to the baselines, each with its quartiles; null where either has no speed."""
+    """For each row, its paired ratios to the baselines, each with its quartiles; null where either has no
+    speed, and where the host was busy.
+    """
     baselines = {
         field: next((row.latency for row in report.rows if row.artifact == name), None)
         for field, name in BASELINES.items()
@@ -183,8 +185,8 @@ def _ratios(report: BenchReport) -> list[dict[str, Any]]:
     for row in report.rows:
         fields: dict[str, Any] = {}
         for field, baseline in baselines.items():
-            pair = row.latency.ratio_of(baseline) if row.latency is not None and baseline is not None else (None, None)
-            fields |= {field: pair[0], f"{field}_spread": None if pair[1] is None else list(pair[1])}
+            pair = row.latency.ratio_of(baseline) if row.latency is not None and baseline is not None else None
+            fields |= {field: pair and pair.figure, f"{field}_spread": pair and pair.spread}
         found.append(fields)
     return found
 

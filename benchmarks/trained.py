@@ -120,8 +120,8 @@ def patches(source: Source, calibration: int, held_out: int, patch: tuple[int, .
     shape = (len(chosen), *whole.patch)
     labels, hidden = np.zeros(shape, right.dtype), np.ones(shape, bool)
     for row, (_, window, _) in enumerate(chosen):
-        labels[row, *whole.inside] = right[whole.area(window)]
-        hidden[row, *whole.inside] = ~judged[whole.area(window)]
+        labels[(row, *whole.inside)] = right[whole.area(window)]
+        hidden[(row, *whole.inside)] = ~judged[whole.area(window)]
     masked = np.ma.masked_array(labels, hidden).reshape(len(chosen), *spec.patch)
     return Patches(_cut(_chosen(seen, calibration), spec.patch), _cut(chosen, spec.patch), masked)
 
@@ -131,7 +131,7 @@ _Place = tuple[Array, Window, Tiling]
 
 def _chosen(places: list[_Place], count: int) -> list[_Place]:
     """Of `count` equal runs the window of the highest contrast each."""
-    contrast = [image[:, *tiling.area(window)].std(dtype=np.float64) for image, window, tiling in places]
+    contrast = [image[(slice(None), *tiling.area(window))].std(dtype=np.float64) for image, window, tiling in places]
     runs = np.array_split(np.arange(len(places)), min(count, len(places)))
     return [places[max(run, key=lambda index: contrast[index])] for run in runs]
 

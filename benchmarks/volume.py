@@ -70,7 +70,7 @@ HEAD = (
 class Candidate:
     """A command that writes labels to `output`, and the outcome of each run.
 
-    warm: it prints the seconds that count.
+    warm: it prints the seconds that count; use: what else computed while all of them ran.
     """
 
     name: str
@@ -79,6 +79,7 @@ class Candidate:
     warm: bool = False
     seconds: list[float] = field(default_factory=list)
     peak_mb: list[float] = field(default_factory=list)
+    use: Any = None
 
     def run(self, threads: int, counts: bool = True) -> None:
         """One run in a fresh process."""
@@ -115,6 +116,7 @@ def main(  # noqa: PLR0913 - options of a command
     """Measure one scan end to end."""
     from medattn_edge.artifact import Artifact
     from medattn_edge.host.cores import usable_cores
+    from medattn_edge.host.cpu_use import CpuTimes, cpu_use_since
     from medattn_edge.inference.truth import parse_label_values
     from medattn_edge.models import checkpoint as checkpoints
 
@@ -144,10 +146,14 @@ def main(  # noqa: PLR0913 - options of a command
             ours += [monai_warm, *(in_one_process(path, scan, folder, threads) for path in artifacts)]
         eager.run(threads)
         everything = [*monai, *ours]
+        start = CpuTimes.now()
         for index in range(rounds):
             for one in everything if index % 2 == 0 else everything[::-1]:
                 one.run(threads)
                 print(f"round {index + 1} of {rounds}: {one.name}, {one.seconds[-1]:.1f} s", file=sys.stderr)
+        use = cpu_use_since(start)
+        for one in everything:
+            one.use = use
         best = min(monai, key=lambda one: statistics.median(one.seconds))
         truth = None if labels is None else (labels, parse_label_values(label_value or []))
         rows = [row(one, best, eager, spec, scan, truth) for one in everything]
@@ -217,10 +223,24 @@ def row(
         "peak_rss_mb": max(one.peak_mb),
         "memory_ratio": max(best.peak_mb) / max(one.peak_mb),
     }
+    declined = "" if one is best else declined_ratio(one, best)
+    if declined:
+        told |= dict.fromkeys(("ratio_to_reference", "ratio_spread"))
     if failures:
         told |= dict.fromkeys(("ratio_to_reference", "ratio_spread", "seconds", "memory_ratio"))
     told |= {"dice_eager": with_eager, "dice_monai": dice(best.output, one.output, spec)}
+    told["ratio_declined"] = declined or None
     return told | {"true_dice_share": shares, "verdict": "fail" if failures else "pass", "failures": failures}
+
+
+def declined_ratio(one: Candidate, best: Candidate) -> str:
+    """Why the ratio of their times is no figure, by the gate of every other ratio; empty where it is one."""
+    import numpy as np
+
+    from medattn_edge.timing import Latency
+
+    own, its = (Latency(1e3 * np.array(each.seconds), each.use) for each in (one, best))
+    return own.ratio_of(its).declined
 
 
 def cells(one: dict[str, Any]) -> tuple[str, ...]:
@@ -229,8 +249,12 @@ def cells(one: dict[str, Any]) -> tuple[str, ...]:
     shares = one["true_dice_share"].values()
     return (
         one["candidate"],
-        "-" if low is None else f"{one['ratio_to_reference']:.1f} ({low:.1f}..{high:.1f})",
-        "-" if low is None else f"{one['memory_ratio']:.1f}",
+        "declined"
+        if one["ratio_declined"]
+        else "-"
+        if low is None
+        else f"{one['ratio_to_reference']:.1f} ({low:.1f}..{high:.1f})",
+        "-" if one["memory_ratio"] is None else f"{one['memory_ratio']:.1f}",
         *(f"{min(one[of].values()):.4f}" for of in ("dice_eager", "dice_monai")),
         f"{min(shares):.4f} to {max(shares):.4f}" if shares else "-",
         "FAIL: " + "; ".join(one["failures"]) if one["failures"] else "pass",

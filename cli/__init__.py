@@ -18,6 +18,7 @@ from medattn_edge.atomic import FULL
 from medattn_edge.errors import InputError, MedattnError, OutputError
 
 from . import console, streams
+from .examples import example_of
 from .lazy import group
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, as when `head` has seen enough
@@ -43,12 +44,21 @@ _COMMANDS = (
     "release",
 )
 
+
+def _is_about_the_shell() -> bool:
+    """Whether completion can be meant: asked for, being done, or listed by the help of all.
+
+    Its options cost every other command 50 ms of imports.
+    """
+    return "_MEDATTN_EDGE_COMPLETE" in os.environ or all(word.startswith("-") for word in sys.argv[1:2])
+
+
 app = typer.Typer(
     name="medattn-edge",
     cls=group(_COMMANDS),
     help="Attention networks for medical image segmentation: from a checkpoint to a verified artifact.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=_is_about_the_shell(),
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -75,6 +85,9 @@ def _options(
 
 # Typer carries its own copy of click, whose base of all exceptions it does not export: those that it does lead there.
 _ClickException = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+
+_LEFT_OUT = ("MissingParameter", "NoArgsIsHelpError")  # nothing that was typed is wrong
 
 
 class _Terminated(BaseException):
@@ -193,7 +206,7 @@ def _bash_quoted(argument: str) -> str:
 
 
 def _usage(error: Any) -> tuple[str, str]:
-    """What is wrong with the words that were typed, with the nearest option, and where they are explained."""
+    """What is wrong with the words that were typed, with the nearest option, and a line that would be right."""
     context = getattr(error, "ctx", None)
     message: str = error.format_message() or "no arguments"  # Typer has printed the help, and has no words of its own
     wrong = getattr(error, "option_name", None)
@@ -203,4 +216,5 @@ def _usage(error: Any) -> tuple[str, str]:
     near = difflib.get_close_matches(wrong, known, n=1) if wrong else []
     if near and near[0] not in message:
         message = f"{message.rstrip('.')} Did you mean {near[0]}?"
-    return message, f"{context.command_path} --help"
+    example = example_of(context) if type(error).__name__ in _LEFT_OUT else ""
+    return message, example or f"{context.command_path} --help"

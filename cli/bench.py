@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from medattn_edge import gates
+from medattn_edge.errors import HostError
 
 from . import console
 from .bench_text import announce, tell
 from .options import (
+    DeviceOption,
     FoldOption,
     GeometryOption,
     NetworkOption,
@@ -69,7 +71,7 @@ def command(  # noqa: PLR0913
             help="Of .onnx artifacts; repeat it, or all. By default all for int8 and fp16, the usual one for fp32.",
         ),
     ] = None,
-    device: Annotated[str, Option("--device", help="Of the artifacts: cpu or cuda:INDEX.")] = "cpu",
+    device: DeviceOption = "auto",
     min_dice: Annotated[
         float | None,
         Option(
@@ -95,7 +97,8 @@ def command(  # noqa: PLR0913
     """Time artifacts and their reference in turn, each in a process of its own.
 
     Every row is first held to the reference on real input (--scan, or the CT that slicerio ships) and on noise. One
-    that does not agree, crashes or hangs says FAIL and has no speed, and the exit code is 1.
+    that does not agree, crashes or hangs says FAIL and has no speed, and the exit code is 1. A ratio of a host that was
+    busy with something else is declined, and the exit code is 3 where nothing fails.
     """
     from medattn_edge.atomic import check_folder, replacing
     from medattn_edge.evaluation import BenchSettings, PlanSettings, plan_measurement
@@ -129,3 +132,5 @@ def command(  # noqa: PLR0913
         tell(document)
     if not measurement.passed:
         raise typer.Exit(1)
+    if measurement.declined:
+        raise typer.Exit(HostError.exit_code)

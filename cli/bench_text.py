@@ -34,7 +34,8 @@ def tell(document: dict[str, Any]) -> None:
     heads = ("artifact", "time of a run, ms", "times as fast", "cost", "agreement", "verdict")
     table = Table(*(Column(head, overflow="fold") for head in heads), show_lines=True)
     for row in rows:
-        name = f"{row['artifact']}\n{row['backend']}\n{_precision(row)}"
+        where = "" if row["device"] == "cpu" else f" on {row['device']}"
+        name = f"{row['artifact']}\n{row['backend']}{where}\n{_precision(row)}"
         table.add_row(name, *_speed(row), _agreement(row), row["verdict"].upper())
     console.show(table)
     for row in rows:
@@ -46,7 +47,19 @@ def tell(document: dict[str, Any]) -> None:
     for why in dict.fromkeys(document["left_out"].values()):
         names = ", ".join(name for name, reason in document["left_out"].items() if reason == why)
         console.note(f"not measured: {names} ({why})")
+    _tell_declined(rows)
     console.say(f"verdict against {document['reference']}: {document['verdict'].upper()}")
+
+
+def _tell_declined(rows: list[dict[str, Any]]) -> None:
+    """Which ratios are no figures, and what to do about it."""
+    declined = [row for row in rows if row["ratio_declined"]]
+    if declined:
+        several = f"{len(declined)} ratios were" if len(declined) > 1 else "a ratio was"
+        console.say(
+            f"{several} declined: this host was busy with something else, and its times are those of a busy host\n"
+            "  next: wait until nothing else runs here (top), and measure again; --duration 60 averages over more runs"
+        )
 
 
 def _tell_environment(environment: dict[str, Any], reference: dict[str, Any]) -> None:
@@ -73,10 +86,12 @@ def _speed(row: dict[str, Any]) -> tuple[str, str, str]:
     times = [f"{name} {_milliseconds(row[f'{name}_ms'])}" for name in ("p50", "p90", "p99", "max")]
     if "deadline_ms" in row:
         times.append(f"over {row['deadline_ms']:g}: {_share(row['miss_rate'])}")
-    low, high = row["ratio_spread"]
     cost = [f"cold {row['cold_start_ms'] / 1e3:.2f} s", f"{row['peak_rss_mb']:.0f} MB", gflop]
     if row["fraction_of_peak"] is not None:
         cost.append(f"{_share(row['fraction_of_peak'])} of peak")
+    if row["ratio_declined"]:
+        return "\n".join(times), f"declined:\n{row['ratio_declined']}", "\n".join(cost)
+    low, high = row["ratio_spread"]
     ratio = f"{row['ratio_to_reference']:.2f}\n{low:.2f} to {high:.2f}"
     return "\n".join(times), ratio, "\n".join(cost)
 

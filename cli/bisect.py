@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,6 +86,7 @@ def command(  # noqa: PLR0913
         console.stages() as progress,
     ):
         first, second = models.files
+        settings = replace(settings, beside={**models.others[0], **models.others[1]})
         found = bisect(first, second, chosen, settings=settings, folder=Path(folder), progress=progress)
         advice = advise(found, str(scan))
         attempts = []

@@ -156,6 +156,7 @@ def _show(artifact: Artifact) -> None:
     table = Table(*head, title="quantizers")
     for row in recipe["quantizers"]:
         ratio = "-" if row["ratio_to_fp32"] is None else f"{row['ratio_to_fp32']:.2f}"
+        ratio = "declined" if row["ratio_declined"] else ratio
         holds = "holds" if row["holds"] else "fails"
         sqnr = "not finite" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f}"
         shares = [_shares(row["true_dice_share"])] * labelled
@@ -167,6 +168,11 @@ def _show(artifact: Artifact) -> None:
     console.say(
         f"{artifact.path}: {size / 1e6:.1f} MB, INT8 through {recipe['quantizer']}, after {recipe['trials']} trials"
     )
+    _tell_speed(recipe["speed"])
+    for name, packages in recipe["quantizers_not_installed"].items():
+        console.note(
+            f"not tried: the quantizer {name}: {', '.join(packages)} is not installed\n  next: {_install(name)}"
+        )
     console.say(f"calibrated on {_counts(recipe['calibrated_on'])}; judged on {_counts(recipe['judged_on'])}")
     for note in recipe["scan_notes"]:
         console.note(note)
@@ -206,12 +212,35 @@ def _advise(artifact: Artifact) -> None:
             f"next: medattn-edge compile {quoted(path)} -o {quoted(path.stem + '.rtx')} --compute-capability sm86,sm89"
         )
         return
-    if speed is not None and speed["ratio_to_fp32"] < 1:
+    busy = [row for row in recipe["quantizers"] if row["ratio_declined"]]
+    if len(busy) and sum(row["holds"] for row in recipe["quantizers"]) > 1:
+        console.say(f"which quantizer is faster rests on times of a busy host: {busy[0]['ratio_declined']}")
+    if speed is not None and not speed["ratio_declined"] and speed["ratio_to_fp32"] < 1:
         console.say(
             f"INT8 is slower than FP32 in {speed['runtime']} here ({speed['ratio_to_fp32']:.2f} of its speed): "
             "deploy the FP32 file, or calibrate -o NAME.xml for OpenVINO"
         )
     console.note(f"next: medattn-edge compare CHECKPOINT {quoted(path)} SCAN")
+
+
+def _tell_speed(speed: dict[str, Any] | None) -> None:
+    """One run of the file that was written beside one of its FP32 parent, in turn."""
+    if speed is None:
+        return
+    ratio = f"how many times as fast was declined: {speed['ratio_declined']}"
+    if not speed["ratio_declined"]:
+        ratio = f"{speed['ratio_to_fp32']:.2f} times as fast ({speed['low']:.2f} to {speed['high']:.2f})"
+    console.say(
+        f"one run in {speed['runtime']}: {speed['p50_ms']:.3g} ms, of its FP32 parent {speed['fp32_p50_ms']:.3g} ms, "
+        f"in turn: {ratio}"
+    )
+
+
+def _install(name: str) -> str:
+    """The line that installs a quantizer."""
+    from medattn_edge.precision.quantizers.quantizer import quantizers
+
+    return quantizers()[name].install_hint
 
 
 def _shares(bounds: list[float | None] | None) -> str:

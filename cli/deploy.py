@@ -74,6 +74,10 @@ def command(  # noqa: PLR0913
     batch: Annotated[
         int | None, Option("--batch", min=1, help="Patches per run; by default tuned for a CPU: 1, 2 or 4.")
     ] = None,
+    overlap: Annotated[
+        float | None,
+        Option("--overlap", help="Of neighbouring windows, 0 to below 1; by default tuned for a CPU: 0.5 or less."),
+    ] = None,
     min_dice: Annotated[
         float | None,
         Option(
@@ -151,6 +155,7 @@ def command(  # noqa: PLR0913
             "target": target,
             "candidates": tuple(candidate or ()),
             "batch": batch,
+            "overlap": overlap,
             "patch": parse_sizes(patch) if patch else (),
             "network": network,
             "weights": weights,

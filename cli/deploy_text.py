@@ -54,6 +54,7 @@ def tell_deployment(deployment: Deployment) -> None:
         console.say(f"{one.plan.name}: {one.verdict}: {'; '.join(one.reasons) or 'holds'}")
         if one.not_run:
             console.say(f"{one.plan.name}: {one.not_run}")
+    _tell_busy(deployment)
     tell_thresholds(deployment.plan)
     release = deployment.release
     if release is None:
@@ -79,14 +80,28 @@ def tell_deployment(deployment: Deployment) -> None:
             f"next, on the box: medattn-edge compile {quoted(release.path / release.manifest.default)} -o NAME.engine"
         )
         return
-    console.say(f"{release.manifest.default}: {deployment.recipe.first_batch} patches per run")
+    console.say(
+        f"{release.manifest.default}: {deployment.recipe.first_batch} patches per run, "
+        f"windows overlap by {deployment.overlap:g}"
+    )
     threads = f" --threads {deployment.threads}" if deployment.threads else ""
     console.note(f"next: medattn-edge infer {quoted(release.path)} SCAN -o labels.nii.gz{threads}")
 
 
+def _tell_busy(deployment: Deployment) -> None:
+    """Said where the choice rests on times of a busy host."""
+    busy = [one for one in deployment.candidates if one.ratio_declined]
+    if busy:
+        console.say(
+            f"the choice rests on times of a busy host: {busy[0].ratio_declined}. What holds its thresholds holds them "
+            "all the same; another candidate may be faster\n"
+            "  next: deploy again with another --work folder when nothing else runs here"
+        )
+
+
 def _figures(one: CandidateOutcome) -> tuple[str, ...]:
     share = "-" if one.true_dice_share is None else "{:.4f} to {:.4f}".format(*one.true_dice_share)
-    speed = "-"
+    speed = "declined" if one.ratio_declined else "-"
     if one.ratio_to_reference is not None and one.ratio_spread is not None:
         speed = f"{one.ratio_to_reference:.2f} ({one.ratio_spread[0]:.2f} - {one.ratio_spread[1]:.2f})"
     return (

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medattn_edge.installation import install_line
+
 from . import console
 
 if TYPE_CHECKING:
     from medattn_edge.host.cores import CoreLimits
     from medattn_edge.host.diagnosis import HostReport
 
+_COLUMNS = 80
+_MAX_PROBLEMS = 3
 _NOTHING_RUNS = 3  # as an HostError
 _DICOM = {
     **dict.fromkeys(("pydicom", "highdicom"), "dicom"),
@@ -23,7 +27,10 @@ _DICOM = {
 
 
 def command(json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False) -> None:
-    """Explain the combination: CPU, GPU, runtimes, what runs here in which precision, and how to install the rest."""
+    """Explain the combination: CPU, GPU, runtimes, what runs here in which precision, and how to install the rest.
+
+    It begins with a verdict and what to type next; -v shows all.
+    """
     from medattn_edge.backends import backends
     from medattn_edge.backends.compiler import compilers
     from medattn_edge.host import diagnosis
@@ -46,8 +53,61 @@ def command(json: Annotated[bool, typer.Option("--json", help="One JSON document
     if json:
         console.print_json(document)
     else:
-        _print(document, host)
+        _verdict(document)
+        if console.verbosity > 1:
+            _print(document, host)
+        else:
+            _summary(document)
     raise typer.Exit(0 if any(row.runs for row in rows) else _NOTHING_RUNS)
+
+
+def _verdict(document: dict[str, Any]) -> None:
+    """Whether artifacts run here, and the one line to type next."""
+    able = [row for row in document["backends"] if row["runs"]]
+    lines = [row["install"] for row in document["backends"] if row["install"]]
+    problems = document["problems"]
+    if not able:
+        verdict, hint = "no backend runs here", next(iter(lines), "medattn-edge doctor -v")
+    elif problems:
+        several = f"{len(problems)} problems" if len(problems) > 1 else "one problem"
+        verdict, hint = f"artifacts run here, with {several}", problems[0]["hint"]
+    elif document["gpus"] and all(row["device"] == "cpu" for row in able):
+        verdict = "artifacts run here on the CPU; nothing that is installed uses the GPU"
+        gpu = [row["install"] for row in document["backends"] if row["install"] and row["device"] != "cpu"]
+        hint = next(iter(gpu), "medattn-edge doctor -v")
+    else:
+        verdict, hint = "artifacts run here", "medattn-edge infer NET.onnx SCAN -o labels.nii.gz"
+        if any(row["name"] == "eager" for row in able):
+            hint = "medattn-edge demo, or medattn-edge export CHECKPOINT -o net.onnx"
+    console.say(f"verdict: {verdict}\n  next: {hint}")
+
+
+def _summary(document: dict[str, Any]) -> None:
+    """What fits a screen of 80 x 24: a line for each backend, and where the rest is."""
+    cpu, cores = document["cpu"], document["cores"]
+    usable = cpu["physical_cores"] if cores is None else cores["usable"]
+    console.say(
+        _short(f"CPU: {cpu['model']}, {usable} usable cores, {', '.join(cpu['instruction_sets']) or 'not known'}")
+    )
+    console.say(_short(f"GPU: {', '.join(gpu['name'] for gpu in document['gpus']) or 'none, or no NVIDIA driver'}"))
+    for row in document["backends"]:
+        computed = ", ".join(f"{name}: {row['precisions'][name]}" for name in ("fp32", "int8")) if row["runs"] else ""
+        says = f"runs on {row['device']}; {computed}" if row["runs"] else f"no: {row['why']}"
+        console.say(_short(f"  {row['name']:<14} {says}"))
+    writers = [row["name"] for row in document["compilers"] if row["runs"]]
+    console.say(_short(f"compilers that run: {', '.join(writers) or 'none'}"))
+    absent = [row["what"] for row in document["dicom"] if not row["found"]]
+    console.say(_short(f"DICOM: {'all there' if not absent else 'without ' + ', '.join(absent)}"))
+    for problem in document["problems"][:_MAX_PROBLEMS]:
+        console.say(f"problem: {problem['found']}\n  next: {problem['hint']}")
+    left = len(document["problems"]) - _MAX_PROBLEMS
+    more = f"{left} more problems, " if left > 0 else ""
+    console.say(f"{more}all precisions, packages, install lines: doctor -v")
+
+
+def _short(text: str) -> str:
+    """One row of a terminal."""
+    return text if len(text) <= _COLUMNS else f"{text[: _COLUMNS - 3]}..."
 
 
 def _print(document: dict[str, Any], host: HostReport) -> None:
@@ -71,8 +131,6 @@ def _print(document: dict[str, Any], host: HostReport) -> None:
     _show("DICOM: reading, writing, receiving", ("what", "found", "install"), dicom)
     for problem in document["problems"]:
         console.say(f"problem: {problem['found']}\n  next: {problem['hint']}")
-    if not any(row["runs"] for row in document["backends"]):
-        console.say("no backend runs here: install one of the lines above")
 
 
 _WHOLE = ("backend", "compiler", "device", "runs")  # columns of names, which a break would spoil
@@ -80,7 +138,7 @@ _BACKENDS = ("backend", "device", "runs", "fp32", "fp16", "int8")
 
 
 def _environment(host: HostReport) -> list[tuple[str, str, str]]:
-    from medattn_edge.host.diagnosis import install_line
+    from medattn_edge.host.diagnosis import line_for
     from medattn_edge.host.hardware import isa_class
 
     cpu = host.cpu
@@ -98,7 +156,7 @@ def _environment(host: HostReport) -> list[tuple[str, str, str]]:
     runtimes = ("torch", "torch-tensorrt", "tensorrt", "tensorrt-rtx", "onnxruntime", "openvino", "nncf")
     for name in runtimes:
         version = host.versions.get(name) or (host.versions.get("onnxruntime-gpu") if name == "onnxruntime" else None)
-        rows.append((name, _runtime(name, version, host), "" if version else install_line(name)))
+        rows.append((name, _runtime(name, version, host), "" if version else line_for(name)))
     return rows
 
 
@@ -141,7 +199,7 @@ def _dicom(host: HostReport) -> list[dict[str, str | None]]:
 
 
 def _line(extra: str, found: bool) -> str | None:
-    return None if found else f"pip install 'medattn-edge[{extra}]'"
+    return None if found else install_line(extra)
 
 
 def _remark(rows: list[dict[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from .options import (
     GeometryOption,
     NetworkOption,
     OutputNameOption,
+    OverlapOption,
     ResampleOption,
     SettingsOption,
     ThreadsOption,
@@ -42,7 +43,7 @@ def command(  # noqa: PLR0913
     output: Annotated[Path, Option("--output", "-o", help="A new folder for maps, labels, pictures and explain.html.")],
     runtime: Annotated[str, Option("--runtime", metavar="NAME", help="Of an .onnx artifact, as compare has it.")] = "",
     threads: ThreadsOption = 0,
-    overlap: Annotated[float, Option("--overlap", help="Of neighbouring windows, 0 to below 1.")] = 0.5,
+    overlap: OverlapOption = None,
     timeout: Annotated[float, Option("--timeout", min=1, help="Of opening, and of one run, in s.")] = 600.0,
     scratch: Annotated[Path | None, Option("--scratch", help="Folder for maps that do not fit in memory.")] = None,
     series: Annotated[

@@ -163,6 +163,7 @@ def command(  # noqa: PLR0913
         from medattn_edge.exporters import ExportSettings, exporter_of
         from medattn_edge.foreign import ForeignNetwork, is_foreign, read_foreign
         from medattn_edge.models import checkpoint as checkpoints
+        from medattn_edge.models.network import parameter_count
         from medattn_edge.precision.export import SAMPLES, check_precision, export
         from medattn_edge.rewrites import rewrite as rewritten_from
     except ImportError as error:
@@ -247,7 +248,7 @@ def command(  # noqa: PLR0913
     else:
         if not isinstance(rewritten, ForeignNetwork):
             show_plan(rewritten)
-        _show(artifact)
+        _show(artifact, 0 if isinstance(loaded, ForeignNetwork) else parameter_count(loaded.network))
 
 
 def _of_folder(folder: Path, orientation: str, fold: str, refused: bool) -> Checkpoint:
@@ -312,13 +313,13 @@ def batch_of(text: str) -> int | None:
     return int(text)
 
 
-def _show(artifact: Artifact) -> None:
-
+def _show(artifact: Artifact, before: int) -> None:
+    """Print what was written; before: parameters of the checkpoint, of which rewrites fold some and add others."""
     manifest = artifact.manifest
     size = artifact.path.stat().st_size / 1e6
-    console.say(
-        f"{artifact.path}: {size:.1f} MB, {manifest.parameters:,} parameters, {manifest.gflop:.2f} GFLOP a patch"
-    )
+    rewritten = f", rewritten from {before:,}" if before not in (0, manifest.parameters) else ""
+    counts = f"{manifest.parameters:,} parameters{rewritten}"
+    console.say(f"{artifact.path}: {size:.1f} MB, {counts}, {manifest.gflop:.2f} GFLOP a patch")
     if manifest.recipe.get("islands"):
         console.say(
             f"{len(manifest.recipe['islands'])} of its nodes stay FP32: medattn-edge inspect {quoted(artifact.path)}"

@@ -12,6 +12,7 @@ import typer
 from medattn_edge.errors import UsageError
 
 from . import console
+from .device_text import device_text
 from .infer_archive import (
     LIMIT,
     TIMEOUT_S,
@@ -28,8 +29,18 @@ from .infer_archive import (
     check_sendable,
     send_results,
 )
-from .infer_cohort import finish, is_cohort, named_later, run_cohort
-from .options import GeometryOption, ThreadsOption, VolumeOption, parse_spacing
+from .infer_cohort import (
+    CaseTimeoutOption,
+    EstimateOption,
+    WorkersOption,
+    estimated,
+    finish,
+    is_cohort,
+    named_later,
+    pool_of,
+    run_cohort,
+)
+from .options import DeviceOption, GeometryOption, OverlapOption, ThreadsOption, VolumeOption, parse_spacing
 from .released import Trusted, opened
 
 if TYPE_CHECKING:
@@ -81,12 +92,12 @@ def command(  # noqa: PLR0913
     overlay: Annotated[Path | None, Option("--overlay", help="Also draw a picture: overlay.png.")] = None,
     attention: Annotated[Path | None, Option("--attention", help="Also write the attention maps.")] = None,
     backend: Annotated[str, Option("--backend", help="Instead of the suffix's default.")] = "",
-    device: Annotated[str, Option("--device", help="cpu or cuda:INDEX.")] = "cpu",
+    device: DeviceOption = "auto",
     provider: Annotated[
         Literal["cuda", "tensorrt"] | None, Option(help="Of ONNX Runtime on a GPU; cuda by default.")
     ] = None,
     threads: ThreadsOption = 0,
-    overlap: Annotated[float, Option("--overlap", help="Of neighbouring windows, 0 to below 1.")] = 0.5,
+    overlap: OverlapOption = None,
     batch: Annotated[
         str,
         Option(
@@ -149,6 +160,9 @@ def command(  # noqa: PLR0913
             "--regions", help="Of a sigmoid network: one map each, or one label map in its order, where it has one."
         ),
     ] = None,
+    workers: WorkersOption = 1,
+    case_timeout: CaseTimeoutOption = None,
+    estimate: EstimateOption = 0,
     trusted: Trusted = None,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -173,7 +187,9 @@ def command(  # noqa: PLR0913
     opening = Opening(backend, device, threads, provider or "", cache)
     said = ArchiveOptions(study, tuple(query or ()), limit, send, credentials, ca, timeout)
     source, paths = said.source(scan), [Path(one) for one in scan]
-    if is_cohort(output, [] if source else paths, name, resume):
+    pool = pool_of(workers, case_timeout)
+    given = {"--name": bool(name), "--resume": resume, "--workers": pool.has_workers, "--estimate": bool(estimate)}
+    if is_cohort(output, [] if source else paths, given):
         _check_one_series(series)
         cohort = CohortSettings(
             name or STANDARD_NAME,
@@ -183,6 +199,7 @@ def command(  # noqa: PLR0913
             resume=resume,
             segment=settings,
             opening=opening,
+            pool=pool,
         )
         further = {"probabilities": probabilities, "attention": attention, "overlay": overlay}
         cohort = named_later(cohort, {**further, "rtstruct": rtstruct, "sr": sr})
@@ -192,7 +209,8 @@ def command(  # noqa: PLR0913
             check_archived(spacing, resample_to_first, geometry)
         with opened([artifact], trusted) as models:
             outcomes = run_cohort(models, paths, output, cohort, choices, listed)
-        finish({"artifact": str(artifact), **models.named(outcomes.to_json())}, outcomes, json)
+            studies = estimated(models.files[0], outcomes, estimate)
+        finish({"artifact": str(artifact), **models.named(outcomes.to_json())}, outcomes, studies, json)
         return
     outputs = Outputs(
         Path(output), probabilities, attention, overlay, key_slices, seg_kind, regions=regions, rtstruct=rtstruct, sr=sr
@@ -256,6 +274,7 @@ def _tell(names: Sequence[str], document: Mapping[str, Any], skip_air: bool) -> 
     console.show(table)
     for what, path in document["written"].items():
         console.say(f"{what}: {path}")
+    console.say(f"computed on {device_text(document['session'])}")
     for what, how in document.get("sent", {}).items():
         console.say(f"{what}: {how} in the archive")
     for line in document["channels"]:

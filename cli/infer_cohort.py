@@ -2,26 +2,82 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medattn_edge.errors import UsageError, quoted
 
 from . import console
+from .device_text import device_text
 from .released import Opened
 
 if TYPE_CHECKING:
-    from medattn_edge.cohort import CaseList, CohortOutcome, CohortSettings, Failure, ScanChoices
+    from medattn_edge.cohort import (
+        CaseList,
+        CohortOutcome,
+        CohortSettings,
+        Estimate,
+        Failure,
+        PoolSettings,
+        ScanChoices,
+    )
+
+WorkersOption = Annotated[
+    int,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        help="Of many scans: processes that segment, each with a session. They divide the cores; --threads is of each.",
+    ),
+]
+CaseTimeoutOption = Annotated[
+    float | None,
+    typer.Option("--case-timeout", metavar="S", help="Seconds until a worker that hangs at a scan is ended; 3600."),
+]
+EstimateOption = Annotated[
+    int,
+    typer.Option(
+        "--estimate", metavar="N", min=0, help="Of many scans: also say what N like those in the folder would take."
+    ),
+]
 
 
-def is_cohort(output: str, scans: Sequence[Path], name: str, resume: bool) -> bool:
+def pool_of(workers: int, case_timeout_s: float | None) -> PoolSettings:
+    """Who does the work.
+
+    Raises:
+        UsageError: for options that make no sense together.
+    """
+    from medattn_edge.cohort import PoolSettings
+
+    pool = PoolSettings(workers=workers)
+    if case_timeout_s is not None:
+        if not pool.has_workers:
+            raise UsageError(
+                f"--case-timeout {case_timeout_s:g} without workers",
+                expected="workers, which can be ended and started again",
+                hint=f"--workers 2 --case-timeout {case_timeout_s:g}",
+            )
+        pool = replace(pool, case_timeout_s=case_timeout_s)
+    pool.check()
+    return pool
+
+
+def is_cohort(output: str, scans: Sequence[Path], options: Mapping[str, bool]) -> bool:
     """Whether results go into a folder.
+
+    Args:
+        output: what -o says.
+        scans: the arguments.
+        options: those that only a folder has -> whether each was given.
 
     Raises:
         UsageError: for a list or a pattern with a file to write to, and for options of a cohort without a folder.
@@ -30,15 +86,22 @@ def is_cohort(output: str, scans: Sequence[Path], name: str, resume: bool) -> bo
 
     if not output:
         raise UsageError("-o without a name", expected="a file or a folder to write to", hint="-o labels.nii.gz")
-    if output.endswith("/") or Path(output).is_dir():
+    if output.endswith(("/", os.sep)) or Path(output).is_dir():
         return True
     several = [scan for scan in scans if not scan.is_dir() and is_case_source(scan)]
-    if several or name or resume:
-        what = str(several[0]) if several else "--name" if name else "--resume"
+    given = [option for option, present in options.items() if present]
+    if several or given:
+        what = str(several[0]) if several else given[0]
         raise UsageError(
             f"{what} with the one file {output}",
             expected="a folder to write to, which ends in /",
             hint=f"-o {quoted(Path(output).stem.split('.')[0] or 'results')}/",
+        )
+    if "." not in Path(output).name and any(scan.is_dir() for scan in scans):
+        raise UsageError(
+            f"-o {output}, which is not a directory and has no suffix",
+            expected="a folder to write to, which ends in /, or for a single scan a file such as labels.nii.gz",
+            hint=f"-o {quoted(output)}/",
         )
     return False
 
@@ -65,17 +128,28 @@ def run_cohort(
     return outcome
 
 
+def estimated(artifact: Path, outcome: CohortOutcome, studies: int) -> Estimate | None:
+    """What so many studies would take, as the records in the folder say; None of none. Raises as `estimate` does."""
+    from medattn_edge.cohort import estimate
+    from medattn_edge.cohort.fingerprint import artifact_sha256
+    from medattn_edge.host.cores import usable_cores
+
+    return estimate(outcome.folder, studies, artifact_sha256(artifact), usable_cores()) if studies else None
+
+
 def named_later(settings: CohortSettings, given: dict[str, Path | None]) -> CohortSettings:
     """The settings with patterns for the further outputs that were asked for."""
     return replace(settings, **{name: str(path) for name, path in given.items() if path is not None})
 
 
-def finish(document: object, outcome: CohortOutcome, json: bool) -> None:
+def finish(document: dict[str, object], outcome: CohortOutcome, estimate: Estimate | None, json: bool) -> None:
     """Print the outcome; exit code 1 when a case failed."""
     if json:
-        console.print_json(document)
+        console.print_json({**document, **({} if estimate is None else {"estimate": estimate.to_json()})})
     else:
         _tell(outcome)
+        if estimate is not None:
+            tell_estimate(estimate)
     if not outcome.passed:
         raise typer.Exit(1)
 
@@ -119,6 +193,33 @@ def _tell(outcome: CohortOutcome) -> None:
         f"{len(outcome.done)} done, {len(outcome.skipped)} done before, {len(outcome.failures)} failed, "
         f"{len(outcome.left_out)} left out, in {outcome.seconds:,.1f} s"
     )
+    console.say(f"computed on {device_text(outcome.session)}")
     console.say(f"results: {outcome.folder}; volumes.csv, failures.csv, left_out.csv and a record (.json) of each case")
     if outcome.failures:
         console.say(f"next: look at {quoted(outcome.folder / 'failures.csv')}, then {_resuming()}")
+
+
+def tell_estimate(estimate: Estimate) -> None:
+    """Print what so many studies would take, each figure with the numbers that it is made of."""
+    from medattn_edge.cohort.estimation import FORMULAS
+
+    one, cpu = estimate, estimate.cpu_seconds
+    console.say(f"estimate for {one.studies:,} studies like the {one.cases} measured cases of the folder")
+    if one.not_counted:
+        console.say(f"  not counted: {one.not_counted} records without figures, or of another artifact")
+    error = cpu.standard_error_percent
+    known = "a single case" if error is None else f"mean, standard error {error:.1f} %"
+    console.say(f"  measured: {cpu.mean:.3g} CPU seconds of a case ({known}; largest {cpu.max:.3g}),")
+    console.say(f"    {one.scan_bytes.mean / 1e6:,.3g} MB read, {one.written_bytes.mean / 1e6:,.3g} MB written")
+    console.say(
+        f"  assumed: they were measured on hosts like those of the archive; cores compute {one.busy_share:.0%} of the "
+        "time; a network has its whole rate"
+    )
+    console.say(f"  core-hours: {one.core_hours:,.1f}; {one.days:,.1f} days on {one.cores} core(s), as this host has")
+    for name, days in one.network_days.items():
+        cores = one.fed_cores[name]
+        read = f"{one.terabytes_read:,.3g} TB at {name}"
+        console.say(f"  network: {days:,.2f} days for {read}, which feeds {cores:,.1f} cores")
+    console.say(f"  written: {one.terabytes_written:,.3g} TB")
+    for name, formula in FORMULAS.items():
+        console.say(f"  {name.replace('_', ' ')} = {formula}")

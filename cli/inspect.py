@@ -7,7 +7,9 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from medattn_edge.errors import InputError, UsageError, quoted
+from medattn_edge.errors import UsageError
+from medattn_edge.nearby import missing
+from medattn_edge.spec import OVERLAP
 
 from . import console
 from .expected import in_words
@@ -99,7 +101,7 @@ def _inspect(path: Path, title: str, how: _How) -> None:
         return
     check_choice(how.geometry, how.volume, [], "medattn-edge inspect")
     if not path.is_file():
-        raise InputError(f"{path} does not exist", expected="a model or a scan", hint=f"ls {quoted(path.parent)}")
+        raise missing(path, "a model or a scan")
     if not manifest_path(path).is_file():
         sizes = parse_sizes(how.patch) if how.patch else None
         if show_foreign(path, how.json, sizes, how.output_name, how.spec):
@@ -119,7 +121,7 @@ def _inspect(path: Path, title: str, how: _How) -> None:
 def _tell(title: str, facts: dict[str, Any], how: _How) -> None:
     """Print what a model is, in the form that was asked for."""
     if how.spec:
-        console.print_json(facts["spec"])
+        console.print_json({**facts["spec"], **_windows_of_checkpoint(facts)})
         _note_assumed(facts.get("reading") or {})
     elif how.json:
         console.print_json(facts)
@@ -139,6 +141,7 @@ def _checkpoint(path: Path, weights: str) -> dict[str, Any]:
     from medattn_edge.artifact import SCHEMA
     from medattn_edge.models import checkpoint
     from medattn_edge.models.flops import gflop
+    from medattn_edge.models.network import parameter_count
 
     loaded = checkpoint.load(path, weights=weights or None)
     spec, network = loaded.spec, loaded.network
@@ -155,7 +158,7 @@ def _checkpoint(path: Path, weights: str) -> dict[str, Any]:
         "inputs": {"image": [-1, spec.in_channels, *spec.patch]},
         "outputs": {"logits": [-1, spec.outputs, *spec.patch]},
         "operators": dict(sorted(Counter(leaves).items())),
-        "parameters": sum(value.numel() for value in network.parameters()),
+        "parameters": parameter_count(network),
         "gflop": gflop(network, spec),
         "attention_maps": list(network.attention_names),
         "notes": dict(loaded.notes),
@@ -187,6 +190,7 @@ def _show(title: str, facts: dict[str, Any]) -> None:
         "spacing": f"{_times(spec['spacing'])} mm" if spec["spacing"] else "as scanned",
         "intensity": spec["intensity"],
         **_rest_of(spec),
+        **_windows(facts),
         "precision": facts["precision"],
         **_islands(facts.get("recipe") or {}),
         "sha256": facts["sha256"],
@@ -235,6 +239,22 @@ def _rest_of(spec: dict[str, Any]) -> dict[str, str]:
         "channels": ", ".join(spec["channels"]),
     }
     return {name: text for name, text in rows.items() if text}
+
+
+def _windows(facts: dict[str, Any]) -> dict[str, str]:
+    """How windows overlap, where they do not as usual."""
+    own, usual = facts["spec"].get("overlap"), _windows_of_checkpoint(facts).get("overlap")
+    if own is None and usual is None:
+        return {}
+    own = OVERLAP if own is None else own
+    held = "" if usual is None else f"; held to the checkpoint's, which overlap by {usual:g}"
+    return {"windows": f"overlap by {own:g}{held}"}
+
+
+def _windows_of_checkpoint(facts: dict[str, Any]) -> dict[str, float]:
+    """The overlap that a file made again of the checkpoint has to start from: this one's was tuned for this one."""
+    reference = (facts.get("tiling") or {}).get("reference_overlap")
+    return {} if reference is None else {"overlap": reference}
 
 
 def _note_assumed(reading: dict[str, Any]) -> None:

@@ -39,6 +39,7 @@ def _facts(path: Path, kind: str, orientation: str, fold: str, must: bool) -> di
     try:
         from medattn_edge.bundles import read_folder
         from medattn_edge.models.flops import gflop
+        from medattn_edge.models.network import parameter_count
 
         read = read_folder(path, orientation=orientation, fold=fold)
     except MedattnError as error:
@@ -59,7 +60,7 @@ def _facts(path: Path, kind: str, orientation: str, fold: str, must: bool) -> di
         "assumptions": list(read.assumptions),
         "inputs": {"image": [-1, spec.in_channels, *spec.patch]},
         "outputs": {"logits": [-1, spec.outputs, *spec.patch]},
-        "parameters": sum(value.numel() for value in network.parameters()),
+        "parameters": parameter_count(network),
         "gflop": gflop(network, spec),
         "attention_maps": list(network.attention_names),
         "notes": dict(loaded.notes),

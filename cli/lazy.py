@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, MutableMapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 import typer.core
 import typer.main
+
+from . import console
 
 _RUN_BARE = ("demo", "doctor")  # these do something without an argument; the others then show their help
 
@@ -48,7 +50,36 @@ def _make(name: str) -> Any:
         app.command(name, no_args_is_help=name not in _RUN_BARE)(module.command)
         made = typer.main.get_command(app)
     made.name = name
+    for one in (made, *getattr(made, "commands", {}).values()):
+        one.params += _verbosity()
     return made
+
+
+def _say_more(given: bool) -> None:
+    console.verbosity = 2 if given else console.verbosity
+
+
+def _say_less(given: bool) -> None:
+    console.verbosity = 0 if given else console.verbosity
+
+
+def _takes_verbosity(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", callback=_say_more, expose_value=False, help="Say more on stderr.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", callback=_say_less, expose_value=False, help="Errors and results only.")
+    ] = False,
+) -> None:
+    """Nothing: Typer makes options of its arguments."""
+
+
+def _verbosity() -> list[Any]:
+    """-v and -q of the program, which a command takes as well: people add them where they are, at the end of a line."""
+    app = typer.Typer(add_completion=False)
+    app.command()(_takes_verbosity)
+    made: Any = typer.main.get_command(app)
+    return list(made.params)
 
 
 def group(names: Sequence[str]) -> type[typer.core.TyperGroup]:

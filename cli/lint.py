@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medattn_edge.errors import InputError
+from medattn_edge.nearby import missing
 
 from . import console
 from .released import Trusted, opened
@@ -67,7 +68,7 @@ def _read(path: Path) -> Any:
 
     hint = "medattn-edge export CHECKPOINT -o NAME.onnx"
     if not path.is_file():
-        raise InputError(f"{path} does not exist", expected="an ONNX file", hint=hint)
+        raise missing(path, "an ONNX file", otherwise=hint)
     try:
         model = onnx.load(str(path))
         onnx.checker.check_model(model)

@@ -13,6 +13,7 @@ import typer
 
 from medattn_edge.atomic import check_folder
 from medattn_edge.errors import MedattnError, MissingDependency, OutputError, UsageError, quoted
+from medattn_edge.host.system import check_node_host
 
 from . import console
 
@@ -41,6 +42,7 @@ def command(
 
     Runs until SIGTERM or Ctrl-C, and finishes what it works on. SIGHUP reads the file again.
     """
+    check_node_host()
     if context.invoked_subcommand is not None:
         if config is not None or dump_config:
             line = f"medattn-edge node {context.invoked_subcommand}"
@@ -127,7 +129,13 @@ def init(
 
 
 @app.command("status")
-def status(config: Config, json: Json = False) -> None:
+def status(
+    config: Config,
+    json: Json = False,
+    ready: Annotated[
+        bool, Option("--ready", help="Exit code 1 unless the node runs and is ready: for health checks.")
+    ] = False,
+) -> None:
     """Show a node: its series, times, quarantine and deliveries. Works on a node that does not run, too.
 
     --json: the document of /status.json; where no node answers, what the database has of it.
@@ -140,6 +148,8 @@ def status(config: Config, json: Json = False) -> None:
         console.print_json(document)
     else:
         tell_status(document, config)
+    if ready and not (document["running"] and document["ready"]):
+        raise typer.Exit(1)
 
 
 @app.command("check")

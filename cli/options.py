@@ -63,11 +63,21 @@ LabelValueOption = Annotated[
     list[str] | None,
     typer.Option("--label-value", metavar="NAME=VALUE", help="A label's value in --labels; repeat it."),
 ]
+OverlapOption = Annotated[
+    float | None,
+    typer.Option("--overlap", help="Of neighbouring windows, 0 to below 1; by default what each file says of its own."),
+]
 ResampleOption = Annotated[
     bool, typer.Option("--resample-to-first", help="Bring channels on another grid to the first's, linearly.")
 ]
 ThreadsOption = Annotated[
     int, typer.Option("--threads", min=0, help="Of the CPU; 0 is one for each core that this process may use.")
+]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device", help="auto, cpu or cuda:INDEX; auto is the GPU for what runs there alone (engines), else the CPU."
+    ),
 ]
 VolumeOption = Annotated[
     int,

@@ -10,7 +10,7 @@ import typer
 from medattn_edge.errors import quoted
 
 from . import console
-from .options import ResampleOption, ThreadsOption, scans_of
+from .options import DeviceOption, ResampleOption, ThreadsOption, scans_of
 from .released import Trusted, in_words, keys_of, next_step
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def diff(  # noqa: PLR0913
     time: Annotated[bool, Option("--time", help="Also time one run of each, in turn.")] = False,
     duration: Annotated[float, Option("--duration", min=0, help="Of --time, in s for each.")] = 5.0,
     threads: ThreadsOption = 0,
-    device: Annotated[str, Option("--device", help="cpu or cuda:INDEX.")] = "cpu",
+    device: DeviceOption = "auto",
     resample_to_first: ResampleOption = False,
     trusted: Trusted = None,
     json: Json = False,

@@ -51,11 +51,13 @@ def _tell_scan(scan: dict[str, Any]) -> None:
 
 
 def _tell_latency(times: dict[str, Any]) -> None:
-    low, high = times["ratio_spread"]
-    console.say(
-        f"one run: old {times['old']['p50_ms']:.2f} ms, new {times['new']['p50_ms']:.2f} ms;"
-        f" the new one is {times['ratio_to_old']:.2f} times as fast ({low:.2f} to {high:.2f}, {times['runs']} pairs)"
-    )
+    ratio = f"how many times as fast was declined: {times['ratio_declined']}"
+    if not times["ratio_declined"]:
+        low, high = times["ratio_spread"]
+        ratio = (
+            f"the new one is {times['ratio_to_old']:.2f} times as fast ({low:.2f} to {high:.2f}, {times['runs']} pairs)"
+        )
+    console.say(f"one run: old {times['old']['p50_ms']:.2f} ms, new {times['new']['p50_ms']:.2f} ms; {ratio}")
     if times["old"]["patches"] != times["new"]["patches"]:
         console.say(f"of other patches: old {times['old']['patches']}, new {times['new']['patches']}")
 

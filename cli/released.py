@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,10 +41,12 @@ class Opened:
     Attributes:
         files: in the place of every release its artifact; other paths as they were given.
         typed: what was given for each.
+        others: for each, SHA-256 -> what to type for another artifact of its release; empty for what is in none.
     """
 
     files: list[Path]
     typed: list[Path]
+    others: list[dict[str, str]] = field(default_factory=list)
 
     def named(self, document: Any) -> Any:
         """A document of JSON values with what was typed in the place of private copies, which nobody finds again."""
@@ -68,14 +70,17 @@ def opened(paths: Sequence[Path], trusted: Path | None) -> Iterator[Opened]:
     from medattn_edge.release import is_release_address, opened_artifact
 
     keys, files, found = keys_of(trusted), list[Path](), False
+    others = [dict[str, str]() for _ in paths]
     with ExitStack() as stack:
-        for path in paths:
+        for index, path in enumerate(paths):
             if not is_release_address(path):
                 files.append(path)
                 continue
             artifact = stack.enter_context(opened_artifact(path, keys))
             console.note(f"{path}: {artifact.file.name} of {in_words(artifact.release, trusted)}")
             files.append(artifact.file)
+            named = artifact.release.manifest.artifacts.items()
+            others[index] = {str(one["sha256"]): f"{artifact.release.path}#{name}" for name, one in named}
             found = True
         if keys and not found:
             raise UsageError(
@@ -83,7 +88,7 @@ def opened(paths: Sequence[Path], trusted: Path | None) -> Iterator[Opened]:
                 expected="a release: an artifact by itself has no signature",
                 hint="medattn-edge release write ARTIFACT -o DIR",
             )
-        yield Opened(files, list(paths))
+        yield Opened(files, list(paths), others)
 
 
 def in_words(release: VerifiedRelease, trusted: Path | None = None) -> str:

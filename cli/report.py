@@ -13,6 +13,7 @@ from . import console
 from .options import (
     CarriedDiceOption,
     CarriedTrueDiceShareOption,
+    DeviceOption,
     FoldOption,
     GeometryOption,
     JudgeLabelsOption,
@@ -84,7 +85,7 @@ def command(  # noqa: PLR0913
     runtime: Annotated[
         list[str] | None, Option("--runtime", metavar="NAME", help="Of .onnx artifacts, as compare has it.")
     ] = None,
-    device: Annotated[str, Option("--device", help="Of the artifacts: cpu or cuda:INDEX.")] = "cpu",
+    device: DeviceOption = "auto",
     threads: ThreadsOption = 0,
     resample_to_first: ResampleOption = False,
     geometry: GeometryOption = None,

@@ -103,6 +103,7 @@ def show_tuning(record: dict[str, Any]) -> None:
         table.add_column(heading, no_wrap=True, justify="right" if heading == "SQNR dB" else "left")
     for row in record["alternatives"]:
         speed = "" if row["ratio"] is None else "{:.3f} ({:.3f} - {:.3f})".format(row["ratio"], *row["quartiles"])
+        speed = "declined" if row.get("ratio_declined") else speed
         sqnr = "" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f}"
         table.add_row(row["name"], row["outcome"], speed, sqnr)
     console.show(table)
@@ -111,5 +112,11 @@ def show_tuning(record: dict[str, Any]) -> None:
         names = ", ".join(row["name"] for row in unmeasured if row["reason"] == reason)
         console.say(f"not measured: {names}: {reason}")
     console.say(f"chosen: {', '.join(record['chosen'])}; {record['threads'] or 'all'} threads")
+    busy = [row for row in record["alternatives"] if row.get("ratio_declined")]
+    if busy:
+        console.say(
+            f"the choice rests on times of a busy host: {busy[0]['ratio_declined']}, {len(busy)} of "
+            f"{len(record['alternatives'])} alternatives\n  next: tune again when nothing else runs here"
+        )
     if record["command"]:
         console.say(f"the same graph: {record['command']}")

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from medattn_edge.atomic import replacing
-from medattn_edge.errors import InputError, IntegrityError, MedattnError, quoted
+from medattn_edge.errors import IntegrityError, MedattnError, quoted
 from medattn_edge.file_gate import FileGate
 from medattn_edge.host.distributions import installed
+from medattn_edge.installation import upgrade_line
+from medattn_edge.nearby import missing
 from medattn_edge.onnx_external import external_files
 from medattn_edge.spec import ModelSpec
 
@@ -29,12 +31,15 @@ _MOST_VOXELS = 1 << 31  # of a patch: 1290 cubed
 _MOST_CHANNELS = 1 << 16
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(("precision", "sha256", "parent_sha256", "exporter"), str),
-    **dict.fromkeys(("inputs", "outputs", "operators", "tools", "recipe", "target", "companions", "reading"), Mapping),
+    **dict.fromkeys(
+        ("inputs", "outputs", "operators", "tools", "recipe", "target", "companions", "reading", "tiling"), Mapping
+    ),
     "batch": int | None,
     "parameters": int,
     "gflop": int | float,
     "gate": FileGate | None,
 }
+_PIECE_BYTES = 1 << 20
 _RENAMED = {"door": "quantizer", "doors": "quantizers"}  # old names in a recipe, which files in use still have
 _TOOLS = ("medattn-edge", "numpy", "torch", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf")
 
@@ -69,6 +74,8 @@ class Manifest:
             `expectation` and `scan_expectation`, what the owner's own logits and own result of a scan proved.
         gate: what was asked of an fp16 or int8 graph, or of the one that it was compiled from, against the FP32
             network; None for FP32, and in manifests from before there was one.
+        tiling: of an artifact whose windows are not the checkpoint's, which then has the spec's `overlap`:
+            `reference_overlap`, that of the checkpoint's windows, which what is computed is held to.
     """
 
     spec: ModelSpec
@@ -92,6 +99,7 @@ class Manifest:
     rewrites: tuple[Mapping[str, Any], ...] = ()
     reading: Mapping[str, Any] = field(default_factory=dict)
     gate: FileGate | None = None
+    tiling: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         wrong = [name for name, kind in _KINDS.items() if not isinstance(getattr(self, name), kind)]
@@ -108,8 +116,14 @@ class Manifest:
             raise TypeError(f"{wrong[0]} is {getattr(self, wrong[0])!r}")
         if self.gate is not None and (strange := {*self.gate.labels, *self.gate.label_values} - {*self.spec.labels}):
             raise ValueError(f"the gate names {', '.join(sorted(strange))}, which the network does not have")
+        replace(self.spec, overlap=self.tiling.get("reference_overlap", self.spec.overlap))  # refuses what cannot be
         if not self.lineage:  # what an export writes, and what older manifests say
             object.__setattr__(self, "lineage", (self.parent_sha256,))
+
+    @property
+    def reference_spec(self) -> ModelSpec:
+        """The spec that the checkpoint is run under to be its reference: with the checkpoint's own windows."""
+        return replace(self.spec, overlap=self.tiling.get("reference_overlap", self.spec.overlap))
 
     def child(self, **changes: Any) -> Manifest:
         """The manifest of what is made from this artifact: its lineage, and `changes`; nothing of it is checked yet."""
@@ -119,6 +133,8 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values with the schema's version; `from_json` is its inverse."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
+        if not self.tiling:
+            del values["tiling"]  # older versions read it
         plain = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
         lists = {name: list(getattr(self, name)) for name in ("attention_maps", "lineage")}
         lists |= {name: [dict(one) for one in getattr(self, name)] for name in ("agreement", "rewrites")}
@@ -146,7 +162,7 @@ class Manifest:
             raise IntegrityError(
                 f"a manifest of schema {values['schema']}",
                 expected=f"schema {SCHEMA} or older",
-                hint="pip install --upgrade medattn-edge",
+                hint=upgrade_line(),
             )
         try:
             rest = {key: value for key, value in values.items() if key != "schema"}
@@ -216,9 +232,7 @@ class Artifact:
         """
         path = Path(path)
         if not path.is_file():
-            raise InputError(
-                f"{path} does not exist", expected="an artifact", hint="medattn-edge export CHECKPOINT -o " + path.name
-            )
+            raise missing(path, "an artifact", otherwise=_how_it_is_made(path))
         sidecar = manifest_path(path)
         if not sidecar.is_file():
             raise IntegrityError(
@@ -278,6 +292,15 @@ def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no number of JSON")
 
 
+def _how_it_is_made(path: Path) -> str:
+    """The command that writes such a file; empty for a suffix that none has."""
+    suffix = path.suffix.lower()
+    if suffix in (".onnx", ".torchscript"):
+        return f"medattn-edge export CHECKPOINT -o {quoted(path.name)}"
+    compiled = (".xml", ".blob", ".ort", ".engine", ".rtx", ".ts", ".pt2")
+    return f"medattn-edge compile NET.onnx -o {quoted(path.name)}" if suffix in compiled else ""
+
+
 def _check_hash(path: Path, expected: str) -> None:
     actual = sha256(path) if path.is_file() else "no such file"
     if actual != expected:
@@ -329,7 +352,10 @@ def is_artifact(path: Path) -> bool:
 def sha256(path: Path) -> str:
     """The hexadecimal SHA-256 of a file."""
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while piece := file.read(_PIECE_BYTES):
+            digest.update(piece)
+        return digest.hexdigest()
 
 
 def tool_versions() -> dict[str, str]:

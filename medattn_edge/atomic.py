@@ -6,22 +6,46 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from medattn_edge.errors import OutputError, quoted
+from medattn_edge.host.system import OPENS_FOLDERS, flush, lock
 
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+_LOCK = ".medattn-edge.lock"
 _ROOM = 1 << 20  # bytes that a disk with room takes
 
 
 def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Have a file, or the names in a folder, on the disk; Windows has no such thing for a folder."""
+    flush(path)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold a folder that is there, or a file (0600, made where there is none), as long as the block or this process.
+
+    Args:
+        path: of the folder or the file. Where the system locks no folders, a hidden file in it is held, which goes.
+        wait: for whoever holds it.
+
+    Raises:
+        BlockingIOError: another process holds it, and we do not wait.
+        OSError: it cannot be opened, or its file system has no locks.
+    """
+    folder = path.is_dir()
+    own = path / _LOCK if folder and not OPENS_FOLDERS else path
+    # Python hands no descriptor down to children, which would hold the lock for as long as they live.
+    handle = os.open(own, os.O_RDONLY if folder and own is path else os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        os.fsync(descriptor)
+        lock(handle, wait=wait)
+        yield
     finally:
-        os.close(descriptor)
+        os.close(handle)
+        if own is not path:
+            with suppress(OSError):  # of another process that has opened it by now
+                own.unlink()
 
 
 @contextmanager

@@ -24,6 +24,8 @@ import shlex
 from pathlib import PurePath
 from typing import Any, ClassVar
 
+from medattn_edge.installation import install_line
+
 
 def quoted(path: PurePath | str) -> str:
     """A path as a shell takes it, for the command of a hint: quoted when it has to be."""
@@ -91,7 +93,7 @@ class MissingDependency(HostError):
         return cls(
             f"the package {package!r} is not installed",
             expected=f"the extra {extra!r} of medattn-edge" if extra else f"{package!r}, which an entry point needs",
-            hint=f"pip install 'medattn-edge[{extra}]'" if extra else f"pip install {package}",
+            hint=install_line(extra) if extra else f"pip install {package}",
         )
 
 

@@ -555,6 +555,8 @@ BROKEN_NEIGHBOUR: Final = "broken_neighbour"
 CHANGED_SCAN: Final = "changed_scan"
 CHANGED_OUTPUT: Final = "changed_output"
 UNEXPECTED: Final = "unexpected"
+WORKER_LOST: Final = "worker_lost"
+WORKER_HUNG: Final = "worker_hung"
 
 COHORT_REASONS: Final = catalogue(
     (
@@ -580,6 +582,19 @@ COHORT_REASONS: Final = catalogue(
             UNEXPECTED,
             "the program failed in a way that nobody foresaw",
             "report it with the traceback; the other cases go on",
+        ),
+        Reason(
+            WORKER_LOST,
+            "the worker's process ended each time that it was tried",
+            "segment the scan by itself to see why; where memory is short, which the kernel answers with SIGKILL, give "
+            "--resume with fewer --workers",
+            requeue=True,
+        ),
+        Reason(
+            WORKER_HUNG,
+            "the worker did not finish it within the timeout, each time that it was tried",
+            "give --resume with a longer --case-timeout, or segment the scan by itself",
+            requeue=True,
         ),
     )
 )

@@ -9,6 +9,49 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from medattn_edge.gates import QUIET
+from medattn_edge.host.cpu_use import CpuTimes, CpuUse, cpu_use_since
+
+
+@dataclass(frozen=True)
+class PairedRatio:
+    """How many times as fast one callable is as another: of pairs that were taken in the same rounds.
+
+    Attributes:
+        median: of the ratios of the pairs.
+        quartiles: of these ratios.
+        cpu_use: what else computed in these rounds; None where it is not known.
+    """
+
+    median: float
+    quartiles: tuple[float, float]
+    cpu_use: CpuUse | None = None
+
+    @property
+    def declined(self) -> str:
+        """Why the ratio is no figure, by `gates.QUIET`: the host was busy otherwise; empty where it is one."""
+        (low, high), use, limits = self.quartiles, self.cpu_use, QUIET.limits
+        reasons = []
+        if high > limits["max_quartile_ratio"] * low:
+            reasons.append(f"quartiles {low:.3g} to {high:.3g}")
+        if (
+            use is not None
+            and use.others_share > limits["max_others_share"]
+            and use.idle_share < limits["min_idle_share"]
+        ):
+            reasons.append(f"others used {use.others:.1f} of {use.cpus} CPUs")
+        return f"host busy ({', '.join(reasons)})" if reasons else ""
+
+    @property
+    def figure(self) -> float | None:
+        """The median; None where it is declined."""
+        return None if self.declined else self.median
+
+    @property
+    def spread(self) -> list[float] | None:
+        """The quartiles as JSON values; None where the ratio is declined."""
+        return None if self.declined else list(self.quartiles)
+
 
 @dataclass(frozen=True, eq=False)
 class Latency:
@@ -16,9 +59,11 @@ class Latency:
 
     Attributes:
         samples_ms: raw milliseconds, in the order they were taken.
+        cpu_use: what else computed meanwhile; None where it is not known.
     """
 
     samples_ms: npt.NDArray[np.float64]
+    cpu_use: CpuUse | None = None
 
     def percentile(self, percent: float) -> float:
         """The smallest sample that `percent` of all do not exceed, in ms."""
@@ -48,14 +93,14 @@ class Latency:
         """The fraction of the samples that took longer."""
         return float((self.samples_ms > deadline_ms).mean())
 
-    def ratio_of(self, reference: Latency) -> tuple[float, tuple[float, float]]:
-        """How many times faster than the reference: the median of the paired ratios, and their quartiles.
+    def ratio_of(self, reference: Latency) -> PairedRatio:
+        """How many times as fast as the reference: the median of the paired ratios, and their quartiles.
 
-        Sample i of both was taken in the same round.
+        Sample i of both was taken in the same round. The ratio of a latency to itself is 1 on any host.
         """
         ratios = reference.samples_ms / self.samples_ms
         low, middle, high = np.percentile(ratios, (25, 50, 75))
-        return float(middle), (float(low), float(high))
+        return PairedRatio(float(middle), (float(low), float(high)), None if self is reference else self.cpu_use)
 
 
 def interleaved(
@@ -68,6 +113,7 @@ def interleaved(
         rounds: how often each is measured.
         warm_up_s: seconds that each is first called for without being measured, and at least twice.
     """
+    before = CpuTimes.now()
     _warm_up(calls, warm_up_s)
     names = list(calls)
     samples: dict[str, list[float]] = {name: [] for name in names}
@@ -76,7 +122,8 @@ def interleaved(
             start = time.perf_counter()
             calls[name]()
             samples[name].append((time.perf_counter() - start) * 1e3)
-    return {name: Latency(np.array(values)) for name, values in samples.items()}
+    use = cpu_use_since(before)
+    return {name: Latency(np.array(values), use) for name, values in samples.items()}
 
 
 def in_turn(
@@ -100,6 +147,7 @@ def in_turn(
         pause_s: before every call, so that the threads of the one before are asleep.
         progress: called with the seconds that have passed, and of how many.
     """
+    before = CpuTimes.now()
     _warm_up(calls, warm_up_s)
     names, whole = list(calls), duration_s * len(calls)
     samples: dict[str, list[float]] = {name: [] for name in names}
@@ -111,7 +159,8 @@ def in_turn(
         turn, passed = turn + 1, time.perf_counter() - start
         if progress:
             progress(round(min(passed, whole)), round(whole))
-    return {name: Latency(np.array(values)) for name, values in samples.items()}
+    use = cpu_use_since(before)
+    return {name: Latency(np.array(values), use) for name, values in samples.items()}
 
 
 def _warm_up(calls: Mapping[str, Callable[[], object]], warm_up_s: float) -> None:

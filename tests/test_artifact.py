@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from medattn_edge.artifact import SCHEMA, Artifact, Manifest, manifest_path, sha256, tool_versions, writing
 from medattn_edge.errors import InputError, IntegrityError, OutputError
 from medattn_edge.file_gate import FileGate
+from medattn_edge.installation import upgrade_line
 from medattn_edge.spec import Intensity, ModelSpec
 
 SPEC = ModelSpec(
@@ -96,7 +100,10 @@ def test_a_path_may_be_a_string(tmp_path):
     assert Artifact.read(str(write(tmp_path))).manifest == manifest_of()
 
 
-@given(field=st.sampled_from([*FIELDS, "attention_maps", "agreement", "tools", "rewrites", "gate"]), value=ANY_JSON)
+@given(
+    field=st.sampled_from([*FIELDS, "attention_maps", "agreement", "tools", "rewrites", "gate", "tiling"]),
+    value=ANY_JSON,
+)
 def test_a_field_of_another_kind_is_refused_or_harmless(field, value):
     def outcome() -> str:
         try:
@@ -130,6 +137,18 @@ def test_a_gate_survives_json_and_what_is_made_of_a_file_has_it_too():
     manifest = manifest_of(gate=GATE)
     assert Manifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
     assert manifest.child(precision="int8").gate == GATE
+
+
+def test_windows_of_its_own_survive_json_with_those_of_the_checkpoint_and_so_does_what_is_made_of_it():
+    assert "tiling" not in manifest_of().to_json()  # older versions read it
+    assert manifest_of().reference_spec == SPEC
+    tuned = manifest_of(spec=replace(SPEC, overlap=0.25), tiling={"reference_overlap": 0.5})
+    again = Manifest.from_json(json.loads(json.dumps(tuned.to_json())))
+    assert again == tuned
+    assert again.child(precision="int8").reference_spec == SPEC
+    for overlap in (1, -0.25, "0.5", math.nan, None):
+        with pytest.raises(IntegrityError, match="cannot be read"):
+            Manifest.from_json({**tuned.to_json(), "tiling": {"reference_overlap": overlap}})
 
 
 def test_a_manifest_of_before_there_were_gates_is_read():
@@ -168,7 +187,7 @@ def test_a_gate_that_nothing_could_be_held_to_is_refused(change):
 def test_a_field_of_another_version_is_refused():
     with pytest.raises(IntegrityError, match="later"):
         Manifest.from_json({**manifest_of().to_json(), "later": 1})
-    with pytest.raises(IntegrityError, match="--upgrade"):
+    with pytest.raises(IntegrityError, match=re.escape(upgrade_line())):
         Manifest.from_json({**manifest_of().to_json(), "schema": SCHEMA + 1})
 
 

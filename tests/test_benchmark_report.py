@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_committed_report_is_what_the_results_say() -> None:
-    assert report.stale(report.RESULTS, report.README) == []
+    assert report.stale(report.RESULTS, *report.PAGES) == []
 
 
 def test_a_failing_row_has_its_reason_and_no_speed() -> None:
@@ -81,7 +81,7 @@ def test_what_an_sqnr_is_worth_stands_above_the_rows(folder: Path) -> None:
 
 
 def test_a_result_that_changed_makes_text_and_picture_stale(folder: Path) -> None:
-    report.main(results=folder, readme=folder / "project.md")
+    report.main(results=folder, pages=[folder / "project.md"])
     assert report.stale(folder, folder / "project.md") == []
     changed = document()
     changed["rows"][1]["ratio_to_reference"] = 1.5
@@ -114,7 +114,18 @@ def test_a_trained_case_has_what_its_int8_file_keeps_beside_its_speed(folder: Pa
 
 def test_the_picture_of_what_is_kept_knows_its_sources(folder: Path) -> None:
     (folder / "learnt.json").write_text(json.dumps(learnt([0.9992, 1.003])))
-    report.main(results=folder, readme=folder / "project.md")
+    report.main(results=folder, pages=[folder / "project.md"])
     assert report.stale(folder, folder / "project.md") == []
     (folder / "learnt.json").write_text(json.dumps(learnt([0.9991, 1.003])))
     assert any(report.KEPT in line for line in report.stale(folder, folder / "project.md"))
+
+
+def test_the_short_table_has_the_networks_that_true_labels_judge(folder: Path) -> None:
+    (folder / "learnt.json").write_text(json.dumps(learnt([0.9992, 1.003])))
+    readme = folder / "short.md"
+    readme.write_text(f"before\n{report.SHORT[0]}\nold\n{report.SHORT[1]}\nafter\n")
+    text = report.texts(folder, readme, folder / "project.md")[readme]
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    assert rows == ["| learnt, 16x16 | 9.00 [8.10, 9.90] (int8.xml) | 0.9951 | 0.9992 to 1.0030 |"]

@@ -54,6 +54,7 @@ LIMITS = {
                                  "enough_int8_db": 20.0, "max_int8_loss_db": 12.0, "max_saturated_gain": 0.05},
     "the same answer after it was timed": {"min_sqnr_db": 30.0},
     "deadline of one run": {"max_miss_rate": 0.01},
+    "a ratio of times": {"max_quartile_ratio": 2.0, "max_others_share": 0.25, "min_idle_share": 0.5},
     "a copy that answers attention maps": {"min_sqnr_db": 90.0},
     "something to judge": {"min_reference_true_dice": 0.1},
     "a training to warn of": {"long_s": 3600.0, "measured_steps": 3},

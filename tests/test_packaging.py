@@ -98,7 +98,9 @@ def test_the_wheel_says_what_it_needs(wheel):
     assert metadata["Name"] == "medattn-edge"
     assert metadata["License-Expression"] == "Apache-2.0"
     always = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
-    assert {line.split(">")[0] for line in always} == {"numpy", "typer", "rich"}
+    assert {line.split(">")[0] for line in always} == {"numpy", "typer", "rich", "tomli"}
+    [tomli] = [line for line in always if line.startswith("tomli")]
+    assert tomli.endswith('; python_version < "3.11"')
     extras = set(metadata.get_all("Provides-Extra", []))
     assert {"torch", "export", "onnxruntime", "nifti", "demo", "dicom", "dicom-codecs", "node"} <= extras
     node = [line for line in metadata.get_all("Requires-Dist", []) if 'extra == "node"' in line]

@@ -1,4 +1,4 @@
-"""What the README says is what happens."""
+"""What README, CONTRIBUTING and the page of the pipeline say is what happens; tests/docs runs the other pages."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import pytest
 from medattn_edge.io import read_labels
 from tests.support import ROOT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, CONTRIBUTING, PIPELINE = (
+    (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md", "docs/pipeline.md")
+)
 PROGRAM = Path(sys.executable).with_name("medattn-edge")
 
 
-def blocks(language: str) -> list[str]:
-    return [text for found, text in re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL) if found == language]
+def blocks(language: str, page: str = README) -> list[str]:
+    return [text for found, text in re.findall(r"```(\w*)\n(.*?)```", page, re.DOTALL) if found == language]
 
 
 def test_the_python_example_runs_as_it_is(tmp_path: Path) -> None:
@@ -37,7 +39,7 @@ def test_the_two_commands_are_targets_of_the_makefile() -> None:
 
 
 def test_every_command_of_the_pipeline_exists() -> None:
-    commands = set(re.findall(r"`medattn-edge (\w+)", README))
+    commands = set(re.findall(r"`medattn-edge (\w+)", PIPELINE))
     assert commands == {
         *("train", "inspect", "export", "calibrate", "lint", "compile", "infer", "compare", "bench", "doctor", "node"),
         *("release", "explain", "deploy", "report", "bisect"),
@@ -49,13 +51,13 @@ def test_every_command_of_the_pipeline_exists() -> None:
 
 def test_every_extra_exists() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    for names in re.findall(r"medattn-edge\[([\w,-]+)\]", README):
+    for names in re.findall(r"medattn-edge\[([\w,-]+)\]", README + PIPELINE):
         for name in names.split(","):
             assert re.search(rf"^{name} = \[", project, re.MULTILINE), name
 
 
 def test_the_tree_has_every_folder_and_module_and_no_other() -> None:
-    tree = next(block for block in blocks("") if block.startswith("medattn_edge/"))
+    tree = next(block for block in blocks("", CONTRIBUTING) if block.startswith("medattn_edge/"))
     rows = re.findall(r"^( *)(\S.*?)(?: {2,}|$)", tree, re.MULTILINE)
     names = {name.rstrip("/") for indent, row in rows if indent for name in row.split()}
     package = ROOT / "medattn_edge"
@@ -67,12 +69,18 @@ def test_the_tree_has_every_folder_and_module_and_no_other() -> None:
 
 
 def test_what_the_pipeline_names_in_python_is_there() -> None:
-    table = README.partition("| step | command | in Python |")[2].partition("\n\n")[0]
+    table = PIPELINE.partition("| step | command | in Python |")[2].partition("\n\n")[0]
     names = [name for row in table.splitlines()[2:] for name in re.findall(r"`([\w.]+)", row.split("|")[3])]
     assert len(names) > 10
     for name in names:
         module, _, attribute = f"medattn_edge.{name}".rpartition(".")
         assert callable(getattr(importlib.import_module(module), attribute)), name
+
+
+def test_what_readme_links_to_is_there() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    assert len(targets) > 20
+    assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
 @pytest.mark.slow

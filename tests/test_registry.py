@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from medattn_edge.errors import HostError, MissingDependency, UsageError
 from medattn_edge.exporters import exporters
 from medattn_edge.io import read_volume
 from medattn_edge.models import network_record, networks
+from medattn_edge.newer_python import tomllib
 from medattn_edge.registry import check_distinct, is_default, records
 from tests.support import ROOT
 

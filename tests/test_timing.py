@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medattn_edge.timing import Latency, in_turn, interleaved
+from medattn_edge.host.cpu_use import CpuUse
+from medattn_edge.timing import Latency, PairedRatio, in_turn, interleaved
 
 SAMPLES = st.lists(st.floats(0.01, 1e4), min_size=1, max_size=200).map(np.array)
 
@@ -39,15 +41,15 @@ def test_the_percentiles_are_in_order_and_cover_their_share(samples):
 
 def test_a_ratio_is_paired_by_round():
     drifting = np.array([1.0, 10.0, 2.0, 40.0, 3.0])
-    middle, (low, high) = Latency(drifting / 4).ratio_of(Latency(drifting))
-    assert (low, middle, high) == pytest.approx((4.0, 4.0, 4.0))
+    ratio = Latency(drifting / 4).ratio_of(Latency(drifting))
+    assert (ratio.median, *ratio.quartiles) == pytest.approx((4.0, 4.0, 4.0))
     reference, candidate = Latency(np.array([8.0, 8.0, 8.0, 8.0, 8.0])), Latency(np.array([8.0, 4.0, 2.0, 1.0, 0.5]))
-    assert candidate.ratio_of(reference) == (4.0, (2.0, 8.0))
+    assert candidate.ratio_of(reference) == PairedRatio(4.0, (2.0, 8.0))
 
 
 @given(SAMPLES)
 def test_the_ratio_of_a_thing_to_itself_is_1(samples):
-    assert Latency(samples).ratio_of(Latency(samples)) == (1.0, (1.0, 1.0))
+    assert Latency(samples).ratio_of(Latency(samples)) == PairedRatio(1.0, (1.0, 1.0))
 
 
 @pytest.mark.parametrize("rounds", [1, 4, 5])
@@ -78,7 +80,7 @@ def test_the_warm_up_lasts_as_long_as_asked_and_is_not_measured():
 def test_a_slow_call_is_slower_than_a_fast_one():
     found = interleaved({"slow": lambda: time.sleep(0.02), "fast": lambda: time.sleep(0.001)}, rounds=5, warm_up_s=0)
     assert found["slow"].samples_ms.min() >= 20
-    assert found["fast"].ratio_of(found["slow"])[0] > 1
+    assert found["fast"].ratio_of(found["slow"]).median > 1
 
 
 def test_a_call_that_fails_is_not_swallowed():
@@ -152,3 +154,49 @@ def test_it_tells_how_many_seconds_have_passed_of_how_many():
     )
     assert told[-1] == (1, 1)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+IDLE = CpuUse(cpus=4, own=1.0, others=0.0)
+
+
+@pytest.mark.parametrize(
+    ("high", "use", "declined"),
+    [
+        (4.0, None, ""),  # twice the lower quartile
+        (4.01, None, "host busy (quartiles 2 to 4.01)"),
+        (3.0, IDLE, ""),
+        (3.0, CpuUse(4, 2.9, 1.0), ""),  # a quarter of the CPUs
+        (3.0, CpuUse(4, 2.9, 1.01), "host busy (others used 1.0 of 4 CPUs)"),
+        (3.0, CpuUse(64, 4.0, 28.0), ""),  # half of them idle: nobody waited
+        (3.0, CpuUse(64, 4.1, 28.0), "host busy (others used 28.0 of 64 CPUs)"),
+        (9.0, CpuUse(2, 1.0, 1.0), "host busy (quartiles 2 to 9, others used 1.0 of 2 CPUs)"),
+    ],
+)
+def test_a_ratio_of_a_busy_host_is_declined(high: float, use: CpuUse | None, declined: str) -> None:
+    ratio = PairedRatio(2.5, (2.0, high), use)
+    assert ratio.declined == declined
+    assert (ratio.figure, ratio.spread) == ((None, None) if declined else (2.5, [2.0, high]))
+
+
+def test_what_others_did_is_kept_with_the_times_and_a_thing_is_as_fast_as_itself_on_any_host() -> None:
+    busy = CpuUse(2, 1.0, 1.0)
+    one, other = Latency(np.array([2.0, 2.0]), busy), Latency(np.array([1.0, 1.0]), busy)
+    assert other.ratio_of(one).declined
+    assert one.ratio_of(one).figure == 1.0
+
+
+@pytest.mark.parametrize("timed", [interleaved, in_turn])
+def test_the_own_work_of_a_timing_is_no_business_of_others(timed) -> None:
+    def call() -> float:
+        end = time.thread_time() + 0.03
+        while time.thread_time() < end:
+            pass
+        return 30.0
+
+    found = timed({"a": call}, warm_up_s=0.3, **({"rounds": 2} if timed is interleaved else {"duration_s": 0}))
+    use = found["a"].cpu_use
+    if not Path("/proc/stat").exists():
+        assert use is None
+    else:
+        assert use is not None
+        assert 0 < use.own <= 1.2

@@ -10,6 +10,7 @@ from typing import Any
 
 from medattn_edge.artifact import Manifest
 from medattn_edge.errors import MissingDependency, UsageError, quoted
+from medattn_edge.nearby import nearest
 from medattn_edge.registry import records
 
 Progress = Callable[[int, int], None]  # steps done, steps in total
@@ -95,7 +96,7 @@ def compiler_of(path: Path, name: str | None = None) -> Compiler:
         raise UsageError(
             f"the target {name!r} is not known",
             expected=f"one of {', '.join(known)}",
-            hint=f"--target {next(iter(known))}",
+            hint=f"--target {nearest(name, known) or next(iter(known))}",
         )
     fitting = [
         one for one in known.values() if suffix in one.suffixes and (one.name == name or (not name and one.default))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from medattn_edge.backends.session import Options, Patches, Session
 from medattn_edge.errors import BackendError, MedattnError
+from medattn_edge.host.system import SIGKILL
 from medattn_edge.process import Child, ChildLost
 from medattn_edge.process.channel import Message
 from medattn_edge.spec import ModelSpec
@@ -136,6 +136,7 @@ def _request(
         "spec": None if options.spec is None else options.spec.to_json(),
         "optimise": options.optimise,
         "provider": options.provider,
+        "shared_cores": options.shared_cores,
         **arguments,
     }
     return {"do": "open", "path": str(path), "backend": backend, "options": values, "opener": opener}
@@ -143,5 +144,5 @@ def _request(
 
 def _verdict(lost: ChildLost) -> tuple[str, str]:
     """What became of a child, and what to do about it."""
-    hint = _HANGS if lost.timed_out else _KILLED if lost.returncode == -signal.SIGKILL else _CRASHED
+    hint = _HANGS if lost.timed_out else _KILLED if lost.returncode == -SIGKILL else _CRASHED
     return f"the runtime {lost.how}", hint

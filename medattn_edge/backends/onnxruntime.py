@@ -40,6 +40,7 @@ class OnnxRuntimeSession(GraphSession):
                 "device": options.device,
                 "threads": options.threads,
                 "providers": self._session.get_providers(),
+                "available_providers": ort.get_available_providers(),
                 "onnxruntime": ort.__version__,
             },
         )

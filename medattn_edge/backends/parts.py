@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ from medattn_edge.backends.runtimes import Runtime
 from medattn_edge.backends.session import Options
 from medattn_edge.errors import BackendError, MedattnError
 from medattn_edge.process import Child, ChildLost
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Floats = npt.NDArray[np.float32]
 Values = Mapping[str, Floats]

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from medattn_edge.artifact import Manifest
-from medattn_edge.backends import backend_of, backends, missing_packages
+from medattn_edge.backends import AUTO, backend_of, backends, device_of, missing_packages
 from medattn_edge.backends.isolated import TIMEOUT_S, IsolatedSession
 from medattn_edge.backends.session import Options
 from medattn_edge.errors import HostError, UsageError
 from medattn_edge.host import hardware
 from medattn_edge.host.probe import probe
+from medattn_edge.installation import install_line
+from medattn_edge.nearby import nearest
 
 AS_WRITTEN = "onnxruntime-unoptimised"
 ALL = "all"
@@ -114,7 +116,7 @@ def _absence(runtime: Runtime, host: RuntimeHost) -> str:
     """Why a host does not have a runtime; empty when it has."""
     record = backends()[runtime.backend]
     if host.missing & set(record.packages):
-        return f"not installed: pip install 'medattn-edge[{record.extra}]'"
+        return f"not installed: {install_line(record.extra)}"
     if runtime == _WITHOUT_AMX and not host.amx:
         return "this CPU has no AMX: openvino itself"
     if runtime.device != "cpu" and not host.gpu:
@@ -125,7 +127,7 @@ def _absence(runtime: Runtime, host: RuntimeHost) -> str:
 
 
 def choose(
-    path: Path, precision: str, names: Sequence[str] = (), device: str = "cpu", host: RuntimeHost | None = None
+    path: Path, precision: str, names: Sequence[str] = (), device: str = AUTO, host: RuntimeHost | None = None
 ) -> tuple[tuple[Runtime, ...], dict[str, str]]:
     """The runtimes to run a file in, and why some of this host's were left out.
 
@@ -135,7 +137,7 @@ def choose(
         names: of runtimes, or `all`; without, a reduced precision in an .onnx file is run in all there are, because it
             is where they differ, and anything else in its own backend; an IR of OpenVINO also as a CPU without AMX
             computes it.
-        device: to run on.
+        device: to run on; `auto` as `device_of` has it.
         host: this one by default.
 
     Raises:
@@ -143,6 +145,7 @@ def choose(
         HostError: a runtime of that name is not here.
     """
     own = backend_of(path).name
+    device = device_of(path, device, own)
     alone = Runtime(own, own, device)
     if path.suffix.lower() != ".onnx" or (not names and precision == "fp32"):
         twice = own == _WITHOUT_AMX.backend and path.suffix.lower() in _PORTABLE and precision != "fp32"
@@ -162,7 +165,7 @@ def choose(
             raise UsageError(
                 f"the runtime {name!r} is not known",
                 expected=f"{ALL}, or some of {', '.join(one.name for one in here)}",
-                hint=f"--runtime {ALL}",
+                hint=f"--runtime {nearest(name, (*(one.name for one in here), *absent)) or ALL}",
             )
         if name in absent:
             raise HostError(

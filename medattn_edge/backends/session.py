@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from medattn_edge.errors import BackendError, ShapeError, UsageError
 from medattn_edge.spec import ModelSpec, check_patch
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Patches = npt.NDArray[np.float32]
 
@@ -212,6 +215,8 @@ class Options:
             and takes no other.
         optimise: let the runtime rewrite the graph (ONNX Runtime only): off, it is run as it was written.
         provider: of ONNX Runtime on a GPU, cuda or tensorrt; elsewhere it must be empty.
+        shared_cores: whether other sessions, in other processes, compute on the same cores at the same time: none is
+            tied to a core then.
     """
 
     device: str = "cpu"
@@ -219,6 +224,7 @@ class Options:
     spec: ModelSpec | None = None
     optimise: bool = True
     provider: str = ""
+    shared_cores: bool = False
 
 
 @dataclass(frozen=True)
@@ -232,6 +238,7 @@ class Backend:
         packages: what must be importable.
         open: path, options -> Session.
         default: whether it opens its files when nobody says which backend does.
+        gpu_only: whether its files run on an NVIDIA GPU alone: `auto` takes the first for them, else the CPU.
         on_request: suffixes of those that it opens only when it is named.
     """
 
@@ -241,4 +248,5 @@ class Backend:
     packages: tuple[str, ...]
     open: Callable[[Path, Options], Session]
     default: bool = True
+    gpu_only: bool = False
     on_request: tuple[str, ...] = ()

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from medattn_edge.errors import InputError, quoted
+from medattn_edge.nearby import missing
 
 
 def read_document(path: Path, what: str) -> dict[str, Any]:
     """A JSON object; raises InputError for a file that is missing, or no JSON object."""
     if not path.is_file():
-        raise InputError(f"{path} does not exist", expected=what, hint=f"ls {quoted(path.parent)}")
+        raise missing(path, what)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:

@@ -14,6 +14,7 @@ from medattn_edge.cohort.walk import Walked, case_name, walk
 from medattn_edge.errors import MedattnError, ScanError, quoted
 from medattn_edge.io import ChannelScan, Scan, as_scan
 from medattn_edge.io.scan import is_dicom_source
+from medattn_edge.nearby import missing
 
 STANDARD: Final = ScanChoices()
 
@@ -131,11 +132,7 @@ def _one(source: Path | str, choices: ScanChoices) -> Case:
         volume=choices.volume,
     )
     if absent := [path for path in given.paths if not path.exists()]:
-        raise ScanError(
-            f"{absent[0]} does not exist",
-            expected="a folder, a pattern that fits files, a list or a scan",
-            hint=f"ls {quoted(absent[0].parent)}",
-        )
+        raise missing(absent[0], "a folder, a pattern that fits files, a list or a scan", ScanError)
     if len(given.paths) == 1 and is_dicom_source(given.path):
         found = dicom_cases((given.path,), choices, whole=given)
         if found.cases:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from medattn_edge.artifact import Artifact, manifest_path, sha256
-from medattn_edge.backends.session import Session
 from medattn_edge.cohort.case import Case, CaseError, ScanChoices
 from medattn_edge.cohort.naming import Job
 from medattn_edge.errors import ScanError
@@ -43,6 +43,11 @@ class ScanContent:
     sha256: str
     states: tuple[tuple[int, ...], ...]
 
+    @property
+    def size(self) -> int:
+        """The bytes of all of them."""
+        return sum(state[0] for state in self.states)
+
     @classmethod
     def of(cls, scan: Scan) -> ScanContent:
         """Read every byte once.
@@ -66,7 +71,19 @@ class ScanContent:
             raise CaseError(CHANGED_SCAN, shown)
 
 
-def settings_of(session: Session, job: Job, segment: SegmentSettings, choices: ScanChoices) -> dict[str, Any]:
+class Opened(Protocol):
+    """What decides of an open session: its own, or what a worker says of its one."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the network expects."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What runs where."""
+
+
+def settings_of(session: Opened, job: Job, segment: SegmentSettings, choices: ScanChoices) -> dict[str, Any]:
     """Every setting that decides a case's files, beside the artifact's own bytes."""
     spec, outputs = session.spec, job.outputs
     facts = session.facts

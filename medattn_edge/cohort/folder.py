@@ -2,20 +2,20 @@
 
 A case is written into a folder of its own below `.medattn-edge-cohort`, which then gets the name `*.whole`: from that
 moment on it is done, and its files are moved out, the record last. What a killed run left half-written is removed at
-the next start, and what was whole is moved out then.
+the next start, and what was whole is moved out then. The run that opens the folder owns it; its workers join it.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from medattn_edge.atomic import check_folder, replacing, sync
+from medattn_edge.atomic import check_folder, locked, replacing, sync
+from medattn_edge.cohort.locks import OWNER, join, own, wait_for_workers
 from medattn_edge.cohort.naming import Job
 from medattn_edge.cohort.records import is_ours, read_record
 from medattn_edge.errors import OutputError, UsageError, quoted
@@ -25,14 +25,17 @@ _DRAFT, _WHOLE = ".draft", ".whole"
 
 
 class CohortFolder:
-    """The folder of results; `opened` makes it and holds it.
+    """The folder of results; `opened` makes it and holds it, a worker's process joins it.
 
     Args:
         path: of the folder.
+
+    Attributes:
+        token: of the run that owns it, for workers to join; "" before it is opened.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.token = path, ""
         self._work = path / _WORK
 
     @contextmanager
@@ -41,6 +44,7 @@ class CohortFolder:
 
         Raises:
             UsageError: another run works in it, or a file has its name.
+            HostError: a worker of another run is still there.
             OutputError: it cannot be written.
         """
         made = not self.path.is_dir()
@@ -51,32 +55,60 @@ class CohortFolder:
                 check_folder(self.path)
                 self.path.mkdir()
                 sync(self.path.parent)
-            lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise _not_written(self.path, error) from error
-        try:
+        with ExitStack() as stack:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+                stack.enter_context(locked(self.path))
+            except BlockingIOError as error:
                 raise UsageError(
                     f"another run writes into {self.path}",
                     expected="one at a time for one folder",
                     hint="wait for it, or -o ANOTHER_FOLDER/",
                 ) from error
-            with self._named_errors():
-                self._put_in_order()
+            except OSError as error:
+                raise _not_written(self.path, error) from error
+            with self.named_errors():
                 if not self._work.is_dir():
                     self._work.mkdir()
+                self.token = own(self._work)
+                self._put_in_order()
             try:
                 yield self
             finally:
-                with self._named_errors():
+                with self.named_errors():
+                    wait_for_workers(self._work)
                     self._put_in_order()
                     shutil.rmtree(self._work)
                     if made and not any(self.path.iterdir()):
                         self.path.rmdir()
-        finally:
-            os.close(lock)
+
+    def join(self, token: str, worker: str) -> None:
+        """In a worker's process: write into it from now on until the process ends.
+
+        Raises:
+            HostError: as `locks.join` does.
+        """
+        join(self._work, token, worker)
+        self.token = token
+
+    def settle(self, job: Job, worker: str) -> None:
+        """Put in order what a worker left of a case, once the worker is gone; raises HostError, OutputError."""
+        wait_for_workers(self._work, worker)
+        draft, whole = self._work / (job.name + _DRAFT), self._work / (job.name + _WHOLE)
+        with self.named_errors():
+            if whole.is_dir():
+                self._move_out(whole)
+            if draft.is_dir():
+                shutil.rmtree(draft)
+
+    def written(self, job: Job) -> tuple[int, int] | None:
+        """What changes whenever the case's record is written; None without one."""
+        try:
+            status = (self.path / job.record).stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
 
     @contextmanager
     def draft(self, job: Job) -> Iterator[Path]:
@@ -86,11 +118,11 @@ class CohortFolder:
             OutputError: the disk is full or cannot be written.
         """
         draft, whole = self._work / (job.name + _DRAFT), self._work / (job.name + _WHOLE)
-        with self._named_errors():
+        with self.named_errors():
             draft.mkdir()
         try:
             yield draft
-            with self._named_errors():
+            with self.named_errors():
                 for file in sorted(draft.iterdir()):
                     sync(file)
                     if file.name != job.final_name(file.name):
@@ -108,7 +140,7 @@ class CohortFolder:
         with replacing(draft) as file:
             # Names of files that are no text in UTF-8 stay what they are.
             file.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
-        with self._named_errors():
+        with self.named_errors():
             os.replace(draft, self.path / name)  # noqa: PTH105 - the test of durable writes tells it from str.replace
             sync(self.path)
 
@@ -121,7 +153,7 @@ class CohortFolder:
                 self._move_out(path)
             elif path.is_dir():
                 shutil.rmtree(path)
-            else:
+            elif path.name != OWNER:
                 path.unlink()
 
     def _move_out(self, whole: Path) -> None:
@@ -143,7 +175,8 @@ class CohortFolder:
         sync(self._work)
 
     @contextmanager
-    def _named_errors(self) -> Iterator[None]:
+    def named_errors(self) -> Iterator[None]:
+        """An OSError of the block is one of the folder, as OutputError; there is nothing else that it touches."""
         try:
             yield
         except OSError as error:

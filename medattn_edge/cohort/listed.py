@@ -12,6 +12,7 @@ from medattn_edge.cohort.walk import case_name
 from medattn_edge.errors import MedattnError, ScanError, quoted
 from medattn_edge.io import Scan
 from medattn_edge.io.listed_channels import ListedChannels
+from medattn_edge.nearby import missing
 
 LIST_SUFFIX: Final = ".csv"
 _SCAN, _CASE = "scan", "case"
@@ -35,6 +36,8 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise missing(path, "a list of scans", ScanError) from error
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise _wrong(path, f"cannot be read: {reason}") from error
     head = text.partition("\n")[0]
@@ -69,7 +72,7 @@ def _case(root: Path, row: Mapping[str, str], line: int, choices: ScanChoices) -
     try:
         scan = _scan(root, row, line, choices)
         if not place.exists():
-            raise ScanError(f"{place} does not exist", expected="a scan", hint=f"look at line {line} of the list")
+            raise missing(place, "a scan", ScanError, otherwise=f"look at line {line} of the list")
         series = scan.series
     except MedattnError as wrong:
         error, series = wrong, None

@@ -11,6 +11,7 @@ from typing import Final
 from medattn_edge.cohort.case import Case
 from medattn_edge.cohort.settings import STANDARD_NAME, CohortSettings
 from medattn_edge.errors import UsageError, quoted
+from medattn_edge.host.system import WINDOWS, unfit_for_windows
 from medattn_edge.inference import Outputs
 from medattn_edge.io import format_of
 from medattn_edge.io.files import check_labels_format
@@ -169,10 +170,12 @@ def _check_pattern(option: str, pattern: str) -> None:
 
 def _check_name(name: str, case: Case) -> None:
     strange = "/" in name or "\0" in name or name.startswith(".") or name in ("", ".", "..")
+    strange = strange or (WINDOWS and unfit_for_windows(name))
     if strange or len(name.encode(errors="surrogateescape")) > _MAX_BYTES:
         raise UsageError(
             f"the name {name!r} of the case {case.name!r} ({case.shown})",
-            expected=f"a plain file name of at most {_MAX_BYTES} bytes, without / and not hidden",
+            expected=f"a plain file name of at most {_MAX_BYTES} bytes, without / and not hidden"
+            + (', without <>:"\\|?* and no device like NUL' if WINDOWS else ""),
             hint="a LIST.csv with the columns scan and case gives every case a name",
         )
 

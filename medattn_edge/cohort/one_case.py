@@ -6,10 +6,10 @@ import time
 import traceback
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from medattn_edge.artifact import sha256
 from medattn_edge.cohort.case import CaseError, Failure, ScanChoices
+from medattn_edge.cohort.case_result import CaseResult, Record
 from medattn_edge.cohort.cases import scan_of
 from medattn_edge.cohort.fingerprint import ScanContent, channels_of, settings_of
 from medattn_edge.cohort.folder import CohortFolder
@@ -17,14 +17,13 @@ from medattn_edge.cohort.measures import measured
 from medattn_edge.cohort.naming import Job
 from medattn_edge.cohort.records import is_ours, is_whole, read_record, write_record
 from medattn_edge.cohort.settings import CohortSettings
-from medattn_edge.errors import BackendError, MedattnError
+from medattn_edge.errors import BackendError, MedattnError, ModalityError, OutputError
 from medattn_edge.inference import OpenArtifact, Outcome, segment_to
 from medattn_edge.inference.sliding_window import Progress
+from medattn_edge.io.dicom.reasons import RefusedSeries
 from medattn_edge.io.modality import check_modality
-from medattn_edge.reasons import CHANGED_OUTPUT, COHORT_REASONS, UNEXPECTED
+from medattn_edge.reasons import CHANGED_OUTPUT, COHORT_REASONS, NO_SCAN, UNEXPECTED
 from medattn_edge.volume import Volume
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +35,7 @@ class Taken:
         record: of an earlier run, when the case is done.
         volume: the scan's voxels.
         fingerprint: what the result will follow from.
+        scan_bytes: of the files of the scan.
         seconds: of hashing and reading.
         error: what went wrong.
     """
@@ -44,17 +44,13 @@ class Taken:
     record: Record | None = None
     volume: Volume | None = None
     fingerprint: Record | None = None
+    scan_bytes: int = 0
     seconds: float = 0.0
     error: Exception | None = None
 
 
 class CaseRunner:
-    """What is the same for every case.
-
-    Attributes:
-        folder: of the results.
-        largest_bytes: of the voxels of the largest scan so far.
-    """
+    """What is the same for every case."""
 
     def __init__(
         self,
@@ -64,7 +60,7 @@ class CaseRunner:
         settings: CohortSettings,
         choices: ScanChoices,
     ) -> None:
-        self.folder, self.largest_bytes = folder, 0
+        self._folder, self._cpu_s = folder, time.process_time()
         self._artifact, self._sha256, self._settings, self._choices = artifact, artifact_sha256, settings, choices
 
     def taken(self, jobs: Sequence[Job]) -> Generator[Taken, None, None]:
@@ -77,23 +73,27 @@ class CaseRunner:
             yield item
             del item
 
-    def labels_before(self, job: Job) -> list[Record] | None:
-        """The labels in the record of an earlier run of the same artifact and settings; of its files nothing is read.
+    def result(self, item: Taken, progress: Progress) -> CaseResult:
+        """What comes of a case that was taken; it is written in the end.
 
-        None where there is no such record, or this run does not go on where another was ended.
+        Raises:
+            OutputError: the folder cannot be written: the next case would meet the same disk.
         """
-        record = read_record(self.folder.path / job.record) if self._settings.resume else None
-        if record is None or job.case.error is not None:
-            return None
+        job, read = item.job, 0 if item.volume is None else item.volume.voxels.nbytes
         try:
-            wanted = {"artifact_sha256": self._sha256, "settings": self._settings_of(job)}
-        except MedattnError:
-            return None
-        found = record["fingerprint"]
-        labels: list[Record] = record["labels"]
-        return labels if all(found.get(name) == value for name, value in wanted.items()) else None
+            if item.record is not None:
+                return CaseResult(item.record, before=True)
+            return CaseResult(self._segmented(item, progress), voxel_bytes=read)
+        except OutputError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one case's failure, even of a bug, is not the others'
+            no_scan = isinstance(error, RefusedSeries) and error.reason in NO_SCAN
+            left_out = job.case.found and (no_scan or isinstance(error, ModalityError))
+            return CaseResult(failure=failure_of(job, error), left_out=left_out, voxel_bytes=read)
+        finally:
+            self._cpu_s = time.process_time()
 
-    def segment(self, item: Taken, progress: Progress) -> Record:
+    def _segmented(self, item: Taken, progress: Progress) -> Record:
         """Segment, measure and write a case; its record.
 
         Raises:
@@ -103,7 +103,7 @@ class CaseRunner:
             raise item.error
         job, scan = item.job, scan_of(item.job.case)
         assert item.volume is not None
-        with self.folder.draft(job) as draft:
+        with self._folder.draft(job) as draft:
             outcome = segment_to(
                 self._artifact,
                 scan,
@@ -127,8 +127,12 @@ class CaseRunner:
                 "files": files,
                 "labels": labels,
                 "seconds": seconds,
+                "cpu_seconds": time.process_time() - self._cpu_s,
+                "scan_bytes": item.scan_bytes,
+                "written_bytes": sum(path.stat().st_size for path in draft.iterdir()),
             }
-            write_record(draft / job.record, record)
+            with self._folder.named_errors():
+                write_record(draft / job.record, record)
         return record
 
     def _taken(self, job: Job) -> Taken:
@@ -140,25 +144,25 @@ class CaseRunner:
             return Taken(job, record)
         scan.assignment(spec)
         check_modality(spec, scan.all_series, segment.any_modality)
-        outputs = job.outputs_in(self.folder.path)
+        outputs = job.outputs_in(self._folder.path)
         outputs.check(scan)
         outputs.check_apart_from(scan.files)
         content = ScanContent.of(scan)
         of_scan = {"scan_objects_sha256": listed} if listed else {"scan_sha256": content.sha256}
         if not listed and (record := self._done(job, of_scan)) is not None:
             return Taken(job, record)
-        self._check_outputs(job, read_record(self.folder.path / job.record))
+        self._check_outputs(job, read_record(self._folder.path / job.record))
         outputs.check_frame_of_reference(scan)
         volume = scan.read()
         content.check(scan, case.shown)
-        self.largest_bytes = max(self.largest_bytes, volume.voxels.nbytes)
-        return Taken(job, None, volume, self._fingerprint(job, of_scan), time.perf_counter() - start)
+        fingerprint = self._fingerprint(job, of_scan)
+        return Taken(job, None, volume, fingerprint, content.size, time.perf_counter() - start)
 
     def _done(self, job: Job, of_scan: Record) -> Record | None:
         """The record of a case that is done as it would be done now, None where there is none."""
-        record = read_record(self.folder.path / job.record)
+        record = read_record(self._folder.path / job.record)
         same = record is not None and record["fingerprint"] == self._fingerprint(job, of_scan)
-        return record if record is not None and same and is_whole(self.folder.path, record) else None
+        return record if record is not None and same and is_whole(self._folder.path, record) else None
 
     def _fingerprint(self, job: Job, of_scan: Record) -> Record:
         return {**of_scan, "artifact_sha256": self._sha256, "settings": self._settings_of(job)}
@@ -166,7 +170,7 @@ class CaseRunner:
     def _check_outputs(self, job: Job, record: Record | None) -> None:
         """What somebody changed, or put there, is not replaced."""
         for name in job.names:
-            path = self.folder.path / name
+            path = self._folder.path / name
             ours = record is not None if name == job.record else is_ours(path, record)
             if path.exists() and not ours:
                 raise CaseError(CHANGED_OUTPUT, str(path))

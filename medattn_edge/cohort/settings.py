@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Literal
 
+from medattn_edge.errors import UsageError
+from medattn_edge.host.cores import usable_cores
 from medattn_edge.inference import Opening, SegmentSettings
 
 if TYPE_CHECKING:
     from medattn_edge.inference.dicom_results import SegKind
 
 STANDARD_NAME = "{case}_labels.nii.gz"
+CASE_TIMEOUT_S: Final = 3600.0
+MAX_TRIES: Final = 3  # of a case whose worker is lost
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """Who does the work of a cohort.
+
+    Attributes:
+        workers: how many sessions there are, each in a process of this host; the only one is in this process.
+        case_timeout_s: after which a worker that does not finish a case is ended, in s; no limit in this process.
+    """
+
+    workers: int = 1
+    case_timeout_s: float = CASE_TIMEOUT_S
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether the work is done in other processes."""
+        return self.workers > 1
+
+    def check(self) -> None:
+        """Raise UsageError for settings that make no sense together."""
+        if self.workers < 1:
+            raise UsageError(f"{self.workers} workers", expected="1 or more", hint="--workers 2")
+        if not self.case_timeout_s > 0:
+            raise UsageError(
+                f"a timeout of {self.case_timeout_s:g} s", expected="more than 0", hint="--case-timeout 600"
+            )
+
+    def opening(self, opening: Opening) -> Opening:
+        """How each worker opens the artifact: cores whose threads nobody chose are divided among the workers."""
+        threads = opening.threads or max(1, usable_cores() // self.workers)
+        return replace(opening, threads=threads, shared_cores=self.workers > 1)
 
 
 @dataclass(frozen=True)
@@ -32,7 +68,8 @@ class CohortSettings:
         regions: as of `Outputs`.
         resume: go on in a folder with results: what is done, by content, is not done again.
         segment: how to segment.
-        opening: how to open the artifact.
+        opening: how to open the artifact; its threads are those of each worker.
+        pool: who does the work.
     """
 
     name: str = STANDARD_NAME
@@ -47,3 +84,4 @@ class CohortSettings:
     resume: bool = False
     segment: SegmentSettings = field(default_factory=SegmentSettings)
     opening: Opening = field(default_factory=Opening)
+    pool: PoolSettings = field(default_factory=PoolSettings)

@@ -26,6 +26,7 @@ from medattn_edge.errors import AgreementError, BackendError, HostError, Missing
 from medattn_edge.gates import FP32, REDUCED, REDUCED_NOISE
 from medattn_edge.host import hardware
 from medattn_edge.host.cores import usable_cores
+from medattn_edge.nearby import missing
 from medattn_edge.precision.lint.rules import Finding
 from medattn_edge.precision.lint.rules import check as check_graph
 from medattn_edge.spec import ModelSpec
@@ -90,6 +91,8 @@ def plan(source: Path, output: Path, target: str | None, settings: CompileSettin
         IntegrityError: as `Artifact.read` does.
     """
     compiler = compiler_for(output, target, settings)
+    if not Path(source).exists():
+        raise missing(Path(source), f"a file that ends in {', '.join(compiler.sources)}")
     if Path(source).suffix.lower() not in compiler.sources:
         raise UsageError(
             f"{compiler.name} does not compile {Path(source).name}",

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Patches, Session, filled_runs
 from medattn_edge.compile.compilation import gates, opened, plan, stage, with_noise
 from medattn_edge.compile.graphs import Graphs, Rewrites
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Outcome:
         p50_ms: of one run.
         ratio: the default's time over this one's.
         quartiles: of that ratio.
+        ratio_declined: why the ratio is no figure beyond this choice: the host was busy; empty where it is one.
         ratio_to_best: the time of the best one until then over this one's.
         rounds: pairs that were timed.
     """
@@ -59,6 +63,7 @@ class Outcome:
     p50_ms: float | None = None
     ratio: float | None = None
     quartiles: tuple[float, float] | None = None
+    ratio_declined: str = ""
     ratio_to_best: float | None = None
     rounds: int = 0
 

@@ -24,7 +24,7 @@ from medattn_edge.compile.trials import Alternative, OpenAlternative, Outcome, T
 from medattn_edge.errors import AgreementError, BackendError, InputError
 from medattn_edge.host import hardware
 from medattn_edge.host.cores import usable_cores
-from medattn_edge.timing import in_turn
+from medattn_edge.timing import PairedRatio, in_turn
 
 BETTER = 1.02  # a ratio above it, with its lower quartile above 1, is worth another graph
 DURATION_S = 600.0
@@ -86,6 +86,11 @@ def tune(  # noqa: PLR0913 - the last is for hosts unlike this one
         }
         planned = plan(best.graph.path, output, compiler.name, best.alternative.settings)
         return build(replace(planned, record={"tuning": record}), samples)
+
+
+def beyond_noise(gain: PairedRatio) -> bool:
+    """Whether something is worth taking in another's place: faster by more than `BETTER` asks, and in most pairs."""
+    return gain.median > BETTER and gain.quartiles[0] > 1
 
 
 def _fewer(cores: int) -> list[int]:
@@ -186,19 +191,22 @@ def _timed(
             raise
         return Outcome(name, opened.alternative, "refused", error.found, opened.sqnr_db)
     new = times["new"]
-    ratio, quartiles = new.ratio_of(times["default"])
-    gain, (low, _) = new.ratio_of(times.get("best", times["default"]))
-    kept = gain > BETTER and low > 1
+    ratio = new.ratio_of(times["default"])
+    gain = new.ratio_of(times.get("best", times["default"]))
+    kept = beyond_noise(gain)
     return Outcome(
         name,
         opened.alternative,
         outcome="kept" if kept else "no gain",
-        reason="" if kept else f"{gain:.3f} times as fast as the best until then; asked for is {BETTER}, beyond noise",
+        reason=""
+        if kept
+        else f"{gain.median:.3f} times as fast as the best until then; asked for is {BETTER}, beyond noise",
         sqnr_db=opened.sqnr_db,
         p50_ms=new.p50_ms,
-        ratio=ratio,
-        quartiles=quartiles,
-        ratio_to_best=gain,
+        ratio=ratio.median,
+        quartiles=ratio.quartiles,
+        ratio_declined=ratio.declined or gain.declined,
+        ratio_to_best=gain.median,
         rounds=len(new.samples_ms),
     )
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Options
-from medattn_edge.compile.tuning import BETTER
+from medattn_edge.compile.tuning import BETTER, beyond_noise
 from medattn_edge.deploy.candidates import CandidatePlan
 from medattn_edge.deploy.choice import CandidateOutcome, StageValues, judged, timed
 from medattn_edge.deploy.judging import gate, measure
@@ -21,7 +21,6 @@ from medattn_edge.deploy.plan import DeployPlan
 from medattn_edge.errors import AgreementError, BackendError, InputError, ScanError, UsageError
 from medattn_edge.inference.preprocess import prepare
 from medattn_edge.inference.real_patches import real_patches
-from medattn_edge.inference.segment import STANDARD
 from medattn_edge.inference.tiling import Tiling
 from medattn_edge.spec import ModelSpec
 from medattn_edge.timing import Latency, in_turn
@@ -44,6 +43,7 @@ class BatchOutcome:
         first_scan_ms: the same of the first batch, in the same rounds.
         ratio: how many times as fast for these scans, the median of paired runs.
         quartiles: of that ratio.
+        ratio_declined: why it is no figure beyond this choice: the host was busy; empty where it is one.
         rounds: pairs that were timed.
     """
 
@@ -54,12 +54,15 @@ class BatchOutcome:
     first_scan_ms: float | None = None
     ratio: float | None = None
     quartiles: tuple[float, float] | None = None
+    ratio_declined: str = ""
     rounds: int = 0
 
     @property
     def text(self) -> str:
         """For people."""
         gain = "" if self.ratio is None else f", {self.ratio:.2f} times as fast for the judged scans"
+        if self.ratio_declined:
+            gain = f", by times that are no figures: {self.ratio_declined}"
         return f"batch {self.batch}: {self.outcome}{gain}{': ' if self.reason else ''}{self.reason}"
 
     def to_json(self) -> dict[str, Any]:
@@ -204,7 +207,7 @@ def windows_of(planned: DeployPlan) -> tuple[int, ...]:
 
 def _windows(volume: Any, spec: ModelSpec) -> int:
     shape = prepare(volume, spec).image.shape[1:]
-    return len(Tiling(tuple(shape), spec.patch, STANDARD.overlap).windows)
+    return len(Tiling(tuple(shape), spec.patch, spec.overlap).windows)
 
 
 def _tried(
@@ -236,17 +239,18 @@ def compared_batches(batch: int, latency: Latency, runs: int, first: tuple[Laten
         runs: for all windows of the judged scans.
         first: the same two of the first batch.
     """
-    mine, other = Latency(latency.samples_ms * runs), Latency(first[0].samples_ms * first[1])
-    ratio, (low, high) = mine.ratio_of(other)
-    kept = ratio > BETTER and low > 1
+    mine, other = replace(latency, samples_ms=latency.samples_ms * runs), Latency(first[0].samples_ms * first[1])
+    ratio = mine.ratio_of(other)
+    kept = beyond_noise(ratio)
     return BatchOutcome(
         batch,
         KEPT if kept else "no gain",
         "" if kept else f"asked for is {BETTER}, beyond noise",
         mine.p50_ms,
         other.p50_ms,
-        ratio,
-        (low, high),
+        ratio.median,
+        ratio.quartiles,
+        ratio.declined,
         len(mine.samples_ms),
     )
 

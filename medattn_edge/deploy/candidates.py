@@ -11,6 +11,7 @@ from medattn_edge.backends.compiler import compilers
 from medattn_edge.deploy.recipe import CPU, DeployRecipe
 from medattn_edge.errors import UsageError
 from medattn_edge.host import hardware
+from medattn_edge.installation import install_line
 from medattn_edge.precision.quantizers.quantizer import Quantizer, quantizers
 
 FP32: Final = "fp32.onnx"
@@ -112,7 +113,7 @@ def _limited(one: CandidatePlan, needed: set[str], wanted: Sequence[str]) -> Can
 
 def _missing(packages: Sequence[str], extra: str) -> str:
     absent = [package for package in packages if find_spec(package) is None]
-    return f"{absent[0]} is not installed: pip install 'medattn-edge[{extra}]'" if absent else ""
+    return f"{absent[0]} is not installed: {install_line(extra)}" if absent else ""
 
 
 def _on_cpu() -> tuple[CandidatePlan, ...]:

@@ -29,6 +29,7 @@ class CandidateOutcome:
         p99_ms: of a run.
         ratio_to_reference: the checkpoint's time over its own, paired.
         ratio_spread: the quartiles of that ratio.
+        ratio_declined: why there is no ratio, though it was timed: the host was busy; empty where there is one.
         miss_rate: of the deadline; None without one.
         not_run: why it was not run at all here; empty when it was.
     """
@@ -43,6 +44,7 @@ class CandidateOutcome:
     p99_ms: float | None = None
     ratio_to_reference: float | None = None
     ratio_spread: tuple[float, float] | None = None
+    ratio_declined: str = ""
     miss_rate: float | None = None
     not_run: str = ""
 
@@ -137,6 +139,7 @@ def timed(outcome: CandidateOutcome, values: StageValues) -> CandidateOutcome:
         p99_ms=own["p99_ms"],
         ratio_to_reference=own["ratio_to_reference"],
         ratio_spread=tuple(own["ratio_spread"]) if own["ratio_spread"] else None,
+        ratio_declined=own.get("ratio_declined") or "",
         miss_rate=own.get("miss_rate"),
     )
     if reasons:
@@ -151,8 +154,10 @@ def timed(outcome: CandidateOutcome, values: StageValues) -> CandidateOutcome:
 def decide(plans: Sequence[CandidatePlan], values: StageValues) -> tuple[CandidateOutcome, ...]:
     """Every candidate with its verdict, at most one of them chosen.
 
-    The fastest is the one with the largest paired ratio to the checkpoint. Where nothing was timed, which is on a host
-    without the GPU, it is by rule: FP16 before FP32, and INT8 never unmeasured; an engine before its graph.
+    The fastest is the one with the largest paired ratio to the checkpoint. Where one of these was declined, since the
+    host was busy, it is the one with the shortest median time in the same rounds, and its reason says so. Where nothing
+    was timed, which is on a host without the GPU, it is by rule: FP16 before FP32, and INT8 never unmeasured; an engine
+    before its graph.
     """
     first = {one.name: judged(one, values, {}) for one in plans}
     holds = {name: outcome.verdict == "holds" for name, outcome in first.items()}
@@ -160,8 +165,12 @@ def decide(plans: Sequence[CandidatePlan], values: StageValues) -> tuple[Candida
         timed(one, values) if one.verdict == "holds" else one for one in (judged(p, values, holds) for p in plans)
     ]
     able = [one for one in outcomes if one.verdict == "holds" and one.plan.eligible]
-    measured = [one for one in able if one.ratio_to_reference is not None]
-    if measured:
+    measured = [one for one in able if one.p50_ms is not None]
+    busy = next((one.ratio_declined for one in measured if one.ratio_declined), "")
+    if busy:
+        best = min(measured, key=lambda one: one.p50_ms or 0.0)
+        why = f"the shortest median time of what holds, {best.p50_ms:.1f} ms; ratios were declined: {busy}"
+    elif measured:
         best = max(measured, key=lambda one: one.ratio_to_reference or 0.0)
         why = f"the fastest that holds: {best.ratio_to_reference:.2f} times as fast as the checkpoint"
     elif able and values.not_timed and any(one.plan.precision != "int8" or len(able) == 1 for one in able):
@@ -179,7 +188,9 @@ def _beside(one: CandidateOutcome, best: CandidateOutcome, why: str) -> Candidat
         return one
     if not one.plan.eligible:
         return replace(one, reasons=("made for others, and not asked for",))
-    if one.ratio_to_reference is None or best.ratio_to_reference is None:
+    if one.p50_ms is None or best.p50_ms is None:
         return replace(one, reasons=(one.not_run or "not timed here",))
+    if one.ratio_to_reference is None or best.ratio_to_reference is None:
+        return replace(one, reasons=(f"{one.p50_ms:.1f} ms, {best.plan.name} {best.p50_ms:.1f} ms, on a busy host",))
     slower = best.ratio_to_reference / one.ratio_to_reference
     return replace(one, reasons=(f"slower: {best.plan.name} is {slower:.2f} times as fast",))

@@ -19,12 +19,14 @@ from medattn_edge.deploy.choice import CHOSEN, CandidateOutcome
 from medattn_edge.deploy.evidence_stage import check_report, write_evidence
 from medattn_edge.deploy.judging import gate, look_for_foreground, measure
 from medattn_edge.deploy.making import FileMaker, tuned_threads
-from medattn_edge.deploy.plan import FOREGROUND, MEASURE, PLAN, THREADS, DeployPlan, StagePlan
+from medattn_edge.deploy.plan import FOREGROUND, MEASURE, PLAN, THREADS, TILING, DeployPlan, StagePlan
 from medattn_edge.deploy.recipe import RECIPE, DeployRecipe
 from medattn_edge.deploy.release_stage import CANDIDATES, OUT, check_output, put, with_ancestors, write_documents
 from medattn_edge.deploy.results import StageResults
 from medattn_edge.deploy.stage_clock import StageClock
+from medattn_edge.deploy.tilings import TilingSource, choose_tiling
 from medattn_edge.deploy.work_folder import StageOutcome, WorkFolder, key_of
+from medattn_edge.evidence import RejectedCandidate
 from medattn_edge.host import hardware
 from medattn_edge.inference.real_patches import real_patches
 from medattn_edge.process.memory import available_mb
@@ -51,6 +53,7 @@ _FIELDS: Final = {
     "batch": (*_GATE, *_INT8, "rewrites"),
     "batches": (*_GATE, *_TIMED),
     MEASURE: _TIMED,
+    TILING: (*_GATE, "overlap"),
     THREADS: ("tune_duration_s",),
 }
 
@@ -80,10 +83,17 @@ class Deployment:
         """The candidate that was chosen."""
         return next((one for one in self.candidates if one.verdict == CHOSEN), None)
 
+    @property
+    def overlap(self) -> float:
+        """Of the windows that the chosen file covers a scan with."""
+        own = self.plan.inputs.source.loaded.spec.overlap
+        return own if self.recipe.overlap is None else self.recipe.overlap
+
     def to_json(self) -> dict[str, Any]:
         """The document of `deploy --json`."""
         return {
             "batch": self.recipe.first_batch,
+            "overlap": self.overlap,
             "release": None if self.release is None else self.release.to_json(),
             "verdict": "pass" if self.release is not None else "fail",
             "chosen": None if self.chosen is None else self.chosen.plan.name,
@@ -241,6 +251,8 @@ class _Run:
             return measure(self.plan, files, able, folder, self.progress)
         if stage.kind in ("batch", "batches"):
             return self._batch_stage(stage, folder, maker.cache)
+        if stage.name == TILING:
+            return self._tiling(folder)
         if stage.name == THREADS:
             return self._threads(folder)
         (one,) = stage.candidates
@@ -264,6 +276,14 @@ class _Run:
         plans = {batch: with_batch(self.plan, batch, self.results.rewrites(chosen)) for batch in made}
         return choose_batch(plans, chosen, made, folder, self.progress, self.say)
 
+    def _tiling(self, folder: Path) -> Mapping[str, Any]:
+        chosen = self.results.chosen()
+        if chosen is None:
+            own = self.plan.inputs.source.loaded.spec.overlap
+            return {"overlap": own, "first": own, "holds": True, "alternatives": [], "reason": "no candidate holds"}
+        source = TilingSource(self.results.released(chosen), self.results.batch, self.done[MEASURE].value["rows"])
+        return choose_tiling(self.plan, chosen, source, folder, self.progress, self.say)
+
     def _threads(self, folder: Path) -> Mapping[str, Any]:
         chosen = self.results.chosen()
         if chosen is None:
@@ -286,11 +306,12 @@ class _Run:
             "schema": 1,
             "candidates": [one.to_json() for one in outcomes],
             "batch": self.results.batch,
+            "overlap": self.results.overlap,
             "threads": threads,
             "stages": {name: dict(outcome.value) for name, outcome in self.done.items()},
         }
         text = json.dumps(candidates, indent=2, allow_nan=False) + "\n"
-        report = self._report(folder, chosen, outcomes)
+        report = self._report(folder, chosen, self.results.lost(outcomes))
         (folder / OUT).mkdir()
         target = folder / OUT / self.output.name
         release = write_release(
@@ -306,7 +327,7 @@ class _Run:
             release = sign_release(target, self.key)
         return {"manifest_sha256": release.manifest_sha256}
 
-    def _report(self, folder: Path, chosen: CandidatePlan, outcomes: Sequence[CandidateOutcome]) -> list[Path]:
+    def _report(self, folder: Path, chosen: CandidatePlan, lost: Sequence[RejectedCandidate]) -> list[Path]:
         """The report, where one is asked and there is anything to report: what was not run has no evidence."""
         if not self.plan.recipe.report:
             self.say("no report, as asked")
@@ -316,4 +337,4 @@ class _Run:
             return []
         self.progress("gathering the evidence", 0, 1)
         folders = self.results.folders(chosen, folder)
-        return write_evidence(self.plan, self.results.released(chosen), outcomes, folders, self.progress)
+        return write_evidence(self.plan, (chosen, self.results.released(chosen)), lost, folders, self.progress)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from medattn_edge.agreement import Thresholds
-from medattn_edge.deploy.choice import CHOSEN, CandidateOutcome
+from medattn_edge.deploy.candidates import CandidatePlan
 from medattn_edge.deploy.judging import MEASUREMENT
 from medattn_edge.deploy.plan import DeployPlan
 from medattn_edge.errors import MissingDependency
@@ -28,11 +28,15 @@ Progress = Callable[[str, int, int], None]
 
 
 class StageFolders(NamedTuple):
-    """Where the stages have what a report is made of: the gate of the chosen file, the timing; and its own."""
+    """Where the stages have what a report is made of: the gate of the chosen file, the timing; and its own.
+
+    `judged` is the name that the file was judged under, where that is another.
+    """
 
     gate: Path
     measure: Path
     report: Path
+    judged: str = ""
 
 
 def check_report(planned: DeployPlan) -> None:
@@ -46,7 +50,11 @@ def check_report(planned: DeployPlan) -> None:
 
 
 def write_evidence(
-    planned: DeployPlan, chosen: Path, outcomes: Sequence[CandidateOutcome], folders: StageFolders, progress: Progress
+    planned: DeployPlan,
+    chosen: tuple[CandidatePlan, Path],
+    lost: Sequence[RejectedCandidate],
+    folders: StageFolders,
+    progress: Progress,
 ) -> list[Path]:
     """Gather the evidence of the chosen file, and write report.html and report.json.
 
@@ -54,8 +62,8 @@ def write_evidence(
 
     Args:
         planned: the plan.
-        chosen: the file.
-        outcomes: of every candidate: those that lost are in the report, with their reasons.
+        chosen: what it is, and the file.
+        lost: candidates and windows that are in the report with their reasons.
         folders: of the stages.
         progress: called with what is going on, done, and of how many.
 
@@ -66,16 +74,11 @@ def write_evidence(
         MedattnError: as `gather` raises.
     """
     recipe, inputs = planned.recipe, planned.inputs
-    plan = next(one.plan for one in outcomes if one.verdict == CHOSEN)
+    plan, path = chosen
     measured = json.loads((folders.measure / MEASUREMENT).read_text(encoding="utf-8"))
-    lost = [
-        RejectedCandidate(one.plan.name, "; ".join(one.reasons) or one.verdict)
-        for one in outcomes
-        if one.verdict != CHOSEN
-    ]
     evidence = gather(
         inputs.source.path,
-        [chosen],
+        [path],
         inputs.judged,
         labels=inputs.labels,
         label_values=parse_label_values(recipe.label_values),
@@ -86,10 +89,10 @@ def write_evidence(
         ),
         deadline_ms=recipe.deadline_ms,
         candidates=lost,
-        compared=KeptComparison.read(folders.gate).only(chosen.name, plan.runtimes),
+        compared=KeptComparison.read(folders.gate).under(folders.judged or path.name, path.name, plan.runtimes),
         measured=KeptMeasurement.from_json(measured),
         settings=ReportSettings(
-            runtimes=("onnxruntime",) if chosen.suffix == ".onnx" else (),
+            runtimes=("onnxruntime",) if path.suffix == ".onnx" else (),
             attention=True,
             layers=plan.precision != "fp32",  # FP32 has no noise of its own to look for
             comparison=ComparisonSettings(

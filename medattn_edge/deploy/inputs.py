@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from medattn_edge.artifact import sha256
 from medattn_edge.errors import InputError, IntegrityError, UsageError, quoted
 from medattn_edge.io import Scan
+from medattn_edge.nearby import missing
 
 if TYPE_CHECKING:
     from medattn_edge.foreign import ForeignNetwork, SourceOptions
@@ -76,7 +77,7 @@ class DeployInputs:
             held = [calibrated.pop()]
         for path in [path for scan in (*calibrated, *held) for path in scan.paths] + [*labels, *answers]:
             if not path.exists():
-                raise InputError(f"{path} does not exist", expected="a file", hint=f"ls {quoted(path.parent)}")
+                raise missing(path, "a file")
         places = [tuple(path.resolve() for path in scan.paths) for scan in (*calibrated, *held)]
         if len(set(places)) < len(places):
             raise UsageError(

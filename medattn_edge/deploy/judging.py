@@ -14,11 +14,13 @@ from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options
 from medattn_edge.deploy.candidates import CandidatePlan
 from medattn_edge.deploy.plan import DeployPlan
+from medattn_edge.deploy.work_folder import WorkFolder, key_of
 from medattn_edge.errors import HostError, ScanError
 from medattn_edge.evaluation import (
     BenchSettings,
     ComparisonSettings,
     PlanSettings,
+    ReferenceCache,
     TrueLabels,
     compare,
     plan_measurement,
@@ -56,15 +58,24 @@ def look_for_foreground(planned: DeployPlan, fp32: Path, progress: Progress) -> 
     )
 
 
-def gate(planned: DeployPlan, files: Mapping[str, Path], folder: Path, progress: Progress, say: Say) -> dict[str, Any]:
+def gate(
+    planned: DeployPlan,
+    files: Mapping[str, Path],
+    folder: Path,
+    progress: Progress,
+    say: Say,
+    runtimes: Sequence[str] = (),
+) -> dict[str, Any]:
     """Hold the candidates of one graph to the checkpoint on the scans that are judged.
 
     Args:
         planned: the plan.
         files: name of a candidate -> its file.
-        folder: of the stage: the comparison is kept there with its labels, for the report.
+        folder: of the stage: the comparison is kept there with its labels, for the report. The checkpoint's logits are
+            kept in the cache of the work folder that it is in: the checkpoint is run once for all stages.
         progress: called with the scan, windows done and in total.
         say: called with what people should know of how scans were read.
+        runtimes: of .onnx files; empty for all that `compare` usually looks at.
 
     Returns:
         `rows`: what `compare` says of each candidate in each runtime, with numbers in the place of scans' names;
@@ -86,11 +97,13 @@ def gate(planned: DeployPlan, files: Mapping[str, Path], folder: Path, progress:
         inputs.judged,
         labels=truth,
         thresholds=Thresholds(min_dice=recipe.min_dice),
+        runtimes=runtimes,
         settings=ComparisonSettings(
             device=_GPU if engines else "cpu",
             threads=recipe.threads,
             source=inputs.source.options,
             judge_labels=recipe.judge_labels,
+            cache=_cache(planned, folder),
         ),
         progress=progress,
         observer=keeper,
@@ -100,6 +113,13 @@ def gate(planned: DeployPlan, files: Mapping[str, Path], folder: Path, progress:
         say(note)
     rows = [_plain_row(planned, row) for row in found.to_json()["candidates"]]
     return {"rows": rows, "left_out": dict(found.left_out)}
+
+
+def _cache(planned: DeployPlan, folder: Path) -> ReferenceCache:
+    recipe, options = planned.recipe, planned.inputs.source.options
+    files = {name: digest for name, digest in planned.hashes.items() if "scan" not in name}
+    said = [recipe.network, recipe.weights, list(recipe.settings), str(options)]
+    return ReferenceCache(WorkFolder(folder.parent).cache, key_of({"files": files, "said": said}))
 
 
 def _plain_row(planned: DeployPlan, row: Mapping[str, Any]) -> dict[str, Any]:

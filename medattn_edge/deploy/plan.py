@@ -30,9 +30,20 @@ MEASURE: Final = "measure"
 THREADS: Final = "threads"
 BATCH: Final = "batch"
 BATCHES: Final = (2, 4)  # patches per run that are tried beside one; on a CPU more gain nothing that four do not
+TILING: Final = "tiling"
+OVERLAPS: Final = (0.375, 0.25, 0.125, 0.0)  # of windows that are tried below the spec's own
 RELEASE: Final = "release"
 # What a stage costs beside the others, for the estimate of the time that is left: about a minute on two cores each.
-_COST: Final = {"export": 1.0, "gate": 1.0, "int8": 4.0, "compile": 0.5, "look": 0.3, "batch": 3.0, "release": 0.1}
+_COST: Final = {
+    "export": 1.0,
+    "gate": 1.0,
+    "int8": 4.0,
+    "compile": 0.5,
+    "look": 0.3,
+    "batch": 3.0,
+    TILING: 2.0,
+    "release": 0.1,
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,7 @@ class StagePlan:
     Attributes:
         name: of the stage, and of its folder.
         title: what it does, in words.
-        kind: export, gate, int8, compile, tune, look, measure, batch, batches, threads or release.
+        kind: export, gate, int8, compile, tune, look, measure, batch, batches, tiling, threads or release.
         candidates: the files that it makes or judges.
         needs: the stages whose results it uses.
         seconds: what it takes at most where that is known, 0 where it is not.
@@ -128,6 +139,12 @@ def plan_deployment(inputs: DeployInputs, recipe: DeployRecipe) -> DeployPlan:
             raise MissingDependency.of_extra(package, extra)
     candidates = planned_candidates(recipe)
     _check_deadline(recipe, candidates)
+    if recipe.overlap not in (None, inputs.source.loaded.spec.overlap) and recipe.target != CPU:
+        raise UsageError(
+            f"an overlap of {recipe.overlap:g} for {recipe.target}",
+            expected="other windows than the checkpoint's for the target cpu only: they are judged by running the file",
+            hint="leave --overlap out",
+        )
     hashes = inputs.hashes()
     return DeployPlan(
         recipe=recipe,
@@ -175,6 +192,8 @@ def _stages(recipe: DeployRecipe, made: Sequence[CandidatePlan], inputs: DeployI
     stages.append(StagePlan(MEASURE, "time what holds its gate, in turn", MEASURE, timed, gates, seconds))
     if _tunes_batch(recipe, inputs):
         stages += _batches(recipe, timed)
+    if _tunes_tiling(recipe, inputs):
+        stages.append(StagePlan(TILING, _tiling_title(recipe, inputs), TILING, timed, (stages[-1].name,)))
     if recipe.target == CPU and not recipe.run_threads:
         needs = (stages[-1].name,)
         stages.append(StagePlan(THREADS, "tune the threads of the fastest", THREADS, timed, needs, 20.0))
@@ -185,6 +204,18 @@ def _stages(recipe: DeployRecipe, made: Sequence[CandidatePlan], inputs: DeployI
 def _tunes_batch(recipe: DeployRecipe, inputs: DeployInputs) -> bool:
     """A network from elsewhere is run as its file says, and other targets are not timed on every host."""
     return recipe.batch == 0 and recipe.target == CPU and isinstance(inputs.source.loaded, Checkpoint)
+
+
+def _tunes_tiling(recipe: DeployRecipe, inputs: DeployInputs) -> bool:
+    """Whether other windows than the spec's are judged: what was chosen has to be run here for that."""
+    own = inputs.source.loaded.spec.overlap
+    return recipe.target == CPU and recipe.overlap != own and (recipe.overlap is not None or min(OVERLAPS) < own)
+
+
+def _tiling_title(recipe: DeployRecipe, inputs: DeployInputs) -> str:
+    own = inputs.source.loaded.spec.overlap
+    tried = [one for one in OVERLAPS if one < own] if recipe.overlap is None else [recipe.overlap]
+    return f"hold windows that overlap by {', '.join(f'{one:g}' for one in tried)}, not {own:g}, to the checkpoint"
 
 
 def _batches(recipe: DeployRecipe, timed: tuple[CandidatePlan, ...]) -> list[StagePlan]:
@@ -261,6 +292,8 @@ def _assumptions(
         said.append("no --labels: the gate is the agreement with FP32, and says nothing of whether FP32 is right")
     if recipe.batch == 0 and not _tunes_batch(recipe, inputs):
         said.append("1 patch per run: another batch is tried for checkpoints on this CPU only; --batch N asks for one")
+    if _tunes_tiling(recipe, inputs):
+        said.append("windows are judged on scans of the sizes of those that are judged; on others they overlap as much")
     if recipe.target != CPU:
         said.append(f"{recipe.target}: graphs are judged on this CPU as they are written")
         if not hardware.gpus():

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
-import tomllib
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from medattn_edge.errors import InputError, UsageError, quoted
 from medattn_edge.gates import TRUE_LABELS
+from medattn_edge.installation import upgrade_line
+from medattn_edge.nearby import key_hint, place_hint
+from medattn_edge.newer_python import tomllib
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SCHEMA: Final = 1
+_SHOWN: Final = "medattn-edge deploy CHECKPOINT SCAN -o release --dump-config shows one"
 CPU: Final = "cpu"
 TARGETS: Final = (CPU, "tensorrt", "tensorrt-rtx", "jetson")
 RECIPE: Final = "deploy.toml"
@@ -31,6 +36,8 @@ class DeployRecipe:
         target: what will run it: cpu, tensorrt, tensorrt-rtx or jetson.
         candidates: the only files to choose from, such as `fp32.onnx`; empty for all that the target has.
         batch: patches of one run; 0: tuned on this host, where the target is its CPU, and 1 where it is not.
+        overlap: of the windows that a scan is covered with, instead of the spec's; None: tuned on this host, where the
+            target is its CPU, and the spec's where it is not.
         opset: of ONNX.
         patch: size of the input, (H, W) or (D, H, W); empty for the checkpoint's own.
         network: of the checkpoint, where it has to be said, as for `export`.
@@ -67,6 +74,7 @@ class DeployRecipe:
     target: str = CPU
     candidates: tuple[str, ...] = ()
     batch: int = 0
+    overlap: float | None = None
     opset: int = 18
     patch: tuple[int, ...] = ()
     network: str = ""
@@ -115,6 +123,8 @@ class DeployRecipe:
                 raise _refused(name, value, "a share from 0 on", TRUE_LABELS.limits[name])
         if self.min_dice is not None and self.min_dice > 1:
             raise _refused("min_dice", self.min_dice, "a Dice from 0 to 1", 0.999)
+        if self.overlap is not None and not 0 <= self.overlap < 1:
+            raise _refused("overlap", self.overlap, "a share of the patch from 0 to below 1", 0.5)
         if any(size < 1 for size in self.patch) or len(self.patch) not in (0, 2, 3):
             raise _refused("patch", "x".join(map(str, self.patch)), "HxW or DxHxW in voxels", "256x256")
 
@@ -145,28 +155,26 @@ class DeployRecipe:
         Raises:
             InputError: it is not valid TOML, of a newer schema, or has a key or a value that no recipe has.
         """
-        hint = "medattn-edge deploy CHECKPOINT SCAN -o release --dump-config shows one"
         try:
             values = tomllib.loads(text)
         except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise InputError(f"{path} is not valid TOML: {error}", expected="a recipe", hint=hint) from error
+            raise InputError(f"{path} is not valid TOML: {error}", expected="a recipe", hint=_SHOWN) from error
         schema = values.pop("schema", None)
         if type(schema) is not int or schema < 1:
-            raise InputError(f"{path} has no schema number", expected=f"schema = {SCHEMA}", hint=hint)
+            raise InputError(f"{path} has no schema number", expected=f"schema = {SCHEMA}", hint=_SHOWN)
         if schema > SCHEMA:
             raise InputError(
                 f"{path} is of schema {schema}",
                 expected=f"schema {SCHEMA} or older",
-                hint="pip install --upgrade medattn-edge",
+                hint=upgrade_line(),
             )
         known = {item.name: item for item in fields(cls)}
         for name in values:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
                 raise InputError(
                     f"{path} has the key {name!r}",
                     expected=f"one of {', '.join(known)}",
-                    hint=f"{near[0]} = ..." if near else "remove the line",
+                    hint=key_hint(name, list(known)),
                 )
         try:
             return cls(**{name: _read(name, value, known[name]) for name, value in values.items()})
@@ -181,9 +189,8 @@ class DeployRecipe:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise InputError(
-                f"{path} cannot be read: {why}", expected="a recipe in TOML", hint=f"ls -l {quoted(path)}"
-            ) from error
+            hint = f"ls -l {quoted(path)}" if path.exists() else place_hint(path, _SHOWN)
+            raise InputError(f"{path} cannot be read: {why}", expected="a recipe in TOML", hint=hint) from error
         return cls.from_toml(text, path)
 
     def pinned(self, **chosen: Any) -> Self:

@@ -7,20 +7,19 @@ changed, is run again.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from medattn_edge.artifact import sha256
-from medattn_edge.atomic import FULL, check_room, sync
+from medattn_edge.atomic import FULL, check_room, locked, sync
 from medattn_edge.errors import OutputError, UsageError, quoted
 
 SUFFIX: Final = ".deploy"
@@ -94,23 +93,22 @@ class WorkFolder:
         try:
             if not self.path.is_dir():
                 _make(self.path)
-            lock = os.open(mark, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             raise _not_written(self.path, error) from error
-        try:
+        with ExitStack() as stack:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+                stack.enter_context(locked(mark))
+            except BlockingIOError as error:
                 raise UsageError(
                     f"another deployment works in {self.path}",
                     expected="one at a time for one output",
                     hint="wait for it, or -o ANOTHER",
                 ) from error
+            except OSError as error:
+                raise _not_written(self.path, error) from error
             for rest in self.path.glob(".*.tmp"):
                 shutil.rmtree(rest, ignore_errors=True)
             yield self
-        finally:
-            os.close(lock)
 
     def remove(self) -> None:
         """Remove all of it; call it inside `opened`, when the output is there."""

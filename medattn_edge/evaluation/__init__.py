@@ -5,6 +5,7 @@ from medattn_edge.evaluation.comparison import Comparison, ComparisonSettings, c
 from medattn_edge.evaluation.expected_scan import ScanFit, fit_scan
 from medattn_edge.evaluation.measure import measure_candidates
 from medattn_edge.evaluation.measurement import Measurement, MeasurementPlan, PlanSettings, measure, plan_measurement
+from medattn_edge.evaluation.reference_cache import ReferenceCache
 from medattn_edge.evaluation.report import BenchReport, BenchRow
 from medattn_edge.evaluation.roofline import Peak, peak
 from medattn_edge.evaluation.scan_result import ExpectedScan
@@ -22,6 +23,7 @@ __all__ = [
     "MeasurementPlan",
     "Peak",
     "PlanSettings",
+    "ReferenceCache",
     "ScanFit",
     "TrueLabels",
     "compare",

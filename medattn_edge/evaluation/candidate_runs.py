@@ -70,7 +70,7 @@ def plan_runs(
     Args:
         paths: the candidates.
         runtimes: names, or `all`, for .onnx files; empty for the usual ones, as `choose` has it.
-        device: cpu or cuda:INDEX.
+        device: auto, cpu or cuda:INDEX.
 
     Raises:
         UsageError: for runtimes without an .onnx candidate, and a candidate that comes twice.

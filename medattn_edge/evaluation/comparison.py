@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import sha256
-from medattn_edge.backends import backend_of, open_session
+from medattn_edge.backends import AUTO, backend_of, open_session
 from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import BackendError, HostError, UsageError
 from medattn_edge.evaluation.candidate_runs import CandidateRun, plan_runs
 from medattn_edge.evaluation.disagreement import MAX_GAP_DB, Ruling, RuntimeOutcome, judge
 from medattn_edge.evaluation.held_gate import held_gate, usual_gate
+from medattn_edge.evaluation.reference_cache import ReferenceCache
 from medattn_edge.evaluation.seen_scan import Observer, SeenScan
 from medattn_edge.evaluation.side_by_side import SideBySide, side_by_side
 from medattn_edge.evaluation.source import read_source
@@ -44,25 +45,27 @@ class ComparisonSettings:
     """How candidates are run.
 
     Attributes:
-        device: of the candidates, cpu or cuda:INDEX; the reference runs on the CPU.
+        device: of the candidates, auto (what each file is for), cpu or cuda:INDEX; the reference runs on the CPU.
         threads: of the CPU, for the reference and each candidate; 0 for as many as there are usable cores.
         timeout_s: of opening, and of one run.
         max_gap_db: SQNR that a runtime may lose to the graph as written.
-        overlap: of neighbouring windows.
+        overlap: of neighbouring windows; None: of each candidate its own, and of the reference the checkpoint's.
         batch: windows per run.
         source: how to read a reference that is no artifact, as it was said to `export`; None: nothing need be said.
         judge_labels: the only labels, or regions, to judge; empty for all. One of which there is nothing to judge in
             any scan is refused.
+        cache: of the reference's logits of whole scans, for several comparisons; None: it is run every time.
     """
 
-    device: str = "cpu"
+    device: str = AUTO
     threads: int = 0
     timeout_s: float = 600.0
     max_gap_db: float = MAX_GAP_DB
-    overlap: float = 0.5
+    overlap: float | None = None
     batch: int = 4
     source: SourceOptions | None = None
     judge_labels: tuple[str, ...] = ()
+    cache: ReferenceCache | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ class Comparison:
                     {
                         "artifact": str(one.path),
                         "backend": one.runtime.name,
+                        "device": one.runtime.device,
                         "verdict": "pass" if passed else "fail",
                         "failures": failures,
                         "thresholds": one.gate.thresholds.to_json(),
@@ -198,10 +202,7 @@ def compare(  # noqa: PLR0913 - each is one thing that a comparison is given
         graph.observer = observer
         graph.run(found, truth, progress or (lambda scan, done, total: None))
         audits = graph.audits or audits
-        outcomes = [
-            RuntimeOutcome(one.name, tuple(one.agreements), one.failure, one.runtime.as_written) for one in graph.runs
-        ]
-        graphs.append((tuple(graph.runs), judge(outcomes, settings.max_gap_db)))
+        graphs += [(tuple(same), _judged(same, settings.max_gap_db)) for same in _same_windows(graph.runs)]
     return Comparison(
         reference=reference,
         candidates=files,
@@ -225,6 +226,19 @@ def _gated(
         notes += [note for note in one.gate.notes if note not in notes]
     truth, more = truth.with_carried(gates)
     return truth, notes + more
+
+
+def _same_windows(runs: Sequence[CandidateRun]) -> list[list[CandidateRun]]:
+    """Runs of one graph, those of the same windows together: what runtimes make of it differs for no other reason."""
+    found: dict[float | None, list[CandidateRun]] = {}
+    for one in runs:
+        found.setdefault(None if one.manifest is None else one.manifest.spec.overlap, []).append(one)
+    return list(found.values())
+
+
+def _judged(runs: Sequence[CandidateRun], max_gap_db: float) -> Ruling:
+    outcomes = [RuntimeOutcome(one.name, tuple(one.agreements), one.failure, one.runtime.as_written) for one in runs]
+    return judge(outcomes, max_gap_db)
 
 
 class _Graph:
@@ -272,6 +286,7 @@ class _Graph:
                     volume,
                     settings,
                     lambda done, total, name=name: progress(name, done, total),  # type: ignore[misc]
+                    self._settings.cache,
                 )
                 for failed, error in seen.failed.items():
                     next(one for one in self.runs if one.name == failed).failure = f"{error.found}, on {name}"
@@ -336,4 +351,4 @@ class _Graph:
         if sha256(self._reference) not in candidate.manifest.lineage:
             self._notes.append(f"{candidate.path.name} was not made from {self._reference.name}")
             return None
-        return candidate.manifest.spec
+        return candidate.manifest.reference_spec

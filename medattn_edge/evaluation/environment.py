@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterable
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,10 @@ from typing import Any
 from medattn_edge.artifact import tool_versions
 from medattn_edge.evaluation.roofline import Peak
 from medattn_edge.host import gpu_clocks, hardware
+from medattn_edge.host.cpu_use import CpuUse
 from medattn_edge.host.distributions import installed
+from medattn_edge.host.system import load_average, physical_memory
+from medattn_edge.newer_python import UTC
 
 BUSY = 0.5  # load per core before the run, above which something else was computing
 NOISY = 1.25  # p90 over p50 of the reference, above which the machine was not quiet
@@ -35,8 +37,14 @@ class Surroundings:
         if self._gpu:
             self._clocks = gpu_clocks.record()
 
-    def to_json(self, peaks: Peak, noise: float | None) -> dict[str, Any]:
-        """JSON values. noise: p90 over p50 of the reference, None when nothing was timed. To be called at the end."""
+    def to_json(self, peaks: Peak, noise: float | None, use: CpuUse | None = None) -> dict[str, Any]:
+        """JSON values; to be called at the end.
+
+        Args:
+            peaks: of the host.
+            noise: p90 over p50 of the reference, None when nothing was timed.
+            use: what else computed while it was timed, where that is known.
+        """
         cpu, warnings, graphics = self._cpu, list[str](), dict[str, Any]()
         if self._gpu:
             after = gpu_clocks.record()
@@ -67,6 +75,7 @@ class Surroundings:
             "versions": versions(),
             "roofline": peaks.to_json(),
             "load_average": {"before": list(self._load), "after": list(_load())},
+            "cpu_use": None if use is None else asdict(use),
             "noise": noise,
             "date": self._date.isoformat(timespec="seconds"),
             **graphics,
@@ -95,11 +104,11 @@ def read_ahead(packages: Iterable[str], files: Iterable[Path]) -> None:
 
 def _load() -> tuple[float, float, float]:
     """Of the last 1, 5 and 15 minutes."""
-    return os.getloadavg()
+    return load_average()
 
 
 def _memory_gb() -> float:
-    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    return round(physical_memory() / 1e9, 1)
 
 
 def _system() -> str:

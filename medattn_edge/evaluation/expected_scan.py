@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from medattn_edge.errors import AgreementError
 from medattn_edge.evaluation.pipelines import SEARCHED
 from medattn_edge.evaluation.scan_result import ExpectedScan
 from medattn_edge.evaluation.scan_search import Progress, Search, Trial
-from medattn_edge.models.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from medattn_edge.models.checkpoint import Checkpoint
 
 # Other overlaps and weights of windows move a boundary by a voxel here and there, which costs a structure of a few
 # thousand voxels some thousandths; a wrong orientation or intensity costs tenths.

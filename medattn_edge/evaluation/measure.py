@@ -71,7 +71,8 @@ def measure_candidates(
         noise = None if latency is None else latency.p90_ms / latency.p50_ms
         size = patch.shape[2:]
         rows = tuple(row_of(one, size, latency, settings, peaks) for one in trials if not one.left_out)
-        return BenchReport(surroundings.to_json(peaks, noise), rows, _left_out(trials))
+        environment = surroundings.to_json(peaks, noise, None if latency is None else latency.cpu_use)
+        return BenchReport(environment, rows, _left_out(trials))
 
 
 def _start(

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from medattn_edge.agreement import Thresholds
 from medattn_edge.artifact import Artifact, sha256
-from medattn_edge.backends import backend_of
+from medattn_edge.backends import AUTO, backend_of
 from medattn_edge.backends.runtimes import ALL, Runtime, choose
 from medattn_edge.backends.session import Patches
-from medattn_edge.errors import InputError, UsageError, quoted
+from medattn_edge.errors import UsageError, quoted
 from medattn_edge.evaluation.candidate import BenchCandidate, BenchSettings, computed_as, gate_of
 from medattn_edge.evaluation.candidate_runs import check_files
 from medattn_edge.evaluation.held_gate import held_gate
@@ -21,6 +21,7 @@ from medattn_edge.evaluation.report import BenchReport
 from medattn_edge.evaluation.source import read_source
 from medattn_edge.inference.real_patches import real_patches
 from medattn_edge.io.channels import AnyScan, as_scan
+from medattn_edge.nearby import missing
 from medattn_edge.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ class Measurement:
     def passed(self) -> bool:
         """Whether every row did."""
         return self.report.passed
+
+    @property
+    def declined(self) -> dict[str, str]:
+        """`artifact in runtime` -> why its ratio was declined."""
+        return self.report.declined
 
     def to_json(self) -> dict[str, Any]:
         """The document of `bench --json`."""
@@ -91,7 +97,7 @@ class PlanSettings:
     Attributes:
         runtimes: of .onnx artifacts: names, or `all`; empty for all there are for int8 and fp16, and the usual one for
             fp32.
-        device: of the artifacts, cpu or cuda:INDEX.
+        device: of the artifacts, auto (what each file is for), cpu or cuda:INDEX.
         patches: of real input from each scan.
         fp32_floors: limits of FP32 by their names in Thresholds, in place of the usual ones.
         reduced_floors: limits of what is stored in less than FP32, none looser than the gate that a file carries.
@@ -99,7 +105,7 @@ class PlanSettings:
     """
 
     runtimes: Sequence[str] = ()
-    device: str = "cpu"
+    device: str = AUTO
     patches: int = 4
     fp32_floors: Mapping[str, float] = field(default_factory=dict)
     reduced_floors: Mapping[str, float] = field(default_factory=dict)
@@ -172,7 +178,7 @@ def plan_measurement(
 def _read(paths: Sequence[Path], reference: Path, batch: int, runtimes: Sequence[str]) -> list[Artifact]:
     """The artifacts, when all of them take the same input."""
     if not reference.exists():
-        raise InputError(f"{reference} does not exist", expected="a checkpoint", hint=f"ls {quoted(reference.parent)}")
+        raise missing(reference, "a checkpoint")
     if not paths:
         raise UsageError("no artifact", expected="at least one", hint="medattn-edge bench NET.onnx --reference NET.pth")
     check_files(paths, runtimes)
@@ -207,7 +213,7 @@ def _check_alike(one: Artifact, first: Artifact, batch: int) -> None:
             expected="the batch that it was exported with",
             hint=f"--batch {fixed}",
         )
-    if one.spec != first.spec:
+    if one.manifest.reference_spec != first.manifest.reference_spec:  # patches are timed, however windows overlap
         sizes = ["x".join(map(str, each.spec.patch)) for each in (first, one)]
         raise UsageError(
             f"{first.path.name} ({sizes[0]}) and {one.path.name} ({sizes[1]}) expect other input",

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from medattn_edge.artifact import Artifact
+from medattn_edge.backends import AUTO
 from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Options
 from medattn_edge.errors import UsageError
@@ -39,14 +40,14 @@ class DiffSettings:
         time: whether one run of each is timed as well.
         duration_s: of the timing, for each.
         threads: of the CPU, 0 for as many as there are usable cores.
-        device: cpu or cuda:INDEX.
+        device: auto (what each file is for), cpu or cuda:INDEX.
     """
 
     min_dice: float | None = None
     time: bool = False
     duration_s: float = 5.0
     threads: int = 0
-    device: str = "cpu"
+    device: str = AUTO
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ class ReleaseDiff:
         artifact: precision, thresholds, tools and the like -> `old` and `new`, of those that differ.
         scans: in the order in which they were given.
         min_dice: what was asked, None for nothing.
-        latency: p50_ms of both, their ratio old / new with its quartiles, and the patches; None unless asked for.
+        latency: p50_ms of both, their ratio old / new with its quartiles, None where it was declined, why, and the
+            patches; None unless asked for.
     """
 
     releases: Mapping[str, Mapping[str, Any]]
@@ -266,12 +268,13 @@ def _latency(sides: Sequence[_Side], scan: Scan, settings: DiffSettings, report:
     times = in_turn(
         calls, duration_s=settings.duration_s, progress=lambda done, total: report("timing, in s", done, total)
     )
-    ratio, spread = times["new"].ratio_of(times["old"])
+    ratio = times["new"].ratio_of(times["old"])
     return {
         "old": {"p50_ms": times["old"].p50_ms, "p90_ms": times["old"].p90_ms, "patches": patches["old"]},
         "new": {"p50_ms": times["new"].p50_ms, "p90_ms": times["new"].p90_ms, "patches": patches["new"]},
-        "ratio_to_old": ratio,
-        "ratio_spread": list(spread),
+        "ratio_to_old": ratio.figure,
+        "ratio_spread": ratio.spread,
+        "ratio_declined": ratio.declined or None,
         "runs": len(times["new"].samples_ms),
     }
 

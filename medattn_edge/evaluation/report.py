@@ -20,6 +20,7 @@ SPEED_FIELDS = (
     "cold_start_ms",
     "ratio_to_reference",
     "ratio_spread",
+    "ratio_declined",
     "peak_rss_mb",
     "fraction_of_peak",
     "rounds",
@@ -52,7 +53,7 @@ class BenchRow:
         agreement: the worst figure of all real samples, None when there is no answer.
         failures: why it failed, empty when it passed.
         latency: None when it failed. Samples of one place in the latencies of two rows are of one round.
-        speed: of SPEED_FIELDS, empty when it failed.
+        speed: of SPEED_FIELDS, empty when it failed. A ratio that was declined is None, and `ratio_declined` says why.
         notes: what a reader of the figures should know.
     """
 
@@ -120,6 +121,14 @@ class BenchReport:
         """Whether every row did."""
         return all(row.passed for row in self.rows)
 
+    @property
+    def declined(self) -> dict[str, str]:
+        """`artifact in runtime` -> why its ratio was declined: the host was busy; see `gates.QUIET`."""
+        found = {
+            f"{row.artifact} in {row.candidate.runtime.name}": row.speed.get("ratio_declined") for row in self.rows
+        }
+        return {name: why for name, why in found.items() if why}
+
     def to_json(self) -> dict[str, Any]:
         """The document of `bench --json`."""
         return {
@@ -157,15 +166,16 @@ def row_of(
 
 
 def _speed(trial: BenchTrial, latency: Latency, reference: Latency) -> dict[str, Any]:
-    ratio, spread = latency.ratio_of(reference)
+    ratio = latency.ratio_of(reference)
     return {
         "p50_ms": latency.p50_ms,
         "p90_ms": latency.p90_ms,
         "p99_ms": latency.p99_ms,
         "max_ms": latency.max_ms,
         "cold_start_ms": trial.cold_start_ms,
-        "ratio_to_reference": ratio,
-        "ratio_spread": list(spread),
+        "ratio_to_reference": ratio.figure,
+        "ratio_spread": ratio.spread,
+        "ratio_declined": ratio.declined or None,
         "peak_rss_mb": trial.peak_rss_mb,
         "rounds": len(latency.samples_ms),
         "timed_by": trial.timed_by,

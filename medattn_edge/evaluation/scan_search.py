@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,11 @@ from medattn_edge.inference.preprocess import prepare
 from medattn_edge.inference.restore import restore
 from medattn_edge.inference.sliding_window import slabs
 from medattn_edge.labels import Meaning
-from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.spec import Intensity, ModelSpec, plane_of
 from medattn_edge.volume import Volume
+
+if TYPE_CHECKING:
+    from medattn_edge.models.checkpoint import Checkpoint
 
 Array = npt.NDArray[Any]
 Scores = tuple[dict[str, float], float, int, tuple[str, ...]]

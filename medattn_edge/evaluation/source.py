@@ -45,4 +45,4 @@ def read_source(
         return None
     if candidate is None:
         return Read.read(path, said, None, (), batch)
-    return Read.read(path, said, candidate.spec, (*candidate.lineage, candidate.sha256), batch)
+    return Read.read(path, said, candidate.reference_spec, (*candidate.lineage, candidate.sha256), batch)

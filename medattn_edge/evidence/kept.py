@@ -68,6 +68,15 @@ class KeptComparison:
         rows = tuple(row for row in self.rows if row["artifact"] == artifact and row["backend"] in runtimes)
         return replace(self, rows=rows)
 
+    def under(self, judged: str, artifact: str, runtimes: Sequence[str]) -> KeptComparison:
+        """The rows of one artifact in some runtimes, which was judged under another name than it has now."""
+        rows = tuple({**row, "artifact": artifact} for row in self.only(judged, runtimes).rows)
+        labels = tuple(
+            {**one, "runs": [[artifact if name == judged else "", runtime] for name, runtime in one["runs"]]}
+            for one in self.labels
+        )
+        return replace(self, rows=rows, labels=labels, digests={artifact: self.digests[judged]})
+
     def of(self, artifacts: Sequence[Path], scans: Sequence[Scan], truths: Sequence[Path]) -> KeptComparison:
         """The part of some artifacts; the voxels of the scans are looked at when they are shown.
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from medattn_edge.inference.tiling import EVERY_CHANNEL
 from medattn_edge.io.colours import RGB
 from medattn_edge.io.display import display_window, draw_labels, model_window
 from medattn_edge.io.organs import label_colours
@@ -61,7 +62,7 @@ class Cut:
     def pixels(self) -> tuple[Array, Array, Array]:
         """Float (rows, columns, 3) in 0..255: the reference's labels, the candidate's, the difference of the two."""
         box = _box((self.reference != 0) | (self.candidate != 0))
-        grey, reference, candidate = self.grey[:, *box], self.reference[box], self.candidate[box]
+        grey, reference, candidate = self.grey[EVERY_CHANNEL + box], self.reference[box], self.candidate[box]
         size = _size(reference.shape, self.step)
         under = 255 * np.stack([_resized(channel, size) for channel in grey], axis=-1)
         first, second, colours = under.copy(), under.copy(), self.colours

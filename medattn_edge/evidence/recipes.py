@@ -49,7 +49,10 @@ def _rejected(name: str, recipe: Mapping[str, Any]) -> list[RejectedCandidate]:
         reason = "did not hold the gate on the held-out windows"
         if row.get("holds"):
             timed = row.get("ratio_to_fp32") is not None
-            reason = f"held the gate; {kept} was {'faster' if timed else 'nearer to the reference'} and was kept"
+            better = "faster" if timed else "nearer to the reference"
+            if row.get("ratio_declined"):
+                better = f"faster, by times of a busy host ({row['ratio_declined']}),"
+            reason = f"held the gate; {kept} was {better} and was kept"
         title = f"{row.get('quantizer')} for {name}" + (", no layer in FP32" if row.get("quantizer") == kept else "")
         lost.append(RejectedCandidate(title, reason, plain))
     return lost

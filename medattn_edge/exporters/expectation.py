@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from medattn_edge.errors import InputError, ShapeError
 from medattn_edge.models.checkpoint import Checkpoint
+from medattn_edge.nearby import place_hint
 
 Array = npt.NDArray[np.float32]
 _MOST_BYTES = 8 << 30  # of one array: a case is a patch or a few, not a study
@@ -83,7 +84,8 @@ def read_expectation(path: Path, image: str = "image", logits: str = "logits") -
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path} is not a file", expected="an .npz file with an image and its logits", hint=_MAKE)
+        hint = _MAKE if path.exists() else place_hint(path, _MAKE)
+        raise InputError(f"{path} is not a file", expected="an .npz file with an image and its logits", hint=hint)
     try:
         with zipfile.ZipFile(path) as archive:
             sizes = {name.removesuffix(".npy"): archive.getinfo(name).file_size for name in archive.namelist()}

@@ -20,7 +20,7 @@ from medattn_edge.backends.torch.eager import EagerSession
 from medattn_edge.errors import MissingDependency, UsageError, quoted
 from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.models.flops import gflop
-from medattn_edge.models.network import SegmentationNetwork, WithAttention
+from medattn_edge.models.network import SegmentationNetwork, WithAttention, parameter_count
 from medattn_edge.registry import records
 from medattn_edge.rewrites import Rewritten
 from medattn_edge.spec import ModelSpec
@@ -183,7 +183,7 @@ def manifest_of(
         inputs={"image": [free, spec.in_channels, *spec.patch]},
         outputs=outputs,
         operators={},
-        parameters=sum(value.numel() for value in network.parameters()),
+        parameters=parameter_count(network),
         gflop=gflop(network, spec),
         attention_maps=names,
         tools=tool_versions(),

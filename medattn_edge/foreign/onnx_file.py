@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from medattn_edge.errors import InputError, quoted
+from medattn_edge.errors import InputError
+from medattn_edge.nearby import missing
 
 _MAX_BYTES = 2**31 - 1  # of a protobuf message
 _EXPORT_AGAIN = "torch.onnx.export(model, (image,), 'net.onnx', external_data=False)"
@@ -22,7 +23,7 @@ def read_onnx(path: Path) -> Any:
 
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path} does not exist", expected="an ONNX file", hint=f"ls {quoted(path.parent)}")
+        raise missing(path, "an ONNX file")
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:

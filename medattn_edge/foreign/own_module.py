@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from medattn_edge.errors import CheckpointError, MedattnError, UsageError, quoted
 from medattn_edge.models.checkpoint_file import read_file
 from medattn_edge.models.network import SegmentationNetwork
+from medattn_edge.nearby import missing as missing_file
 
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 _DEPTH = 4
@@ -70,7 +71,7 @@ def load_own(reference: str, path: Path, settings: Mapping[str, Any]) -> nn.Modu
             hint="return the network itself, without weights",
         )
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist", expected="a checkpoint", hint=f"ls {quoted(path.parent)}")
+        raise missing_file(path, "a checkpoint", CheckpointError)
     content, _ = read_file(path)
     network = network.cpu()
     own = network.state_dict()

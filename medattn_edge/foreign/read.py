@@ -18,6 +18,7 @@ from medattn_edge.foreign.onnx_file import read_onnx
 from medattn_edge.foreign.sessions import OriginalOnnx, OriginalTorch
 from medattn_edge.foreign.source import EXPORTED, MODULE, ONNX, TITLES, TORCHSCRIPT, kind_of
 from medattn_edge.models.checkpoint import Checkpoint
+from medattn_edge.nearby import missing
 from medattn_edge.spec import SPEC_OPTIONS, ModelSpec
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def read_foreign(
         )
     if kind != ONNX:
         if not path.is_file():
-            raise InputError(f"{path} does not exist", expected=f"a {TITLES[kind]}", hint=f"ls {quoted(path.parent)}")
+            raise missing(path, f"a {TITLES[kind]}")
         return _from_torch(path, kind, network, patch, output, config, settings)
     if config:
         raise UsageError(f"settings for {path.name}", expected="none: an ONNX file has its own", hint="leave --set out")

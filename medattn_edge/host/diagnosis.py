@@ -18,6 +18,7 @@ from medattn_edge.host.cpu_settings import CpuSetting, cpu_settings, onednn_cpu,
 from medattn_edge.host.distributions import installed
 from medattn_edge.host.hardware import Cpu, Gpu
 from medattn_edge.host.probe import PackageReport, probe
+from medattn_edge.installation import install_line
 
 # A record belongs to the first of these among its packages; the devices that each can compute on.
 _DEVICES = {
@@ -168,11 +169,11 @@ def _obstacle(record: Backend | Compiler, host: HostReport) -> tuple[str, str | 
     """Why a record's packages cannot be used, and the line that installs them."""
     for package in record.packages:
         if package in host.missing:
-            return f"{package} is not installed", f"pip install 'medattn-edge[{record.extra}]'"
+            return f"{package} is not installed", install_line(record.extra)
     for package in record.packages:
         report = host.reports.get(package, PackageReport())
         if report.fault:
-            again = None if report.timed_out else f"pip install --force-reinstall 'medattn-edge[{record.extra}]'"
+            again = None if report.timed_out else install_line(record.extra, again=True)
             return f"{package} {report.fault}", again
     return "", None
 
@@ -244,13 +245,13 @@ def extra_of(distribution: str, requirements: Iterable[str]) -> str | None:
     return None
 
 
-def install_line(distribution: str) -> str:
+def line_for(distribution: str) -> str:
     """What installs a distribution: the extra of ours that has it, or its own name."""
     try:
         extra = extra_of(distribution, metadata.requires("medattn-edge") or ())
     except metadata.PackageNotFoundError:  # run from a source tree
         extra = None
-    return f"pip install 'medattn-edge[{extra}]'" if extra else f"pip install {distribution}"
+    return install_line(extra) if extra else f"pip install {distribution}"
 
 
 def _idle_gpu(host: HostReport) -> list[Problem]:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-_INSTALL = "pip install 'medattn-edge[gpu]'"
+from medattn_edge.installation import install_line
+
 # nvmlClocksEventReasons: the bits of why the clocks are not higher.
 REASONS = {
     0x1: "idle",
@@ -79,7 +80,7 @@ def clocks() -> ClockReading:
     try:
         nvml = importlib.import_module("pynvml")
     except ImportError:
-        return ClockReading((), f"nvidia-ml-py is not installed: {_INSTALL}")
+        return ClockReading((), f"nvidia-ml-py is not installed: {install_line('gpu')}")
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from medattn_edge.host.system import WINDOWS
+
 _X86 = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 _ARM = {"asimd": "asimd", "asimddp": "dotprod", "i8mm": "i8mm", "bf16": "bf16"}  # the kernel's name -> ARM's
 FLAGS = (*_X86, *_ARM.values())
@@ -117,7 +119,7 @@ def gpus() -> tuple[Gpu, ...]:
     # only those that CUDA_VISIBLE_DEVICES leaves, in its own order, and `cuda:INDEX` is one of these. And the driver
     # brings this library along, so that `doctor` needs no package to see a GPU.
     try:
-        return _ask_driver(ctypes.CDLL("libcuda.so.1"))
+        return _ask_driver(ctypes.CDLL("nvcuda.dll" if WINDOWS else "libcuda.so.1"))
     except (OSError, AttributeError):  # no driver; or one without the functions asked for
         return ()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -13,6 +12,7 @@ from medattn_edge.backends.session import Session
 from medattn_edge.inference.handover import QUEUE_DEPTH
 from medattn_edge.inference.resample import Floats
 from medattn_edge.inference.sliding_window import sliding_window
+from medattn_edge.process.memory import available_mb
 
 Batch = int | Literal["auto"] | None
 # Four slices at once are a third faster than one by one. Four blocks are hardly faster, and take the memory of four.
@@ -23,7 +23,7 @@ _REPEATS = 3
 _MEMORY_PARTS = 8  # patches and logits may take one part in this many of the memory that is free
 
 
-def batch_for(session: Session, image: Floats, overlap: float, requested: Batch) -> int:
+def batch_for(session: Session, image: Floats, overlap: float | None, requested: Batch) -> int:
     """Windows per run: as many as are requested, None STANDARD by the patch's axes, "auto" what `tuned_batch` finds."""
     if requested == "auto":
         return tuned_batch(session, image, overlap)
@@ -31,7 +31,7 @@ def batch_for(session: Session, image: Floats, overlap: float, requested: Batch)
 
 
 def tuned_batch(
-    session: Session, image: Floats, overlap: float = 0.5, clock: Callable[[], float] = time.perf_counter
+    session: Session, image: Floats, overlap: float | None = None, clock: Callable[[], float] = time.perf_counter
 ) -> int:
     """The fastest of SIZES per window for a session on an image's first windows; the session's own where it is fixed.
 
@@ -41,7 +41,7 @@ def tuned_batch(
     Args:
         session: what is measured.
         image: float32 (C, *three axes), as `prepare` makes it.
-        overlap: of neighbouring windows.
+        overlap: of neighbouring windows; None: that of the session's spec.
         clock: seconds, by which the runs are timed.
 
     Raises:
@@ -72,4 +72,4 @@ def tuned_batch(
 def _fits(session: Session, size: int) -> bool:
     spec = session.spec
     needed = 4 * QUEUE_DEPTH * size * (spec.in_channels + spec.outputs) * int(np.prod(spec.patch))
-    return needed < os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / _MEMORY_PARTS
+    return needed * _MEMORY_PARTS / 1e6 < available_mb()

@@ -40,18 +40,19 @@ def algorithm_of(artifact: Path, spec: ModelSpec, settings: Mapping[str, object]
 
 
 def label_settings(
-    overlap: float, skip_air: bool, backend: str, spec: ModelSpec, regions: str | None = None
+    overlap: float | None, skip_air: bool, backend: str, spec: ModelSpec, regions: str | None = None
 ) -> dict[str, object]:
     """The settings that go into an identity: infer and the node give the same object for the same work.
 
     Args:
-        overlap: of neighbouring windows.
+        overlap: of neighbouring windows; None: the network's own.
         skip_air: windows outside the body were left out.
         backend: that ran the model.
         spec: the network's, of which what is done after the network counts: it is not in the model's file.
         regions: how regions that may overlap are written, None for labels that exclude each other.
     """
-    settings: dict[str, object] = {"backend": backend, "overlap": f"{overlap:g}", "skip_air": skip_air}
+    used = spec.overlap if overlap is None else overlap
+    settings: dict[str, object] = {"backend": backend, "overlap": f"{used:g}", "skip_air": skip_air}
     after = {"mirror": spec.mirror, "cleanup": ",".join(map(str, spec.cleanup)), "regions": regions}
     return settings | {name: value for name, value in after.items() if value}
 

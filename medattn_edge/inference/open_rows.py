@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medattn_edge.inference.resample import Floats
-from medattn_edge.inference.tiling import Tiling, Window
+from medattn_edge.inference.tiling import EVERY_CHANNEL, Tiling, Window
 
 _BLOCK_BYTES = 2**18  # of one map: what is multiplied is still in the cache when it is added
 
@@ -40,7 +40,7 @@ class OpenRows:
         with np.errstate(invalid="ignore", over="ignore"):  # logits that are not finite stay so and are reported later
             for maps, sums in ((logits, self._sums[: self._classes]), (attention, self._sums[self._classes :])):
                 if maps is not None:
-                    self._add(maps[:, *self._tiling.inside], sums, window, weights)
+                    self._add(maps[EVERY_CHANNEL + self._tiling.inside], sums, window, weights)
 
     def _add(self, maps: Floats, sums: Floats, window: Window, weights: Floats | None) -> None:
         offset, plane = window[0] % self._length, self._tiling.area(window)[1:]
@@ -50,7 +50,7 @@ class OpenRows:
                 part = source[row:stop]
                 if weights is not None:
                     part = np.multiply(part, weights[row:stop], out=self._weighted[: stop - row])
-                into = target[at : at + stop - row, *plane]
+                into = target[at : at + stop - row][EVERY_CHANNEL + plane]
                 np.add(into, part, out=into)
 
     def _blocks(self, offset: int) -> list[tuple[int, int]]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from medattn_edge.inference.open_rows import Slab
 from medattn_edge.inference.preprocess import Prepared
 from medattn_edge.inference.resample import Floats, Positions, between, by_ratio, resample
+from medattn_edge.inference.tiling import EVERY_CHANNEL
 from medattn_edge.labels import Meaning
 
 Labels = npt.NDArray[Any]
@@ -112,12 +113,12 @@ class _Plane:
         if len(self._order) == 1:
             [axis] = self._order
             fixed = self._low[1 - axis][at[1 - axis]]
-            low, high = (logits[:, *_in_order(axis, end, fixed)] for end in ends[axis])
+            low, high = (logits[EVERY_CHANNEL + _in_order(axis, end, fixed)] for end in ends[axis])
             return between(low, high, self._weight[axis][at[axis]])
         first, second = self._order
         sides = []
         for across in ends[second]:
-            low, high = (logits[:, *_in_order(first, end, across)] for end in ends[first])
+            low, high = (logits[EVERY_CHANNEL + _in_order(first, end, across)] for end in ends[first])
             sides.append(between(low, high, self._weight[first][at[first]]))
         return between(sides[0], sides[1], self._weight[second][at[second]])
 

@@ -7,7 +7,7 @@ import numpy as np
 from medattn_edge.errors import UsageError
 from medattn_edge.inference.preprocess import prepare
 from medattn_edge.inference.resample import Floats
-from medattn_edge.inference.tiling import Tiling
+from medattn_edge.inference.tiling import EVERY_CHANNEL, Tiling
 from medattn_edge.spec import ModelSpec
 from medattn_edge.volume import Volume
 
@@ -25,7 +25,7 @@ def sample_patches(volume: Volume, spec: ModelSpec, count: int, seed: int = 0) -
     image = prepare(volume, spec).image
     tiling = Tiling(image.shape[1:], spec.patch, 0.5)
     # In double precision and over the image only: the margins of a small scan say nothing.
-    contrast = np.array([image[:, *tiling.area(window)].std(dtype=np.float64) for window in tiling.windows])
+    contrast = np.array([image[EVERY_CHANNEL + tiling.area(window)].std(dtype=np.float64) for window in tiling.windows])
     rng = np.random.default_rng(seed)
     runs = np.array_split(np.arange(len(contrast)), min(count, len(contrast)))
     patches = np.empty((len(runs), spec.in_channels, *tiling.patch), np.float32)

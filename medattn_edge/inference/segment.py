@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ import numpy as np
 from medattn_edge.agreement import dice_per_label
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import BackendError, OutputError, UsageError
+from medattn_edge.host.system import allocate
 from medattn_edge.inference.batch import Batch, batch_for
 from medattn_edge.inference.body import windows_of_air
 from medattn_edge.inference.cleanup import check_cleanup, check_scan, clean
@@ -36,7 +36,7 @@ class SegmentSettings:
     """How to segment a scan, and what to return beside the labels.
 
     Attributes:
-        overlap: of neighbouring windows, 0 <= overlap < 1.
+        overlap: of neighbouring windows, 0 <= overlap < 1; None: that of the session's spec.
         batch: windows per run, where the session leaves the choice, as `batch_for` reads it.
         probabilities: return a map for every label or region as well.
         attention: return the attention maps as well.
@@ -51,7 +51,7 @@ class SegmentSettings:
             it; only `segment_to` knows the modality of a scan.
     """
 
-    overlap: float = 0.5
+    overlap: float | None = None
     batch: Batch = None
     probabilities: bool = False
     attention: bool = False
@@ -278,7 +278,7 @@ def _maps(shape: tuple[int, ...], settings: SegmentSettings) -> Floats:
         return np.zeros(shape, np.float32)
     try:
         with tempfile.TemporaryFile(dir=settings.scratch) as file:
-            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, not a crash in the middle
+            allocate(file.fileno(), size)  # a full disk is an error now, not a crash in the middle
             return np.memmap(file, np.float32, "r+", shape=shape)
     except OSError as error:
         raise OutputError(

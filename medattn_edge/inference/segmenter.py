@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from medattn_edge.backends import AUTO
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import UsageError
 from medattn_edge.inference.segment import STANDARD, Segmentation, SegmentSettings, segment
@@ -79,7 +80,7 @@ class Segmenter:
 def load(
     artifact: Path | str,
     *,
-    device: str = "cpu",
+    device: str = AUTO,
     threads: int = 0,
     trusted: Path | None = None,
     settings: SegmentSettings = STANDARD,
@@ -88,7 +89,7 @@ def load(
 
     Args:
         artifact: its path; a release by its folder or `.zip`, `RELEASE#ARTIFACT` for one of several.
-        device: `cpu` or `cuda:INDEX`.
+        device: `auto` for what the file is for, `cpu` or `cuda:INDEX`; `session.facts` have it.
         threads: of the CPU; 0 for one per core that this process may use.
         trusted: a file of keys, by one of which a release must be signed; without it nobody is asked who made it.
         settings: how to segment.

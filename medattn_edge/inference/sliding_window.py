@@ -19,7 +19,7 @@ from medattn_edge.inference.handover import QUEUE_DEPTH
 from medattn_edge.inference.open_rows import OpenRows, Slab
 from medattn_edge.inference.resample import Floats
 from medattn_edge.inference.skipping import Skipping
-from medattn_edge.inference.tiling import Tiling, Window
+from medattn_edge.inference.tiling import EVERY_CHANNEL, Tiling, Window
 from medattn_edge.labels import Meaning
 
 Progress = Callable[[int, int], None]  # windows done, windows in total
@@ -94,7 +94,7 @@ class SlidingWindow:
                 yield rows.close(window[0])
             if index in skipping.skipped:
                 if index in skipping.checked:
-                    skipping.check(next(singles)[0][:, *self.tiling.inside], meaning)
+                    skipping.check(next(singles)[0][EVERY_CHANNEL + self.tiling.inside], meaning)
                 rows.add(skipping.background(classes, self.tiling.patch, meaning), None, window)
             else:
                 rows.add(*next(singles), window)
@@ -117,7 +117,7 @@ class SlidingWindow:
 def sliding_window(
     session: Session,
     image: Floats,
-    overlap: float = 0.5,
+    overlap: float | None = None,
     batch: int = 4,
     attention: bool = False,
     progress: Progress | None = None,
@@ -127,7 +127,7 @@ def sliding_window(
     Args:
         session: the network.
         image: float32 (C, *three axes).
-        overlap: of neighbouring windows.
+        overlap: of neighbouring windows; None: that of the session's spec.
         batch: windows per run, unless the session has a fixed one (then `Session.run_any` fills the last run).
         attention: ask for attention maps as well.
         progress: called with the windows done and the windows in total, by the thread that runs the session.
@@ -145,14 +145,14 @@ def sliding_window(
         )
     if batch < 1:
         raise UsageError(f"a batch of {batch}", expected="at least 1", hint="--batch 1")
-    tiling = Tiling(image.shape[1:], spec.patch, overlap)
+    tiling = Tiling(image.shape[1:], spec.patch, spec.overlap if overlap is None else overlap)
     return SlidingWindow(session, image, tiling, session.batch or batch, attention, progress)
 
 
 def slabs(
     session: Session,
     image: Floats,
-    overlap: float = 0.5,
+    overlap: float | None = None,
     batch: int = 4,
     attention: bool = False,
     progress: Progress | None = None,

@@ -41,6 +41,9 @@ def starts(size: int, patch: int, overlap: float) -> list[int]:
     return [index * span // count for index in range(count + 1)]
 
 
+EVERY_CHANNEL = (slice(None),)  # before a place in space, in an index
+
+
 class Tiling:
     """Windows over an image of three axes; a 2-D patch tiles every slice along the first axis.
 
@@ -70,7 +73,7 @@ class Tiling:
 
     def read(self, image: Floats, window: Window, patch: Floats) -> None:
         """Copy a window of an image (C, *shape) into a patch (C, *patch), whose margins are not written."""
-        patch[:, *self.inside] = image[:, *self.area(window)]
+        patch[EVERY_CHANNEL + self.inside] = image[EVERY_CHANNEL + self.area(window)]
 
     def area(self, window: Window) -> tuple[slice, ...]:
         """Where a window lies in the image."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medattn_edge.backends import open_session
+from medattn_edge.backends import AUTO, open_session
 from medattn_edge.backends.session import Session
 from medattn_edge.errors import MedattnError, UsageError
 from medattn_edge.host.cores import usable_cores
@@ -35,17 +35,19 @@ class Opening:
 
     Attributes:
         backend: its name, empty for the usual one of the file's suffix.
-        device: cpu or cuda:INDEX.
+        device: auto, cpu or cuda:INDEX, as `open_session` takes it.
         threads: of the CPU, 0 for as many as there are usable cores.
         provider: of ONNX Runtime on a GPU: cuda or tensorrt; empty for cuda.
         cache: a private folder to keep OpenVINO's compiled models in, None to keep none.
+        shared_cores: whether other processes compute on the same cores at the same time; see `open_session`.
     """
 
     backend: str = ""
-    device: str = "cpu"
+    device: str = AUTO
     threads: int = 0
     provider: str = ""
     cache: Path | None = None
+    shared_cores: bool = False
 
     @contextmanager
     def open(self, artifact: Path | str) -> Iterator[Session]:
@@ -58,6 +60,7 @@ class Opening:
                 device=self.device,
                 threads=self.threads or usable_cores(),
                 provider=self.provider,
+                shared_cores=self.shared_cores,
             ) as session,
         ):
             yield session

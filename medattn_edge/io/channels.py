@@ -27,6 +27,12 @@ class ChannelScan(Scan):
     """A scan whose channels lie in several files or series, on one grid.
 
     Labels are on the grid of the first, and a DICOM segmentation refers to the first.
+
+    Attributes:
+        scans: of each channel, in the order that was given.
+        called: what each is called in what is said of it; empty for paths, which have names.
+        given_parts: the paths as texts, each with its channel's name where it has one.
+        resample_to_first: whether another grid is resampled to the first's.
     """
 
     def __init__(
@@ -47,13 +53,13 @@ class ChannelScan(Scan):
         Raises:
             UsageError: when some parts have a name and others not, or one comes twice.
         """
-        self._resample, self._called = resample_to_first, tuple(parts) if isinstance(parts, Mapping) else ()
+        self.resample_to_first, self.called = resample_to_first, tuple(parts) if isinstance(parts, Mapping) else ()
         if isinstance(parts, Mapping):
             named = [("", scan.path) for scan in parts.values()]
-            self._scans, parts = tuple(parts.values()), list(parts)
+            self.scans, parts = tuple(parts.values()), list(parts)
         else:
             named = [_named(part) for part in parts]
-            self._scans = tuple(Scan(path, "", pixel_spacing) for _, path in named)
+            self.scans = tuple(Scan(path, "", pixel_spacing) for _, path in named)
         self._names = tuple(name for name, _ in named)
         if any(self._names) and (not all(self._names) or len(set(self._names)) < len(self._names)):
             raise UsageError(
@@ -65,28 +71,29 @@ class ChannelScan(Scan):
             raise UsageError(
                 "a scan comes twice", expected="another scan for each channel", hint=quoted(JOINT.join(parts))
             )
+        self.given_parts = tuple(f"{name}={path}" if name else str(path) for name, path in named)
         super().__init__(JOINT.join(str(path) for path in self.paths), "", pixel_spacing)
-        self.is_dicom = self._scans[0].is_dicom
+        self.is_dicom = self.scans[0].is_dicom
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """The path of each channel, in the order that was given."""
-        return tuple(scan.path for scan in self._scans)
+        return tuple(scan.path for scan in self.scans)
 
     @cached_property
     def series(self) -> Series | None:
         """The first channel's series; raises as `Scan.series`."""
-        return self._scans[0].series
+        return self.scans[0].series
 
     @property
     def all_series(self) -> tuple[Series, ...]:
         """Of every channel that is DICOM; raises as `Scan.series`."""
-        return tuple(series for scan in self._scans for series in scan.all_series)
+        return tuple(series for scan in self.scans for series in scan.all_series)
 
     @property
     def files(self) -> tuple[Path, ...]:
         """The files of all channels; raises as `Scan.series`."""
-        return tuple(file for scan in self._scans for file in scan.files)
+        return tuple(file for scan in self.scans for file in scan.files)
 
     def read(self) -> Volume:
         """The channels (C, D, H, W) in the order that was given, on the first one's grid.
@@ -97,14 +104,14 @@ class ChannelScan(Scan):
         """
         if self.is_dicom:
             self._check_one_patient()
-        gathered = gather([scan.read() for scan in self._scans], self._shown(), self._resample)
+        gathered = gather([scan.read() for scan in self.scans], self._shown(), self.resample_to_first)
         self._notes = gathered.notes
         return gathered.volume
 
     def _check_one_patient(self) -> None:
         from medattn_edge.io.dicom.patient import check_one_patient
 
-        found = [(scan.series, name) for scan, name in zip(self._scans, self._shown(), strict=True)]
+        found = [(scan.series, name) for scan, name in zip(self.scans, self._shown(), strict=True)]
         series = [(one, name) for one, name in found if one is not None]
         check_one_patient([one for one, _ in series], [name for _, name in series])
 
@@ -112,33 +119,33 @@ class ChannelScan(Scan):
         """What each scan is called in what is said of it."""
         names = [path.name for path in self.paths]
         unique = len(set(names)) == len(names)
-        return self._called or (names if unique else [str(path) for path in self.paths])
+        return self.called or (names if unique else [str(path) for path in self.paths])
 
     def identity(self, spec: ModelSpec) -> str:
         """`channels=` and a hash of what lies in each channel, since a result refers to the first one only."""
         digest = hashlib.sha256()
         for name, path in self._assigned(spec):
-            scan = self._scans[self.paths.index(path)]
+            scan = self.scans[self.paths.index(path)]
             texts = (
                 [hashlib.sha256(path.read_bytes()).hexdigest()] if scan.series is None else _identifiers(scan.series)
             )
             digest.update("\0".join([name, *texts, ""]).encode())
-        return f"channels={digest.hexdigest()[:_DIGITS]}" + (" resampled=to_first" if self._resample else "")
+        return f"channels={digest.hexdigest()[:_DIGITS]}" + (" resampled=to_first" if self.resample_to_first else "")
 
     def notes(self) -> tuple[str, ...]:
         """What people should know of each channel, and what was resampled by the last `read`."""
-        own = [f"{scan.name}: {note}" for scan in self._scans for note in scan.notes()]
+        own = [f"{scan.name}: {note}" for scan in self.scans for note in scan.notes()]
         return (*own, *self._notes)
 
     @property
     def name(self) -> str:
         """The channels' names, in the order that was given."""
-        return JOINT.join(scan.name for scan in self._scans)
+        return JOINT.join(scan.name for scan in self.scans)
 
     def described(self, spec: ModelSpec) -> str:
         """Each channel with the name that the network has for it, and whether scans may have been resampled."""
         parts = (f"{name}={path.resolve().name}" for name, path in self._assigned(spec))
-        return JOINT.join(parts) + (", resampled to the first" if self._resample else "")
+        return JOINT.join(parts) + (", resampled to the first" if self.resample_to_first else "")
 
     def assignment(self, spec: ModelSpec) -> tuple[str, ...]:
         """Which scan becomes which channel, a line each.
@@ -166,7 +173,7 @@ class ChannelScan(Scan):
                 hint=JOINT.join(f"{name}=SCAN" for name in spec.channels) or JOINT.join(["SCAN"] * spec.in_channels),
             )
         if not any(self._names):
-            if not self._called:
+            if not self.called:
                 _check_names(self.paths, spec.channels)
             return list(zip(known, self.paths, strict=True))
         if set(self._names) != set(spec.channels):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from medattn_edge.errors import MissingDependency, ScanError, UsageError, quoted
 from medattn_edge.io.format import Choice, Format, Regions
+from medattn_edge.nearby import missing
 from medattn_edge.registry import records
 from medattn_edge.volume import Volume
 
@@ -56,7 +56,7 @@ def read_volume(path: Path, geometry: str = "", volume: int = 0) -> Volume:
     path = Path(path)
     form = _claiming(path) or format_of(path)
     if not path.exists():
-        raise ScanError(f"{path} does not exist", expected="a scan", hint=_nearest(path))
+        raise missing(path, "a scan", ScanError)
     _require(form)
     if not geometry and not volume:
         return form.read(path)
@@ -93,7 +93,7 @@ def read_regions(path: Path) -> Regions | None:
     if form.read_regions is None:
         return None
     if not path.exists():
-        raise ScanError(f"{path} does not exist", expected="labels", hint=_nearest(path))
+        raise missing(path, "labels", ScanError)
     _require(form)
     regions = form.read_regions(path)
     if regions is None:
@@ -243,14 +243,6 @@ def _as_labels(volume: Volume, where: str) -> Volume:
             f"{where} has values {low}..{high}", expected="labels 0, 1, 2, ...", hint="give a label map, not a scan"
         )
     return volume.with_voxels(values.astype(np.min_scalar_type(high)))
-
-
-def _nearest(path: Path) -> str:
-    """The file that was probably meant, or where to look."""
-    if not path.parent.is_dir():
-        return f"the folder {path.parent} does not exist either"
-    near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
-    return quoted(path.with_name(near[0])) if near else f"ls {quoted(path.parent)}"
 
 
 def _require(form: Format) -> None:

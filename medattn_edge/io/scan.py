@@ -27,6 +27,10 @@ class Scan:
 
     Attributes:
         path: as it was given.
+        wanted: the series that was asked for, by the first digits of its hash or itself; "" for the only one.
+        pixel_spacing: mm of a picture, as it was given.
+        geometry: which form of a NIfTI header decides, as it was given.
+        volume: which of several volumes, as it was given.
         is_dicom: whether it is looked through for series: a folder, or a file that is DICOM.
     """
 
@@ -52,8 +56,8 @@ class Scan:
         Raises:
             UsageError: for a series of what is not DICOM, and a form of what is.
         """
-        self.path, self._pixel_spacing = Path(path), tuple(pixel_spacing)
-        self._wanted, self._geometry, self._volume = series, geometry, volume
+        self.path, self.pixel_spacing = Path(path), tuple(pixel_spacing)
+        self.wanted, self.geometry, self.volume = series, geometry, volume
         self._notes: tuple[str, ...] = ()
         self.is_dicom = not isinstance(series, str) or is_dicom_source(self.path)
         if series and not self.is_dicom:
@@ -76,13 +80,13 @@ class Scan:
         """
         if not self.is_dicom:
             return None
-        if not isinstance(self._wanted, str):
-            return self._wanted
+        if not isinstance(self.wanted, str):
+            return self.wanted
         if find_spec("pydicom") is None:
             raise MissingDependency.of_extra("pydicom", "dicom")
         from medattn_edge.io.dicom.volume import choose_series
 
-        return choose_series(self.path, self._wanted, self._volume)
+        return choose_series(self.path, self.wanted, self.volume)
 
     @property
     def all_series(self) -> tuple[Series, ...]:
@@ -97,8 +101,8 @@ class Scan:
     @property
     def name(self) -> str:
         """Its name for reports, without folders, with the form of its header and the volume that were chosen."""
-        chosen = [self._geometry] if self._geometry else []
-        chosen += [f"volume {self._volume}"] if self._volume else []
+        chosen = [self.geometry] if self.geometry else []
+        chosen += [f"volume {self.volume}"] if self.volume else []
         return ", ".join([self.path.resolve().name, *chosen])
 
     @property
@@ -148,13 +152,13 @@ class Scan:
             MedattnError: as `series`, `read_volume` and `read_series` do.
         """
         if self.series is None:
-            volume = read_volume(self.path, self._geometry, self._volume)
+            volume = read_volume(self.path, self.geometry, self.volume)
         else:
             from medattn_edge.io.dicom.volume import read_series
 
             volume = read_series(self.series)
         self._notes = notes_of_grid(volume)
-        return _calibrated(volume, self._pixel_spacing)
+        return _calibrated(volume, self.pixel_spacing)
 
     def arranged(self, volume: Volume, spec: ModelSpec) -> Volume:
         """What `read` gave with its channels in the order of a network's.

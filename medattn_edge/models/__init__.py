@@ -13,7 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from medattn_edge.errors import CheckpointError, UsageError
+from medattn_edge.installation import upgrade_line
 from medattn_edge.models.network import Network, SegmentationNetwork
+from medattn_edge.nearby import nearest as nearest_name  # a module of this package is called nearest
 from medattn_edge.registry import records
 from medattn_edge.spec import ModelSpec
 
@@ -69,7 +71,7 @@ def network_record(name: str) -> Network:
         raise UsageError(
             f"the network {name!r} is not known",
             expected=f"one of {', '.join(known)}",
-            hint=f"--network {next(iter(known))}",
+            hint=f"--network {nearest_name(name, known) or next(iter(known))}",
         )
     return known[name]
 
@@ -88,7 +90,7 @@ def build(spec: ModelSpec) -> SegmentationNetwork:
         raise CheckpointError(
             f"the settings {surplus} of {spec.network}",
             expected=f"some of {sorted(record.settings)}",
-            hint="pip install --upgrade medattn-edge",
+            hint=upgrade_line(),
         )
     network = construct(record, {**record.settings, **spec.config}, spec.in_channels, spec.outputs)
     network.check_shape(spec.patch)

@@ -14,12 +14,14 @@ from torch import Tensor
 from medattn_edge.artifact import sha256, tool_versions
 from medattn_edge.atomic import replacing
 from medattn_edge.errors import CheckpointError, IntegrityError, UsageError, quoted
+from medattn_edge.installation import upgrade_line
 from medattn_edge.models import construct, network_record, networks
 from medattn_edge.models.checkpoint_file import read_file
 from medattn_edge.models.foreign_weights import checked_settings, outline, read_weights
 from medattn_edge.models.nearest import Misfit, nearest_layout
 from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.models.weights import WeightSet, choose, find_weights, in_short
+from medattn_edge.nearby import missing
 from medattn_edge.spec import SPEC_OPTIONS, ModelSpec, assumed_values, nearest_patch
 
 _SCHEMA = 1
@@ -132,8 +134,9 @@ def load(
     """
     path = Path(path)
     if not path.is_file():
-        what = "is a directory" if path.is_dir() else "does not exist"
-        raise CheckpointError(f"{path} {what}", expected="a checkpoint", hint=f"ls {quoted(path.parent)}")
+        if path.is_dir():
+            raise CheckpointError(f"{path} is a directory", expected="a checkpoint", hint=f"ls {quoted(path)}")
+        raise missing(path, "a checkpoint", CheckpointError)
     state, metadata = read_file(path)
     if _METADATA in metadata:
         if weights is not None:
@@ -189,7 +192,7 @@ def _own(path: Path, state: dict[str, Tensor], metadata: str, config: Mapping[st
         raise IntegrityError(
             f"{path.name} is a checkpoint of schema {facts['schema']}",
             expected=f"schema {_SCHEMA} or older",
-            hint="pip install --upgrade medattn-edge",
+            hint=upgrade_line(),
         )
     spec = ModelSpec.from_json(written)
     network = outline(spec)

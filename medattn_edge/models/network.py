@@ -214,3 +214,8 @@ class Network:
     def patch_for(self, settings: Mapping[str, Any]) -> tuple[int, ...]:
         """The default patch for these settings."""
         return self.patch_3d if settings.get("dims") == 3 else self.patch
+
+
+def parameter_count(network: nn.Module) -> int:
+    """How many numbers a network has learnt: its parameters, without buffers such as a norm's running mean."""
+    return sum(value.numel() for value in network.parameters())

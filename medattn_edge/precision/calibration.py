@@ -8,12 +8,13 @@ from pathlib import Path
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.onnxruntime import OnnxRuntimeSession
 from medattn_edge.backends.session import Options
-from medattn_edge.errors import InputError, UsageError, quoted
+from medattn_edge.errors import UsageError, quoted
 from medattn_edge.inference.judged import JudgedLabels
 from medattn_edge.inference.label_audit import LabelAudit
 from medattn_edge.inference.truth import LabelValues, read_truth, values_of_labels
 from medattn_edge.io import Scan
 from medattn_edge.labels import Meaning
+from medattn_edge.nearby import missing
 from medattn_edge.precision.cache import Cache
 from medattn_edge.precision.choice import choose_windows
 from medattn_edge.precision.int8 import quantise, quantizers_for
@@ -137,7 +138,7 @@ def _truths(
 
 def _truth(path: Path, meaning: Meaning, values: LabelValues, audits: list[LabelAudit]) -> Truth:
     if not path.exists():
-        raise InputError(f"{path} does not exist", expected="a file of labels", hint=f"ls {quoted(path.parent)}")
+        raise missing(path, "a file of labels")
 
     def read(scan: Volume) -> Volume:
         truth = read_truth(path, scan, meaning, values)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,12 @@ from medattn_edge.precision.layers import layers, nodes_of_modules
 from medattn_edge.precision.lint import rules
 from medattn_edge.precision.observe import floating_tensors
 from medattn_edge.precision.onnx_graph import read
-from medattn_edge.precision.quantizers.quantizer import Calibration, Quantizer, fitting_quantizers
+from medattn_edge.precision.quantizers.quantizer import (
+    Calibration,
+    Quantizer,
+    absent_quantizers,
+    fitting_quantizers,
+)
 from medattn_edge.precision.sensitivity import Damage
 from medattn_edge.precision.settings import CalibrationSettings
 from medattn_edge.precision.statistics import Ranges, activation_ranges
@@ -68,6 +73,7 @@ def quantise(
         MissingDependency: no quantizer that fits is installed.
     """
     quantizers = quantizers_for(parent, path, settings)
+    absent = absent_quantizers(path, settings.recipe, settings.quantizer)
     calibrated, held_out = windows
     _check_disjoint(calibrated, held_out)
     report = progress or (lambda what, done, total: None)
@@ -92,7 +98,7 @@ def quantise(
             best, ranking = trials.with_floating_layers(best, cache, report)
             (best,) = trials.timed([best], inputs[0])
         if not best.verdict.holds:
-            raise _gate_failed(best, trials, len(layers(model)))
+            raise _gate_failed(best, trials, len(layers(model)), absent)
         manifest = replace(
             best.artifact.manifest,
             agreement=(_case(best, judge),),
@@ -103,6 +109,7 @@ def quantise(
                 "floating_modules": list(settings.floating),
                 "quantizer": best.quantizer.name,
                 "quantizers": [one.to_json() for one in candidates],
+                "quantizers_not_installed": {one.name: list(one.missing) for one in absent},
                 "trials": trials.count,
                 "ranking": [damage.to_json() for damage in ranking[:_RANKED]],
                 "calibrated_on": calibrated.report(),
@@ -112,7 +119,7 @@ def quantise(
                 "judged_labels": list(judge.judged),
                 "unseen": list(judge.unseen),
                 "label_audits": [audit.to_json() for audit in judged.audits],
-                "speed": asdict(best.speed) if best.speed else None,
+                "speed": best.speed.to_json() if best.speed else None,
                 "lint": _warnings(best),
             },
         )
@@ -200,15 +207,27 @@ def _score(candidate: QuantizedCandidate) -> tuple[Any, ...]:
     return (candidate.verdict.holds, *candidate.verdict.rank)
 
 
-def _gate_failed(best: QuantizedCandidate, trials: QuantizationTrials, count: int) -> AgreementError:
+def _gate_failed(
+    best: QuantizedCandidate, trials: QuantizationTrials, count: int, absent: Sequence[Quantizer]
+) -> AgreementError:
+    """What was closest, and what may help: more trials only where these were too few."""
     closest = f"{best.quantizer.name}, {len(best.recipe.floating)} of {count} layers in floating point"
     figures = f"SQNR {best.verdict.agreement.sqnr_db:.1f} dB, after {trials.count} trials"
     return AgreementError(
         f"INT8 does not hold the gate: {'; '.join(best.verdict.failures)} ({closest}, {figures})",
         expected=trials.judge.gate.text,
-        hint="more --max-trials goes on from here, more scans or --method percentile may help; "
-        "fp16 or fp32 keep the answer: medattn-edge export --precision fp16",
+        hint="; ".join(_ways_on(trials, absent)),
     )
+
+
+def _ways_on(trials: QuantizationTrials, absent: Sequence[Quantizer]) -> Iterator[str]:
+    if trials.exhausted:
+        yield f"--max-trials {2 * trials.limit} goes on from here: {trials.limit} trials were too few"
+    others = [one for one in ("minmax", "percentile") if one != trials.candidates[0].recipe.method]
+    yield f"more scans or --method {others[0]} may help"
+    for one in absent:
+        yield f"the quantizer {one.name} was not tried: {one.install_hint}"
+    yield "fp16 or fp32 keep the answer: medattn-edge export --precision fp16"
 
 
 def _case(best: QuantizedCandidate, judge: Judge) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from medattn_edge.precision.onnx_graph import operators, read
 from medattn_edge.precision.quantizers.ort import qdq
 from medattn_edge.precision.quantizers.quantizer import Calibration, QuantizationRecipe, Quantizer
 from medattn_edge.precision.sensitivity import Damage, SingleLayers, fewest_floating, rank
-from medattn_edge.timing import interleaved
+from medattn_edge.timing import Latency, interleaved
 
 Progress = Callable[[str, int, int], None]  # what is going on, steps done, of
 ROUNDS = 7  # of a timing: enough for a median to say which of two is faster
@@ -63,12 +63,32 @@ class Speed:
         ratio_to_fp32: the median of the paired ratios.
         low: their first quartile.
         high: their third quartile.
+        declined: why the ratio is no figure: the host was busy; empty where it is one.
+        p50_ms: of one run; None where it is not known.
+        fp32_p50_ms: of one run of the FP32 parent in the same rounds.
     """
 
     runtime: str
     ratio_to_fp32: float
     low: float
     high: float
+    declined: str = ""
+    p50_ms: float | None = None
+    fp32_p50_ms: float | None = None
+
+    @classmethod
+    def of(cls, runtime: str, latency: Latency, fp32: Latency) -> Speed:
+        """Of one that was timed in turn with its FP32 parent."""
+        ratio = latency.ratio_of(fp32)
+        return cls(runtime, ratio.median, *ratio.quartiles, ratio.declined, latency.p50_ms, fp32.p50_ms)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; a ratio that is no figure is None, and `ratio_declined` says why."""
+        figures = {"ratio_to_fp32": self.ratio_to_fp32, "low": self.low, "high": self.high}
+        if self.declined:
+            figures = dict.fromkeys(figures)  # type: ignore[assignment]
+        times = {"p50_ms": self.p50_ms, "fp32_p50_ms": self.fp32_p50_ms}
+        return {"runtime": self.runtime, **figures, **times, "ratio_declined": self.declined or None}
 
 
 @dataclass(frozen=True)
@@ -99,7 +119,8 @@ class QuantizedCandidate:
             "true_dice_share": None if shares is None else [one if isfinite(one) else None for one in shares],
             "sqnr_db": self.verdict.to_json()["sqnr_db"],
             "holds": self.verdict.holds,
-            "ratio_to_fp32": self.speed.ratio_to_fp32 if self.speed else None,
+            "ratio_to_fp32": self.speed.to_json()["ratio_to_fp32"] if self.speed else None,
+            "ratio_declined": self.speed.to_json()["ratio_declined"] if self.speed else None,
         }
 
 
@@ -121,6 +142,8 @@ class QuantizationTrials:
     Attributes:
         candidates: all that were judged as a whole, in order.
         count: how many graphs were judged.
+        exhausted: whether more trials would tell more: a graph was wanted when none was left, or layers were ranked
+            together for want of them.
     """
 
     def __init__(
@@ -136,6 +159,7 @@ class QuantizationTrials:
         self.runtime, (self.folder, self.limit) = runtime, room
         self.candidates: list[QuantizedCandidate] = []
         self.count = 0
+        self.exhausted = False
 
     @property
     def left(self) -> int:
@@ -181,10 +205,12 @@ class QuantizationTrials:
         damage = self._damage_of(best.recipe, cache)
         trials = max(1, self.left // 2)
         ranking = rank(every, trials, damage, lambda done, total: report("ranking layers", done, total))
+        self.exhausted = self.exhausted or any(len(one.layers) > 1 for one in ranking)
         first = len(self.candidates)
 
         def floating(nodes: tuple[str, ...]) -> Verdict | None:
             if not self.left:
+                self.exhausted = True
                 return None
             what = f"{len(nodes)} of {len(every)} layers in floating point"
             report(what, len(self.candidates) - first, self.left)
@@ -246,8 +272,7 @@ class QuantizationTrials:
             latency = interleaved(calls, rounds=ROUNDS, warm_up_s=0.2)
         speeds = {}
         for name in latency.keys() - {""}:
-            ratio, (low, high) = latency[name].ratio_of(latency[""])
-            speeds[name] = Speed(self.runtime.backend, ratio, low, high)
+            speeds[name] = Speed.of(self.runtime.backend, latency[name], latency[""])
         return [replace(one, speed=speeds.get(str(one.artifact.path))) for one in candidates]
 
 

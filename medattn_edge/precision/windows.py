@@ -9,24 +9,26 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from medattn_edge.backends.session import Patches, Session
-from medattn_edge.errors import InputError, quoted
 from medattn_edge.inference.judged import JudgedLabels
 from medattn_edge.inference.preprocess import labels_on_image, prepare
 from medattn_edge.inference.resample import Floats
 from medattn_edge.inference.tiling import Tiling, Window
 from medattn_edge.inference.truth import LabelValues
 from medattn_edge.io.channels import AnyScan, as_scan
+from medattn_edge.nearby import missing
 from medattn_edge.spec import ModelSpec
 from medattn_edge.volume import Volume
 
 OVERLAP = 0.5  # of the windows that are chosen from, as in inference
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from medattn_edge.io.dicom.series import Series
 
 Labels = npt.NDArray[Any]
@@ -87,7 +89,7 @@ class ScanSource:
         chosen = as_scan(scan)
         for path in chosen.paths:
             if not path.exists():
-                raise InputError(f"{path} does not exist", expected="a scan", hint=f"ls {quoted(path.parent)}")
+                raise missing(path, "a scan")
         series = chosen.series
         if spec is None:
             return cls(chosen.name if series is None else _series_name(series), chosen.read, truth, chosen.notes)

@@ -6,20 +6,18 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from medattn_edge.errors import HostError
 from medattn_edge.process.channel import Channel, Message
 from medattn_edge.process.failures import raise_failure
 from medattn_edge.process.memory import resident_mb
+from medattn_edge.process.starting import start
 from medattn_edge.volume import Array
 
-_STDERR = 2
 _EXIT_S = 1.0  # from the end of its connection to its own
 
 
@@ -73,7 +71,7 @@ class Child:
         Raises:
             HostError: when no process can be started.
         """
-        self._process, connection = _spawn(module, environment or {}, quiet)
+        self._process, connection = start(module, environment or {}, quiet)
         connection.settimeout(poll_s)
         self._connection, self._channel, self._watch = connection, Channel(connection, self._look), watch
         self._owner, self._deadline, self._lock = os.getpid(), 0.0, threading.RLock()
@@ -182,32 +180,6 @@ class Child:
             return ChildLost(f"ended its process with exit code {code}", code)
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         return ChildLost(f"crashed: {name}", code)
-
-
-def _spawn(module: str, environment: Mapping[str, str], quiet: bool) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """The process, and our end of the connection to it."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        # A fresh interpreter rather than a fork, which would copy the locks of threads that are not there; and rather
-        # than multiprocessing's spawn, which runs the main script once more.
-        start = f"import sys; sys.path[:] = {sys.path!r}; import {module} as served; served.main({theirs.fileno()})"
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-c", start],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL if quiet else _STDERR,
-                stderr=subprocess.DEVNULL if quiet else None,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, **environment},
-            )
-        except OSError as error:
-            ours.close()
-            raise HostError(
-                f"no process can be started: {error.strerror or error}",
-                expected="room for one more process",
-                hint="end other programs, or raise ulimit -u",
-            ) from error
-    return process, ours
 
 
 def _release(process: subprocess.Popen[bytes], connection: socket.socket) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
-import resource
+import mmap
 from pathlib import Path
+
+from medattn_edge.host.system import peak_memory
 
 _STATUS = Path("/proc/self/status")
 _MEMINFO = Path("/proc/meminfo")
@@ -15,13 +16,13 @@ _KIB = 1024
 def peak_rss_mb() -> float:
     """The most memory that this process has held, in 1e6 bytes.
 
-    Linux counts what the parent held before exec in ru_maxrss; VmHWM is that of this program alone.
+    Linux counts what the parent held before exec in ru_maxrss; VmHWM is that of this program alone. 0 on Windows.
     """
     if _STATUS.is_file():
         for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * _KIB / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB / 1e6
+    return peak_memory() / 1e6
 
 
 def available_mb() -> float:
@@ -39,4 +40,4 @@ def resident_mb(pid: int) -> float:
         pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
     except (OSError, IndexError):
         return 0.0
-    return int(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return int(pages) * mmap.PAGESIZE / 1e6

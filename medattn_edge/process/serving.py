@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import select
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
+from medattn_edge.host.system import without_core_files
 from medattn_edge.process.channel import Channel, Message
 from medattn_edge.process.failures import failure_to_json
 from medattn_edge.process.memory import peak_rss_mb
@@ -36,8 +37,8 @@ def serve(descriptor: int, handlers: Mapping[str, Handler], *, fatal: tuple[type
             its arrays. What it raises is raised by `Child.ask`.
         fatal: errors after which nothing in this process can work: it tells the error, and ends.
     """
-    _end_with_parent(descriptor)
     with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError):
+        _end_with_parent(connection)
         channel = Channel(connection)
         while _answer(channel, handlers, fatal):
             pass
@@ -58,23 +59,28 @@ def _answer(channel: Channel, handlers: Mapping[str, Handler], fatal: tuple[type
     return not ends
 
 
-def _end_with_parent(descriptor: int) -> None:
+def _end_with_parent(connection: socket.socket) -> None:
     """Make this process the child of whoever holds the other end of a socket: it ends when that one does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer, which then ends this process
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold a patient's scan
+    without_core_files()
     with contextlib.suppress(OSError):  # if memory runs out, the child should end and not its parent
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
-    os.set_inheritable(descriptor, False)
-    threading.Thread(target=_wait_for_the_end, args=(descriptor, os.getppid()), daemon=True).start()
+    connection.set_inheritable(False)
+    threading.Thread(target=_wait_for_the_end, args=(connection, os.getppid()), daemon=True).start()
 
 
-def _wait_for_the_end(descriptor: int, parent: int) -> None:
+def _wait_for_the_end(connection: socket.socket, parent: int) -> None:
     """Ends this process when the other end is closed, even while this one computes.
 
     A process forked by the parent may hold the other end open: then the parent's own end is noticed a second later.
     """
-    poll = select.poll()
-    poll.register(descriptor, 0)  # POLLHUP, which is always reported
-    while not poll.poll(_LOOK_MS) and os.getppid() == parent:
-        pass
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(connection, 0)  # POLLHUP, which is always reported
+        while not poll.poll(_LOOK_MS) and os.getppid() == parent:
+            pass
+    else:  # Windows tells it only to whoever reads; what is not read yet is a request, and looked at again
+        with contextlib.suppress(ConnectionError):
+            while connection.recv(1, socket.MSG_PEEK) and os.getppid() == parent:
+                time.sleep(_LOOK_MS / 1000)
     os._exit(0)

@@ -6,6 +6,7 @@ a .zip is what `packed` writes, byte for byte: its files are stored and not comp
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
@@ -16,8 +17,12 @@ from pathlib import Path
 from typing import IO, BinaryIO, Final, Protocol
 
 from medattn_edge.errors import InputError, IntegrityError, MedattnError, quoted
+from medattn_edge.host.system import read_at
+from medattn_edge.nearby import place_hint
 from medattn_edge.release.manifest import MANIFEST, MAX_FILES, check_file_names
 
+# Windows lacks the first two; only there bytes are text unless one says that they are not.
+_PLAIN: Final[int] = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 CHUNK: Final = 1 << 20
 _MAX_DIRECTORY: Final = 1 << 20  # of a .zip: a thousand entries have less
 _END: Final = struct.Struct("<4s4H2LH")  # end of central directory (PKWARE APPNOTE 4.3.16), without a comment
@@ -70,6 +75,9 @@ def opened_container(path: Path) -> Iterator[Container]:
     path = Path(path)
     try:
         if path.is_dir():
+            if not hasattr(os, "O_DIRECTORY"):
+                yield _Folder(path, None)
+                return
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 yield _Folder(path, descriptor)
@@ -82,18 +90,20 @@ def opened_container(path: Path) -> Iterator[Container]:
         about = None if error.filename is None else Path(os.fsdecode(error.filename))
         if about != path:
             raise
-        raise InputError(
-            f"{path} cannot be opened: {error.strerror}", expected="a release", hint=f"ls -l {quoted(path.parent)}"
-        ) from error
+        hint = f"ls -l {quoted(path.parent)}" if path.exists() else place_hint(path)
+        raise InputError(f"{path} cannot be opened: {error.strerror}", expected="a release", hint=hint) from error
 
 
 class _Folder:
-    """A folder, held by its descriptor: it may be renamed or replaced, and this is still the one."""
+    """A folder, held by its descriptor: it may be renamed or replaced, and this is still the one.
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    Where the system opens no folders (None), by its path: what is used is what was hashed all the same.
+    """
+
+    def __init__(self, path: Path, descriptor: int | None) -> None:
         self.path, self._descriptor = path, descriptor
         names: list[str] = []
-        with os.scandir(descriptor) as entries:
+        with os.scandir(path if descriptor is None else descriptor) as entries:
             for entry in entries:
                 names.append(entry.name)
                 if not entry.is_file(follow_symlinks=False):
@@ -105,13 +115,20 @@ class _Folder:
 
     def chunks(self, name: str, limit: int) -> Iterator[bytes]:
         try:
-            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._descriptor)
+            descriptor = self._open(name)
         except OSError as error:
             raise _refused(self.path, f"{name} cannot be read: {error.strerror}", "a plain file") from error
         with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise _refused(self.path, f"{name} is no plain file any more", "a plain file")
             yield from _pieces(self.path, name, file, limit)
+
+    def _open(self, name: str) -> int:
+        if self._descriptor is not None:
+            return os.open(name, _PLAIN, dir_fd=self._descriptor)
+        if (self.path / name).is_symlink():
+            raise OSError(errno.ELOOP, "it is a symbolic link now")
+        return os.open(self.path / name, _PLAIN)
 
     def finish(self) -> None:
         """A folder has nothing beside its files."""
@@ -180,7 +197,7 @@ class _Same:
         self._descriptor, self.offset, self.differs = descriptor, 0, False
 
     def write(self, data: bytes, /) -> int:
-        found = os.pread(self._descriptor, len(data), self.offset)
+        found = read_at(self._descriptor, len(data), self.offset)
         self.differs, self.offset = self.differs or found != bytes(data), self.offset + len(data)
         return len(data)
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from medattn_edge.errors import IntegrityError, MedattnError, MissingDependency, OutputError, UsageError, quoted
+from medattn_edge.host.system import set_mode
+from medattn_edge.nearby import place_hint
 from medattn_edge.release.manifest import SIGNATURE
 
 if TYPE_CHECKING:
@@ -214,9 +216,8 @@ def _read(path: Path) -> tuple[bytes, int]:
         with path.open("rb") as file:
             data, mode = file.read(_MAX_KEY_BYTES + 1), stat.S_IMODE(os.fstat(file.fileno()).st_mode)
     except OSError as error:
-        raise UsageError(
-            f"{path} cannot be read: {error.strerror}", expected="a key", hint=f"ls -l {quoted(path.parent)}"
-        ) from error
+        hint = f"ls -l {quoted(path.parent)}" if path.exists() else place_hint(path)
+        raise UsageError(f"{path} cannot be read: {error.strerror}", expected="a key", hint=hint) from error
     if len(data) > _MAX_KEY_BYTES:
         raise UsageError(f"{path} has more than {_MAX_KEY_BYTES} bytes", expected="a key", hint=_SEE)
     return data, mode
@@ -234,7 +235,7 @@ def _new_file(path: Path, mode: int) -> Iterator[int]:
     except OSError as error:
         raise _not_written(path, error) from error
     try:
-        os.fchmod(descriptor, mode)  # whatever the umask says
+        set_mode(descriptor, mode)
         yield descriptor
         os.fsync(descriptor)
     except BaseException as error:

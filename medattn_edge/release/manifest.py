@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from medattn_edge.errors import IntegrityError
+from medattn_edge.installation import upgrade_line
 
 SCHEMA: Final = 1
 KIND: Final = "medattn-edge release"  # no signature of anything else can stand for that of a release
@@ -119,7 +120,7 @@ class ReleaseManifest:
             raise IntegrityError(
                 f"a release of schema {values['schema']}",
                 expected=f"schema {SCHEMA} or older",
-                hint="pip install --upgrade medattn-edge",
+                hint=upgrade_line(),
             )
         try:
             rest = {key: value for key, value in values.items() if key not in ("kind", "schema")}

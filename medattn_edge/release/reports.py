@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from medattn_edge.artifact import Artifact
 from medattn_edge.errors import AgreementError, InputError, IntegrityError, UsageError, quoted
+from medattn_edge.installation import upgrade_line
+from medattn_edge.nearby import missing
 from medattn_edge.release.manifest import REPORT_DOCUMENT, REPORT_PAGE
 
 REPORT_KIND: Final = "medattn-edge evidence report"
@@ -64,7 +66,7 @@ def _pair(paths: Sequence[Path]) -> tuple[Path, Path]:
         )
     for path in found:
         if not path.is_file():
-            raise InputError(f"{path} does not exist", expected="a file of a report", hint=_MAKE)
+            raise missing(path, "a file of a report", otherwise=_MAKE)
     return pages[0], documents[0]
 
 
@@ -79,7 +81,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise IntegrityError(
             f"a report of schema {values['schema']}",
             expected=f"schema {REPORT_SCHEMA} or older",
-            hint="pip install --upgrade medattn-edge",
+            hint=upgrade_line(),
         )
     return values
 

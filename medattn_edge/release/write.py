@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Final
 from medattn_edge.artifact import Artifact
 from medattn_edge.atomic import check_folder, replacing, sync
 from medattn_edge.errors import InputError, IntegrityError, OutputError, UsageError, quoted
+from medattn_edge.host.system import set_mode
+from medattn_edge.nearby import place_hint
+from medattn_edge.newer_python import UTC
 from medattn_edge.release.artifacts import describe, files_of
 from medattn_edge.release.container import CHUNK, opened_container, pack
 from medattn_edge.release.manifest import (
@@ -138,7 +141,7 @@ def _sign_folder(path: Path, signature: bytes) -> None:
         descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.resolve().parent)
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor has no path
             file.write(signature)
-            os.fchmod(descriptor, 0o644)
+            set_mode(descriptor, 0o644)
             file.flush()
             os.fsync(descriptor)
         Path(beside).replace(path / SIGNATURE)
@@ -185,7 +188,7 @@ def _sources(artifacts: Sequence[Artifact], documents: Sequence[Path]) -> dict[s
         _add_source(sources, path, f"export it again with -o NAME{path.suffix}")
     for path in documents:
         if not path.is_file():
-            raise InputError(f"the document {path} is no file", expected="a file", hint=f"ls -l {quoted(path.parent)}")
+            raise InputError(f"the document {path} is no file", expected="a file", hint=place_hint(path))
         _add_source(sources, path, f"give it another name, such as NAME{path.suffix}")
     return sources
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from medattn_edge.errors import UsageError
 from medattn_edge.models.checkpoint import Checkpoint
 from medattn_edge.models.network import SegmentationNetwork
+from medattn_edge.nearby import nearest
 from medattn_edge.registry import records
 from medattn_edge.rewrites.cost import Cost, cost
 from medattn_edge.rewrites.record import Rewrite
@@ -203,11 +203,10 @@ def changed(names: Iterable[str], added: Iterable[str] = (), left_out: Iterable[
 def _check_known(names: Iterable[str]) -> None:
     known = rewrites()
     if unknown := sorted({*names} - known.keys()):
-        near = difflib.get_close_matches(unknown[0], known, n=1)
         raise UsageError(
             f"the rewrites {unknown} are not known",
             expected=f"some of {', '.join(known)}",
-            hint=near[0] if near else next(iter(known)),
+            hint=nearest(unknown[0], known) or next(iter(known)),
         )
 
 

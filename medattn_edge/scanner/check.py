@@ -83,7 +83,7 @@ def check_node(config: NodeConfig, log: Log) -> Iterator[CheckResult]:
 
 def _check_model(model: Model, config: NodeConfig, log: Log, root: Path) -> CheckResult:
     began = time.monotonic()
-    supervisor = Supervisor(model.device, [model], config.limits, log, root)
+    supervisor = Supervisor(model.computes_on, [model], config.limits, log, root)
     try:
         supervisor.start()
         unwanted = supervisor.unwanted_modules()

@@ -172,7 +172,7 @@ class Node:
 
     def _log_models(self) -> None:
         for model in self.config.models:
-            self.log.event("model", model=model.name, device=model.device, sha256=model.sha256)
+            self.log.event("model", model=model.name, device=model.computes_on, sha256=model.sha256)
             if model.release_sha256:
                 self.log.event("release", model=model.name, release_sha256=model.release_sha256)
 
@@ -257,7 +257,7 @@ def _signals(node: Node) -> Iterator[None]:
     def on_reload(number: int, frame: FrameType | None) -> None:
         node.reload()
 
-    handlers = {signal.SIGTERM: on_end, signal.SIGINT: on_end, signal.SIGHUP: on_reload}
+    handlers = {signal.SIGTERM: on_end, signal.SIGINT: on_end, signal.Signals["SIGHUP"]: on_reload}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield

@@ -4,12 +4,13 @@ from medattn_edge.spec.assumptions import SPEC_OPTIONS, assumed_values, is_backg
 from medattn_edge.spec.file import read_spec, spec_schema
 from medattn_edge.spec.intensity import Intensity, Step
 from medattn_edge.spec.modality import dicom_modality, modalities_of
-from medattn_edge.spec.model import ACTIVATIONS, Code, ModelSpec, check_patch, nearest_patch
+from medattn_edge.spec.model import ACTIVATIONS, OVERLAP, Code, ModelSpec, check_patch, nearest_patch
 from medattn_edge.spec.orientation import PLANES, plane_of, with_plane
 from medattn_edge.spec.postprocessing import Cleanup
 
 __all__ = [
     "ACTIVATIONS",
+    "OVERLAP",
     "PLANES",
     "SPEC_OPTIONS",
     "Cleanup",

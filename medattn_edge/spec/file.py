@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from medattn_edge.errors import InputError
+from medattn_edge.nearby import key_hint, place_hint
 from medattn_edge.spec.model import ModelSpec
 
 _MOST_BYTES = 1 << 20
@@ -21,7 +23,7 @@ def read_spec(path: Path) -> tuple[ModelSpec, tuple[str, ...]]:
     """
     path, hint = Path(path), "medattn-edge inspect CHECKPOINT --spec > spec.json"
     if not path.is_file():
-        raise InputError(f"{path} is not a file", expected="a spec in JSON", hint=hint)
+        raise InputError(f"{path} is not a file", expected="a spec in JSON", hint=place_hint(path, hint))
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"it has {path.stat().st_size} bytes")
@@ -31,8 +33,17 @@ def read_spec(path: Path) -> tuple[ModelSpec, tuple[str, ...]]:
     try:
         spec = ModelSpec.from_json(values)
     except InputError as error:
-        raise InputError(f"{path.name}: {error.found}", expected=error.expected, hint=hint) from error
+        raise InputError(
+            f"{path.name}: {error.found}", expected=error.expected, hint=_nearest_field(values) or hint
+        ) from error
     return spec, tuple(values)
+
+
+def _nearest_field(values: Any) -> str:
+    """The field that was probably meant by the first that is none; empty where there is none like it."""
+    known = [item.name for item in fields(ModelSpec)]
+    unknown = [name for name in values if name not in known] if isinstance(values, dict) else []
+    return key_hint(unknown[0], known, "").replace(" = ", ": ") if unknown else ""
 
 
 def spec_schema() -> dict[str, Any]:

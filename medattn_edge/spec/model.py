@@ -11,12 +11,14 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from medattn_edge.errors import InputError, UsageError
+from medattn_edge.installation import upgrade_line
 from medattn_edge.spec.intensity import Intensity
 from medattn_edge.spec.orientation import patient_axes, plane_of
 from medattn_edge.spec.postprocessing import Cleanup
 
 ACTIVATIONS = ("softmax", "sigmoid")
 MOST_REGIONS = 32  # a voxel of a sigmoid network holds a bit for each
+OVERLAP = 0.5  # of the windows of a network that says no other: nnU-Net's
 _CODES = '{"liver": ["10200004", "SCT", "Liver"]}'
 
 
@@ -62,6 +64,7 @@ class ModelSpec:
         modality: DICOM's name of what it was trained on, such as CT or MR; empty: not said.
         body_part: what part of the body it was trained on, as DICOM's BodyPartExamined says it; empty: not said.
         channels: names of the input channels, in order, such as t1, t1ce, t2, flair; empty: not said.
+        overlap: of the neighbouring windows that a scan is covered with, as a fraction of the patch, from 0 to below 1.
     """
 
     network: str
@@ -83,6 +86,7 @@ class ModelSpec:
     modality: str = ""
     body_part: str = ""
     channels: tuple[str, ...] = ()
+    overlap: float = OVERLAP
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
@@ -166,6 +170,8 @@ class ModelSpec:
             )
 
     def _check_after(self) -> None:
+        if not 0 <= self.overlap < 1:
+            raise UsageError(f"an overlap of {self.overlap:g}", expected="0 <= overlap < 1", hint="--overlap 0.5")
         if unknown := [str(step) for step in self.cleanup if step.label not in ("*", *self.structures)]:
             raise UsageError(
                 f"the step {unknown[0]} for a label that the network does not find",
@@ -214,11 +220,16 @@ class ModelSpec:
         return replace(self, patch=tuple(patch))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; `from_json` is its inverse. Without codes there is no such key: older versions read it."""
+        """Plain JSON values; `from_json` is its inverse.
+
+        Without codes there is no such key, nor without an overlap of its own: older versions read it.
+        """
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         values["codes"] = {name: list(code) for name, code in self.codes.items()}
         if not self.codes:
             del values["codes"]
+        if self.overlap == OVERLAP:
+            del values["overlap"]
         values["intensity"] = str(self.intensity)
         values["cleanup"] = [str(step) for step in self.cleanup]
         values["config"] = dict(self.config)
@@ -233,7 +244,7 @@ class ModelSpec:
             raise InputError(
                 f"a spec with the unknown fields {surplus}",
                 expected=f"only {sorted(known)}",
-                hint="pip install --upgrade medattn-edge",
+                hint=upgrade_line(),
             )
         try:
             _check_kinds(values)
@@ -263,6 +274,9 @@ def _check_kinds(values: Mapping[str, Any]) -> None:
     spacing = values.get("spacing") or ()
     if isinstance(spacing, str) or any(isinstance(mm, str | bool) for mm in spacing):
         raise TypeError(f"spacing is {spacing!r}, not numbers")
+    overlap = values.get("overlap", OVERLAP)
+    if not isinstance(overlap, int | float) or isinstance(overlap, bool):
+        raise TypeError(f"overlap is {overlap!r}, not a number")
     for name in ("in_channels", "outputs"):
         if name in values and (not isinstance(values[name], int) or isinstance(values[name], bool)):
             raise TypeError(f"{name} is {values[name]!r}, not a whole number")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from medattn_edge.inference import prepare
 from medattn_edge.inference.preprocess import Prepared, labels_on_image
 from medattn_edge.inference.resample import Floats
-from medattn_edge.inference.tiling import Tiling
+from medattn_edge.inference.tiling import EVERY_CHANNEL, Tiling
 from medattn_edge.spec import ModelSpec
 from medattn_edge.training.cases import Case
 from medattn_edge.training.split import Part, stretches
@@ -49,7 +49,7 @@ def training_stretches(case: Case, part: Part, spec: ModelSpec) -> list[Stretch]
     runs = []
     for first, last, padding in _runs(prepared, part, spec):
         cut = tuple(slice(first, last + 1) if i == axis else slice(None) for i in range(3))
-        runs.append(Stretch(prepared.image[:, *cut], labels[cut], padding))
+        runs.append(Stretch(prepared.image[EVERY_CHANNEL + cut], labels[cut], padding))
     return runs
 
 

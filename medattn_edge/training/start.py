@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from medattn_edge.errors import CheckpointError, UsageError, quoted
+from medattn_edge.errors import CheckpointError, UsageError
 from medattn_edge.models import build
 from medattn_edge.models.network import SegmentationNetwork
 from medattn_edge.models.resnet import ResNet, load_torchvision
+from medattn_edge.nearby import missing
 from medattn_edge.spec import ModelSpec
 
 
@@ -45,9 +46,7 @@ def initial_network(spec: ModelSpec, seed: int, backbone_weights: Path | None = 
 def _state(path: Path) -> Mapping[str, Tensor]:
     """The state_dict in a safetensors or torch file; no pickled code is run."""
     if not path.is_file():
-        raise CheckpointError(
-            f"{path} does not exist", expected="a torchvision checkpoint", hint=f"ls {quoted(path.parent)}"
-        )
+        raise missing(path, "a torchvision checkpoint", CheckpointError)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

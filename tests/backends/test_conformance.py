@@ -6,6 +6,7 @@ The files are made by an exporter, or by a compiler from what an exporter made.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from medattn_edge.errors import (
     UsageError,
 )
 from medattn_edge.exporters import ExportSettings, exporters, random_patches
+from medattn_edge.installation import upgrade_line
 from medattn_edge.models import checkpoint as checkpoints
 from tests.support.networks import export_checkpoint, gated_spec, save_checkpoint
 from tests.support.sessions import FakeSession
@@ -263,7 +265,7 @@ def test_attention_without_maps_is_refused(backend, fixed_artifact):
 def test_it_says_what_ran_where(session, backend, file):
     assert session.spec == SPEC
     assert session.facts["backend"] == backend.name
-    assert session.facts["device"] == "cpu"
+    assert (session.facts["device"], session.facts["requested_device"]) == ("cpu", "auto")
     assert json.loads(json.dumps(session.facts)) == session.facts
 
 
@@ -291,9 +293,9 @@ def test_closing_twice_does_no_harm(backend, file, patches):
     session.close()
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda", "cuda:", "cuda:x", "CPU", "cpu:0", ""])
+@pytest.mark.parametrize("device", ["gpu", "cuda", "cuda:", "cuda:x", "CPU", "cpu:0", "Auto", ""])
 def test_a_device_that_nobody_knows_is_refused(backend, file, device):
-    with pytest.raises(UsageError, match=r"cpu or cuda:INDEX(.|\n)*--device cpu"):
+    with pytest.raises(UsageError, match=r"auto, cpu or cuda:INDEX(.|\n)*--device auto"):
         open_session(file, backend=backend.name, device=device)
 
 
@@ -354,7 +356,7 @@ def test_a_manifest_that_is_none_is_refused(backend, artifact, content):
 
 def test_a_manifest_of_a_newer_schema_is_refused(backend, artifact):
     change_manifest(artifact, schema=2)
-    with pytest.raises(IntegrityError, match=r"schema 2(.|\n)*--upgrade"):
+    with pytest.raises(IntegrityError, match=r"schema 2(.|\n)*" + re.escape(upgrade_line())):
         open_session(artifact, backend=backend.name)
 
 

@@ -31,6 +31,7 @@ from medattn_edge.errors import (
     UsageError,
 )
 from medattn_edge.exporters import random_patches
+from medattn_edge.installation import install_line
 from tests.support.networks import SMALL
 
 # What a runtime may do to its process; a session does it when the first value of its patches says so.
@@ -139,7 +140,7 @@ def test_it_answers_as_the_session_itself_does(backend: str, small_checkpoint: P
     path, patches = small_artifact if backend == "onnxruntime" else small_checkpoint, random_patches(SMALL, 3, seed=4)
     options = Options(threads=1)
     with (
-        open_session(path, backend=backend, threads=1) as own,
+        open_session(path, backend=backend, device="cpu", threads=1) as own,
         IsolatedSession(path, backend=backend, options=options) as isolated,
     ):
         np.testing.assert_array_equal(isolated.run(patches), own.run(patches))
@@ -267,7 +268,7 @@ def test_errors_of_opening_arrive_as_they_were_raised(small_artifact: Path, tmp_
 def test_an_error_keeps_its_type_or_becomes_the_nearest_known(openers: Callable[..., Any]) -> None:
     with pytest.raises(MissingDependency, match="a_runtime") as refused:
         openers("missing")
-    assert (refused.value.code, "medattn-edge[extra]" in refused.value.hint) == ("missing_dependency", True)
+    assert (refused.value.code, install_line("extra") in refused.value.hint) == ("missing_dependency", True)
     with pytest.raises(MissingDependency, match=r"does not know(.|\n)*y"):
         openers("lost")
 

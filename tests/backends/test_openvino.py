@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,9 +22,11 @@ from medattn_edge.agreement import LogitsDistance
 from medattn_edge.artifact import Artifact, manifest_path, sha256
 from medattn_edge.backends import backend_of, open_session
 from medattn_edge.backends.compiler import CompileSettings
+from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.openvino.layers import ComputedLayer, counts, deviations
 from medattn_edge.backends.openvino.library import imported
 from medattn_edge.backends.openvino.model import precision_of, translated
+from medattn_edge.backends.session import Options
 from medattn_edge.compile.compilation import compile_artifact
 from medattn_edge.errors import BackendError, HostError, IntegrityError, UsageError
 from medattn_edge.exporters import export_fp32, random_patches
@@ -385,3 +389,32 @@ def test_nodes_that_came_with_a_name_keep_it(small_artifact):
     assert 0 < renamed < len(after) == len(before) == len(set(after))
     assert sum(old != new for old, new in zip(before, after, strict=True)) == renamed
     assert name_by_place(model) == 0
+
+
+def cores_while_running(path: Path, **options: Any) -> tuple[bool, set[int]]:
+    """What a session says of its threads, and the cores that the thread of a run was allowed, seen by another one."""
+    with open_session(path, backend="openvino", threads=1, **options) as session:
+        pinned, ends, seen = bool(session.facts["pinned"]), threading.Event(), set[int]()
+        runner = threading.Thread(target=lambda: [session.run(PATCHES) for _ in iter(ends.is_set, True)])
+        runner.start()
+        deadline = time.monotonic() + (10 if pinned else 0.2)
+        while time.monotonic() < deadline and not (pinned and 1 in seen):
+            seen.add(len(os.sched_getaffinity(runner.native_id or 0)))
+        ends.set()
+        runner.join()
+        return pinned, seen
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="on one core there is nothing to be tied to")
+def test_a_session_that_shares_its_cores_is_tied_to_none_from_every_file(
+    made: Callable[[str], Path], small_artifact: Path
+) -> None:
+    every = len(os.sched_getaffinity(0))
+    pinned, seen = cores_while_running(small_artifact)
+    assert pinned
+    assert 1 in seen, "alone it keeps the core that it has"
+    for path in (small_artifact, made(".xml"), made(".blob")):  # a blob was compiled without that word
+        assert cores_while_running(path, shared_cores=True) == (False, {every}), path.suffix
+    options = Options(threads=1, shared_cores=True)
+    with IsolatedSession(small_artifact, backend="openvino", options=options) as session:
+        assert session.facts["pinned"] is False, "nor in a process of its own"

@@ -266,9 +266,15 @@ def test_an_engine_on_a_host_without_a_gpu_says_so(engine):
     assert refused.value.exit_code == 3
 
 
+@without_gpu
+def test_an_engine_asks_for_the_gpu_without_being_told_and_never_falls_back(engine):
+    with pytest.raises(HostError, match=r"no NVIDIA GPU(.|\n)*cuda:0"):
+        open_session(engine)
+
+
 def test_an_engine_does_not_run_on_the_cpu(engine):
     with pytest.raises(UsageError, match=r"network\.rtx(.|\n)*--device cuda:0"):
-        open_session(engine)
+        open_session(engine, device="cpu")
 
 
 def test_a_changed_engine_is_refused_before_anything_reads_it(engine, tmp_path):

@@ -156,7 +156,7 @@ def test_a_manifest_of_a_newer_schema(medattn: Run, artifact: Path, scan: Path, 
     shutil.copy(artifact, other)
     values = json.loads(Path(f"{artifact}.json").read_text())
     Path(f"{other}.json").write_text(json.dumps({**values, "schema": 99}))
-    refused(medattn("inspect", other), 5, "99", "upgrade")
+    refused(medattn("inspect", other), 5, "99", "pip install")
 
 
 def test_an_artifact_without_a_manifest(medattn: Run, artifact: Path, scan: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,26 @@ def test_inspect_has_the_fields_that_scripts_rely_on(medattn: Run, checkpoint: P
     text = medattn("inspect", artifact).stdout
     assert "window:-1000:400" in text
     assert told["sha256"] in text
+
+
+def test_windows_that_were_tuned_are_told_and_used_but_no_part_of_the_spec_for_another_file(
+    medattn: Run, artifact: Path, scan: Path, tmp_path: Path
+) -> None:
+    from medattn_edge.artifact import Artifact, manifest_path
+
+    usual, tuned = Artifact.read(artifact).manifest, tmp_path / "tuned.onnx"
+    tuned.write_bytes(artifact.read_bytes())
+    spec = replace(usual.spec, overlap=0.125)
+    replace(usual, spec=spec, tiling={"reference_overlap": 0.5}).write(manifest_path(tuned))
+    assert "windows" not in medattn("inspect", artifact).stdout
+    assert "overlap by 0.125; held to the checkpoint's, which overlap by 0.5" in medattn("inspect", tuned).stdout
+    assert json.loads(medattn("inspect", tuned, "--json").stdout)["spec"]["overlap"] == 0.125
+    assert json.loads(medattn("inspect", tuned, "--spec").stdout)["overlap"] == 0.5
+    totals = []
+    for words in ((artifact,), (tuned,), (tuned, "--overlap", 0.5)):
+        done = medattn("infer", words[0], scan, "-o", tmp_path / "labels.nii.gz", *words[1:], "--json")
+        totals.append(json.loads(done.stdout)["windows"]["total"])
+    assert totals[0] == totals[2] >= totals[1]
 
 
 def test_infer_writes_on_the_scans_own_grid(medattn: Run, artifact: Path, scan: Path, tmp_path: Path) -> None:
@@ -192,4 +213,4 @@ def test_a_command_without_arguments_shows_its_help_and_says_so(medattn: Run, co
     done = medattn(command)
     assert (done.returncode, f" {command} [OPTIONS]" in done.stdout) == (2, True)
     assert "error: no arguments" in done.stderr
-    assert f"{command} --help" in done.stderr
+    assert f"next: medattn-edge {command} " in done.stderr

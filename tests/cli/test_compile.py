@@ -158,6 +158,7 @@ def test_bad_input_ends_in_the_right_code_and_says_what_to_type(
 ) -> None:
     copied(artifact, tmp_path)
     (tmp_path / "lone.onnx").write_bytes(b"x")
+    (tmp_path / "small.safetensors").write_bytes(b"x")
     (tmp_path / "changed.onnx").write_bytes(b"x")
     shutil.copyfile(manifest_path(artifact), tmp_path / "changed.onnx.json")
     before = sorted(tmp_path.iterdir())
@@ -213,7 +214,10 @@ def test_a_compiled_file_of_another_version_or_cpu_or_with_other_bytes_is_refuse
 
 
 def test_infer_takes_a_provider_for_a_gpu_alone(artifact: Path, scan: Path, medattn: Run, tmp_path: Path) -> None:
-    done = medattn("infer", artifact, scan, "-o", tmp_path / "labels.npz", "--provider", "tensorrt")
+    words = ("infer", artifact, scan, "-o", tmp_path / "labels.npz", "--provider", "tensorrt")
+    done = medattn(*words)  # which asks for a GPU
+    assert (done.returncode, "TensorrtExecutionProvider" in done.stderr) == (3, True), done.stderr
+    done = medattn(*words, "--device", "cpu")
     assert done.returncode == 2
     assert "--device cuda:0 --provider tensorrt" in done.stderr
     done = medattn("infer", artifact, scan, "-o", tmp_path / "labels.npz", "--provider", "dml")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from medattn_edge.deploy import DeployRecipe
+from medattn_edge.newer_python import tomllib
 from medattn_edge.volume import Volume
 from tests.support.networks import gated_spec, random_network
 from tests.support.scans import write_nifti
@@ -29,10 +29,12 @@ def words(checkpoint: Path, scan: Path, tmp_path: Path) -> tuple[Any, ...]:
 
 def test_the_recipe_of_the_options_is_printed_and_taken_again(medattn: Run, words: Any, tmp_path: Path) -> None:
     options = ("--min-dice", 0.98, "--deadline-ms", 50, "--candidate", "fp32.xml", "--judge-labels", "right_lung")
+    options = (*options, "--overlap", 0)
     done = medattn(*words, *options, "--dump-config")
     assert done.returncode == 0, done.stderr
     recipe = DeployRecipe.from_toml(done.stdout)
     assert (recipe.min_dice, recipe.deadline_ms, recipe.candidates) == (0.98, 50.0, ("fp32.xml",))
+    assert recipe.overlap == 0.0
     (tmp_path / "deploy.toml").write_text(done.stdout)
     again = medattn(*words, "--config", tmp_path / "deploy.toml", "--dump-config")
     assert again.stdout == done.stdout
@@ -46,6 +48,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(medattn: Run, words: Any, 
     assert done.returncode == 0, done.stderr
     for text in ("fp32.onnx", "left out: fp16.onnx", "held to, int8, whole scans: min_dice 0.999", "write the release"):
         assert text in done.stdout
+    assert "hold windows that overlap by 0.375, 0.25, 0.125, 0, not 0.5, to the checkpoint" in done.stdout
     assert "assumed: only one scan" in done.stdout
     plan = json.loads(medattn(*words, "--dry-run", "--json").stdout)
     assert plan["thresholds"]["int8, whole scans"] == {"min_dice": 0.999}
@@ -67,6 +70,8 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(medattn: Run, words: Any, 
         (("--candidate", "net.onnx"), 2, "no candidate 'net.onnx'"),
         (("--deadline-ms", "0"), 2, "deadline_ms is 0"),
         (("--min-dice", "1.5"), 2, "--min-dice"),
+        (("--overlap", "1"), 2, "overlap is 1.0"),
+        (("--overlap", "0.25", "--target", "jetson"), 2, "an overlap of 0.25 for jetson"),
         (("--target", "gpu"), 2, "--target"),
         (("--spec", "{scan}"), 4, "cannot be read"),
         (("--expect", "{scan}"), 2, "carries its own settings"),

@@ -14,11 +14,13 @@ import pytest
 from medattn_edge.backends import backends
 from medattn_edge.backends.compiler import Compiler
 from medattn_edge.backends.session import Backend
+from medattn_edge.cli import doctor
 from medattn_edge.host.computed_precision import computed_in, described
 from medattn_edge.host.cores import CoreLimits, usable_cores
 from medattn_edge.host.diagnosis import HostReport, backend_rows, compiler_row, conflicts, extra_of, problems
 from medattn_edge.host.hardware import Cpu, Gpu
 from medattn_edge.host.probe import PackageReport, probe
+from medattn_edge.installation import install_line
 
 Run = Callable[..., Any]
 
@@ -121,6 +123,51 @@ def test_doctor_tells_a_broken_package_and_goes_on(
     assert done.returncode == 0, done.stderr
     assert "problem: onnxruntime is installed and broken: ImportError: libsomething.so.1: no such [file]" in done.stdout
     assert "pip install --force-reinstall onnxruntime" in done.stdout
+    first = done.stdout.splitlines()
+    assert first[0].startswith("verdict: artifacts run here, with ")
+    assert first[1].startswith("  next: ")
+    assert len(first) <= 24
+
+
+def backend_row(name: str, device: str = "cpu", why: str = "", install: str | None = None) -> dict[str, Any]:
+    precisions = dict.fromkeys(("fp32", "fp16", "int8"), "fp32")
+    return {"name": name, "device": device, "runs": not why, "why": why, "install": install, "precisions": precisions}
+
+
+def verdict(capsys: pytest.CaptureFixture[str], rows: list[dict[str, Any]], **more: Any) -> str:
+    doctor._verdict({"backends": rows, "problems": [], "gpus": [], **more})
+    return capsys.readouterr().out
+
+
+def test_the_verdict_comes_with_the_one_line_to_type_next(capsys: pytest.CaptureFixture[str]) -> None:
+    absent = backend_row("onnxruntime", why="it is not installed", install="pip install x")
+    assert verdict(capsys, [absent]) == "verdict: no backend runs here\n  next: pip install x\n"
+    ort, eager = backend_row("onnxruntime"), backend_row("eager")
+    assert "next: medattn-edge infer NET.onnx" in verdict(capsys, [ort])
+    assert "next: medattn-edge demo" in verdict(capsys, [ort, eager])
+    engine = backend_row("tensorrt", "cuda:0", "tensorrt is not installed", "pip install y")
+    told = verdict(capsys, [ort, engine], gpus=[{"name": "a GPU"}])
+    assert told == (
+        "verdict: artifacts run here on the CPU; nothing that is installed uses the GPU\n  next: pip install y\n"
+    )
+    broken = verdict(capsys, [ort], problems=[{"found": "a", "hint": "do it"}, {"found": "b", "hint": "then that"}])
+    assert broken == "verdict: artifacts run here, with 2 problems\n  next: do it\n"
+
+
+def test_a_host_with_many_problems_and_long_names_still_fits_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [backend_row(f"backend-{number}", why="a reason " * 30) for number in range(7)]
+    document: dict[str, Any] = {
+        "backends": rows, "gpus": [{"name": "a GPU" * 30}], "compilers": [], "cores": None,
+        "cpu": {"model": "a CPU" * 30, "physical_cores": 4, "instruction_sets": ["avx2"]},
+        "dicom": [{"what": f"library {number}", "found": None} for number in range(9)],
+        "problems": [{"found": f"problem {number}", "hint": "do it"} for number in range(9)],
+    }  # fmt: skip
+    doctor._verdict(document)
+    doctor._summary(document)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert lines[-1].startswith("6 more problems, ")
 
 
 def test_a_package_that_kills_its_process_is_told_and_one_that_hangs_too(
@@ -141,7 +188,7 @@ def test_a_missing_backend_says_the_line_that_installs_it() -> None:
     assert (row.runs, row.why, row.install) == (
         False,
         "openvino is not installed",
-        "pip install 'medattn-edge[some]'",
+        install_line("some"),
     )
 
 

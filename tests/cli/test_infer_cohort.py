@@ -77,6 +77,21 @@ def test_a_failure_is_told_with_its_row_and_the_exit_code_1_and_resume_goes_on(
     assert (tmp_path / "out" / "failures.csv").read_text() == "case,scan,code,message,hint\n"
 
 
+def test_an_estimate_tells_its_figures_and_its_formulas(
+    medattn: Run, artifact: Path, data: Path, tmp_path: Path
+) -> None:
+    words = ("infer", artifact, data, "-o", f"{tmp_path / 'out'}/")
+    done = medattn(*words, "--estimate", "1000000")
+    assert done.returncode == 0, done.stderr
+    assert "estimate for 1,000,000 studies like the 2 measured cases of the folder" in done.stdout
+    for text in ("core-hours: ", "at 10 Gb/s, which feeds", "assumed: ", "core hours = studies x CPU seconds"):
+        assert text in done.stdout
+    again = medattn(*words, "--resume", "--estimate", "10", "--json")
+    document = json.loads(again.stdout)
+    assert (document["estimate"]["studies"], document["estimate"]["cases"]) == (10, 2), "of what was done before, too"
+    assert "estimate" not in json.loads(medattn(*words, "--resume", "--json").stdout)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -88,7 +103,13 @@ def test_a_failure_is_told_with_its_row_and_the_exit_code_1_and_resume_goes_on(
         (("DATA", "-o", "OUT/", "--overlay", "x.png"), "--overlay 'x.png'"),
         (("t1=DATA/a.nii.gz", "DATA/p2/b.nii.gz", "-o", "OUT/"), "among other scans"),
         (("DATA", "-o", ""), "-o without a name"),
+        (("DATA", "-o", "new"), "next: -o new/"),
         (("DATA", "-o", "DATA/"), "lies in the folder of the results"),
+        (("DATA/a.nii.gz", "-o", "l.nii.gz", "--workers", "2"), "--workers with the one file"),
+        (("DATA/a.nii.gz", "-o", "l.nii.gz", "--estimate", "9"), "--estimate with the one file"),
+        (("DATA", "-o", "OUT/", "--workers", "0"), "--workers"),
+        (("DATA", "-o", "OUT/", "--case-timeout", "60"), "--case-timeout 60 without workers"),
+        (("DATA", "-o", "OUT/", "--workers", "2", "--case-timeout", "0"), "a timeout of 0 s"),
     ],
 )
 def test_wrong_usage_is_refused_before_anything_is_made(

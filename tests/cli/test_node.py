@@ -314,8 +314,19 @@ def test_why_a_running_node_is_not_ready_is_told(medattn, records):
 
     with answering(records, Draining()):
         done = medattn("node", "status", "--config", records.config)
+        asked = medattn("node", "status", "--config", records.config, "--ready")
     assert done.returncode == 0
     assert done.stdout.startswith("NOT READY (draining): The node ends")
+    assert (asked.returncode, asked.stdout, asked.stderr) == (1, done.stdout, "")
+
+
+def test_a_health_check_passes_for_a_node_that_is_ready_and_for_no_other(medattn, records):
+    words = ("node", "status", "--config", records.config, "--ready", "--json")
+    with answering(records):
+        assert medattn(*words).returncode == 0
+    done = medattn(*words)  # nobody answers any more
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["running"] is False
 
 
 def test_another_nodes_page_on_the_port_is_not_taken_for_this_nodes(medattn, records, tmp_path):

@@ -154,8 +154,11 @@ def test_diff_times_both_in_turn(released, scan, medattn):
     assert done.returncode == 0, done.stderr
     latency = json.loads(done.stdout)["latency"]
     assert latency["runs"] >= 5
-    low, high = latency["ratio_spread"]
-    assert 0 < low <= latency["ratio_to_old"] <= high
+    if latency["ratio_declined"]:  # by a host that runs other tests
+        assert latency["ratio_to_old"] is latency["ratio_spread"] is None
+    else:
+        low, high = latency["ratio_spread"]
+        assert 0 < low <= latency["ratio_to_old"] <= high
 
 
 @pytest.mark.parametrize(

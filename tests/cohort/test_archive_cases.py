@@ -13,7 +13,8 @@ import pytest
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("dicomweb_client", reason="the extra dicomweb is not installed")
 
-from medattn_edge.cohort import CohortSettings, archive_cases, segment_cohort  # noqa: E402
+from medattn_edge.cohort import CohortSettings, PoolSettings, archive_cases, segment_cohort  # noqa: E402
+from medattn_edge.errors import UsageError  # noqa: E402
 from medattn_edge.io.dicom.series import series_hash  # noqa: E402
 from medattn_edge.io.dicomweb.address import Archive  # noqa: E402
 from medattn_edge.io.dicomweb.errors import ArchiveDataError  # noqa: E402
@@ -85,6 +86,14 @@ def test_every_series_is_a_case_and_what_fails_has_its_reason(archive, folder, s
     ]
     ours, theirs = (tmp_path / name / f"{good}_labels.nii.gz" for name in ("out", "same"))
     assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_workers_for_an_archive_are_refused_before_anything_is_retrieved(archive, small_artifact, tmp_path):
+    with pytest.raises(UsageError, match="workers for the series of an archive") as refused:
+        run(archive, small_artifact, tmp_path / "out", pool=PoolSettings(workers=2))
+    assert refused.value.hint == "leave --workers out"
+    assert retrievals(archive) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_done_is_not_retrieved_again_and_what_has_grown_is(archive, small_artifact, tmp_path):

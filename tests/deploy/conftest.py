@@ -45,6 +45,7 @@ def inputs_of(deployable: Path) -> Callable[..., DeployInputs]:
 QUICK = DeployRecipe(
     candidates=("fp32.onnx",),
     batch=1,
+    overlap=0.5,
     threads=1,
     run_threads=1,
     duration_s=0.1,

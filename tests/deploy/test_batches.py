@@ -15,6 +15,7 @@ from medattn_edge.artifact import Artifact, sha256
 from medattn_edge.backends import open_session
 from medattn_edge.deploy import DeployInputs, DeployRecipe, deploy, plan_deployment
 from medattn_edge.deploy.batches import compared_batches, make_batch, outcome_of, too_large, windows_of, with_batch
+from medattn_edge.host.cpu_use import CpuUse
 from medattn_edge.inference.segment import segment
 from medattn_edge.process.memory import available_mb
 from medattn_edge.timing import Latency
@@ -57,6 +58,14 @@ def test_a_gain_that_may_be_noise_is_none() -> None:
     assert found.quartiles is not None
     assert found.quartiles[0] < 1 < found.quartiles[1]
     assert found.outcome == "no gain"
+
+
+def test_a_batch_that_was_timed_on_a_busy_host_says_so() -> None:
+    busy = Latency(np.array([30.0, 30.0, 30.0]), CpuUse(2, own=1.0, others=1.0))
+    found = compared_batches(4, busy, 10, (Latency(np.array([10.0, 10.0, 10.0])), 40))
+    assert found.outcome == "kept"
+    assert found.to_json()["ratio_declined"] == "host busy (others used 1.0 of 2 CPUs)"
+    assert found.text == "batch 4: kept, by times that are no figures: host busy (others used 1.0 of 2 CPUs)"
 
 
 def test_a_batch_is_held_to_every_rule_of_a_candidate() -> None:

@@ -165,3 +165,16 @@ def test_shares_of_true_dice_are_the_smallest_and_the_largest_of_all_scans():
     assert outcome.true_dice_share == (0.999, 1.002)
     assert outcome.min_dice == 0.995
     assert outcome.to_json()["true_dice_share"] == [0.999, 1.002]
+
+
+def test_on_a_busy_host_the_shortest_median_is_chosen_and_it_is_said():
+    busy = {"ratio_to_reference": None, "ratio_spread": None, "ratio_declined": "host busy (quartiles 1 to 9)"}
+    timed = [row(FP32, 2.0), row(INT8, 3.0) | busy | {"p50_ms": 3.0}]
+    slow, fast = decide([FP32, INT8], StageValues(gates=[gate(FP32), gate(INT8)], timed=timed))
+    assert (slow.verdict, fast.verdict) == ("holds", "chosen")
+    assert fast.reasons == (
+        "the shortest median time of what holds, 3.0 ms; ratios were declined: host busy (quartiles 1 to 9)",
+    )
+    assert slow.reasons == ("4.0 ms, int8-a.onnx 3.0 ms, on a busy host",)
+    assert (fast.ratio_to_reference, fast.ratio_declined) == (None, "host busy (quartiles 1 to 9)")
+    assert (fast.to_json()["ratio_to_reference"], slow.to_json()["ratio_declined"]) == (None, "")

@@ -33,7 +33,7 @@ def test_a_cpu_has_every_quantizer_and_openvino_beside_the_graphs(inputs_of: Inp
     assert left_out == {"fp16.onnx": "CPUs compute an FP16 graph in FP32 between casts"}
     titles = [stage.name for stage in plan.stages]
     assert titles[:3] == ["fp32.onnx", "gate-fp32.onnx", "foreground"]
-    assert titles[-6:] == ["measure", "batch-2", "batch-4", "batch", "threads", "release"]
+    assert titles[-7:] == ["measure", "batch-2", "batch-4", "batch", "tiling", "threads", "release"]
     places = {name: titles.index(name) for name in titles}
     assert all(places[name] < places[stage.name] for stage in plan.stages for name in stage.needs)
 
@@ -92,6 +92,20 @@ def test_a_batch_is_tuned_for_a_checkpoint_on_a_cpu_and_only_where_none_is_asked
     assert stages(batch=3) == ([], False)
     assert stages(batch=0, target="jetson") == ([], True)
     assert stages(batch=2, target="jetson") == ([], False)
+
+
+def test_windows_are_tuned_on_a_cpu_and_those_of_the_recipe_are_judged(inputs_of: Inputs) -> None:
+    def titles(**asked: Any) -> list[str]:
+        plan = plan_deployment(inputs_of(), replace(QUICK, **asked))
+        found = [one.title for one in plan.stages if one.name == "tiling"]
+        assert any("windows are judged" in text for text in plan.assumptions) == bool(found)
+        return found
+
+    assert titles(overlap=None) == ["hold windows that overlap by 0.375, 0.25, 0.125, 0, not 0.5, to the checkpoint"]
+    assert titles(overlap=0.25) == ["hold windows that overlap by 0.25, not 0.5, to the checkpoint"]
+    assert titles(overlap=0.5) == titles(overlap=None, target="jetson") == []
+    with pytest.raises(UsageError, match=r"an overlap of 0.25 for jetson(.|\n)*leave --overlap out"):
+        titles(overlap=0.25, target="jetson")
 
 
 @pytest.mark.parametrize(

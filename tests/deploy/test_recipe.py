@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import fields
 
 import pytest
@@ -12,11 +11,14 @@ from hypothesis import strategies as st
 from medattn_edge.deploy import DeployRecipe
 from medattn_edge.deploy.recipe import TARGETS
 from medattn_edge.errors import InputError, UsageError
+from medattn_edge.installation import upgrade_line
+from medattn_edge.newer_python import tomllib
 
 FULL = DeployRecipe(
     target="tensorrt-rtx",
     candidates=("fp16.rtx", "fp32.onnx"),
     batch=2,
+    overlap=0.25,
     patch=(64, 96),
     network="attention-unet-2d",
     weights="ema",
@@ -63,7 +65,7 @@ def test_any_text_comes_back(text, texts):
     ("text", "found", "hint"),
     [
         ("", "has no schema number", "--dump-config"),
-        ("schema = 2", "is of schema 2", "pip install --upgrade"),
+        ("schema = 2", "is of schema 2", upgrade_line()),
         ('schema = "1"', "has no schema number", "--dump-config"),
         ("schema = true", "has no schema number", "--dump-config"),
         ("schema = 1\nschema = 1", "is not valid TOML", "--dump-config"),

@@ -12,7 +12,7 @@ import onnx
 import pytest
 import torch
 
-from medattn_edge.artifact import Artifact, manifest_path
+from medattn_edge.artifact import Artifact, manifest_path, sha256
 from medattn_edge.backends.parts import PartRunner
 from medattn_edge.errors import InputError, UsageError
 from medattn_edge.evaluation.bisect import Bisection, BisectSettings, LayerFigures, bisect
@@ -341,6 +341,59 @@ def test_tensors_of_other_names_are_found_by_their_modules(fp32: Callable[[str],
 
     path = planted(parent, tmp_path / "renamed.onnx", renamed, FAULTS["2d fp32"][0].plant)
     assert list(named(bisect(parent, path, scan_of(parent), settings=SETTINGS))) == ["encoder.1.1.4"]
+
+
+def made_from(parent: Path, path: Path, lineage: tuple[str, ...], content: bytes = b"compiled") -> Path:
+    """A file that says it was made from another; nothing opens it."""
+    path.write_bytes(content)
+    manifest = Artifact.read(parent).manifest
+    whole = replace(manifest, sha256=sha256(path), parent_sha256=lineage[-1], lineage=lineage)
+    whole.write(manifest_path(path))
+    return path
+
+
+def test_a_compiled_file_is_refused_with_the_graph_that_it_was_compiled_from(
+    fp32: Callable[[str], Path], tmp_path: Path
+) -> None:
+    parent = fp32("2d")
+    graph, scan = tmp_path / "graph.onnx", scan_of(parent)
+    for name in (parent.name, f"{parent.name}.json"):
+        (tmp_path / name.replace(parent.name, graph.name)).write_bytes(parent.with_name(name).read_bytes())
+    manifest = Artifact.read(graph).manifest
+    lineage = (*manifest.lineage, manifest.sha256)
+    checkpoint = parent.with_suffix(".safetensors")
+
+    def refused(candidate: Path, reference: Path = checkpoint, **settings: Any) -> UsageError:
+        with pytest.raises(UsageError) as raised:
+            bisect(reference, candidate, scan, settings=replace(SETTINGS, **settings))
+        return raised.value
+
+    for suffix in (".ort", ".blob", ".engine", ".rtx"):
+        error = refused(made_from(graph, tmp_path / f"net{suffix}", lineage))
+        assert error.expected == "graph.onnx, which it was compiled from"
+        assert f"medattn-edge bisect {checkpoint} {graph} SCAN; " in error.hint
+        assert error.hint.endswith(f"medattn-edge compare {graph} {tmp_path / f'net{suffix}'} SCAN")
+    assert f"bisect {graph} {graph} SCAN, with the file that net.ort" in refused_as_reference(graph, tmp_path, scan)
+    # Of a release only a private copy is there: what is named is what was typed.
+    there = {manifest.sha256: "release#graph.onnx", sha256(tmp_path / "net.ort"): "release#net.ort"}
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    copy = made_from(graph, alone / "net.ort", lineage)
+    assert "compare 'release#graph.onnx' 'release#net.ort' SCAN" in refused(copy, beside=there).hint
+    # An older file of the lineage has another precision: it is not named.
+    lost = refused(made_from(graph, tmp_path / "int8.ort", (*lineage, "f" * 64)))
+    assert lost.expected == "the graph that it was compiled from, with the SHA-256 ffffffffffffffff..."
+    assert "medattn-edge export CHECKPOINT -o NET.onnx --patch 32x32" in lost.hint
+    script = refused(made_from(graph, tmp_path / "net.torchscript", manifest.lineage))
+    assert script.hint.startswith(f"medattn-edge export {checkpoint} -o NET.onnx --patch 32x32, then ")
+    plain = refused(checkpoint)
+    assert plain.hint.startswith(f"medattn-edge export {checkpoint} -o NET.onnx, then ")
+
+
+def refused_as_reference(graph: Path, folder: Path, scan: Path) -> str:
+    with pytest.raises(UsageError, match="its layers have no names") as raised:
+        bisect(folder / "net.ort", graph, scan, settings=SETTINGS)
+    return raised.value.hint
 
 
 def test_what_cannot_be_cut_is_refused_with_what_can(fp32: Callable[[str], Path], tmp_path: Path) -> None:

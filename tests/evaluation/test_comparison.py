@@ -56,6 +56,28 @@ def test_an_artifact_agrees_with_its_checkpoint(checkpoint: Path, artifact: Path
     assert (progress[-1][0], progress[-1][1]) == ("scan.npz", progress[-1][2])
 
 
+def test_a_file_with_fewer_windows_is_held_to_the_checkpoint_with_its_own(
+    checkpoint: Path, artifact: Path, tmp_path: Path
+) -> None:
+    scan, voxels = tmp_path / "scan.npz", np.random.default_rng(1).integers(0, 2, (1, 30, 100)).astype(np.uint8)
+    write_labels(scan, make_volume(voxels), ("a", "b"))
+    usual = Artifact.read(artifact).manifest
+    tuned = tmp_path / "tuned.onnx"
+    tuned.write_bytes(artifact.read_bytes())
+    tiling = {"reference_overlap": 0.5}
+    replace(usual, spec=replace(usual.spec, overlap=0.0), tiling=tiling).write(manifest_path(tuned))
+    assert Artifact.read(tuned).manifest.reference_spec == usual.spec
+    found = compare(checkpoint, [artifact, tuned], [scan], settings=QUICK)
+    rows = {Path(row["artifact"]).name: row["cases"][0] for row in found.to_json()["candidates"]}
+    assert rows["net.onnx"]["sqnr_db"] > 90 > rows["tuned.onnx"]["sqnr_db"]
+    alone = compare(checkpoint, [tuned], [scan], settings=QUICK).to_json()["candidates"][0]
+    assert alone["cases"][0]["sqnr_db"] == rows["tuned.onnx"]["sqnr_db"]
+    assert alone["failures"] == []  # no runtime is to blame for what windows do
+    assert not any(ruling.refused for _, ruling in found.graphs)
+    alike = compare(checkpoint, [tuned], [scan], settings=replace(QUICK, overlap=0.25)).to_json()["candidates"][0]
+    assert alike["cases"][0]["sqnr_db"] > 90
+
+
 def test_rows_stand_in_the_order_of_the_candidates_whatever_their_graphs(
     checkpoint: Path, artifact: Path, scan: Path
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from medattn_edge.agreement import dice_per_label
 from medattn_edge.errors import BackendError, ShapeError, UsageError
+from medattn_edge.evaluation import ReferenceCache
 from medattn_edge.evaluation.side_by_side import side_by_side
 from medattn_edge.inference import SegmentSettings, segment
 from medattn_edge.labels import Meaning
@@ -59,6 +62,32 @@ def test_each_candidate_gets_what_a_comparison_of_its_own_gives(
         np.testing.assert_array_equal(seen.agreed[name][1].voxels, found.voxels)
         assert seen.agreed[name][1].affine.tobytes() == volume.affine.tobytes()
     assert seen.agreed["same"][0].max_abs == 0 < seen.agreed["off"][0].max_abs
+
+
+@pytest.mark.parametrize("settings", [{"patch": (8, 8)}, {"patch": (4, 8, 8), "spacing": (1.5, 1.2, 0.9)}])
+def test_each_session_has_the_windows_of_its_own_spec(
+    fake: Make, spec_of: Make, network: Make, volume: Any, settings: dict[str, Any]
+) -> None:
+    """Slabs of other windows end at other rows; the rows that are compared are the same all the same."""
+    spec, function, progress = spec_of(**settings), network(3), list[tuple[int, int]]()
+    overlaps = {"0.75": 0.75, "0.5": 0.5, "0.25": 0.25, "0": 0.0}
+    sessions = {name: fake(replace(spec, overlap=overlap), function) for name, overlap in overlaps.items()}
+    reference = fake(spec, function)
+    seen = side_by_side(
+        reference, sessions, volume, SETTINGS, progress=lambda done, total: progress.append((done, total))
+    )
+    reference_labels = segment(reference, volume).labels.voxels
+    for name, session in sessions.items():
+        agreement, labels = seen.agreed[name]
+        np.testing.assert_array_equal(labels.voxels, segment(session, volume).labels.voxels)
+        assert agreement.dice == dice_per_label(reference_labels, labels.voxels, seen.meaning)
+    found = {name: agreement for name, (agreement, _) in seen.agreed.items()}
+    assert found["0.5"].max_abs == 0 < found["0.25"].max_abs
+    assert found["0"].sqnr_db < 60
+    assert {len(sessions[name].seen) for name in overlaps} != {len(reference.seen)}
+    assert progress[-1][0] <= progress[-1][1]
+    same = side_by_side(reference, sessions, volume, replace(SETTINGS, overlap=0.25))
+    assert all(agreement.max_abs == 0 for agreement, _ in same.agreed.values())
 
 
 def test_the_reference_runs_once_for_all(fake: Make, spec_of: Make, network: Make, volume: Any) -> None:
@@ -157,3 +186,87 @@ def test_sides_that_do_not_mean_the_same_are_not_compared(
     reference, candidate = (fake(spec_of((8, 8), **one), network(3)) for one in ({}, changes))
     with pytest.raises(UsageError, match=message):
         side_by_side(reference, {"other": candidate}, volume, SETTINGS)
+
+
+def test_the_reference_is_run_once_for_several_comparisons_and_every_figure_stays(
+    fake: Make, spec_of: Make, network: Make, volume: Any, tmp_path: Path
+) -> None:
+    progress: list[tuple[int, int]] = []
+    for number, settings in enumerate(
+        ({"patch": (8, 8)}, {"patch": (4, 8, 8), "spacing": (1.5, 1.2, 0.9)}, {"patch": (8, 4, 8), "axes": "HDW"})
+    ):
+        spec, function = spec_of(**settings), network(3)
+        cache, reference = ReferenceCache(tmp_path / "cache", f"net {number}"), fake(spec, function)
+        candidates = {"off": fake(spec, lambda patches, of=function: of(patches) + np.float32(0.25))}
+
+        def run(cache: ReferenceCache | None, reference: Any = reference, of: Any = candidates) -> Any:
+            reference.seen.clear()
+            progress.clear()
+            return side_by_side(reference, of, volume, SETTINGS, lambda *counts: progress.append(counts), cache)
+
+        plain, first, again = run(None), run(cache), run(cache)
+        assert reference.seen == []
+        assert progress[-1][0] <= progress[-1][1]
+        for found in (first, again):
+            assert found.agreed["off"][0] == plain.agreed["off"][0]
+            np.testing.assert_array_equal(found.labels.voxels, plain.labels.voxels)
+        assert [path.suffix for path in sorted((tmp_path / "cache").glob("*"))] == [".npy", ".sha256"] * (number + 1)
+        broken = fake(spec, failing_after(0, function, BackendError("gone", expected="", hint="")))
+        assert set(run(cache, of={"broken": broken}).failed) == {"broken"}
+
+
+@pytest.mark.parametrize("change", ["source", "spec", "overlap", "volume", "facts", "a byte", "no digest"])
+def test_logits_of_anything_else_are_not_taken(
+    fake: Make, spec_of: Make, network: Make, volume: Any, volume_of: Make, tmp_path: Path, change: str
+) -> None:
+    spec, function, settings, source = spec_of((8, 8)), network(3), SETTINGS, "net"
+
+    def runs() -> int:
+        reference = fake(spec, function)
+        reference.facts |= {"threads": 1} if change == "facts" and source == "other" else {}
+        cache = ReferenceCache(tmp_path, "net" if change != "source" else source)
+        side_by_side(reference, {"same": fake(spec, function)}, volume, settings, cache=cache)
+        return len(reference.seen)
+
+    assert (runs() > 0, runs()) == (True, 0)
+    source = "other"
+    if change == "spec":
+        spec = replace(spec, labels=("background", "a", "b"))
+    elif change == "overlap":
+        settings = replace(settings, overlap=0.25)
+    elif change == "volume":
+        volume = volume_of(volume.voxels + np.float32(1e-3), (2.0, 1.0, 1.0))
+    elif change == "a byte":
+        path = next(tmp_path.glob("*.npy"))
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+    elif change == "no digest":
+        next(tmp_path.glob("*.sha256")).unlink()
+    assert runs() > 0
+    assert runs() == 0
+
+
+def test_what_cannot_be_kept_is_computed_again_and_nothing_is_left_of_it(
+    fake: Make, spec_of: Make, network: Make, volume: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, function = spec_of((8, 8)), network(3)
+
+    def runs(function: Any = function) -> int:
+        reference = fake(spec, function)
+        cache = ReferenceCache(tmp_path / "cache", "net")
+        side_by_side(reference, {"same": fake(spec, network(3))}, volume, SETTINGS, cache=cache)
+        return len(reference.seen)
+
+    (tmp_path / "cache").write_text("a file, and no folder")
+    assert runs() == runs() > 0
+    (tmp_path / "cache").unlink()
+    with pytest.raises(BackendError):
+        runs(failing_after(12, function, BackendError("gone", expected="", hint="")))
+    assert list((tmp_path / "cache").iterdir()) == []
+    needed = 3 * 4 * volume.voxels.size
+    for free, kept in ((2 * needed - 2, False), (2 * needed, True)):
+        usage = SimpleNamespace(free=free)
+        monkeypatch.setattr("medattn_edge.evaluation.reference_cache.shutil.disk_usage", lambda _, of=usage: of)
+        assert runs() > 0
+        assert bool(list((tmp_path / "cache").iterdir())) == kept

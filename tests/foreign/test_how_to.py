@@ -1,4 +1,4 @@
-"""The README's network of one's own, built from the public blocks: scripted, exported, quantised, compiled, judged."""
+"""The network of docs/how-to/own-network.md, of public blocks: scripted, exported, quantised, compiled, judged."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ PATCH = (48, 48)
 
 @pytest.fixture(scope="module")
 def lungs(tmp_path_factory):
-    """The network of the README's code block, trained by chance, and the folder of its code."""
-    [code] = re.findall(r"<!-- yournets.py -->\n```py\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    """The network of the page's code block, trained by chance, and the folder of its code."""
+    page = (ROOT / "docs" / "how-to" / "own-network.md").read_text(encoding="utf-8")
+    [code] = re.findall(r'```python title="yournets.py"\n(.*?)```', page, re.DOTALL)
     folder = tmp_path_factory.mktemp("code")
     (folder / "yournets.py").write_text(code)
     sys.path.insert(0, str(folder))
@@ -61,7 +62,7 @@ def scan(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def artifact(lungs, scan, medattn, tmp_path_factory) -> Path:
-    """The network's artifact, made by the README's command."""
+    """The network's artifact, made by the page's command."""
     _, folder = lungs
     path = tmp_path_factory.mktemp("net") / "net.onnx"
     options = ("--patch", "48x48", "--labels", "background,lung", "--intensity", "none", "--scan", scan)

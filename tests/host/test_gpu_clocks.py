@@ -13,6 +13,7 @@ import pytest
 from medattn_edge.backends.tensorrt.library import has_gpu
 from medattn_edge.host import gpu_clocks
 from medattn_edge.host.gpu_clocks import REASONS, Clocks, parse_reasons, read, remarks
+from medattn_edge.installation import install_line
 
 BUSY = Clocks(0, "NVIDIA H100", 1980, 1980, 2619, 2619, 412.5, 700.0, 61, ())
 
@@ -129,7 +130,7 @@ def test_without_a_gpu_there_is_nothing_to_record_but_why():
     found = gpu_clocks.clocks()
     assert found.gpus == ()
     installed = find_spec("pynvml") is not None
-    assert ("driver does not answer" if installed else "pip install 'medattn-edge[gpu]'") in found.why
+    assert ("driver does not answer" if installed else install_line("gpu")) in found.why
     assert gpu_clocks.record() == []
 
 
@@ -137,7 +138,7 @@ def test_without_the_package_the_reason_says_the_line_that_installs_it(tmp_path,
     (tmp_path / "pynvml.py").write_text("raise ImportError('broken')", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "pynvml", raising=False)
-    assert "pip install 'medattn-edge[gpu]'" in gpu_clocks.clocks().why
+    assert install_line("gpu") in gpu_clocks.clocks().why
 
 
 @pytest.mark.gpu

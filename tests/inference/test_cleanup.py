@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from scipy import ndimage
 from medattn_edge.errors import MissingDependency, ScanError
 from medattn_edge.inference import segment
 from medattn_edge.inference.cleanup import clean
+from medattn_edge.installation import install_line
 from medattn_edge.labels import Meaning
 from medattn_edge.spec import Cleanup, ModelSpec
 from medattn_edge.volume import Volume
@@ -136,5 +138,5 @@ def test_a_scan_without_millimetres_and_a_host_without_scipy_are_told_before_the
     monkeypatch.setitem(sys.modules, "scipy", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("medattn_edge.inference.cleanup.find_spec", lambda name: None)
-    with pytest.raises(MissingDependency, match=r"medattn-edge\[cleanup\]"):
+    with pytest.raises(MissingDependency, match=re.escape(install_line("cleanup"))):
         segment(session, volume_of(np.zeros((2, 8, 8), np.float32)))

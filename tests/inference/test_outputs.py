@@ -60,7 +60,9 @@ def test_an_identity_names_every_setting_that_decides_the_labels(tmp_path: Path)
         "backend": "onnxruntime", "overlap": "0.25", "skip_air": True, "mirror": "H", "cleanup": str(spec.cleanup[0]),
         "regions": "maps",
     }  # fmt: skip
-    settings = label_settings(0.5, False, "openvino", make_spec((4, 4)))
+    settings = label_settings(None, False, "openvino", make_spec((4, 4)))
+    assert settings == label_settings(0.5, False, "openvino", make_spec((4, 4)))
+    assert label_settings(None, False, "openvino", make_spec((4, 4), overlap=0.25))["overlap"] == "0.25"
     assert settings == {"backend": "openvino", "overlap": "0.5", "skip_air": False}
     (tmp_path / "a.onnx").write_bytes(b"network")
     named = algorithm_of(tmp_path / "a.onnx", spec, {"b": 2, "a": "x"})

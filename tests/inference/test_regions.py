@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from medattn_edge.inference.dicom_results import label_settings
 from medattn_edge.inference.resample import resample
 from medattn_edge.inference.sliding_window import slabs
 from medattn_edge.inference.truth import read_true_labels
+from medattn_edge.installation import install_line
 from medattn_edge.io import read_labels, read_regions, read_volume, write_labels, write_maps, write_regions
 from medattn_edge.labels import Meaning
 from medattn_edge.spec import Cleanup, Intensity, ModelSpec
@@ -176,7 +178,7 @@ def test_a_host_without_scipy_says_so_before_the_work(
     fake: Make, network: Make, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("medattn_edge.inference.cleanup.find_spec", lambda name: None)
-    with pytest.raises(MissingDependency, match=r"'medattn-edge\[cleanup\]'"):
+    with pytest.raises(MissingDependency, match=re.escape(install_line("cleanup"))):
         segment_to(fake(sigmoid(cleanup=(Cleanup("largest", "*"),)), network(3)), path, tmp_path / "out.npz")
 
 

@@ -31,7 +31,8 @@ def stitched(session: Session, image: np.ndarray, overlap: float) -> np.ndarray:
         tiling.read(image, window, patch)
         logits = session.run(patch.reshape(1, -1, *session.spec.patch)).reshape(-1, *tiling.patch)
         weights = tiling.weights(window)
-        total[:, *tiling.area(window)] += logits[:, *tiling.inside] * (np.float32(1) if weights is None else weights)
+        inside = logits[(slice(None), *tiling.inside)]
+        total[(slice(None), *tiling.area(window))] += inside * (np.float32(1) if weights is None else weights)
     return total
 
 
@@ -101,7 +102,8 @@ def test_the_answer_is_the_textbook_gaussian_average(fake: Make, spec_of: Make, 
     total, weight = np.zeros((3, *image.shape[1:])), np.zeros(image.shape[1:])
     for window in tiling.windows:
         area = tiling.area(window)
-        total[:, *area] += bell * session.run(np.ascontiguousarray(image[None][:, :, *area]))[0]
+        patch = np.ascontiguousarray(image[None][(slice(None), slice(None), *area)])
+        total[(slice(None), *area)] += bell * session.run(patch)[0]
         weight[area] += bell
     np.testing.assert_allclose(whole(slabs(session, image, 0.5)), total / weight, atol=1e-5)
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from medattn_edge.errors import ShapeError, UsageError
+from medattn_edge.inference import SegmentSettings, prepare, segment
 from medattn_edge.inference import batch as batches
-from medattn_edge.inference import prepare
 from medattn_edge.inference.body import hull, windows_of_air
 from medattn_edge.inference.skipping import Skipping
 from medattn_edge.inference.sliding_window import sliding_window
@@ -87,6 +87,19 @@ def test_an_image_has_the_networks_channels(fake: Make, image: np.ndarray, good:
         sliding_window(session, np.zeros((2, 4, 8, 8), np.float32), batch=0)
 
 
+def test_the_windows_are_those_of_the_spec_until_others_are_asked_for(fake: Make) -> None:
+    image = np.zeros((1, 1, 8, 32), np.float32)
+
+    def count(session: Any, *asked: float) -> int:
+        return len(sliding_window(session, image, *asked).tiling.windows)
+
+    tuned = fake(make_spec((8, 8), 1, overlap=0.0), np.copy)
+    assert (count(fake(make_spec((8, 8)), np.copy)), count(tuned), count(tuned, 0.75)) == (7, 4, 13)
+    found = segment(tuned, make_volume(image[0]))
+    assert found.windows.total == 4
+    assert segment(tuned, make_volume(image[0]), settings=SegmentSettings(0.5)).windows.total == 7
+
+
 def test_batches_are_given_in_two_buffers_in_turn(fake: Make) -> None:
     windows = sliding_window(fake(make_spec((8, 8)), np.copy), np.zeros((1, 7, 8, 8), np.float32), batch=2)
     given = list(windows.batches())
@@ -100,7 +113,7 @@ def test_a_batch_takes_an_eighth_of_the_free_memory_and_no_more(monkeypatch: pyt
     session, image = fake(make_spec((8, 8)), lambda p: np.repeat(p, 3, 1)), np.zeros((1, 9, 8, 8), np.float32)
 
     def best(free: int) -> int:
-        monkeypatch.setattr(batches.os, "sysconf", {"SC_AVPHYS_PAGES": free, "SC_PAGE_SIZE": 1}.__getitem__)
+        monkeypatch.setattr(batches, "available_mb", lambda: free / 1e6)
         ticks = iter(range(1000))
         found: int = batches.tuned_batch(session, image, clock=lambda: next(ticks))
         return found

@@ -33,7 +33,7 @@ def test_a_folder_for_compiled_models_is_named_for_a_while(
     with _cached_in(None if folder is None else Path(folder)):
         assert os.environ.get(CACHE) == (folder or before)
     assert os.environ.get(CACHE) == before
-    assert Opening() == Opening("", "cpu", 0, "", None)
+    assert Opening() == Opening("", "auto", 0, "", None)
 
 
 def test_only_what_was_taken_of_a_scan_is_added_to_an_identity(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from medattn_edge.errors import GeometryError, InputError, MissingDependency, OutputError, ScanError, UsageError
+from medattn_edge.installation import install_line
 from medattn_edge.io import format_of, formats, read_labels, read_volume, write_labels, write_maps
 from medattn_edge.volume import Volume
 
@@ -205,7 +206,7 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(tmp_path, monke
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(MissingDependency) as caught:
             read_volume(path)
-        assert caught.value.hint == f"pip install 'medattn-edge[{form.extra}]'"
+        assert caught.value.hint == install_line(form.extra)
 
 
 @pytest.mark.parametrize("suffix", MM)

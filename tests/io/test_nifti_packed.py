@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from medattn_edge.errors import MissingDependency, ScanError, UsageError
+from medattn_edge.installation import install_line
 from medattn_edge.io import format_of, read_volume, write_labels
 from medattn_edge.volume import Volume
 
@@ -74,4 +75,4 @@ def test_a_library_that_is_missing_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingDependency) as raised:
         read_volume(path)
-    assert raised.value.hint == f"pip install 'medattn-edge[{extra}]'"
+    assert raised.value.hint == install_line(extra)

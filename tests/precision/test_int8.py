@@ -49,7 +49,8 @@ def test_what_holds_the_gate_is_written_with_its_recipe(
     assert recipe["floating"] == []
     assert recipe["quantizer"] == "onnxruntime"
     assert recipe["speed"]["runtime"] == "onnxruntime"
-    assert recipe["speed"]["ratio_to_fp32"] > 0
+    assert (recipe["speed"]["ratio_to_fp32"] is None) == bool(recipe["speed"]["ratio_declined"])
+    assert recipe["speed"]["p50_ms"] > 0 < recipe["speed"]["fp32_p50_ms"]
     (case,) = manifest.agreement
     assert case["thresholds"] == {"min_dice": 0.9}
     assert manifest.gate == FileGate(0.9, labels=("right_lung", "left_lung"))
@@ -75,7 +76,8 @@ def test_of_the_quantizers_that_hold_the_gate_the_fastest_is_taken(
     rows = {row["quantizer"]: row for row in recipe["quantizers"]}
     assert set(rows) == {"nncf-onnx", "onnxruntime"}
     assert all(row["holds"] for row in rows.values())
-    assert recipe["quantizer"] == max(rows, key=lambda name: rows[name]["ratio_to_fp32"])
+    if not any(row["ratio_declined"] for row in rows.values()):  # by a host that runs other tests
+        assert recipe["quantizer"] == max(rows, key=lambda name: rows[name]["ratio_to_fp32"])
 
 
 def test_agreement_comes_before_speed() -> None:
@@ -131,7 +133,7 @@ def test_a_gate_that_cannot_be_held_is_said_and_nothing_is_written(
         AgreementError, match=r"does not hold the gate: Dice with the reference of (.|\n)*layers in floating point"
     ) as said:
         quantise(lungs, tmp_path / "net.onnx", halves, replace(ORT, gate=1.0, max_trials=3), kept)
-    assert "--max-trials" in said.value.hint
+    assert "--max-trials 6 goes on from here: 3 trials were too few" in said.value.hint
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,22 @@ import pytest
 
 from medattn_edge.agreement import Agreement, Thresholds
 from medattn_edge.artifact import Artifact
-from medattn_edge.errors import UsageError
+from medattn_edge.errors import MissingDependency, UsageError
 from medattn_edge.inference.truth import LabelValues
-from medattn_edge.precision.int8 import _score
+from medattn_edge.precision.int8 import _score, _ways_on
 from medattn_edge.precision.judge import Judge, Verdict
 from medattn_edge.precision.layers import Layer
-from medattn_edge.precision.quantizers.quantizer import QuantizationRecipe, quantizers
+from medattn_edge.precision.quantizers.quantizer import (
+    QuantizationRecipe,
+    Quantizer,
+    absent_quantizers,
+    fitting_quantizers,
+    quantizers,
+)
 from medattn_edge.precision.sensitivity import Damage, fewest_floating, rank
-from medattn_edge.precision.trials import QuantizedCandidate, Speed
+from medattn_edge.precision.trials import QuantizationTrials, QuantizedCandidate, Speed
 from medattn_edge.precision.windows import ScanSource
+from medattn_edge.timing import Latency
 from medattn_edge.volume import Volume
 from tests.precision.scans import LPS, brighter_than, every_window, scan
 
@@ -40,12 +48,57 @@ def test_a_candidates_line_in_a_report() -> None:
     )
     assert candidate.to_json() == {
         "quantizer": "onnxruntime", "floating": 2, "dice": 0.98, "true_dice_share": None, "sqnr_db": 42.0,
-        "holds": True, "ratio_to_fp32": None,
+        "holds": True, "ratio_to_fp32": None, "ratio_declined": None,
     }  # fmt: skip
     shares = replace(AGREED, reference_dice={"organ": 0.5}, candidate_dice={"organ": 0.4})
     timed = replace(candidate, verdict=Verdict(shares, ("no",), 0.1), speed=Speed("onnxruntime", 1.5, 1.4, 1.6))
     line = timed.to_json()
     assert (line["true_dice_share"], line["holds"], line["ratio_to_fp32"]) == ([0.8, 0.8], False, 1.5)
+    busy = replace(timed, speed=Speed("onnxruntime", 1.5, 1.0, 4.0, "host busy (quartiles 1 to 4)")).to_json()
+    assert (busy["ratio_to_fp32"], busy["ratio_declined"]) == (None, "host busy (quartiles 1 to 4)")
+
+
+def advice(exhausted: bool, method: str = "minmax", absent: tuple[Quantizer, ...] = ()) -> str:
+    trials = QuantizationTrials(ANYTHING, ANYTHING, ANYTHING, ANYTHING, ANYTHING, (Path(), 8))
+    verdict = Verdict(AGREED, ("Dice is 0.98",), 0.01)
+    trials.candidates.append(
+        QuantizedCandidate(quantizers()["onnxruntime"], QuantizationRecipe("cpu", method=method), ANYTHING, verdict)
+    )
+    trials.exhausted = exhausted
+    return "; ".join(_ways_on(trials, absent))
+
+
+def test_more_trials_are_advised_only_where_these_ran_out() -> None:
+    assert "--max-trials 16 goes on from here: 8 trials were too few" in advice(True)
+    assert "trials" not in advice(False)
+    assert "--method percentile may help" in advice(False)
+    assert "--method minmax may help" in advice(False, "percentile")
+
+
+def test_a_quantizer_that_is_not_installed_is_named_with_what_installs_it(tmp_path: Path) -> None:
+    absent = replace(quantizers()["nncf-onnx"], packages=("onnx", "no_such_package"))
+    assert absent.missing == ("no_such_package",)
+    line = MissingDependency.of_extra("no_such_package", "calibrate").hint
+    assert absent.install_hint == line
+    assert f"the quantizer nncf-onnx was not tried: {line}" in advice(False, absent=(absent,))
+    assert quantizers()["onnxruntime"].install_hint == ""
+    path, recipe = tmp_path / "net.onnx", QuantizationRecipe("cpu")
+    every = {one.name for one in (*fitting_quantizers(path, recipe), *absent_quantizers(path, recipe))}
+    assert every == {"nncf-onnx", "onnxruntime"}
+    assert not {one.name for one in absent_quantizers(path, recipe)} & {
+        one.name for one in fitting_quantizers(path, recipe)
+    }
+
+
+def test_the_speed_of_a_busy_host_has_its_times_and_no_ratio() -> None:
+    fp32, int8 = Latency(np.array([4.0, 4.0, 8.0, 8.0])), Latency(np.array([2.0, 2.0, 1.0, 1.0]))
+    told = Speed.of("onnxruntime", int8, fp32).to_json()
+    assert told.pop("ratio_declined") == "host busy (quartiles 2 to 8)"
+    assert told == {
+        "runtime": "onnxruntime", "ratio_to_fp32": None, "low": None, "high": None, "p50_ms": 1.5, "fp32_p50_ms": 6.0,
+    }  # fmt: skip
+    quiet = Speed.of("openvino", int8, Latency(int8.samples_ms * 3)).to_json()
+    assert (quiet["ratio_to_fp32"], quiet["low"], quiet["high"], quiet["ratio_declined"]) == (3.0, 3.0, 3.0, None)
 
 
 def test_of_those_that_hold_the_fastest_and_of_the_others_the_nearest() -> None:

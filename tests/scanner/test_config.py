@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from medattn_edge.newer_python import tomllib
 
 pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 
@@ -33,9 +34,10 @@ from medattn_edge.scanner.config.node_config import (
     reloadable,
 )
 from medattn_edge.scanner.config.sections import RENAMED_KEYS, Channel, CommitmentPeer, StorageCommitment
-from medattn_edge.scanner.config.toml import Reader, as_toml, section_lines
+from medattn_edge.scanner.config.toml import Reader, as_toml, keys_of, section_lines
 from medattn_edge.scanner.observe.allowlist import allowed_values
 from medattn_edge.scanner.store.records import Policy
+from medattn_edge.scanner.work.tasks import model_from_json, model_to_json
 from tests.support.node_files import make_artifact, plain, write
 
 SECTIONS = {
@@ -140,6 +142,23 @@ def test_a_whole_number_may_stand_for_a_number(tmp_path):
     assert load(tmp_path, limits={"quiet_s": 5}).policy().quiet_s == 5.0
 
 
+def test_the_page_leaves_orthancs_port_to_orthanc_unless_an_older_file_names_it(tmp_path):
+    assert load(tmp_path).status == Status(port=8742)
+    assert load(tmp_path, status={"port": 8042}).status == Status(port=8042)
+    assert 8742 not in {
+        104,
+        2761,
+        2762,
+        4242,
+        8042,
+        8080,
+        8443,
+        11112,
+        Receive(("*",)).port,
+        Tls(tmp_path, tmp_path).port,
+    }
+
+
 def test_a_page_that_is_not_wanted_is_off(tmp_path):
     assert load(tmp_path, status={"enabled": False}).status is None
     assert load(tmp_path, status={"enabled": False}).dump().endswith("thumbnails = true\n")
@@ -161,6 +180,20 @@ def test_no_renamed_key_is_known_any_more():
         known = {field.name for field in fields(section)}
         assert set(keys.values()) <= known
         assert not set(keys) & known
+
+
+def test_the_device_follows_from_the_file_and_the_dump_says_auto(tmp_path):
+    config = load(tmp_path)
+    [found] = config.models
+    assert (found.device, found.computes_on, found.file_name) == ("auto", "cpu", "net.onnx")
+    assert 'device = "auto"' in config.dump()
+    assert "file_name" not in config.dump()
+    assert load(tmp_path, model=model(device="cuda:1")).models[0].computes_on == "cuda:1"
+    # Of a release the file in it decides, which the node has looked up; also in the worker that it sends the model to.
+    for name, device in (("net.engine", "cuda:0"), ("net.rtx", "cuda:0"), ("net.xml", "cpu")):
+        one = model_from_json(model_to_json(replace(found, artifact=tmp_path / "release", file_name=name)))
+        assert one.computes_on == device
+    assert refused(tmp_path, model=model(file_name="x")).found.count("file_name is not known") == 1
 
 
 def test_names_that_the_log_may_hold(tmp_path):
@@ -319,7 +352,7 @@ def test_no_number_is_infinite_or_none(tmp_path, number):
         ("receive", {"sop_classes": ["1.2.x"]}, "[receive] sop_classes has '1.2.x'"),
         ("receive", {"port": 65536}, "[receive] port is 65536"),
         ("receive", {"port": -1}, "[receive] port is -1"),
-        ("receive", {"port": 8042}, "port is 8042"),
+        ("receive", {"port": 8742}, "port is 8742"),
         ("receive", {"max_associations": 0}, "[receive] max_associations is 0"),
         ("receive", {"max_object_mb": 0}, "[receive] max_object_mb is 0"),
         ("watch", {"poll_s": 0}, "[watch] poll_s is 0"),
@@ -582,7 +615,7 @@ def section(kind: type[Any], **more: Any) -> Any:
         "Conflict": st.sampled_from(["new_version", "refuse"]),
         "Literal['binary', 'labelmap']": st.sampled_from(["binary", "labelmap"]),
     }
-    return st.builds(kind, **{one.name: of_type[str(one.type).replace('"', "'")] for one in fields(kind)} | more)
+    return st.builds(kind, **{one.name: of_type[str(one.type).replace('"', "'")] for one in keys_of(kind)} | more)
 
 
 @pytest.mark.parametrize("name", SECTIONS)
@@ -623,7 +656,7 @@ def test_a_dump_loads_to_the_same_from_wherever_it_lies(tmp_path, certificates):
         section_text = config.dump().split(f"[{name}]")[1].split("\n\n")[0]
         have = getattr(config, name if hasattr(config, name) else f"{name}s")
         have = have[0] if isinstance(have, tuple) else have
-        for one in fields(kind):
+        for one in keys_of(kind):
             assert (getattr(have, one.name) is None) != (f"\n{one.name} = " in section_text)
 
 
@@ -664,7 +697,7 @@ def test_every_key_stands_in_the_section_of_the_example_where_it_belongs(tmp_pat
     assert set(tables["node"]) == {"root", "name", "log_file"}
     for name, kind in SECTIONS.items():
         found = tables[name] if isinstance(tables[name], list) else [tables[name]]
-        assert {key for table in found for key in table} == {one.name for one in fields(kind)}, name
+        assert {key for table in found for key in table} == {one.name for one in keys_of(kind)}, name
 
 
 def test_what_the_example_shows_behind_a_hash_is_the_default_where_it_does_not_say_that_it_is_an_example(tmp_path):
@@ -673,7 +706,7 @@ def test_what_the_example_shows_behind_a_hash_is_the_default_where_it_does_not_s
         found = re.search(rf"^(?:# )?\[+{name}\]+\n(.*?)\n\s", f"{example_in(tmp_path)}\n", re.MULTILINE | re.DOTALL)
         assert found is not None
         text = found[1]
-        for one in fields(kind):
+        for one in keys_of(kind):
             line = re.search(rf"^# ({one.name} = .*)$", text, re.MULTILINE)
             if line is not None and "example" not in line[1]:
                 default = one.default
@@ -709,7 +742,7 @@ def test_everything_in_the_example_works_together_once_the_files_are_there(tmp_p
 def test_every_key_is_explained_where_it_is_defined():
     for kind in SECTIONS.values():
         told = f"{kind.__doc__}\n{Policy.__doc__ if kind is Limits else ''}"
-        for one in fields(kind):
+        for one in keys_of(kind):
             assert re.search(rf"\b{one.name}\b", told), one.name
 
 
@@ -730,7 +763,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3).map(tuple),
     max_leaves=6,
 )
-keys = st.sampled_from(sorted({one.name for kind in SECTIONS.values() for one in fields(kind)} | {"root", "log_file"}))
+keys = st.sampled_from(sorted({one.name for kind in SECTIONS.values() for one in keys_of(kind)} | {"root", "log_file"}))
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

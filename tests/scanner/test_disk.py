@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from medattn_edge.artifact import sha256 as file_sha256
 from medattn_edge.errors import OutputError, UsageError
 from medattn_edge.scanner.store.disk import (
     Disk,
@@ -31,7 +32,7 @@ from medattn_edge.scanner.store.disk import (
     write_durably,
 )
 from medattn_edge.scanner.store.keys import site_key
-from medattn_edge.scanner.store.spool import Spool, file_sha256
+from medattn_edge.scanner.store.spool import Spool
 from tests.support.sync_trace import identity, traced
 
 KEY = "0123456789abcdef0123456789abcdef"

@@ -105,6 +105,7 @@ CONSTANTS: dict[str, dict[str, object]] = {
         "DUPLICATE_TRANSACTION": 0x0131,
         "_DAY_S": 86_400.0,
     },
+    "store/database": {"_SQLITE_ERROR": 1},
     "store/disk": {"_CHUNK": 1_048_576, "_COUNT_AGAIN_S": 30.0},
     "store/jobs": {"_CONTENTS_DIGITS": 16},
     "store/keys": {"BYTES": 32},
@@ -134,7 +135,6 @@ DEFAULTS: dict[str, dict[str, dict[str, float]]] = {
             "key_slices": 0,
             "rtstruct": False,
             "sr": False,
-            "overlap": 0.5,
             "skip_air": False,
             "any_modality": False,
             "threads": 0,
@@ -167,7 +167,7 @@ DEFAULTS: dict[str, dict[str, dict[str, float]]] = {
         },
         "StorageCommitment": {"enabled": False, "keep_days": 30.0, "max_waiting": 1000, "max_instances": 10_000},
         "CommitmentPeer": {"tls": False, "timeout_s": 30.0},
-        "Status": {"enabled": True, "port": 8042, "thumbnails": True},
+        "Status": {"enabled": True, "port": 8742, "thumbnails": True},
     },
     "deliver/send": {"DeliveryRefused": {"status": 0, "final": False, "of_all": False}},
     "deliver/web": {"_refused": {"final": False}},
@@ -210,6 +210,8 @@ DEFAULTS: dict[str, dict[str, dict[str, float]]] = {
     "store/snapshot": {"Snapshot": {"committed": 0}},
     "store/store": {"Store.snapshot": {"recent": 20}},
     "store/studies": {"_Study": {"coming": False}},
+    "work/segmenting": {"Segmenter": {"shared_cores": False}},
+    "work/supervisor": {"Supervisor": {"shared_cores": False}},
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,16 @@ pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 from PIL import Image  # noqa: E402
 
 from medattn_edge.artifact import Artifact, manifest_path  # noqa: E402
+from medattn_edge.backends.compiler import CompileSettings  # noqa: E402
+from medattn_edge.compile.compilation import compile_artifact  # noqa: E402
 from medattn_edge.errors import MedattnError, MissingDependency, OutputError, UsageError  # noqa: E402
+from medattn_edge.exporters import random_patches  # noqa: E402
 from medattn_edge.io import read_regions  # noqa: E402
 from medattn_edge.io.dicom.volume import find_series, read_series  # noqa: E402
 from medattn_edge.reasons import JOB_REASONS  # noqa: E402
+from medattn_edge.scanner.config.node_config import NodeConfig  # noqa: E402
 from medattn_edge.scanner.config.sections import Channel, Model  # noqa: E402
+from medattn_edge.scanner.work import pool  # noqa: E402
 from medattn_edge.scanner.work.segmenting import Segmenter, _shrink  # noqa: E402
 from medattn_edge.scanner.work.tasks import Done, Refused, Task  # noqa: E402
 from medattn_edge.spec import Cleanup  # noqa: E402
@@ -463,3 +469,18 @@ def test_an_mr_is_no_scan_for_a_network_of_ct_unless_the_model_takes_any(ct_arti
         assert any("the scan is MR, and the network is one of CT" in note for note in
                    done(opened, "any", mr, tmp_path / "any").notes)  # fmt: skip
         assert not any("modality" in note for note in done(opened, "ct", files, tmp_path / "right").notes)
+
+
+def test_workers_of_several_devices_are_tied_to_no_core(artifact: Path, tmp_path: Path) -> None:
+    if find_spec("openvino") is None:
+        pytest.skip("openvino is not installed")
+    compiled = tmp_path / "network.xml"
+    patches = random_patches(Artifact.read(artifact).spec, 2, seed=5)
+    compile_artifact(artifact, compiled, None, CompileSettings(threads=1), {"random": patches})
+    models = [Model("lungs", compiled, threads=1)]
+    with Segmenter(models) as only, Segmenter(models, shared_cores=True) as one_of_two:
+        assert only._open["lungs"].session.facts["pinned"]
+        assert not one_of_two._open["lungs"].session.facts["pinned"]
+    config = NodeConfig(tmp_path, tuple(models), ())
+    two = replace(config, models=(*models, Model("gpu", artifact, device="cuda")))
+    assert pool._opened(config, "cpu") != pool._opened(two, "cpu"), "a reload that adds a device opens it again"

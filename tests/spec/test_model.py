@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from itertools import permutations
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medattn_edge.errors import InputError, UsageError
+from medattn_edge.installation import upgrade_line
 from medattn_edge.spec import Code, Intensity, ModelSpec, check_patch, nearest_patch
 
 SPEC = ModelSpec("unet", 1, ("background", "lung"), (64, 48), (16, 16))
@@ -97,7 +99,7 @@ def test_codes_that_cannot_be_written_are_refused_by_the_spec_and_by_its_reader(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"later": 1}, r"unknown fields \['later'\](.|\n)*--upgrade"),
+        ({"later": 1}, r"unknown fields \['later'\](.|\n)*" + re.escape(upgrade_line())),
         ({"intensity": {"kind": "none", "later": 1}}, r"cannot be read(.|\n)*export"),
         ({"intensity": {"kind": "later"}}, "cannot be read.*later"),
         ({"patch": [64.0, 48.0]}, "cannot be read"),

@@ -21,6 +21,8 @@ FLAT = ModelSpec("unet", 1, ("background", "lung"), (64, 48), (16, 16))
 DEEP = replace(FLAT, patch=(16, 16, 16), stride=(8, 8, 8), axes="", in_channels=2)
 SPECS = [
     FLAT,
+    replace(FLAT, overlap=0.0),
+    replace(FLAT, overlap=0.3125),
     replace(FLAT, spacing=(0.5, 2.0), axes="WH", codes={"lung": Code("39607008", "SCT", "Lung")}, mirror="WH"),
     *(replace(DEEP, axes="".join(order)) for order in itertools.permutations("DHW")),
     *(replace(DEEP, orientation=code) for code in ("LPS", "RAS", "AIL", "SPR", "IRA", "PSL")),
@@ -63,6 +65,10 @@ UNREADABLE = [
     {"orientation": "RAL"},
     {"activation": "relu"},
     {"mirror": "X"},
+    {"overlap": 1},
+    {"overlap": -0.1},
+    {"overlap": "0.5"},
+    {"overlap": True},
     {"modality": 3},
     {"config": []},
     {"codes": {"lung": ["39607008", "SCT"]}},
@@ -81,6 +87,12 @@ def test_what_a_spec_writes_fits_the_schema(spec: ModelSpec) -> None:
     values = json.loads(json.dumps(spec.to_json()))
     assert faults(values, spec_schema()) == []
     assert ModelSpec.from_json(values) == spec
+
+
+def test_windows_are_written_down_only_where_they_are_not_the_usual_ones() -> None:
+    """So that a version from before there was such a field reads everything else."""
+    assert "overlap" not in FLAT.to_json()
+    assert replace(FLAT, overlap=0.25).to_json()["overlap"] == 0.25
 
 
 @pytest.mark.parametrize("change", UNREADABLE, ids=str)

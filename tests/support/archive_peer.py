@@ -22,6 +22,7 @@ from medattn_edge.io.dicom.secondary_capture import secondary_capture
 from medattn_edge.io.dicom.seg import Algorithm, write_seg
 from medattn_edge.io.dicom.sr import write_sr
 from medattn_edge.io.dicom.volume import find_series
+from medattn_edge.newer_python import UTC
 from medattn_edge.scanner.store.records import Output
 from medattn_edge.volume import Volume
 from tests.support.dicom_phantoms import real_ct, write_series
@@ -120,7 +121,7 @@ def segment(node: Any, results: dict[str, Path], series: int, *destinations: str
 
 def make_certificates(folder: Path) -> SimpleNamespace:
     """PEM files: ca, archive and its key, client and its key; 127.0.0.1 is in both certificates."""
-    now = datetime.datetime.now(datetime.UTC)
+    now = datetime.datetime.now(UTC)
 
     def sign(name: str, issuer: Any, signer: Any, authority: bool) -> tuple[Any, Any]:
         key = ec.generate_private_key(ec.SECP256R1())

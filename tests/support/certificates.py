@@ -12,6 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from medattn_edge.newer_python import UTC
+
 _ADDRESS = x509.SubjectAlternativeName(
     [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")],
 )
@@ -49,7 +51,7 @@ def make(folder: Path) -> Certificates:
 
 def _sign(name: str, authority: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
     """A certificate and its key; without an authority it is one."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(UTC)
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     issuer, signer = (subject, key) if authority is None else (authority[0].subject, authority[1])
     builder = (

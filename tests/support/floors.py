@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-import tomllib
 
+from medattn_edge.newer_python import tomllib
 from tests.support import ROOT
 
 # The one floor that is not run: torch's wheels for Linux bring several gigabytes of CUDA, all but the tested one's.

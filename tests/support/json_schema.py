@@ -16,7 +16,7 @@ _KINDS: dict[str, Any] = {
 _READ = {
     *("$schema", "title", "description", "type", "required", "additionalProperties", "properties", "items", "enum"),
     *("anyOf", "pattern", "minLength", "maxLength", "minItems", "maxItems", "uniqueItems", "minimum"),
-    "exclusiveMinimum",
+    *("exclusiveMinimum", "exclusiveMaximum"),
 }
 
 
@@ -40,6 +40,8 @@ def faults(value: Any, schema: dict[str, Any], where: str = "$") -> list[str]:
     elif isinstance(value, int | float):
         if value < schema.get("minimum", value) or value <= schema.get("exclusiveMinimum", value - 1):
             wrong.append(f"{where}: {value} is too small")
+        if value >= schema.get("exclusiveMaximum", value + 1):
+            wrong.append(f"{where}: {value} is too large")
     elif isinstance(value, list):
         wrong += _sizes(len(value), schema, "Items", where)
         if schema.get("uniqueItems") and len({repr(item) for item in value}) < len(value):

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from medattn_edge.scanner.config.node_config import Receive, StorageCommitment, Tls
 from medattn_edge.scanner.observe.allowlist import REASON_CODES
@@ -17,6 +17,9 @@ from medattn_edge.scanner.receive.associations import Associations
 from medattn_edge.scanner.receive.c_store import Receiver
 from medattn_edge.scanner.receive.n_action import CommitmentProvider
 from tests.support.durable_node import Node
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 RECEIVE = Receive(calling_ae=("SCANNER",), port=0)
 

@@ -15,7 +15,7 @@ MOVED = Augmentation(rotation=25, scale=0.2, translation=0.1, gain=0, offset=0, 
 def _box(*spatial: int) -> tuple[torch.Tensor, torch.Tensor]:
     labels = torch.zeros(6, *spatial, dtype=torch.long)
     inside = tuple(slice(size // 4, size // 2) for size in spatial)
-    labels[:, *inside] = 1
+    labels[(slice(None), *inside)] = 1
     return labels[:, None].float() * 10, labels
 
 

@@ -25,6 +25,7 @@ from medattn_edge.backends.openvino.model import (
     WEIGHTS,
     compiled,
     configuration,
+    is_pinned,
     loaded_from_cache,
     precision_of,
     read,
@@ -39,9 +40,9 @@ class OpenVinoSession(GraphSession):
     """`image` in, `logits` (and `attention`) out; one run at a time, with all threads.
 
     Attributes:
-        facts: `computed` says how many layers are computed in which precision, `loaded_from_cache` whether the compiled
-            model was taken from the folder that the environment variable MEDATTN_EDGE_MODEL_CACHE names (None: there is
-            none).
+        facts: `pinned` says whether its threads are tied to cores, `computed` how many layers are computed in which
+            precision, `loaded_from_cache` whether the compiled model was taken from the folder that the environment
+            variable MEDATTN_EDGE_MODEL_CACHE names (None: there is none).
     """
 
     def __init__(self, artifact: Artifact, options: Options) -> None:
@@ -49,7 +50,12 @@ class OpenVinoSession(GraphSession):
         ov, manifest = imported(), artifact.manifest
         precision = precision_of(manifest.target)
         self._lock = threading.Lock()
-        self._compiled = compiled(ov, artifact.path, manifest, configuration(ov, precision, options.threads))
+        self._compiled = compiled(
+            ov,
+            artifact.path,
+            manifest,
+            configuration(ov, precision, options.threads, shared_cores=options.shared_cores),
+        )
         self._request: Any = self._compiled.create_infer_request()
         super().__init__(
             artifact.spec,
@@ -60,6 +66,7 @@ class OpenVinoSession(GraphSession):
                 **artifact.origin,
                 "device": options.device,
                 "threads": options.threads,
+                "pinned": is_pinned(self._compiled),
                 NAME: ov.__version__,
                 "inference_precision": precision,
                 "computed": counts(computed_layers(self._compiled)),

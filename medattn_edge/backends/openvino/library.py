@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from medattn_edge.errors import HostError, MissingDependency
+from medattn_edge.installation import install_line
 
 _TELEMETRY = "openvino_telemetry"
 
@@ -45,5 +46,5 @@ def _imported(package: str, extra: str) -> Any:
         raise HostError(
             f"{package} is installed and cannot be loaded: {(str(error).splitlines() or [''])[0]}",
             expected="its shared libraries",
-            hint=f"pip install --force-reinstall 'medattn-edge[{extra}]'",
+            hint=install_line(extra, again=True),
         ) from error

@@ -15,15 +15,20 @@ from typing import Any
 from medattn_edge.artifact import Manifest
 from medattn_edge.backends.cpu_target import check_runs_on
 from medattn_edge.errors import BackendError, HostError, IntegrityError, UsageError, quoted
+from medattn_edge.host.system import others_may_write
 
 NAME = "openvino"
 CACHE = "MEDATTN_EDGE_MODEL_CACHE"
+_PINNING = "ENABLE_CPU_PINNING"
 IR, WEIGHTS, BLOB = ".xml", ".bin", ".blob"
 _PRECISIONS = {"f32": "FP32", "bf16": "BF16"}  # as we and OpenVINO's hint name it -> as its capabilities do
 
 
-def configuration(ov: Any, precision: str, threads: int) -> dict[str, Any]:
+def configuration(ov: Any, precision: str, threads: int, *, shared_cores: bool = False) -> dict[str, Any]:
     """What a model is compiled with, and a blob is opened with: OpenVINO's own property names.
+
+    OpenVINO pins its threads to cores, in every process from the first core on, and knows nothing of other processes:
+    two of them with one thread each share one core and leave the other idle. A session with shared cores is not pinned.
 
     Raises UsageError for a precision that is not known, HostError for bf16 on a CPU without it, which OpenVINO
     would compute in FP32 without a word.
@@ -42,7 +47,14 @@ def configuration(ov: Any, precision: str, threads: int) -> dict[str, Any]:
             hint="medattn-edge compile NET.onnx -o NAME.xml --inference-precision f32",
         )
     threaded = {"INFERENCE_NUM_THREADS": threads} if threads else {}
-    return {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, **threaded}
+    unpinned = {_PINNING: False} if shared_cores else {}
+    return {
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        **threaded,
+        **unpinned,
+    }
 
 
 def precision_of(target: Mapping[str, Any]) -> str:
@@ -101,6 +113,11 @@ def compiled(ov: Any, path: Path, manifest: Manifest, settings: Mapping[str, Any
         raise translated(error, f"cannot compile {path.name}") from error
 
 
+def is_pinned(compiled_model: Any) -> bool:
+    """Whether OpenVINO ties the threads of a compiled model to cores."""
+    return bool(compiled_model.get_property(_PINNING))
+
+
 def loaded_from_cache(compiled_model: Any) -> bool | None:
     """Whether a compiled model was taken from the cache; None when there is none."""
     return bool(compiled_model.get_property("LOADED_FROM_CACHE")) if os.environ.get(CACHE) else None
@@ -122,7 +139,7 @@ def _cache(manifest: Manifest) -> Path | None:
             hint="--cache FOLDER",
         ) from error
     # What lies there is run as code.
-    if owner.st_uid != os.getuid() or owner.st_mode & 0o022:
+    if others_may_write(owner):
         raise HostError(
             f"the model cache {folder} can be written to by others, and what lies in it is run",
             expected="a folder of this user's that nobody else may write to",

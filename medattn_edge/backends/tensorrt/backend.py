@@ -67,7 +67,12 @@ def _open(path: Path, options: Options) -> Session:
 
 
 BACKEND = Backend(
-    name=TENSORRT.name, suffixes=(TENSORRT.suffix,), extra=TENSORRT.name, packages=(TENSORRT.package,), open=_open
+    name=TENSORRT.name,
+    suffixes=(TENSORRT.suffix,),
+    extra=TENSORRT.name,
+    packages=(TENSORRT.package,),
+    open=_open,
+    gpu_only=True,
 )
 COMPILER = Compiler(
     name=TENSORRT.name,

@@ -12,6 +12,7 @@ from typing import Any
 
 from medattn_edge.errors import HostError, MissingDependency
 from medattn_edge.host.hardware import Gpu, gpus
+from medattn_edge.installation import install_line
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def imported(library: Library) -> Any:
         raise HostError(
             f"{library.package} is installed and cannot be loaded: {str(error).splitlines()[0]}",
             expected="its shared libraries",
-            hint=f"pip install --force-reinstall 'medattn-edge[{library.name}]'",
+            hint=install_line(library.name, again=True),
         ) from error
 
 

@@ -176,6 +176,7 @@ BACKEND = Backend(
     extra=TENSORRT_RTX.name,
     packages=(TENSORRT_RTX.package,),
     open=_open,
+    gpu_only=True,
 )
 COMPILER = Compiler(
     name=TENSORRT_RTX.name,

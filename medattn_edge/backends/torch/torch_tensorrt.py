@@ -27,6 +27,7 @@ from medattn_edge.backends.torch.eager import BACKEND as EAGER
 from medattn_edge.backends.torch.session import TorchSession, prepare_torch
 from medattn_edge.backends.torch.torchscript import check_program
 from medattn_edge.errors import BackendError, HostError, MissingDependency, UsageError
+from medattn_edge.installation import install_line
 
 _NAME = "torch-tensorrt"
 _FORMATS = {".ts": "torchscript", ".pt2": "exported_program"}
@@ -95,7 +96,7 @@ def _imported() -> Any:
         raise HostError(
             f"torch_tensorrt is installed and cannot be loaded: {_first_line(error)}",
             expected="an NVIDIA driver, and the torch and TensorRT that it was made for",
-            hint="check nvidia-smi, or pip install --force-reinstall 'medattn-edge[torch-tensorrt]'",
+            hint=f"check nvidia-smi, or {install_line(_NAME, again=True)}",
         ) from error
 
 
@@ -203,7 +204,14 @@ def _open(path: Path, options: Options) -> Session:
     return TorchTensorRTSession(Artifact.read(path), options)
 
 
-BACKEND = Backend(name=_NAME, suffixes=tuple(_FORMATS), extra=_NAME, packages=("torch", "torch_tensorrt"), open=_open)
+BACKEND = Backend(
+    name=_NAME,
+    suffixes=tuple(_FORMATS),
+    extra=_NAME,
+    packages=("torch", "torch_tensorrt"),
+    open=_open,
+    gpu_only=True,
+)
 COMPILER = Compiler(
     name=_NAME,
     suffixes=tuple(_FORMATS),

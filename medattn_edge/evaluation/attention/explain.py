@@ -93,6 +93,11 @@ def explain(
     side, source = _deployed(deployed, runtime, loaded, volume, settings, report)
     first, second = reference.segmentation, side.segmentation
     notes += [source.matrices_missing] if source.matrices_missing else []
+    if reference.matrices.size and side.matrices.size and not _same_windows(reference, side):
+        notes.append(
+            f"channel attention has no agreement: it is of single windows, which overlap by {loaded.spec.overlap:g} in "
+            f"the reference and by {deployed.spec.overlap:g} in {deployed.path.name}; --overlap gives both the same"
+        )
     return Explanation(
         _key(scan, volume),
         volume,
@@ -146,7 +151,7 @@ def _loaded(path: Path, settings: ExplainSettings, artifact: Artifact | None) ->
                 expected=f"the checkpoint with the SHA-256 {manifest.lineage[0][:16]}...",
                 hint=f"medattn-edge explain CHECKPOINT {quoted(artifact.path)} SCAN -o FOLDER",
             )
-        loaded = loaded.with_spec(manifest.spec)
+        loaded = loaded.with_spec(manifest.reference_spec)
     loaded.network.check_shape(loaded.spec.patch)
     return loaded, notes
 
@@ -246,12 +251,17 @@ def _agreements(reference: Side, deployed: Side | None) -> tuple[tuple[MapAgreem
     ours, theirs = reference.matrices, None if deployed is None else deployed.matrices
     if not len(ours):
         return tuple(maps), ()
-    theirs = None if theirs is None or theirs.shape != ours.shape else theirs
+    if theirs is None or theirs.shape != ours.shape or not _same_windows(reference, deployed):
+        theirs = None  # a matrix is of one window
     matrices = [
         agreement_of(f"channel_{index + 1}", ours[:, index], None if theirs is None else theirs[:, index])
         for index in range(ours.shape[1])
     ]
     return tuple(maps), tuple(matrices)
+
+
+def _same_windows(reference: Side, deployed: Side | None) -> bool:
+    return deployed is not None and reference.segmentation.windows.total == deployed.segmentation.windows.total
 
 
 def _without_names(note: str, scan: Scan) -> str:

@@ -27,7 +27,7 @@ class ExplainSettings:
     Attributes:
         runtime: of an .onnx file, as `compare --runtime` names it; empty for its usual one.
         threads: of the CPU; 0 for as many as there are usable cores.
-        overlap: of neighbouring windows.
+        overlap: of neighbouring windows; None: that of each file.
         batch: windows per run.
         timeout_s: of opening the deployed file, and of one run.
         scratch: folder for maps that do not fit in memory.
@@ -36,7 +36,7 @@ class ExplainSettings:
 
     runtime: str = ""
     threads: int = 0
-    overlap: float = 0.5
+    overlap: float | None = None
     batch: int | None = None
     timeout_s: float = 600.0
     scratch: Path | None = None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,8 @@ class BisectSettings:
         threads: of the CPU; 0 for as many as there are usable cores.
         timeout_s: of opening and running one layer.
         source: how to read a reference that is no artifact, as it was said to `export`.
+        beside: SHA-256 -> what to type, of files that are named where the candidate cannot be cut: those of its
+            release. What lies in its own folder is found there.
     """
 
     runtime: str = ""
@@ -50,6 +53,7 @@ class BisectSettings:
     threads: int = 0
     timeout_s: float = 600.0
     source: SourceOptions | None = None
+    beside: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +180,7 @@ def bisect(
         AgreementError: a reference whose export is not what it computes.
     """
     report = progress or (lambda what, done, total: None)
-    chosen = openable(Path(candidate))
+    chosen = openable(Path(candidate), Path(reference), settings.beside)
     runtime = runtime_of(chosen, settings.runtime)
     opened = as_scan(scan)
     patches = sample_patches(opened.read_for(chosen.spec), chosen.spec, settings.samples)

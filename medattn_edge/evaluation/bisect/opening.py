@@ -9,6 +9,7 @@ from medattn_edge.artifact import Artifact
 from medattn_edge.backends.parts import BACKENDS
 from medattn_edge.backends.runtimes import AS_WRITTEN, Runtime, choose
 from medattn_edge.errors import InputError, UsageError, quoted
+from medattn_edge.evaluation.bisect.ancestors import SUFFIXES, refusal
 from medattn_edge.evaluation.bisect.chain import Cut
 from medattn_edge.evaluation.bisect.layers import cut_layers
 from medattn_edge.evaluation.bisect.onnx_cut import OnnxCut
@@ -16,17 +17,21 @@ from medattn_edge.evaluation.bisect.openvino_cut import OpenVinoCut
 from medattn_edge.gates import LAYER
 from medattn_edge.precision.onnx_graph import read
 
-_SUFFIXES = (".onnx", ".xml")
 
+def openable(path: Path, reference: Path, beside: Mapping[str, str]) -> Artifact:
+    """The artifact of a candidate.
 
-def openable(path: Path) -> Artifact:
-    """The artifact of a candidate; raises UsageError for a file without a graph, and as `Artifact.read` does."""
-    if path.suffix.lower() not in _SUFFIXES:
-        raise UsageError(
-            f"{path.name} as the candidate: it has no graph that can be cut into layers",
-            expected="an .onnx artifact, or OpenVINO's .xml",
-            hint="medattn-edge bisect REFERENCE NET.onnx SCAN, with the file that it was made from",
-        )
+    Args:
+        path: of the file.
+        reference: that it is held to.
+        beside: SHA-256 -> what to type, of files that a refusal may name though they are not in its folder.
+
+    Raises:
+        UsageError: for a file without a graph; it names one of its lineage that has one.
+        InputError, IntegrityError: as `Artifact.read` does.
+    """
+    if path.suffix.lower() not in SUFFIXES and path.is_file():
+        raise refusal(path, reference, beside)
     return Artifact.read(path)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medattn_edge.artifact import Artifact, manifest_path
 from medattn_edge.backends.session import Patches
 from medattn_edge.errors import MissingDependency, UsageError, quoted
+from medattn_edge.evaluation.bisect.ancestors import graph_of
 from medattn_edge.precision.onnx_graph import read
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def reference_graph(
         raise UsageError(
             f"{path.name} as the reference: its layers have no names",
             expected="an .onnx artifact, or what export takes",
-            hint=f"medattn-edge bisect NET.onnx {quoted(candidate.path)} SCAN, with the file that it was made from",
+            hint=_hint(path, candidate),
         )
     if options is not None and options.given:
         raise UsageError(
@@ -68,6 +69,13 @@ def reference_graph(
     artifact = Artifact.read(path)
     _check_same_network(artifact, candidate)
     return ReferenceGraph(artifact, tuple(_notes(artifact, candidate)), exported=False)
+
+
+def _hint(path: Path, candidate: Artifact) -> str:
+    """The reference that can be named: the graph that a compiled file was made from, where it lies beside it."""
+    known = graph_of(path, Artifact.read(path).manifest, {}, (".onnx",))
+    command = f"medattn-edge bisect {quoted(known or 'NET.onnx')} {quoted(candidate.path)} SCAN, with the file that "
+    return command + (f"{path.name} was compiled from" if known else "it was made from")
 
 
 def _check_same_network(reference: Artifact, candidate: Artifact) -> None:

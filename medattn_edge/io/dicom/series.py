@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from medattn_edge.errors import ScanError, quoted
+from medattn_edge.errors import ScanError
 from medattn_edge.io.bounds import MOST_VOXELS
 from medattn_edge.io.dicom.files import Listing, listing
 from medattn_edge.io.dicom.geometry import Grid, grid_of
 from medattn_edge.io.dicom.header import Header, read_header
 from medattn_edge.io.dicom.planes import ImagePlane
 from medattn_edge.io.dicom.reasons import RefusedSeries
+from medattn_edge.nearby import missing
 
 _FOREIGN = ("not_an_image", "unsupported_modality")
 
@@ -139,7 +140,7 @@ def search(path: Path, volume: int = 0) -> SearchResult:
     """
     path = Path(path)
     if not path.exists():
-        raise ScanError(f"{path} does not exist", expected="a folder or a DICOM file", hint=f"ls {quoted(path.parent)}")
+        raise missing(path, "a folder or a DICOM file", ScanError)
     return _found(listing(path), volume)
 
 

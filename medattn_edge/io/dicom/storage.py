@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from medattn_edge.installation import install_line
 from medattn_edge.io.bounds import MOST_VOXELS
 from medattn_edge.io.dicom.reasons import RefusedSeries
 
@@ -14,7 +15,6 @@ MOST_FRAMES = 1 << 16
 # One plug-in for each compression, the first that is there: never another one for the next slice. RLE by pydicom
 # itself: pylibjpeg's decoder panics on damaged data, which is no Exception and would end the process.
 _PREFERRED = ("pydicom", "pyjpegls", "pylibjpeg", "gdcm", "pillow")
-_INSTALL = "pip install 'medattn-edge[dicom-codecs]'"
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def check_decoder(storage: Storage) -> None:
         raise RefusedSeries("unsupported_transfer_syntax", what, hint="send the series uncompressed")
     if storage.encapsulated and not storage.plugin:
         able = bool(_decoder(uid))
-        hint = _INSTALL if able else "send the series uncompressed"
+        hint = install_line("dicom-codecs") if able else "send the series uncompressed"
         raise RefusedSeries("unsupported_transfer_syntax", f"{uid.name}; {hint}", hint=hint)
 
 

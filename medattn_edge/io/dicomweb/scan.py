@@ -94,7 +94,7 @@ class ArchivedScan(Scan):
             found: Series | None = self.__dict__.get("series")
             if found is None:
                 self.fetch()
-                found = choose_series(self.path, "", self._volume)
+                found = choose_series(self.path, "", self.volume)
             return found
 
     @property
@@ -105,7 +105,7 @@ class ArchivedScan(Scan):
     @property
     def name(self) -> str:
         """The hash of the series."""
-        return f"series {self.listed.hash}" + (f", volume {self._volume}" if self._volume else "")
+        return f"series {self.listed.hash}" + (f", volume {self.volume}" if self.volume else "")
 
     def notes(self) -> tuple[str, ...]:
         """As of any scan, and how it was chosen."""

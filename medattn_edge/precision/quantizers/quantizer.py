@@ -11,6 +11,7 @@ from typing import Any
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.session import Patches
 from medattn_edge.errors import MissingDependency, UsageError
+from medattn_edge.nearby import nearest
 from medattn_edge.precision.lint.rules import ISAS, PROFILES
 from medattn_edge.precision.statistics import Ranges
 from medattn_edge.registry import records
@@ -87,6 +88,16 @@ class Quantizer:
     companions: tuple[str, ...] = ()
     default: bool = True
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Its packages that are not installed."""
+        return tuple(one for one in self.packages if find_spec(one) is None)
+
+    @property
+    def install_hint(self) -> str:
+        """The line that installs what is missing; empty where nothing is."""
+        return MissingDependency.of_extra(self.missing[0], self.extra).hint if self.missing else ""
+
 
 def quantizers() -> dict[str, Quantizer]:
     """Every quantizer by name, installed or not."""
@@ -105,12 +116,26 @@ def fitting_quantizers(path: Path, recipe: QuantizationRecipe, name: str = "") -
         UsageError: the name is not known, or nothing fits.
         MissingDependency: what fits is not installed.
     """
+    fitting = _fitting(path, recipe, name)
+    installed = tuple(quantizer for quantizer in fitting if not quantizer.missing)
+    if not installed:
+        raise MissingDependency.of_extra(fitting[0].missing[0], fitting[0].extra)
+    return installed
+
+
+def absent_quantizers(path: Path, recipe: QuantizationRecipe, name: str = "") -> tuple[Quantizer, ...]:
+    """The quantizers that would fit as well, and are not installed; arguments and errors as of `fitting_quantizers`."""
+    return tuple(quantizer for quantizer in _fitting(path, recipe, name) if quantizer.missing)
+
+
+def _fitting(path: Path, recipe: QuantizationRecipe, name: str) -> list[Quantizer]:
+    """Those that can write the file and follow the recipe, installed or not; the default ones first."""
     known = quantizers()
     if name and name not in known:
         raise UsageError(
             f"the quantizer {name!r} is not known",
             expected=f"one of {', '.join(known)}",
-            hint="--quantizer " + next(iter(known)),
+            hint=f"--quantizer {nearest(name, known) or next(iter(known))}",
         )
     fitting = [known[name]] if name else sorted(known.values(), key=lambda quantizer: not quantizer.default)
     for value, option, can in (
@@ -127,8 +152,4 @@ def fitting_quantizers(path: Path, recipe: QuantizationRecipe, name: str = "") -
                 expected=f"{option}{' or '.join(offered)}",
                 hint=f"{option}{offered[0]}" + (", or leave --quantizer out" if name else ""),
             )
-    missing = {quantizer.name: [one for one in quantizer.packages if find_spec(one) is None] for quantizer in fitting}
-    installed = tuple(quantizer for quantizer in fitting if not missing[quantizer.name])
-    if not installed:
-        raise MissingDependency.of_extra(missing[fitting[0].name][0], fitting[0].extra)
-    return installed
+    return fitting

@@ -21,7 +21,7 @@ from medattn_edge.scanner.config.toml import Reader
 from medattn_edge.spec import modalities_of
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-_DEVICE: Final = re.compile(r"cpu|cuda(:\d{1,3})?")
+_DEVICE: Final = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 _MODALITIES: Final = ("", "CT", "MR", "PT")  # of which the readers make volumes
 _LONGEST_S: Final = 1e8  # three years; the operating system's own clocks and timers take no much larger numbers
 _LONGEST_DAYS: Final = 1e5
@@ -44,10 +44,10 @@ def check(config: NodeConfig, reader: Reader) -> NodeConfig:
     _check_numbers(config, reader)
     check_network(config, reader)
     _check_folders(config, reader)
-    if {"cuda", "cuda:0"} <= {model.device for model in config.models}:
-        raise reader.wrong("[[model]] device", "is cuda and cuda:0, one device", 'device = "cuda:0"', "one name for it")
     check_releases(config.releases, reader)
     config = replace(config, models=tuple(_checked_model(model, config, reader) for model in config.models))
+    if {"cuda", "cuda:0"} <= {model.computes_on for model in config.models}:
+        raise reader.wrong("[[model]] device", "is cuda and cuda:0, one device", 'device = "cuda:0"', "one name for it")
     if len(config.models) > 1:
         check_one_version(releases_of(config), reader)
     return config
@@ -152,7 +152,7 @@ def _real(path: Path) -> Path:
 def _checked_model(model: Model, config: NodeConfig, reader: Reader) -> Model:
     where = f"[[model]] {model.name}:"
     if not _DEVICE.fullmatch(model.device):
-        raise reader.wrong(f"{where} device", f"is {model.device!r}", 'device = "cpu"', "cpu, cuda or cuda:N")
+        raise reader.wrong(f"{where} device", f"is {model.device!r}", 'device = "auto"', "auto, cpu, cuda or cuda:N")
     for place, modality in (("modality", model.modality), *(("channels", one.modality) for one in model.channels)):
         if modality not in _MODALITIES:
             near = {"PET": "PT", "MRI": "MR", "MRT": "MR"}.get(modality.upper(), modality.upper())
@@ -198,7 +198,8 @@ def _checked_model(model: Model, config: NodeConfig, reader: Reader) -> Model:
             f'modality = "{own[0]}", or any_modality = true',
             "series that the artifact is for",
         )
-    return checked_channels(replace(model, sha256=found, release_sha256=release), artifact.spec, reader)
+    model = replace(model, sha256=found, release_sha256=release, file_name=artifact.file)
+    return checked_channels(model, artifact.spec, reader)
 
 
 def _check_no_program(file: Path, where: str, reader: Reader) -> None:

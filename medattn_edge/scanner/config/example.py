@@ -65,7 +65,8 @@ artifact = {artifact}
 # sha256 = ""                           # that it must have; empty: the one that it has when the node starts or reloads
 # release_sha256 = ""                   # the same of release.json, where the artifact is a release: a folder, a .zip or
 #                                       # RELEASE#ARTIFACT
-# device = "cpu"                        # or "cuda:0"; each device has a worker process of its own
+# device = "auto"                       # the GPU for engines, which run there alone, else the CPU; or "cpu", "cuda:0";
+#                                       # each device has a worker process of its own
 # modality = ""                         # "CT", "MR" or "PT"; empty: any of them
 # body_part = "*"                       # patterns with * and ?, in any case: of the body part examined,
 # description = "*"                     # of the description of the series,
@@ -74,7 +75,7 @@ artifact = {artifact}
 # key_slices = 0                        # so many pictures go with it, for viewers that show no segmentations
 # rtstruct = false                      # its contours go with it, for planning systems
 # sr = false                            # its volumes go with it, as a measurement report (needs kind = "binary")
-# overlap = 0.5                         # of the windows
+# overlap = 0.5                         # of the windows, for example; without it the artifact's own, which is tuned
 # skip_air = false                      # leave out windows outside the body
 # any_modality = false                  # segment series of another modality than the artifact was trained on, too
 # threads = 0                           # of the CPU; 0 takes one for each core that the node may use
@@ -157,7 +158,7 @@ folder = {results}
 [status]
 # enabled = true
 # host = "127.0.0.1"                    # this machine only
-# port = 8042
+# port = 8742                           # Orthanc, which may run beside it, has 8042
 # thumbnails = true                     # pictures of the last results on the page
 """
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from medattn_edge.errors import MissingDependency, UsageError, quoted
 from medattn_edge.io.dicomweb.address import Archive, Credentials
+from medattn_edge.nearby import place_hint
 from medattn_edge.scanner.config.node_config import NodeConfig
 from medattn_edge.scanner.config.sections import Destination, Receive, Tls
 from medattn_edge.scanner.config.storage_classes import sop_class_uid
@@ -187,7 +188,7 @@ def _check_tls_files(one: Destination, where: str, reader: Reader) -> None:
 def _check_files(where: str, files: Sequence[tuple[str, Path | None]], reader: Reader) -> None:
     for name, path in files:
         if path is not None and not path.is_file():
-            raise reader.wrong(f"{where} {name}", f"{path} is no file", f"ls {quoted(path.parent)}", "a PEM file")
+            raise reader.wrong(f"{where} {name}", f"{path} is no file", place_hint(path), "a PEM file")
 
 
 def _check_key(where: str, path: Path | None, reader: Reader) -> None:

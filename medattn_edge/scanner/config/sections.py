@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final, Literal
 
+from medattn_edge.backends import AUTO, device_of
+from medattn_edge.scanner.config.toml import NO_KEY
 from medattn_edge.scanner.store.records import Conflict, Policy
 
 
@@ -119,7 +121,7 @@ class Model:
         artifact: the file that segments; or a release, or RELEASE#ARTIFACT.
         sha256: that it must have; empty: the one that it has when the node reads its configuration.
         release_sha256: that the release.json of a release must have; empty: the one that it has then.
-        device: cpu or cuda:N; each has a worker process of its own.
+        device: auto, cpu or cuda:N; each has a worker process of its own.
         modality: CT, MR, PT; empty: any.
         body_part: a pattern with * and ?, in any case.
         description: a pattern for the description of the series.
@@ -128,7 +130,7 @@ class Model:
         key_slices: how many pictures go with it.
         rtstruct: whether its contours go with it, as an RT structure set.
         sr: whether its volumes go with it, as a measurement report; of a binary segmentation only.
-        overlap: of the windows, as a fraction of a patch.
+        overlap: of the windows, as a fraction of a patch; None: the artifact's own.
         skip_air: leave out windows outside the body.
         any_modality: segment series of another modality than the artifact was trained on, instead of refusing them.
         threads: 0: one for each core that the node may use.
@@ -136,13 +138,14 @@ class Model:
         volume: of a series of several volumes (times, echoes), the one to take, from 1; 0 refuses such a series.
         channels: of a network of several channels, which series of a study each is, in the network's order.
         resample_to_first: a channel on another grid is resampled to the first's instead of refused.
+        file_name: no key: the name of the file that segments, of a release the one in it; "" before it is checked.
     """
 
     name: str
     artifact: Path
     sha256: str = ""
     release_sha256: str = ""
-    device: str = "cpu"
+    device: str = AUTO
     modality: str = ""
     body_part: str = "*"
     description: str = "*"
@@ -151,7 +154,7 @@ class Model:
     key_slices: int = 0
     rtstruct: bool = False
     sr: bool = False
-    overlap: float = 0.5
+    overlap: float | None = None
     skip_air: bool = False
     any_modality: bool = False
     threads: int = 0
@@ -159,6 +162,12 @@ class Model:
     volume: int = 0
     channels: tuple[Channel, ...] = ()
     resample_to_first: bool = False
+    file_name: str = field(default="", compare=False, metadata=NO_KEY)  # it follows from the artifact
+
+    @property
+    def computes_on(self) -> str:
+        """The device as the file names it, or what `auto` stands for: see `backends.device_of`."""
+        return device_of(self.file_name or self.artifact, self.device)
 
 
 @dataclass(frozen=True)
@@ -297,13 +306,13 @@ class Status:
     Attributes:
         enabled: false for none.
         host: only of this machine.
-        port: 0 takes any free one.
+        port: 0 takes any free one. Orthanc's page has 8042, dcm4chee's 8080; no /etc/services names 8742.
         thumbnails: pictures of the last results.
     """
 
     enabled: bool = True
     host: str = "127.0.0.1"
-    port: int = 8042
+    port: int = 8742
     thumbnails: bool = True
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import math
-import tomllib
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -14,10 +13,13 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from medattn_edge.errors import UsageError
+from medattn_edge.nearby import nearest, place_hint
+from medattn_edge.newer_python import tomllib
 
 Section = TypeVar("Section")
 Table = Mapping[str, Any]
 _LARGEST: Final = 1 << 63
+NO_KEY: Final = MappingProxyType({"key": False})  # metadata of a field that is no key of the file
 _KINDS: Final = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
 
 
@@ -39,10 +41,11 @@ class Reader:
             with self.path.open("rb") as file:
                 return tomllib.load(file)
         except OSError as error:
+            make = "medattn-edge node init ARTIFACT -o node.toml"
             raise UsageError(
                 f"{self.path} cannot be read: {error.strerror}",
                 expected="the configuration of a node",
-                hint="medattn-edge node init -o node.toml",
+                hint=make if self.path.exists() else place_hint(self.path, make),
             ) from error
         except (ValueError, RecursionError) as error:  # not UTF-8, or a number of thousands of digits, as well
             raise UsageError(
@@ -53,7 +56,7 @@ class Reader:
         """A dataclass from a table. where: how people find it, such as `[receive]`."""
         if not isinstance(table, dict):
             raise self.wrong(where, "is not a section", "{ ... }" if where.endswith(":") else where)
-        hints, known = get_type_hints(kind), {one.name: one for one in fields(kind)}  # type: ignore[arg-type]
+        hints, known = get_type_hints(kind), {one.name: one for one in keys_of(kind)}
         for old, new in self._renamed.get(kind, {}).items():
             if old in table:
                 raise self.wrong(f"{where} {old}", f"is now {new}", f"{new} = {_as_given(table[old])}")
@@ -75,11 +78,10 @@ class Reader:
         names = list(known)
         for key in table:
             if key not in names:
-                near = difflib.get_close_matches(key, names, n=1)
                 raise self.wrong(
                     f"{where} {key}".strip(),
                     f"is not known; known are {', '.join(names)}",
-                    near[0] if near else names[0],
+                    nearest(key, names) or "remove the line",
                 )
 
     def wrong(self, where: str, what: str, hint: str, expected: str = "") -> UsageError:
@@ -123,6 +125,11 @@ class Reader:
         return self.path.parent.absolute() / path
 
 
+def keys_of(section: Any) -> list[Field[Any]]:
+    """The fields of a section, or of its class, that are keys of the file."""
+    return [one for one in fields(section) if one.metadata.get("key", True)]
+
+
 def _is_required(one: Field[Any]) -> bool:
     return one.default is MISSING and one.default_factory is MISSING
 
@@ -134,7 +141,7 @@ def _as_given(value: object) -> str:
 
 def section_lines(section: Any) -> list[str]:
     """A section as lines of TOML, without its header; a value that is None has no line."""
-    values = {one.name: getattr(section, one.name) for one in fields(section)}
+    values = {one.name: getattr(section, one.name) for one in keys_of(section)}
     return [f"{name} = {as_toml(value)}" for name, value in values.items() if value is not None]
 
 

@@ -27,5 +27,5 @@ def allowed_values(config: NodeConfig) -> tuple[str, ...]:
     named = [*(one.name for one in config.models), *(one.name for one in config.destinations)]
     named += [one.ae_title for one in config.commitment_peers]
     hashes = [digest for one in config.models for digest in (one.sha256, one.release_sha256) if digest]
-    devices = dict.fromkeys(model.device for model in config.models)
+    devices = dict.fromkeys(model.computes_on for model in config.models)
     return (config.name, *named, *hashes, *devices, *_LISTENERS, *_PARTS, *REASON_CODES, *ERROR_CODES)

@@ -11,15 +11,21 @@ import re
 import traceback
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
-from enum import Enum, StrEnum
+from datetime import datetime
+from enum import Enum
 from pathlib import Path
 from types import TracebackType
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 from medattn_edge.atomic import check_folder
 from medattn_edge.errors import MedattnError, OutputError
+from medattn_edge.newer_python import UTC, StrEnum
 from medattn_edge.scanner.observe.fields import ADDRESSES, FLAGS, NUMBERS, VALUES
+
+if TYPE_CHECKING:
+    _Handler = logging.StreamHandler[TextIO]
+else:  # Python 3.10 takes no type there
+    _Handler = logging.StreamHandler
 
 Value = int | float | bool | str | Enum
 Line = Mapping[str, Value | None]
@@ -140,7 +146,7 @@ class Log:
         self._handler.handle(logging.LogRecord("node", logging.INFO, "", 0, text, (), None))
 
 
-class _Stream(logging.StreamHandler[TextIO]):
+class _Stream(_Handler):
     def __init__(self, log: Log, stream: TextIO | None) -> None:
         super().__init__(stream)
         self._log = log

@@ -127,7 +127,7 @@ class _Server(http.server.ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that went away is no news; anything else is a bug, and goes to the log."""
-        error = sys.exception()
+        error = sys.exc_info()[1]
         if error is not None and not isinstance(error, ConnectionError | TimeoutError):
             self.log.failure("status_failed", error)
 

@@ -9,8 +9,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
+from medattn_edge.artifact import sha256 as file_sha256
 from medattn_edge.scanner.store.commitment_requests import CommitmentRequest, CommitmentRequests, HeldObject, Reference
-from medattn_edge.scanner.store.spool import Spool, file_sha256
+from medattn_edge.scanner.store.spool import Spool
 from medattn_edge.scanner.store.store import Store
 
 # Failure Reason (0008,1197), PS3.3 C.14.1.1.

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from medattn_edge.artifact import sha256 as file_sha256
 from medattn_edge.errors import ScanError
 from medattn_edge.reasons import FILE_MISSING, OBJECT_DAMAGED
 from medattn_edge.scanner.store import recovery, retention
@@ -37,7 +38,7 @@ from medattn_edge.scanner.store.records import (
     StudyGathering,
 )
 from medattn_edge.scanner.store.snapshot import Snapshot
-from medattn_edge.scanner.store.spool import Spool, file_sha256
+from medattn_edge.scanner.store.spool import Spool
 from medattn_edge.scanner.store.store import Store
 from medattn_edge.scanner.store.transitions import State
 

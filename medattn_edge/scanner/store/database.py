@@ -12,6 +12,8 @@ from pathlib import Path
 from medattn_edge.errors import IntegrityError, OutputError, quoted
 from medattn_edge.scanner.store.schema import MIGRATIONS, Migration, connect, migrate
 
+_SQLITE_ERROR = 1  # <sqlite3.h>
+
 
 class _Connection:
     """Closed with the thread that it belongs to, or with the database."""
@@ -109,7 +111,7 @@ class Database:
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
             raise
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_ERROR:
+            if _is_of_a_statement(error):
                 raise
             raise OutputError(
                 f"cannot use {self.path}: {error}",
@@ -118,3 +120,11 @@ class Database:
             ) from error
         except sqlite3.DatabaseError as error:
             raise self.damaged(error) from error
+
+
+def _is_of_a_statement(error: sqlite3.OperationalError) -> bool:
+    """Whether SQLite refused what it was asked (SQLITE_ERROR), and not the disk; Python 3.10 has its words alone."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return str(error).startswith(("no such ", "near ", "table ", "incomplete input"))
+    return code & 0xFF == _SQLITE_ERROR

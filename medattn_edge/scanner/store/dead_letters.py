@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from medattn_edge.errors import OutputError, quoted
+from medattn_edge.newer_python import UTC
 from medattn_edge.scanner.store.disk import make_folder, remove_folder, rename_durably, write_durably
 from medattn_edge.scanner.store.layout import LETTER, Layout
 from medattn_edge.scanner.store.records import Delivery, code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 import os
 import shutil
@@ -11,11 +10,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from medattn_edge import atomic
 from medattn_edge.errors import OutputError, UsageError, quoted
 
 _CHUNK = 1 << 20
@@ -24,11 +24,7 @@ _COUNT_AGAIN_S = 30.0
 
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    atomic.sync(folder)
 
 
 def make_root(root: Path) -> None:
@@ -65,7 +61,7 @@ def only_for_owner(path: Path) -> None:
     """
     with as_output_error(path):
         with contextlib.suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
 
@@ -139,19 +135,18 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
 
     Raises BlockingIOError when another process holds it and we do not wait, OutputError when it cannot be made.
     """
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror}",
-            expected="a folder that this process may write to",
-            hint=f"ls -ld {quoted(path.parent)}",
-        ) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(atomic.locked(path, wait=wait))
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {path}: {error.strerror}",
+                expected="a folder that this process may write to, on a file system that has locks",
+                hint=f"ls -ld {quoted(path.parent)}",
+            ) from error
         yield
-    finally:
-        os.close(handle)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
 from medattn_edge.errors import MedattnError, UsageError
+from medattn_edge.newer_python import StrEnum
 
 _CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,47}")
 

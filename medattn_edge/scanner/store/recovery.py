@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from medattn_edge.artifact import sha256 as file_sha256
 from medattn_edge.errors import MedattnError
 from medattn_edge.reasons import CLEANED_UP, FILE_MISSING
 from medattn_edge.scanner.store.disk import Watermark, rename_durably
 from medattn_edge.scanner.store.records import Header, Instance
-from medattn_edge.scanner.store.spool import Spool, file_sha256
+from medattn_edge.scanner.store.spool import Spool
 from medattn_edge.scanner.store.store import Store
 from medattn_edge.scanner.store.transitions import State, TransitionRefused
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from medattn_edge.errors import IntegrityError
+from medattn_edge.installation import upgrade_line
 from medattn_edge.scanner.store.disk import only_for_owner
 from medattn_edge.scanner.store.transitions import BIRTH, DELIVERY_BIRTH, DELIVERY_TRANSITIONS, TRANSITIONS
 
@@ -221,7 +222,7 @@ def migrate(
         raise IntegrityError(
             f"{path} was written by a newer medattn-edge: its tables have the version {version}",
             expected=f"at most {len(migrations)}",
-            hint="pip install --upgrade medattn-edge",
+            hint=upgrade_line(),
         )
     for statements in migrations[version:]:
         for statement in statements:

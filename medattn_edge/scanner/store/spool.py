@@ -193,12 +193,6 @@ class Spool:
         remove_folder(folder)
 
 
-def file_sha256(path: Path) -> str:
-    """Of a file on disk, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def measure(content: Content) -> tuple[int, str]:
     """The size of an object in bytes, and its sha256."""
     if isinstance(content, StagedObject):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Final
+
+from medattn_edge.newer_python import StrEnum
 
 
 class State(StrEnum):

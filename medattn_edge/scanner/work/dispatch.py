@@ -48,7 +48,7 @@ class Routes:
     def accepts(self, job: Job, device: str) -> bool:
         """Whether a worker of the device segments the job as it is: a channel waits for its study."""
         model = self.of(job)
-        return model is not None and model.device == device and bool(model.channels) == bool(job.parts)
+        return model is not None and model.computes_on == device and bool(model.channels) == bool(job.parts)
 
     def destinations_of(self, model: Model) -> tuple[str, ...]:
         """Its own destinations; all there are when it names none."""

@@ -107,13 +107,14 @@ class WorkerPool:
     def models_seen(self) -> tuple[tuple[str, str, str], ...]:
         """(name, device, kind of artifact) of every model."""
         return tuple(
-            (model.name, model.device, "release" if model.release_sha256 else model.artifact.suffix.lstrip("."))
+            (model.name, model.computes_on, "release" if model.release_sha256 else model.artifact.suffix.lstrip("."))
             for model in self._config.models
         )
 
     def _start(self, device: str) -> None:
-        models = [model for model in self._config.models if model.device == device]
-        supervisor = Supervisor(device, models, self._config.limits, self._log, self._custody.layout.root)
+        models = [model for model in self._config.models if model.computes_on == device]
+        limits, root, shared = self._config.limits, self._custody.layout.root, _shared_cores(self._config)
+        supervisor = Supervisor(device, models, limits, self._log, root, shared_cores=shared)
         dispatcher = Dispatcher(device, supervisor, self._routes, self._custody, self._log, self._result)
         self._dispatchers[device] = dispatcher
         dispatcher.start()
@@ -136,11 +137,16 @@ def _routes(config: NodeConfig) -> Routes:
 
 
 def _devices(config: NodeConfig) -> set[str]:
-    return {model.device for model in config.models}
+    return {model.computes_on for model in config.models}
+
+
+def _shared_cores(config: NodeConfig) -> bool:
+    """Whether several workers compute on the host's cores: one of a GPU prepares and restores scans there."""
+    return len(_devices(config)) > 1
 
 
 def _opened(config: NodeConfig, device: str) -> tuple[object, ...]:
-    """What a worker depends on: the models of its device without their routes, and its own limits."""
+    """What a worker depends on: the models of its device without their routes, its own limits, and its neighbours."""
     models = [
         replace(
             model,
@@ -152,7 +158,7 @@ def _opened(config: NodeConfig, device: str) -> tuple[object, ...]:
             channels=tuple(Channel(one.name, volume=one.volume) for one in model.channels),
         )
         for model in config.models
-        if model.device == device
+        if model.computes_on == device
     ]
     limits = config.limits
-    return (*models, limits.job_timeout_s, limits.start_timeout_s, limits.memory_mb)
+    return (*models, limits.job_timeout_s, limits.start_timeout_s, limits.memory_mb, _shared_cores(config))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final
 
 from medattn_edge.artifact import Artifact, Manifest
 from medattn_edge.backends import open_session
@@ -28,6 +28,9 @@ from medattn_edge.scanner.store.records import Output
 from medattn_edge.scanner.work.canary import check_gate, run_canary
 from medattn_edge.scanner.work.tasks import Done, Refused, Task
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 _THUMBNAIL: Final = 512  # pixels of its longer side
 
 
@@ -40,11 +43,16 @@ class _Open:
 
 
 class Segmenter:
-    """Every model of one device, opened once. Close it, or use it as a context manager."""
+    """Every model of one device, opened once. Close it, or use it as a context manager.
 
-    def __init__(self, models: Sequence[Model]) -> None:
+    Args:
+        models: of the device.
+        shared_cores: whether workers of other devices compute on the same cores.
+    """
+
+    def __init__(self, models: Sequence[Model], *, shared_cores: bool = False) -> None:
         """Raises what `open_session` raises, and what stands against writing the labels of a model."""
-        self._stack = ExitStack()
+        self._stack, self._shared_cores = ExitStack(), shared_cores
         self._open: dict[str, _Open] = {}
         try:
             for model in models:
@@ -58,7 +66,10 @@ class Segmenter:
         with opened_file(model) as file:
             _check_pin(model, file)
             threads = model.threads or usable_cores()
-            session = self._stack.enter_context(open_session(file, device=_index(model.device), threads=threads))
+            device = _index(model.computes_on)
+            session = self._stack.enter_context(
+                open_session(file, device=device, threads=threads, shared_cores=self._shared_cores)
+            )
             outputs = _outputs(model, Path())
             outputs.check_dicom()
             outputs.check_spec(session.spec)

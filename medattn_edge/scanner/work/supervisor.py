@@ -24,9 +24,13 @@ class Supervisor:
     """One worker process at a time. `start` and `run` are for one thread; the rest may be called by any.
 
     The worker ends with that thread, however it ends. `stop` is for the end of both.
+    shared_cores: whether workers of other devices compute on the same cores.
     """
 
-    def __init__(self, device: str, models: Sequence[Model], limits: Limits, log: Log, root: Path) -> None:
+    def __init__(
+        self, device: str, models: Sequence[Model], limits: Limits, log: Log, root: Path, *, shared_cores: bool = False
+    ) -> None:
+        self._shared_cores = shared_cores
         self.device, self._models, self._limits = device, tuple(models), limits
         self._log, self._root = log, Path(root)
         log.allow_values((device, *REASON_CODES, *ERROR_CODES))
@@ -73,7 +77,12 @@ class Supervisor:
             except HostError as error:
                 raise WorkerLost(NOT_READY, error.message) from error
         try:
-            request = {"do": "open", "models": [model_to_json(one) for one in self._models], "root": str(self._root)}
+            request = {
+                "do": "open",
+                "models": [model_to_json(one) for one in self._models],
+                "root": str(self._root),
+                "shared_cores": self._shared_cores,
+            }
             answer = self._ask(request, self._limits.start_timeout_s)
         except WorkerLost as lost:
             raise WorkerLost(NOT_READY, f"the worker did not start: {lost.reason}") from lost

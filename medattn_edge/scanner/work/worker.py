@@ -26,7 +26,7 @@ _PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
 def main(descriptor: int) -> NoReturn:
     """Serve the node at the other end of a socket, given by its file descriptor."""
     # The node decides when a worker ends: a terminal's Ctrl-C, and a service manager's SIGTERM, reach both.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.Signals["SIGHUP"]):
         signal.signal(number, signal.SIG_IGN)
     _end_with_the_thread_that_started_us()
     log = Log(allow=(FAILED, OUT_OF_MEMORY))
@@ -60,7 +60,8 @@ class _Served:
         self._segmenter: Segmenter | None = None
 
     def open(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        segmenter = Segmenter([model_from_json(one) for one in request["models"]])
+        models = [model_from_json(one) for one in request["models"]]
+        segmenter = Segmenter(models, shared_cores=request["shared_cores"])
         canaries = segmenter.canaries(Path(request["root"]))
         self._segmenter = segmenter
         return {"canaries": canaries}

@@ -14,6 +14,7 @@ from pydicom import uid
 from pydicom.pixels import get_decoder
 
 from medattn_edge.errors import InputError
+from medattn_edge.installation import install_line
 from medattn_edge.io.dicom.files import quiet
 from medattn_edge.io.dicom.pixels import read_planes
 from medattn_edge.io.dicom.volume import RefusedSeries, find_series, read_series
@@ -71,10 +72,10 @@ def test_a_missing_decoder_is_refused_with_the_line_that_installs_it(tmp_path, m
     monkeypatch.setattr(get_decoder(uid.JPEG2000Lossless), "_available", {})
     (series,) = find_series(tmp_path)
     assert series.reason == "unsupported_transfer_syntax"
-    assert "pip install 'medattn-edge[dicom-codecs]'" in series.detail
+    assert install_line("dicom-codecs") in series.detail
     with pytest.raises(RefusedSeries) as caught:
         read_series(series)
-    assert caught.value.hint == "pip install 'medattn-edge[dicom-codecs]'"
+    assert caught.value.hint == install_line("dicom-codecs")
 
 
 @pytest.mark.parametrize("signed", [False, True])

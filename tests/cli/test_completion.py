@@ -1,0 +1,24 @@
+"""The shell completes commands and options; files are the shell's own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(sys.executable).with_name("medattn-edge")
+
+
+@pytest.mark.skipif(not PROGRAM.is_file(), reason="the program is not installed beside this Python")
+@pytest.mark.parametrize(
+    ("words", "wanted"), [("medattn-edge in", {"infer", "inspect"}), ("medattn-edge infer --over", {"--overlap"})]
+)
+def test_commands_and_options_are_completed(words: str, wanted: set[str]) -> None:
+    typed = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    environment = {**os.environ, **typed, "_MEDATTN_EDGE_COMPLETE": "complete_bash"}
+    done = subprocess.run([str(PROGRAM)], env=environment, capture_output=True, text=True, check=True)
+    assert wanted <= set(done.stdout.split())
+    assert all(one.startswith(words.split()[-1]) for one in done.stdout.split())
