@@ -60,9 +60,11 @@ def _origin() -> tuple[str, str]:
         # Beside a clone's pyproject.toml lies what setuptools keeps of its last build, and that is found first there.
         return ("editable", str(source)) if (source / "pyproject.toml").is_file() else ("index", "")
     try:
-        return _told(json.loads(text))
+        kind, place = _told(json.loads(text))
     except (ValueError, LookupError, TypeError, AttributeError):  # another installer's
         return "index", ""
+    gone = kind in ("editable", "path") and not os.path.exists(place)  # an image keeps no sources
+    return ("index", "") if gone else (kind, place)
 
 
 def _told(direct: dict[str, Any]) -> tuple[str, str]:

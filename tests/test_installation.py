@@ -30,19 +30,19 @@ def installed_from(folder: Path, monkeypatch: pytest.MonkeyPatch, direct: dict[s
     ("direct", "line", "newer"),
     [
         (
-            {"url": "file:///opt/a%20clone", "dir_info": {"editable": True}},
-            "pip install -e '/opt/a clone[nifti]'",
-            "git -C '/opt/a clone' pull && pip install -e '/opt/a clone'",
+            {"url": "file://AT/a%20clone", "dir_info": {"editable": True}},
+            "pip install -e 'AT/a clone[nifti]'",
+            "git -C 'AT/a clone' pull && pip install -e 'AT/a clone'",
         ),
         (
-            {"url": "file:///opt/clone", "dir_info": {}},
-            "pip install '/opt/clone[nifti]'",
-            "a newer medattn-edge than /opt/clone, then pip install it",
+            {"url": "file://AT/clone", "dir_info": {}},
+            "pip install 'AT/clone[nifti]'",
+            "a newer medattn-edge than AT/clone, then pip install it",
         ),
         (
-            {"url": "file:///usb/medattn_edge-0.1.0-py3-none-any.whl", "archive_info": {}},
-            "pip install '/usb/medattn_edge-0.1.0-py3-none-any.whl[nifti]'",
-            "a newer medattn-edge than /usb/medattn_edge-0.1.0-py3-none-any.whl, then pip install it",
+            {"url": "file://AT/medattn_edge-0.1.0-py3-none-any.whl", "archive_info": {}},
+            "pip install 'AT/medattn_edge-0.1.0-py3-none-any.whl[nifti]'",
+            "a newer medattn-edge than AT/medattn_edge-0.1.0-py3-none-any.whl, then pip install it",
         ),
         (
             {"url": "https://example.org/medattn_edge-0.1.0.tar.gz", "archive_info": {}},
@@ -61,10 +61,19 @@ def installed_from(folder: Path, monkeypatch: pytest.MonkeyPatch, direct: dict[s
 def test_the_line_is_that_of_a_clone_an_archive_or_an_index(
     direct: dict[str, Any] | str, line: str, newer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("a clone", "clone", "medattn_edge-0.1.0-py3-none-any.whl"):
+        (tmp_path / name).mkdir()
+    direct, line, newer = (json.loads(json.dumps(one).replace("AT", str(tmp_path))) for one in (direct, line, newer))
     installed_from(tmp_path, monkeypatch, direct)
     assert (install_line("nifti"), upgrade_line()) == (line, newer)
     assert install_line("nifti", again=True) == line.replace("install ", "install --force-reinstall ")
     assert MissingDependency.of_extra("nibabel", "nifti").hint == line
+
+
+@pytest.mark.parametrize("editable", [True, False])
+def test_sources_that_are_gone_are_not_named(editable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed_from(tmp_path, monkeypatch, {"url": f"file://{tmp_path}/src", "dir_info": {"editable": editable}})
+    assert install_line("nifti") == "pip install 'medattn-edge[nifti]'"
 
 
 def test_a_clone_that_pip_says_nothing_of_is_told_by_its_pyproject(
