@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import cells
 import gpu_table
 import isa_table
+import operator_table
 import typer
 from cases import NNCF, OURS, PLAIN, REFERENCE
 from markdown_table import markdown_table
@@ -106,7 +107,9 @@ def kept_digest(results: Path, known: dict[str, Document]) -> str:
 def texts(results: Path, *pages: Path) -> dict[Path, str]:
     """What the text files should hold: the report of all results, and the tables between the markers of the pages."""
     found = documents(results)
-    made = {results / "README.md": page(found) + isa_table.sections(results) + gpu_table.section(results)}
+    made = {results / "README.md": page(found)}
+    more = (isa_table.sections, operator_table.sections, gpu_table.section)
+    made[results / "README.md"] += "".join(section(results) for section in more)
     tables = {
         (BEGIN, END): lambda: summary(found),
         SHORT: lambda: short(found),
