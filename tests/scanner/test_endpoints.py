@@ -273,7 +273,7 @@ def test_a_bug_in_a_worker_is_told_by_its_type_alone_and_costs_the_series_one_at
     try:
         reply, _ = child.ask({"do": "segment", "task": {}}, timeout_s=60)
         assert reply == {"lost": "failed", "found": "AssertionError", "why": "bug"}
-        reply, _ = child.ask({"do": "open", "models": [], "root": "/nowhere"}, timeout_s=60)
+        reply, _ = child.ask({"do": "open", "models": [], "root": "/nowhere", "shared_cores": False}, timeout_s=60)
         assert reply == {"canaries": {}}
         reply, _ = child.ask({"do": "modules"}, timeout_s=60)
         assert reply == {"modules": []}

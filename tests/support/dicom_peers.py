@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -22,7 +23,11 @@ SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 _config.LOG_HANDLER_LEVEL = "none"
 
-needs_dcmtk = pytest.mark.skipif(shutil.which("storescu") is None, reason="apt-get install dcmtk")
+# pynetdicom installs programs of the same names into an environment, and an active one comes first in PATH.
+_NOT_OURS = os.pathsep.join(
+    folder for folder in os.get_exec_path() if not (Path(folder).parent / "pyvenv.cfg").is_file()
+)
+needs_dcmtk = pytest.mark.skipif(shutil.which("storescu", path=_NOT_OURS) is None, reason="apt-get install dcmtk")
 needs_orthanc = pytest.mark.skipif(shutil.which("Orthanc") is None, reason="apt-get install orthanc")
 
 
@@ -38,7 +43,8 @@ def free_port() -> int:
 
 def dcmtk(program: str, *words: object) -> subprocess.CompletedProcess[str]:
     """Run one of dcmtk's programs."""
-    return subprocess.run([program, *map(str, words)], capture_output=True, text=True, check=False, timeout=120)
+    found = shutil.which(program, path=_NOT_OURS) or program
+    return subprocess.run([found, *map(str, words)], capture_output=True, text=True, check=False, timeout=120)
 
 
 def storescu(port: int, files: Iterable[Path], *more: object, called: str = AE_TITLE, calling: str = "SCANNER") -> Any:
