@@ -8,7 +8,7 @@ imports and its first inference count; the candidates take turns, every other ro
 memory the peak resident set of the process. A ratio is MONAI's figure over the candidate's in the same round; MONAI is
 given the faster of two batch sizes. Beside each speed stands the Dice of its labels with those of the eager network in
 our own pipeline, and with MONAI's, whose windows lie elsewhere. MONAI and the eager network take windows of the
-checkpoint's patch, an artifact its own, which may be larger: with true labels every row is held to both thresholds of
+checkpoint's patch and overlap, an artifact its own, which may be others: with true labels every row is held to both thresholds of
 `gates.TRUE_LABELS`, without them to the Dice with eager; what fails has no speed. `--warm` adds the second scan of one
 process, ours and MONAI's.
 """
@@ -164,7 +164,8 @@ def main(  # noqa: PLR0913 - options of a command
         "scan": {"name": scan.name, "subjects": 1, **shape},
         "patch": patch,
         "patches": {path.name: "x".join(map(str, Artifact.read(path).spec.patch)) for path in artifacts},
-        "overlap": 0.5,
+        "overlap": spec.overlap,
+        "overlaps": {path.name: Artifact.read(path).spec.overlap for path in artifacts},
         "rounds": rounds,
         "reference": best.name,
         "rows": rows,
