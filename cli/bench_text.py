@@ -28,14 +28,15 @@ def announce(plan: MeasurementPlan) -> None:
 
 def tell(document: dict[str, Any]) -> None:
     """Print a document of bench, as its --json would have been."""
-    from rich.table import Column, Table
+    from rich.table import Table
 
     rows = document["rows"]
     heads = ("artifact", "time of a run, ms", "times as fast", "cost", "agreement", "verdict")
-    table = Table(*(Column(head, overflow="fold") for head in heads), show_lines=True)
-    for row in rows:
+    table = Table(*heads, show_lines=True)
+    for index, row in enumerate(rows):
         where = "" if row["device"] == "cpu" else f" on {row['device']}"
         name = f"{row['artifact']}\n{row['backend']}{where}\n{_precision(row)}"
+        name += "\n(the reference)" if index == 0 else ""
         table.add_row(name, *_speed(row), _agreement(row), row["verdict"].upper())
     console.show(table)
     for row in rows:

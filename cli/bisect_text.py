@@ -52,19 +52,18 @@ def _shown(layers: list[dict[str, Any]]) -> list[int]:
 def _table(layers: list[dict[str, Any]], shown: Any) -> None:
     from rich.table import Column, Table
 
-    right = {"justify": "right", "no_wrap": True}
     table = Table(
-        Column("layer", overflow="fold"),
+        "layer",
         "operator",
-        Column("in", **right),  # type: ignore[arg-type]
-        Column("range, reference", **right),  # type: ignore[arg-type]
-        Column("range, candidate", **right),  # type: ignore[arg-type]
-        Column("clipped", **right),  # type: ignore[arg-type]
-        Column("saturated", **right),  # type: ignore[arg-type]
-        Column("SQNR in", **right),  # type: ignore[arg-type]
-        Column("local (limit)", **right),  # type: ignore[arg-type]
-        Column("out", **right),  # type: ignore[arg-type]
-        Column("logits if it alone", **right),  # type: ignore[arg-type]
+        Column("in", justify="right"),
+        Column("range, reference", justify="right"),
+        Column("range, candidate", justify="right"),
+        Column("clipped", justify="right"),
+        Column("saturated", justify="right"),
+        Column("SQNR in", justify="right"),
+        Column("local (limit)", justify="right"),
+        Column("out", justify="right"),
+        Column("logits if it alone", justify="right"),
         title="SQNR in dB",
     )
     for index in shown:

@@ -75,12 +75,12 @@ def _tell_left_out(left_out: dict[str, str]) -> None:
 
 def _tell_scan(title: str, scan: str, rows: list[dict[str, Any]]) -> None:
     """One scan: a column for each candidate and runtime, a line for each figure."""
-    from rich.table import Column, Table
+    from rich.table import Table
 
     columns = [(row, case) for row in rows for case in row["cases"] if case["scan"] == scan]
     console.say(f"{title} on {columns[0][1]['name']}")
     several = len({row["artifact"] for row, _ in columns}) > 1
-    table = Table("", *(Column(_heading(row, several), overflow="fold") for row, _ in columns))
+    table = Table("", *(_heading(row, several) for row, _ in columns))
     for name, (key, form) in _FIGURES.items():
         table.add_row(name, *(_number(case[key], form) for _, case in columns))
     for name, key in _PER_LABEL.items():

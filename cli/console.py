@@ -56,8 +56,17 @@ def say(text: str) -> None:
 
 
 def show(table: Table) -> None:
-    """A table of results on stdout; its cells and titles are plain text."""
-    _plain().print(table)
+    """A table of results on stdout; its cells and titles are plain text, and no name in it is broken or cut."""
+    from rich.table import Table as Whole
+
+    from .tables import fitted
+
+    stdout = _plain()
+    if table.title and len(str(table.title)) > stdout.width:  # which Rich would break anywhere
+        say(str(table.title))
+        table.title = None
+    found = fitted(table, stdout)
+    stdout.print(found, soft_wrap=not isinstance(found, Whole))
 
 
 def note(text: str, *, level: int = 1) -> None:

@@ -133,7 +133,6 @@ def _print(document: dict[str, Any], host: HostReport) -> None:
         console.say(f"problem: {problem['found']}\n  next: {problem['hint']}")
 
 
-_WHOLE = ("backend", "compiler", "device", "runs")  # columns of names, which a break would spoil
 _BACKENDS = ("backend", "device", "runs", "fp32", "fp16", "int8")
 
 
@@ -213,9 +212,7 @@ def _remark(rows: list[dict[str, Any]]) -> None:
 def _show(title: str, headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     from rich.table import Table
 
-    table = Table(title=title)
-    for heading in headings:
-        table.add_column(heading, overflow="fold", no_wrap=heading in _WHOLE)
+    table = Table(*headings, title=title)
     for row in rows:
         table.add_row(*row)
     console.show(table)

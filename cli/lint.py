@@ -88,9 +88,8 @@ def _show(path: Path, profile: str, findings: tuple[Finding, ...]) -> None:
 
     errors = sum(finding.severity == "error" for finding in findings)
     if findings:
-        table = Table(title=f"{path} against the {profile} rules")
-        for heading in ("rule", "severity", "node", "module", "reason", "remedy"):
-            table.add_column(heading, overflow="fold")
+        heads = ("rule", "severity", "node", "module", "reason", "remedy")
+        table = Table(*heads, title=f"{path} against the {profile} rules")
         for finding in findings:
             table.add_row(*_document(finding).values())
         console.show(table)

@@ -128,21 +128,12 @@ def _tell_delivery(one: Document, delivery: Document, config: str) -> None:
 
 def _show_tables(document: Document) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.table import Column, Table
+    from rich.table import Table
 
     counts = [f"{count} {state}" for state, count in document["states"].items() if count]
     console.say(f"series: {', '.join(counts) or 'none yet'}")
     if document["recent"]:
-        # The key is what requeue wants: it is shown whole, however narrow the window is.
-        recent = Table(
-            Column("series", no_wrap=True, min_width=32),
-            Column("v", no_wrap=True),
-            Column("state", no_wrap=True, min_width=11),
-            "objects",
-            Column("last object", min_width=14),
-            box=SIMPLE_HEAD,
-            pad_edge=False,
-        )
+        recent = Table("series", "v", "state", "objects", "last object", box=SIMPLE_HEAD, pad_edge=False)
         for one in document["recent"]:
             when = one["times"].get("last_received")
             last = "-" if when is None else time.strftime("%m-%d %H:%M:%S", time.localtime(when))

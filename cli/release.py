@@ -192,9 +192,9 @@ def _tell(release: VerifiedRelease, json: bool) -> None:
 
 
 def _show_files(release: VerifiedRelease) -> None:
-    from rich.table import Column, Table
+    from rich.table import Table
 
-    table = Table("file", "bytes", Column("SHA-256", overflow="fold"))
+    table = Table("file", "bytes", "SHA-256")
     for name, one in sorted(release.manifest.files.items()):
         table.add_row(name, f"{one.bytes:,}", one.sha256)
     console.show(table)
