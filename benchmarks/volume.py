@@ -7,10 +7,10 @@ Load, resample, infer, stitch, resample back, write the labels: each run is a co
 imports and its first inference count; the candidates take turns, every other round backwards. Time is the wall's,
 memory the peak resident set of the process. A ratio is MONAI's figure over the candidate's in the same round; MONAI is
 given the faster of two batch sizes. Beside each speed stands the Dice of its labels with those of the eager network in
-our own pipeline, and with MONAI's, whose windows lie elsewhere. MONAI and the eager network take windows of the
-checkpoint's patch and overlap, an artifact its own, which may be others: with true labels every row is held to both thresholds of
-`gates.TRUE_LABELS`, without them to the Dice with eager; what fails has no speed. `--warm` adds the second scan of one
-process, ours and MONAI's.
+our own pipeline, and with MONAI's, whose windows lie elsewhere. The eager network takes windows of the checkpoint's
+patch and overlap, MONAI of that patch and an overlap of 0.5, an artifact its own, which may be others: with true labels
+every row is held to both thresholds of `gates.TRUE_LABELS`, without them to the Dice with eager; what fails has no
+speed. `--warm` adds the second scan of one process, ours and MONAI's.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def _origin() -> tuple[str, str]:
         kind, place = _told(json.loads(text))
     except (ValueError, LookupError, TypeError, AttributeError):  # another installer's
         return "index", ""
-    gone = kind in ("editable", "path") and not os.path.exists(place)  # an image keeps no sources
+    gone = kind in ("editable", "path") and not Path(place).exists()  # an image keeps no sources
     return ("index", "") if gone else (kind, place)
 
 

@@ -30,7 +30,7 @@ from medattn_edge.spec.postprocessing import Cleanup
 METADATA = Path("configs/metadata.json")
 _INFERENCE = Path("configs/inference.json")
 _WEIGHTS = Path("models/model.pt")
-_OVERLAP = 0.5
+_OVERLAP = 0.25  # MONAI's, when nothing is said
 
 
 def read_bundle(folder: Path, orientation: str = "") -> tuple[Checkpoint, tuple[str, ...]]:
@@ -58,8 +58,8 @@ def read_bundle(folder: Path, orientation: str = "") -> tuple[Checkpoint, tuple[
     read_transforms(
         configuration.section("postprocessing", "post_transforms"), configuration, POSTPROCESSING, pipeline, "pred"
     )
-    patch = _patch(configuration, pipeline)
-    spec = _spec(pipeline, patch, str(image.get("modality", "")), orientation, folder)
+    patch, overlap = _windows(configuration, pipeline)
+    spec = replace(_spec(pipeline, patch, str(image.get("modality", "")), orientation, folder), overlap=overlap)
     module = fill(_module(configuration), folder / _WEIGHTS)
     check_answer(module, spec.in_channels, patch, spec.outputs, folder.name)
     checkpoint = _recognised(folder / _WEIGHTS, module, spec)
@@ -80,7 +80,8 @@ def _names(channel_def: Any) -> tuple[str, ...]:
     return tuple(str(channel_def[str(index)]).strip().lower().replace(" ", "_") for index in range(len(channel_def)))
 
 
-def _patch(configuration: Configuration, pipeline: Pipeline) -> tuple[int, ...]:
+def _windows(configuration: Configuration, pipeline: Pipeline) -> tuple[tuple[int, ...], float]:
+    """The patch in voxels, and how much of it neighbouring windows share."""
     inferer = configuration.component(configuration.section("inferer"))
     if inferer.name != "SlidingWindowInferer":
         raise InputError(
@@ -102,13 +103,29 @@ def _patch(configuration: Configuration, pipeline: Pipeline) -> tuple[int, ...]:
             expected="three sizes in voxels",
             hint="a 2-D bundle says nothing of the plane that it sees: export its checkpoint alone",
         )
-    overlap, mode = given.get("overlap", 0.25), str(given.get("mode", "constant")).lower()
-    how = "" if (overlap, mode) == (_OVERLAP, "gaussian") else f"; the bundle's by {overlap:g}, {mode}"
+    overlap = _overlap(configuration.resolve(given.get("overlap", _OVERLAP)))
+    mode = str(given.get("mode", "constant")).lower()
+    how = "" if mode == "gaussian" else f"; the bundle's weights are {mode}"
     pipeline.assumptions.append(
-        f"windows overlap by {_OVERLAP:g} with Gaussian weights, of which MONAI lets none fall below 0.001{how}"
+        f"windows overlap by {overlap:g}, as in the bundle, or a little more where MONAI would push the last ones "
+        f"back, with Gaussian weights, of which MONAI lets none fall below 0.001{how}"
     )
     pipeline.assumptions.append("a scan smaller than the patch is surrounded by its minimum; by MONAI with 0")
-    return tuple(roi)
+    return tuple(roi), overlap
+
+
+def _overlap(given: Any) -> float:
+    """One fraction; MONAI also takes one for each axis."""
+    each = given if isinstance(given, list | tuple) and given else [given]
+    if any(isinstance(one, bool) or not isinstance(one, int | float) or not 0 <= one < 1 for one in each) or (
+        len(set(each)) > 1
+    ):
+        raise InputError(
+            f"the overlap {given!r} of the bundle's inferer",
+            expected="one fraction of the patch for every axis, from 0 to below 1",
+            hint='"overlap": 0.25 is what MONAI takes when nothing is said',
+        )
+    return float(each[0])
 
 
 _WINDOWS = ("roi_size", "overlap", "mode")

@@ -21,7 +21,6 @@ from medattn_edge.errors import CheckpointError, InputError, UsageError
 from medattn_edge.exporters import export_fp32, random_patches
 from medattn_edge.inference import segment
 from medattn_edge.inference.preprocess import prepare
-from medattn_edge.inference.segment import SegmentSettings
 from medattn_edge.inference.tiling import gaussian
 from medattn_edge.io import read_volume, write_labels
 from medattn_edge.rewrites import rewrite
@@ -170,14 +169,14 @@ def peer_labels(parser: Any, folder: Path, scan: Path, weights: Any) -> np.ndarr
     return np.asarray(parser.get_parsed_content("postprocessing")(data)["pred"][0])
 
 
-def labels_of_ours(read: OwnersFolder, scan: Path, tmp_path: Path, overlap: float = 0.5) -> np.ndarray[Any, Any]:
+def labels_of_ours(read: OwnersFolder, scan: Path, tmp_path: Path) -> np.ndarray[Any, Any]:
     """The whole way: an ONNX file, its session, the scan's own grid; (i, j, k) of the file."""
     spec = read.checkpoint.spec
     artifact = export_fp32(
         rewrite(read.checkpoint, ("batch-norm",)), tmp_path / "net.onnx", {"random": random_patches(spec, 1)}
     )
     with open_session(artifact.path) as session:
-        found = segment(session, read_volume(scan), settings=SegmentSettings(overlap=overlap)).labels
+        found = segment(session, read_volume(scan)).labels
     stored = nibabel.load(scan)
     path = tmp_path / "labels.nii.gz"
     write_labels(path, found, spec.labels)
@@ -192,20 +191,31 @@ def test_the_labels_are_monais_where_windows_do_not_overlap(
 ) -> None:
     folder = bundle(inference(network, inferer={**INFERER, "roi_size": [20, 16, 8], "overlap": 0.0}))
     expected = labels_of_monai(folder, scan)
-    found = labels_of_ours(read_folder(folder), scan, tmp_path, overlap=0.0)
+    found = labels_of_ours(read_folder(folder), scan, tmp_path)
     assert len(np.unique(expected)) > 1, "labels of one value prove nothing"
     assert np.array_equal(expected, found)
 
 
+@pytest.mark.parametrize(("said", "overlap"), [({"overlap": 0.5}, 0.5), ({"overlap": [0.4] * 3}, 0.4), ({}, 0.25)])
 def test_where_windows_overlap_only_monais_least_weight_makes_a_difference(
-    bundle: Callable[..., Path], scan: Path, tmp_path: Path
+    bundle: Callable[..., Path], scan: Path, tmp_path: Path, said: dict[str, Any], overlap: float
 ) -> None:
-    folder = bundle()
+    inferer = {key: value for key, value in INFERER.items() if key != "overlap"} | said
+    folder = bundle(inference(inferer=inferer))
     read = read_folder(folder)
+    assert read.checkpoint.spec.overlap == overlap
+    assert any(f"overlap by {overlap:g}, as in the bundle" in text for text in read.assumptions)
     assert any("below 0.001" in text for text in read.assumptions)
     found = labels_of_ours(read, scan, tmp_path)
-    assert np.array_equal(labels_of_monai(folder, scan, gaussian(read.checkpoint.spec.patch)), found)
-    assert (labels_of_monai(folder, scan) == found).mean() > 0.9
+    if overlap == 0.5:  # where both put the same windows
+        assert np.array_equal(labels_of_monai(folder, scan, gaussian(read.checkpoint.spec.patch)), found)
+    assert (labels_of_monai(folder, scan) == found).mean() > (0.9 if overlap == 0.5 else 0.75)
+
+
+@pytest.mark.parametrize("overlap", [1.0, -0.1, "half", True, [0.5, 0.5, 0.25], []])
+def test_an_overlap_that_windows_here_cannot_have_is_refused(bundle: Callable[..., Path], overlap: Any) -> None:
+    with pytest.raises(InputError, match="one fraction of the patch for every axis"):
+        read_folder(bundle(inference(inferer={**INFERER, "overlap": overlap})))
 
 
 def test_the_spec_is_what_metadata_and_transforms_say(bundle: Callable[..., Path]) -> None:
