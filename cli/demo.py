@@ -1,10 +1,14 @@
-"""demo: the shipped checkpoints, from export to a picture, a report and a signed release, on a real chest CT."""
+"""demo: the shipped checkpoints, from export to a picture, a report and a signed release, on a real chest CT.
+
+Where there is no torch or no real scan, a shipped artifact segments a chest that is drawn.
+"""
 
 from __future__ import annotations
 
 import shlex
 import shutil
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -20,10 +24,10 @@ _RELEASE = "demo-lungs"
 def command(
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")] = Path("demo"),
 ) -> None:
-    """Export, compare and segment a real chest CT, report and sign a release, showing every command."""
-    from medattn_edge.data import shipped_checkpoints
-    from medattn_edge.data.samples import sample_labels, sample_scan
+    """Export, compare and segment a real chest CT, report and sign a release, showing every command.
 
+    Without torch or the package with the CT, segment a drawn chest with a shipped artifact, and say what more there is.
+    """
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -32,6 +36,58 @@ def command(
             expected="a folder to write to",
             hint="medattn-edge demo -o FOLDER",
         ) from error
+    if lacking := [name for name in ("torch", "slicerio") if find_spec(name) is None]:
+        _segment_drawn(output, lacking)
+    else:
+        _show_all(output)
+
+
+def _segment_drawn(output: Path, lacking: list[str]) -> None:
+    """What a host can do that only runs artifacts; ends with AgreementError unless the drawn lungs are found."""
+    from medattn_edge.agreement import dice_per_label
+    from medattn_edge.data import shipped_artifact
+    from medattn_edge.data.drawn_chest import write_drawn_chest
+    from medattn_edge.gates import DRAWN_CHEST
+    from medattn_edge.installation import install_line
+    from medattn_edge.io import read_volume
+    from medattn_edge.labels import Meaning
+
+    scan, found = output / "drawn-chest.nii.gz", output / "drawn-chest-labels.nii.gz"
+    try:
+        drawn = write_drawn_chest(scan)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {scan}: {error.strerror}",
+            expected="a folder to write to",
+            hint="medattn-edge demo -o FOLDER",
+        ) from error
+    console.say(f"{' and '.join(lacking)}: not installed. {scan} is a drawn chest, of nobody.")
+    artifact = shipped_artifact()
+    picture = ("--overlay", output / "drawn-chest-overlay.png") if find_spec("PIL") else ()
+    _run("inspect", artifact)
+    _run("infer", artifact, scan, "-o", found, *picture)
+    names = ("background", "right_lung", "left_lung")
+    labels = read_volume(found).oriented("RAS").voxels.transpose(2, 1, 0)
+    dice = dice_per_label(drawn, labels, Meaning(names))
+    told = ", ".join(f"{name} {value:.4f}" for name, value in dice.items())
+    console.say(f"\nDice with what was drawn: {told}")
+    least = DRAWN_CHEST.limits["min_dice"]
+    if min(dice.values()) < least:
+        raise AgreementError(
+            f"the drawn lungs were not found: {told}", expected=f"at least {least:g}", hint="medattn-edge doctor"
+        )
+    console.say(
+        "With your own artifact:\n"
+        "  medattn-edge infer NAME.onnx SCAN.nii.gz -o labels.nii.gz\n"
+        "The whole demo exports two checkpoints, proves that the answer stayed, segments a real chest CT, and writes a "
+        f"report and a signed release:\n  {install_line('demo')}"
+    )
+
+
+def _show_all(output: Path) -> None:
+    from medattn_edge.data import shipped_checkpoints
+    from medattn_edge.data.samples import sample_labels, sample_scan
+
     scan, labels = str(sample_scan()), str(sample_labels())
     values = ["--label-value", "right_lung=5", "--label-value", "left_lung=6"]
     for name, checkpoint in shipped_checkpoints().items():

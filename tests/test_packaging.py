@@ -75,6 +75,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     expected = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("medattn_edge/**/*.py")}
     expected |= {f"medattn_edge/{path.relative_to(ROOT).as_posix()}" for path in ROOT.glob("cli/*.py")}
     expected |= {f"medattn_edge/data/{path.name}" for path in (ROOT / "medattn_edge" / "data").glob("*.safetensors")}
+    expected |= {f"medattn_edge/data/{path.name}" for path in (ROOT / "medattn_edge" / "data").glob("*.onnx*")}
     templates = ROOT.glob("medattn_edge/scanner/observe/templates/*.html")
     expected |= {path.relative_to(ROOT).as_posix() for path in templates}
     expected |= {path.relative_to(ROOT).as_posix() for path in ROOT.glob("medattn_edge/evidence/templates/*")}
@@ -83,6 +84,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
         ".py",
         ".typed",
         ".safetensors",
+        ".onnx",
         ".md",
         ".json",
         ".html",

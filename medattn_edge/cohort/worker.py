@@ -23,8 +23,9 @@ from medattn_edge.volume import Array
 def main(descriptor: int) -> NoReturn:
     """Serve the run at the other end of a socket, given by its file descriptor."""
     # The run decides when a worker ends: a service manager's SIGTERM reaches both.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGTERM", "SIGHUP"):  # which Windows does not have
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     worker = CaseWorker()
 
     def opened(request: dict[str, Any], arrays: list[Array]) -> Reply:

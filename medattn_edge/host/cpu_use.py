@@ -56,10 +56,14 @@ class CpuTimes:
     @classmethod
     def now(cls, root: Path = Path("/")) -> CpuTimes | None:
         """The counters now, or None where the system has none, as on macOS and Windows; root: where `proc` is."""
+        if not hasattr(os, "sysconf"):
+            return None
+        if not hasattr(os, "sched_getaffinity"):
+            return None
         try:
             text = (root / "proc/stat").read_text(encoding="utf-8")
             ticks, allowed = os.sysconf("SC_CLK_TCK"), os.sched_getaffinity(0)
-        except (OSError, AttributeError):
+        except OSError:
             return None
         lines = re.findall(r"^cpu(\d+) ([\d ]+)$", text, re.MULTILINE)
         fields = {int(number): [int(one) for one in counts.split()] for number, counts in lines}

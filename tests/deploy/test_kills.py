@@ -38,6 +38,9 @@ def test_a_deployment_that_is_killed_in_every_stage_ends_with_one_release(deploy
             child.wait()
         assert before >= reached, f"killed in stage {number}, {reached} had been done"
         reached = number - 1
+        if number == STAGES and (tmp_path / "release").exists():  # the kill came too late: then it is whole
+            assert verify(tmp_path / "release").manifest.default == "fp32.xml"
+            return
         assert not (tmp_path / "release").exists()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -275,7 +275,7 @@ def test_a_row_of_a_busy_host_has_its_times_and_the_reason_in_the_place_of_a_rat
     ]
     report = BenchReport({}, tuple(rows))
     assert report.passed
-    assert report.declined == {"small.onnx in onnxruntime": "host busy (others used 1.0 of 2 CPUs)"}
+    assert report.declined == {f"{artifact.name} in onnxruntime": "host busy (others used 1.0 of 2 CPUs)"}
     first, second = (row.to_json() for row in rows)
     assert (first["ratio_to_reference"], first["ratio_declined"]) == (1.0, None)
     assert (second["p50_ms"], second["ratio_to_reference"], second["ratio_spread"]) == (10.0, None, None)
