@@ -56,15 +56,14 @@ class CpuTimes:
     @classmethod
     def now(cls, root: Path = Path("/")) -> CpuTimes | None:
         """The counters now, or None where the system has none, as on macOS and Windows; root: where `proc` is."""
-        if not hasattr(os, "sysconf"):
-            return None
-        if not hasattr(os, "sched_getaffinity"):
+        allowed = _allowed_cpus()
+        if allowed is None or not hasattr(os, "sysconf"):
             return None
         try:
             text = (root / "proc/stat").read_text(encoding="utf-8")
-            ticks, allowed = os.sysconf("SC_CLK_TCK"), os.sched_getaffinity(0)
         except OSError:
             return None
+        ticks = os.sysconf("SC_CLK_TCK")
         lines = re.findall(r"^cpu(\d+) ([\d ]+)$", text, re.MULTILINE)
         fields = {int(number): [int(one) for one in counts.split()] for number, counts in lines}
         busy = {cpu: sum(counts[one] for one in _BUSY if one < len(counts)) / ticks for cpu, counts in fields.items()}
@@ -87,6 +86,10 @@ class CpuTimes:
 def cpu_use_since(start: CpuTimes | None) -> CpuUse | None:
     """What computed since some counters, as far as the system tells."""
     return None if start is None else start.until(CpuTimes.now())
+
+
+def _allowed_cpus() -> set[int] | None:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
 
 def _own_ticks(proc: Path, pid: int) -> int:
