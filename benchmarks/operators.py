@@ -2,9 +2,9 @@
 
     python benchmarks/operators.py ARTIFACT... -o results/operators-NAME.json [--runs 30] [--threads 2]
 
-The files are ONNX files or IRs of one network, and take turns. What OpenVINO made of a graph is counted, not the graph:
-an operator that was fused into a convolution has no time of its own. Counting itself takes time, so that the sum is
-more than what `suite.py` measures; read the shares.
+The files are ONNX files or IRs of one network, ours first, and take turns. What OpenVINO made of a graph is counted,
+not the graph: an operator that was fused into a convolution has no time of its own. Counting itself takes time, so that
+the sum is more than what `suite.py` measures; read the shares.
 """
 
 from __future__ import annotations
@@ -39,10 +39,9 @@ def main(
     names = [path.name for path in artifacts]
     if len(set(names)) < len(names):
         raise typer.BadParameter(f"{', '.join(names)}: two files of one name cannot be told apart")
-    found = [Artifact.read(path) for path in artifacts]
-    requests = [opened(one, threads) for one in found]
-    patch = random_patches(found[0].manifest.spec, 1)
-    counted: list[list[Times]] = [[] for _ in found]
+    requests = [opened(path, threads) for path in artifacts]
+    patch = random_patches(Artifact.read(artifacts[0]).spec, 1)
+    counted: list[list[Times]] = [[] for _ in requests]
     for index in range(runs + 1):
         for request, times in zip(requests, counted, strict=True):
             request.infer({0: patch})
@@ -58,13 +57,18 @@ def main(
     print(table(document))
 
 
-def opened(artifact: Any, threads: int) -> Any:
-    """A request of a session's own model, compiled as a session compiles it, that counts."""
+def opened(path: Path, threads: int) -> Any:
+    """A request that counts, of the model that a session would run; of a file without a manifest, a peer's, in FP32."""
+    from medattn_edge.artifact import Artifact, manifest_path
     from medattn_edge.backends.openvino.library import imported
     from medattn_edge.backends.openvino.model import compiled, configuration, precision_of
 
-    ov = imported()
-    settings = configuration(ov, precision_of(artifact.manifest.target), threads) | {"PERF_COUNT": True}
+    ov, count = imported(), {"PERF_COUNT": True}
+    if not manifest_path(path).is_file():
+        model = ov.Core().compile_model(str(path), "CPU", configuration(ov, "f32", threads) | count)
+        return model.create_infer_request()
+    artifact = Artifact.read(path)
+    settings = configuration(ov, precision_of(artifact.manifest.target), threads) | count
     return compiled(ov, artifact.path, artifact.manifest, settings).create_infer_request()
 
 
