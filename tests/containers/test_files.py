@@ -119,6 +119,42 @@ def test_the_trial_follows_the_schema_of_compose(tmp_path: Path) -> None:
     assert tool("check-jsonschema", *words, worse).returncode == 1
 
 
+def test_the_job_is_what_kubernetes_takes(tmp_path: Path) -> None:
+    job = CONTAINERS / "kubernetes" / "cohort-job.yaml"
+    done = tool("kubernetes-validate", "--strict", job)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for right, wrong in (("completionMode", "completionsMode"), ("completions: 8", "completions: many")):
+        worse = tmp_path / "job.yaml"
+        worse.write_text(job.read_text(encoding="utf-8").replace(right, wrong))
+        assert tool("kubernetes-validate", "--strict", worse).returncode == 1, wrong
+
+
+def test_the_shares_of_the_job_are_the_whole_list_and_none_is_done_twice(tmp_path: Path) -> None:
+    yaml = pytest.importorskip("yaml", reason="the extra docs is not installed")
+    job = yaml.safe_load((CONTAINERS / "kubernetes" / "cohort-job.yaml").read_text(encoding="utf-8"))["spec"]
+    [container] = job["template"]["spec"]["containers"]
+    [script] = container["args"]
+    shares = int({one["name"]: one["value"] for one in container["env"]}["SHARES"])
+    assert shares == job["completions"]
+    for count in (0, 1, 7, 8, 9, 100):
+        lines = [f"/data/scans/{number}.nii.gz,case{number}" for number in range(count)]
+        (tmp_path / "list.csv").write_text("\n".join(["scan,case", *lines]) + "\n")
+        found = []
+        for index in range(shares):
+            cut = (
+                script.partition("exec ")[0]
+                .replace("/data/", f"{tmp_path}/")
+                .replace("/tmp/share", f"{tmp_path}/share")
+            )
+            environment = {"PATH": "/usr/bin:/bin", "SHARES": str(shares), "JOB_COMPLETION_INDEX": str(index)}
+            subprocess.run([*container["command"], cut], check=True, env=environment)
+            head, *share = (tmp_path / "share.csv").read_text().splitlines()
+            assert head == "scan,case"
+            assert abs(len(share) - count / shares) < 1
+            found += share
+        assert sorted(found) == sorted(lines)
+
+
 def test_what_the_trial_mounts_is_there_or_made_by_its_user() -> None:
     text = (CONTAINERS / "compose.yaml").read_text(encoding="utf-8")
     mounted = re.findall(r"- \./(trial/[\w.]+):", text)
