@@ -88,7 +88,9 @@ def command(  # noqa: PLR0913
     dicom_paths: Annotated[
         bool, Option("--dicom-paths", help="Name the folders of DICOM series in tables, though they may name people.")
     ] = False,
-    probabilities: Annotated[Path | None, Option("--probabilities", help="Also write one map per label.")] = None,
+    probabilities: Annotated[
+        Path | None, Option("--probabilities", help="Also write one map per label: maps.nii.gz, or maps.dcm for DICOM.")
+    ] = None,
     overlay: Annotated[Path | None, Option("--overlay", help="Also draw a picture: overlay.png.")] = None,
     attention: Annotated[Path | None, Option("--attention", help="Also write the attention maps.")] = None,
     backend: Annotated[str, Option("--backend", help="Instead of the suffix's default.")] = "",

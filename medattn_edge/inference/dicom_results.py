@@ -122,6 +122,18 @@ def write_contours(
     return notes
 
 
+def write_probabilities(
+    path: Path, maps: Volume, names: Sequence[str], series: Series, algorithm: Algorithm
+) -> list[str]:
+    """Write a Parametric Map; what people should know of it. Raises as `write_parametric_map` does.
+
+    One thread at a time, as for `write_segmentation`.
+    """
+    from medattn_edge.io.dicom.parametric_map import write_parametric_map
+
+    return list(write_parametric_map(path, maps, names, series, algorithm).remarks)
+
+
 def write_report(
     path: Path,
     labels: Volume,

@@ -16,12 +16,13 @@ from medattn_edge.inference.dicom_results import (
     check_names,
     write_contours,
     write_key_slices,
+    write_probabilities,
     write_report,
     write_segmentation,
 )
 from medattn_edge.inference.segment import Segmentation
 from medattn_edge.io import Scan, check_regions, format_of, write_labels, write_maps, write_regions
-from medattn_edge.io.files import check_labels_format
+from medattn_edge.io.files import check_labels_format, check_maps_format
 from medattn_edge.volume import Volume
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Outputs:
 
     Attributes:
         labels: labels on the scan's grid: labels.nii.gz, .nrrd, .npz, .png, or seg.dcm for a DICOM series.
-        probabilities: one map per label or region.
+        probabilities: one map per label or region: maps.nii.gz, or maps.dcm, a Parametric Map of a DICOM series.
         attention: the attention maps.
         overlay: a .png of the scan with its labels.
         key_slices: beside a DICOM segmentation, at most so many slices with outlines: key_1.dcm, ...
@@ -71,7 +72,14 @@ class Outputs:
     @property
     def dicom_file(self) -> Path | None:
         """The file that can only be written for a DICOM series, None where none is."""
-        return self.labels if self.dicom else self.rtstruct
+        if self.dicom:
+            return self.labels
+        return self.probabilities if self.dicom_probabilities else self.rtstruct
+
+    @property
+    def dicom_probabilities(self) -> bool:
+        """Whether the probabilities become a DICOM Parametric Map."""
+        return self.probabilities is not None and format_of(self.probabilities).name == "dicom"
 
     @property
     def paths(self) -> list[Path]:
@@ -90,9 +98,10 @@ class Outputs:
             MissingDependency: without Pillow, for a picture; without highdicom, for a DICOM segmentation, and without
                 contourpy, for a structure set.
         """
-        for path in (self.labels, self.probabilities, self.attention):
-            if path is not None:
-                format_of(path)
+        format_of(self.labels)
+        for path in (self.probabilities, self.attention):
+            if path is not None and not (path is self.probabilities and self.dicom_probabilities):
+                check_maps_format(path)
         for path in self.paths:
             check_folder(path)
             if path.resolve() in {part.resolve() for part in scan.paths}:
@@ -123,10 +132,15 @@ class Outputs:
         if scan.paths[0].exists() and not scan.is_dicom:
             raise UsageError(
                 f"{self.dicom_file.name!r} for {scan.path.name!r}",
-                expected=f"a DICOM series, for the {'segmentation' if self.dicom else 'contours'} to refer to",
-                hint="-o labels.nii.gz" if self.dicom else "leave --rtstruct out",
+                expected="a DICOM series for it to refer to",
+                hint=self._without_dicom(),
             )
         self.check_dicom()
+
+    def _without_dicom(self) -> str:
+        if self.dicom:
+            return "-o labels.nii.gz"
+        return "--probabilities maps.nii.gz" if self.dicom_probabilities else "leave --rtstruct out"
 
     def check_dicom(self) -> None:
         """Say, without knowing the scan, what stands against DICOM results.
@@ -226,7 +240,11 @@ class Outputs:
         if not self.dicom:
             (write_regions if regions == "maps" else write_labels)(self.labels, labels, names)
         if self.probabilities is not None and segmentation.probabilities is not None:
-            write_maps(self.probabilities, segmentation.probabilities, segmentation.meaning.names)
+            maps = segmentation.probabilities, segmentation.meaning.names
+            if not self.dicom_probabilities:
+                write_maps(self.probabilities, *maps)
+            elif scan.series is not None and algorithm is not None:
+                notes += write_probabilities(self.probabilities, *maps, scan.series, algorithm)
             written["probabilities"] = self.probabilities
         if self.attention is not None and segmentation.attention is not None:
             write_maps(self.attention, segmentation.attention, segmentation.attention_names)

@@ -185,6 +185,17 @@ def write_regions(path: Path, volume: Volume, names: Sequence[str]) -> None:
     form.write_regions(Path(path), volume.with_voxels(volume.voxels.astype(np.uint8, copy=False)), names)
 
 
+def check_maps_format(path: Path) -> Format:
+    """The format of a path that can hold maps; raises UsageError for one that cannot."""
+    form = format_of(path)
+    if form.write_maps is None:
+        able = [suffix for other in formats() if other.write_maps for suffix in other.suffixes]
+        raise UsageError(
+            f"{Path(path).name!r} cannot hold maps", expected=f"one of {', '.join(able)}", hint="end the output in .npz"
+        )
+    return form
+
+
 def write_maps(path: Path, volume: Volume, names: Sequence[str]) -> None:
     """Write maps, probabilities or attention, as float32 on their own grid; the file appears whole or not at all.
 
@@ -198,12 +209,8 @@ def write_maps(path: Path, volume: Volume, names: Sequence[str]) -> None:
         OutputError: when the file cannot be written.
         MissingDependency: when a package that writes it is not installed.
     """
-    form = format_of(path)
-    if form.write_maps is None:
-        able = [suffix for other in formats() if other.write_maps for suffix in other.suffixes]
-        raise UsageError(
-            f"{Path(path).name!r} cannot hold maps", expected=f"one of {', '.join(able)}", hint="end the output in .npz"
-        )
+    form = check_maps_format(path)
+    assert form.write_maps is not None
     if volume.voxels.ndim != 4 or len(names) != volume.channels:
         raise UsageError(
             f"{len(names)} names for maps of shape {volume.voxels.shape}",

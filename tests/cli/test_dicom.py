@@ -320,11 +320,18 @@ def test_contours_and_a_report_lie_beside_the_segmentation_of_the_same_run(
     medattn: Run, artifact: Path, folder: Path, tmp_path: Path
 ) -> None:
     files = {"labels": tmp_path / "seg.dcm", "rtstruct": tmp_path / "c.rtstruct.dcm", "sr": tmp_path / "v.sr.dcm"}
+    files["probabilities"] = tmp_path / "maps.dcm"
     words = ("infer", artifact, folder, "-o", files["labels"], "--rtstruct", files["rtstruct"], "--sr", files["sr"])
+    words = (*words, "--probabilities", files["probabilities"])
     told = document(medattn(*words, "--json"))
     assert told["written"] == {what: str(path) for what, path in files.items()}
-    seg, contours, report = (pydicom.dcmread(path) for path in files.values())
-    assert {contours.StudyInstanceUID, report.StudyInstanceUID} == {seg.StudyInstanceUID}
+    seg, contours, report, maps = (pydicom.dcmread(path) for path in files.values())
+    assert {contours.StudyInstanceUID, report.StudyInstanceUID, maps.StudyInstanceUID} == {seg.StudyInstanceUID}
+    values = np.frombuffer(maps.FloatPixelData, "<f4").reshape(
+        -1, len(told["volumes_ml"]) + 1, maps.Rows * maps.Columns
+    )
+    assert values.size
+    assert 0 <= values.min() < values.max() <= 1
     names = [one.SegmentLabel for one in seg.SegmentSequence]
     assert [roi.ROIName for roi in contours.StructureSetROISequence] == names == list(told["volumes_ml"])
     volumes = [float(roi.ROIVolume) for roi in contours.StructureSetROISequence]
@@ -357,6 +364,8 @@ def test_contours_go_with_labels_of_any_format(medattn: Run, artifact: Path, fol
         (("-o", "seg.dcm", "--rtstruct", "x.nii.gz"), "a DICOM file", "--rtstruct x.rtstruct.dcm"),
         (("-o", "seg.dcm", "--sr", "x.json"), "a DICOM file", "--sr x.sr.dcm"),
         (("-o", "seg.dcm", "--rtstruct", "seg.dcm"), "one file each", ""),
+        (("-o", "seg.dcm", "--attention", "maps.dcm"), "one of", "end the output in .npz"),
+        (("-o", "seg.dcm", "--probabilities", "maps.png"), "one of", "end the output in .npz"),
     ],
 )
 def test_contours_and_reports_that_make_no_sense_are_refused_before_anything_is_read(
@@ -376,3 +385,7 @@ def test_contours_of_what_is_no_series_are_refused(medattn: Run, artifact: Path,
     error = refused(medattn("infer", artifact, scan, *words), 2)
     assert "rt.dcm" in error["message"]
     assert error["hint"] == "leave --rtstruct out"
+    words = ("-o", tmp_path / "labels.nii.gz", "--probabilities", tmp_path / "maps.dcm", "--json")
+    error = refused(medattn("infer", artifact, scan, *words), 2)
+    assert "'maps.dcm' for 'scan.npy'" in error["message"]
+    assert error["hint"] == "--probabilities maps.nii.gz"
