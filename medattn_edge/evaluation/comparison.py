@@ -299,7 +299,15 @@ class _Graph:
                         for one in self.runs
                         if one.name in seen.agreed
                     }
-                    about = (volume, seen.meaning, seen.labels, right, labels, reference.spec.intensity)
+                    about = (
+                        volume,
+                        seen.meaning,
+                        seen.labels,
+                        right,
+                        labels,
+                        reference.spec.intensity,
+                        reference.spec.codes,
+                    )
                     self.observer(SeenScan(index, scan, name, *about))
                 if not sessions:
                     return

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medattn_edge.io import Scan
 from medattn_edge.labels import Meaning
-from medattn_edge.spec import Intensity
+from medattn_edge.spec import Code, Intensity
 from medattn_edge.volume import Volume
 
 
@@ -26,6 +26,7 @@ class SeenScan:
         true_labels: (D, H, W) on the same grid; None where there are none.
         candidates: (file, runtime) -> labels (D, H, W), of those that finished the scan.
         intensity: of the network, whose window pictures show.
+        codes: of labels, by name, as the spec has them: pictures give organs the colours of them.
     """
 
     index: int
@@ -37,6 +38,7 @@ class SeenScan:
     true_labels: Volume | None
     candidates: Mapping[tuple[Path, str], Volume]
     intensity: Intensity = field(default_factory=Intensity)
+    codes: Mapping[str, Code] = field(default_factory=dict)
 
 
 Observer = Callable[[SeenScan], None]

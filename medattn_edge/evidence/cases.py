@@ -49,7 +49,7 @@ class Cases:
 
     def _keep_cuts(self, seen: SeenScan, run: Run, labels: Volume) -> None:
         """The worst slices of an artifact so far, those of one scan in the runtime that is worst on it."""
-        cuts = worst_cuts(seen.volume, seen.meaning, seen.reference, labels, self._pictures, seen.intensity)
+        cuts = worst_cuts(seen.volume, seen.meaning, seen.reference, labels, self._pictures, seen.intensity, seen.codes)
         case = self._names.of(seen)
         kept = [(cut, case, run[1]) for cut in cuts]
         before = self._cuts.get(run[0], [])

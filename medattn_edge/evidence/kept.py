@@ -138,7 +138,7 @@ class KeptComparison:
                     reference = volume.with_voxels(maps["reference"])
                 if found:
                     name = scan.described(spec)
-                    about = (volume, Meaning.of(spec), reference, right, found, spec.intensity)
+                    about = (volume, Meaning.of(spec), reference, right, found, spec.intensity, spec.codes)
                     observer(SeenScan(index, scan, name, *about))
 
 

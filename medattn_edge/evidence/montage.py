@@ -52,7 +52,9 @@ class Montage:
     def __call__(self, seen: SeenScan) -> None:
         """Keep what the scan adds to the worst slices so far."""
         for run, labels in seen.candidates.items():
-            cuts = worst_cuts(seen.volume, seen.meaning, seen.reference, labels, self._slices, seen.intensity)
+            cuts = worst_cuts(
+                seen.volume, seen.meaning, seen.reference, labels, self._slices, seen.intensity, seen.codes
+            )
             name = f"{run[0].name} in {run[1]}"
             mine = [*self._kept.get(run, ()), *(_Kept(name, seen.index + 1, cut) for cut in cuts)]
             mine.sort(key=lambda one: -one.cut.flips)  # the first of equals stays first

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +14,7 @@ from medattn_edge.io.colours import RGB
 from medattn_edge.io.display import display_window, draw_labels, model_window
 from medattn_edge.io.organs import label_colours
 from medattn_edge.labels import Meaning
-from medattn_edge.spec import Intensity
+from medattn_edge.spec import Code, Intensity
 from medattn_edge.volume import Array, Volume
 
 ONLY_REFERENCE: Final = (86, 180, 233)  # three of Okabe and Ito's colours, told apart with every colour vision
@@ -39,6 +40,7 @@ class Cut:
         candidate: labels, likewise.
         step: mm, or pixels, of (rows, columns).
         meaning: of the labels.
+        codes: of labels, by name, as a spec has them.
     """
 
     plane: str
@@ -48,6 +50,7 @@ class Cut:
     candidate: Array
     step: tuple[float, float]
     meaning: Meaning
+    codes: Mapping[str, Code] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -57,7 +60,7 @@ class Cut:
     @property
     def colours(self) -> list[RGB]:
         """colours[value] of a label, that the pictures are drawn with."""
-        return label_colours(self.names, on_grey=True)
+        return label_colours(self.names, self.codes, on_grey=True)
 
     def pixels(self) -> tuple[Array, Array, Array]:
         """Float (rows, columns, 3) in 0..255: the reference's labels, the candidate's, the difference of the two."""
@@ -84,6 +87,7 @@ def worst_cuts(
     candidate: Volume,
     count: int,
     intensity: Intensity = _AS_STORED,
+    codes: Mapping[str, Code] | None = None,
 ) -> list[Cut]:
     """The slices with the most voxels of another label; where none has any, the one with most labels.
 
@@ -94,6 +98,7 @@ def worst_cuts(
         candidate: labels on the volume's grid.
         count: of slices at most; 0 for none.
         intensity: of the network: what it clips away is black and white.
+        codes: of labels, by name, as its spec has them: organs have the colours of their codes.
     """
     if count < 1:
         return []
@@ -105,7 +110,8 @@ def worst_cuts(
     if not order:
         order = [int(np.count_nonzero(before, axis=others).argmax())]
     shown, window = _shown(volume, intensity)
-    return [_cut(shown, window, axis, place, (before, after), int(flips[place]), meaning) for place in order]
+    cuts = [_cut(shown, window, axis, place, (before, after), int(flips[place]), meaning) for place in order]
+    return [replace(cut, codes=codes or {}) for cut in cuts]
 
 
 def _across(volume: Volume) -> int:

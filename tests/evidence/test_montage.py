@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from medattn_edge.io import Scan
 from medattn_edge.io.organs import label_colours
 from medattn_edge.io.page import check_picture, fitted
 from medattn_edge.labels import Meaning
-from medattn_edge.spec import Intensity
+from medattn_edge.spec import Code, Intensity
 from tests.support.sessions import make_volume
 
 MEANING = Meaning(("background", "liver", "spleen"))
@@ -51,6 +52,18 @@ def pixels(path: Path) -> np.ndarray:
 
 def has(page: np.ndarray, colour: tuple[int, int, int]) -> int:
     return int((page == colour).all(axis=-1).sum())
+
+
+def test_labels_have_the_colours_of_the_specs_codes_in_pictures_and_legend(tmp_path: Path) -> None:
+    codes = {"liver": Code("64033007", "SCT", "Kidney"), "spleen": Code("15776009", "SCT", "Pancreas")}
+    named, coded = (label_colours(MEANING.names, one, on_grey=True) for one in (None, codes))
+    assert set(named[1:]).isdisjoint(coded[1:]), "colours that are the same prove nothing"
+    montage = Montage(slices=1)
+    montage(replace(seen({NET: changed({1: 2})}), codes=codes))
+    assert montage.write_montage(tmp_path / "coded.png") == 1
+    page = pixels(tmp_path / "coded.png")
+    assert all(has(page, colour) for colour in coded[1:])
+    assert not any(has(page, colour) for colour in named[1:])
 
 
 def test_every_candidate_has_its_worst_slices_over_all_scans_beside_the_reference(tmp_path: Path) -> None:
