@@ -100,7 +100,10 @@ class StageResults:
         value, deadline_ms = self.done[BATCH].value, self.plan.recipe.deadline_ms
         found = outcome_of(one.plan, value["gate"], value["rows"], deadline_ms)
         taken = next(each for each in value["alternatives"] if each["batch"] == self.batch)
-        why = f"{self.batch} patches per run: {taken['ratio']:.2f} times as fast for the judged scans as one"
+        why = (
+            f"{self.batch} patches per run: {taken['ratio']:.2f} times as fast for the judged scans as one; its times "
+            "are of such runs, and so are the checkpoint's beside them"
+        )
         return replace(found, verdict=CHOSEN, reasons=(*one.reasons, why))
 
     def _first_outcomes(self) -> tuple[CandidateOutcome, ...]:
