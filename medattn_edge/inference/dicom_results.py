@@ -23,7 +23,7 @@ def algorithm_of(artifact: Path, spec: ModelSpec, settings: Mapping[str, object]
     """How an artifact and its settings are named in DICOM; another setting is another object.
 
     Args:
-        artifact: read as a whole, for its hash.
+        artifact: read as a whole, for its hash; of a NAME.triton the hash is that of the model on the server.
         spec: its spec.
         settings: what decides the labels beside the model, the same names wherever they are given (`label_settings`).
 
@@ -32,11 +32,11 @@ def algorithm_of(artifact: Path, spec: ModelSpec, settings: Mapping[str, object]
     """
     from importlib.metadata import version
 
-    from medattn_edge.artifact import sha256
+    from medattn_edge.backends.triton.remote_model import computing_sha256
     from medattn_edge.io.dicom.uids import Algorithm
 
     identity = " ".join(f"{name}={value}" for name, value in sorted(settings.items()))
-    return Algorithm(spec.network, version("medattn-edge"), sha256(artifact), identity)
+    return Algorithm(spec.network, version("medattn-edge"), computing_sha256(artifact), identity)
 
 
 def label_settings(

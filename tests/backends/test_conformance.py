@@ -1,13 +1,15 @@
 """What every backend promises, for every file that each opens: its record is all that it takes to be tested.
 
-The files are made by an exporter, or by a compiler from what an exporter made.
+The files are made by an exporter, or by a compiler from what an exporter made; what a server computes is served on
+loopback.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ from medattn_edge.installation import upgrade_line
 from medattn_edge.models import checkpoint as checkpoints
 from tests.support.networks import export_checkpoint, gated_spec, save_checkpoint
 from tests.support.sessions import FakeSession
+from tests.support.triton_server import TritonServer
 
 BACKENDS = backends()
 CHECKPOINT = ".safetensors"
@@ -70,9 +73,10 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def file_of(checkpoint, tmp_path_factory) -> Callable[..., Path]:
+def file_of(checkpoint, tmp_path_factory) -> Iterator[Callable[..., Path]]:
     """The file with a suffix: the checkpoint, what an exporter makes of it, or what a compiler makes of that."""
     made: dict[Any, Path] = {}
+    servers = ExitStack()
 
     def make(suffix: str, settings: ExportSettings) -> Path:
         if suffix == CHECKPOINT:
@@ -80,7 +84,9 @@ def file_of(checkpoint, tmp_path_factory) -> Callable[..., Path]:
         if (suffix, settings) not in made:
             path = tmp_path_factory.mktemp("made") / f"network{suffix}"
             made[suffix, settings] = path
-            if any(suffix in one.suffixes for one in exporters().values()):
+            if suffix == ".triton":
+                servers.enter_context(TritonServer(make(".onnx", settings))).file(path)
+            elif any(suffix in one.suffixes for one in exporters().values()):
                 export_checkpoint(checkpoint, path, batch=settings.batch, attention=settings.attention)
             else:
                 compile_artifact(
@@ -88,7 +94,8 @@ def file_of(checkpoint, tmp_path_factory) -> Callable[..., Path]:
                 )
         return made[suffix, settings]
 
-    return make
+    with servers:
+        yield make
 
 
 @pytest.fixture(params=OPENED, ids=["".join(one) for one in OPENED])

@@ -1,0 +1,1 @@
+"""NAME.triton: a model that a Triton server on another host computes, opened like any artifact."""
