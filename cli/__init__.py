@@ -42,6 +42,7 @@ _COMMANDS = (
     "doctor",
     "node",
     "release",
+    "serve",
 )
 
 

@@ -10,6 +10,8 @@ _CUDA = "CUDAExecutionProvider"
 
 def device_text(facts: Mapping[str, Any]) -> str:
     """Such as `cpu in onnxruntime (--device auto)`, from the facts of a session; what `auto` did not take is named."""
+    if "server" in facts:
+        return f"the server {facts['server']}, version {facts['version']} of {facts['model']} in {facts['backend']}"
     device, backend = str(facts.get("device", "?")), str(facts.get("backend", "?"))
     if facts.get("requested_device") != "auto":
         return f"{device} in {backend}"

@@ -32,6 +32,8 @@ EXAMPLES: Final = {
     "release sign": "medattn-edge release sign release --key key",
     "release verify": "medattn-edge release verify release --trusted key.pub",
     "release show": "medattn-edge release show release",
+    "serve": "medattn-edge serve write net.onnx -o repository",
+    "serve write": "medattn-edge serve write net.onnx -o repository",
     "release diff": "medattn-edge release diff old new scan.nii.gz",
 }
 

@@ -20,6 +20,7 @@ from medattn_edge.backends.check import on_patches
 from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.triton import server as server_module
 from medattn_edge.backends.triton.remote_model import RemoteModel, computing_sha256, write_remote_model
+from medattn_edge.cli.device_text import device_text
 from medattn_edge.errors import BackendError, HostError, IntegrityError, UsageError
 from medattn_edge.exporters import random_patches
 from medattn_edge.inference.dicom_results import algorithm_of
@@ -75,6 +76,12 @@ def test_it_answers_with_the_bits_of_the_local_session(server, artifact, patches
 def test_it_can_be_opened_in_a_process_of_its_own(server, artifact, patches, tmp_path):
     with IsolatedSession(server.file(tmp_path / "net.triton")) as remote, open_session(artifact, threads=1) as local:
         np.testing.assert_array_equal(remote.run(patches), local.run(patches))
+
+
+def test_a_reader_is_told_which_server_computed(server, tmp_path):
+    with open_file(server, tmp_path) as session:
+        expected = f"the server 127.0.0.1:{server.port}, version 1 of net in triton"
+        assert device_text(session.facts) == expected
 
 
 def test_threads_that_a_server_does_not_take_are_told(server, tmp_path):

@@ -40,6 +40,7 @@ class RemoteModel:
         unencrypted: whether images may go to another host without TLS.
         timeout_s: of one request, in s.
         tries: of one request, while the server cannot be reached or its queue is full.
+        max_batch: patches of one request, where the server puts requests together; 0 for any number.
 
     Raises:
         UsageError: for a value that cannot be.
@@ -55,6 +56,7 @@ class RemoteModel:
     unencrypted: bool = False
     timeout_s: float = 60.0
     tries: int = 9
+    max_batch: int = 0
 
     def __post_init__(self) -> None:
         match = _ADDRESS.fullmatch(self.address)
@@ -66,6 +68,7 @@ class RemoteModel:
             "sha256": (_SHA256.fullmatch(self.sha256), "64 hexadecimal digits"),
             "timeout_s": (0 < self.timeout_s <= _MAX_TIMEOUT_S, f"seconds up to {_MAX_TIMEOUT_S:g}"),
             "tries": (0 < self.tries <= _MAX_TRIES, f"1 to {_MAX_TRIES}"),
+            "max_batch": (self.max_batch >= 0, "0 or more"),
         }
         for name, (fits, expected) in wrong.items():
             if not fits:
@@ -89,7 +92,7 @@ class RemoteModel:
         if not isinstance(values, Mapping) or values.get("schema") != SCHEMA:
             raise UsageError("no schema number that is known", expected=f"schema {SCHEMA}", hint="write it again")
         rest = {key: value for key, value in values.items() if key != "schema"}
-        kinds = {"unencrypted": (bool,), "tries": (int,), "timeout_s": (int, float)}
+        kinds = {"unencrypted": (bool,), "tries": (int,), "max_batch": (int,), "timeout_s": (int, float)}
         known = {one.name for one in fields(cls)}
         wrong = [key for key, value in rest.items() if key not in known or type(value) not in kinds.get(key, (str,))]
         wrong += sorted({"address", "model", "sha256"} - rest.keys())
@@ -119,7 +122,7 @@ class RemoteModel:
             raise BackendError(
                 f"{path.name} names no model of a server: {found}",
                 expected=f"JSON of schema {SCHEMA}: address, model, sha256, ...",
-                hint="write it again: medattn_edge.backends.triton.remote_model.write_remote_model",
+                hint="write it again: medattn-edge serve write ARTIFACT -o A_NEW_REPOSITORY",
             ) from error
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.session import Backend, GraphSession, Options, Patches, Session, closed
 from medattn_edge.backends.triton.remote_model import SUFFIX, RemoteModel
@@ -31,6 +33,7 @@ class TritonSession(GraphSession):
                 hint="--device cpu; the server's configuration says which device it takes",
             )
         remote = RemoteModel.read(artifact.path)
+        self._max_batch = remote.max_batch
         self._server: Server | None = Server(remote, artifact.path.parent)
         try:
             config = self._server.check_model()
@@ -62,7 +65,11 @@ class TritonSession(GraphSession):
     def _answers(self, names: list[str], patches: Patches) -> list[Patches]:
         if self._server is None:
             raise closed()
-        return self._server.infer(names, patches)
+        if not self._max_batch or len(patches) <= self._max_batch:
+            return self._server.infer(names, patches)
+        starts = range(0, len(patches), self._max_batch)
+        parts = [self._server.infer(names, patches[start : start + self._max_batch]) for start in starts]
+        return [np.concatenate(one) for one in zip(*parts, strict=True)]
 
     def close(self) -> None:
         """End the connection."""
