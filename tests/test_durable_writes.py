@@ -26,6 +26,7 @@ WHOLE_FILES = (
     "medattn_edge/evaluation/attention/files.py:_appearing",
     "medattn_edge/release/write.py:_put",
     "medattn_edge/release/write.py:_sign_folder",
+    "medattn_edge/serving/triton_repository.py:_new_folder",
 )
 
 
@@ -61,6 +62,18 @@ def test_a_release_has_its_bytes_on_the_disk_before_its_name(tmp_path):
     assert trace.lost == []
     files = [one for one in release.rglob("*") if one.is_file()]
     assert release / "release.sig" in files
+    assert [one.name for one in files if trace.synced.get(identity(one)) != content_of(one)] == []
+
+
+def test_a_repository_of_a_server_has_its_bytes_on_the_disk_before_its_name(tmp_path, small_artifact):
+    pytest.importorskip("tritonclient", reason="the extra triton is not installed")
+    from medattn_edge.serving import write_repository
+
+    with traced() as trace:
+        write_repository([small_artifact], tmp_path / "repository")
+    assert trace.lost == []
+    files = [one for one in (tmp_path / "repository").rglob("*") if one.is_file()]
+    assert len(files) == 6
     assert [one.name for one in files if trace.synced.get(identity(one)) != content_of(one)] == []
 
 

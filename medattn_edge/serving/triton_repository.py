@@ -212,7 +212,7 @@ def _write_model(folder: Path, artifact: Artifact, config: Any, backend: str) ->
     if backend == "python":
         (place / "model.py").write_text(_PYTHON_MODEL, encoding="utf-8")
     (folder / "config.pbtxt").write_text(text_format.MessageToString(config), encoding="utf-8")
-    for path in sorted(folder.rglob("*"), reverse=True):
+    for path in (*sorted(folder.rglob("*"), reverse=True), folder):
         sync(path)
 
 
