@@ -52,7 +52,7 @@ def test_a_bundle_is_exported_when_its_orientation_is_said(medattn: Any, folder:
     assert done.returncode == 0, done.stderr
     spec = json.loads(done.stdout)["spec"]
     assert (spec["labels"], spec["orientation"], spec["axes"]) == (["background", "spleen"], "RAS", "WHD")
-    assert "assumed: windows overlap by 0.5" in done.stderr
+    assert "assumed: windows overlap by 0.25" in done.stderr
     assert "assumed: every scan is seen in RAS" in done.stderr
 
 
