@@ -19,6 +19,7 @@ REASONS = {
     "needs an NVIDIA GPU",
     "needs a Jetson",
     "needs a Docker daemon",
+    "needs a Triton server",
     "needs root",
     "needs your own files",
     "takes minutes",

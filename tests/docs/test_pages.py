@@ -29,6 +29,7 @@ NOT_RUN = {
     "needs an NVIDIA GPU": 2,
     "needs a Jetson": 2,
     "needs a Docker daemon": 2,
+    "needs a Triton server": 2,
     "needs root": 1,
     "needs your own files": 9,
     "takes minutes": 7,
