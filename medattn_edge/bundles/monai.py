@@ -104,10 +104,11 @@ def _windows(configuration: Configuration, pipeline: Pipeline) -> tuple[tuple[in
             hint="a 2-D bundle says nothing of the plane that it sees: export its checkpoint alone",
         )
     overlap = _overlap(configuration.resolve(given.get("overlap", _OVERLAP)))
+    said = "as in the bundle" if "overlap" in given else "as MONAI's where a bundle says nothing"
     mode = str(given.get("mode", "constant")).lower()
     how = "" if mode == "gaussian" else f"; the bundle's weights are {mode}"
     pipeline.assumptions.append(
-        f"windows overlap by {overlap:g}, as in the bundle, or a little more where MONAI would push the last ones "
+        f"windows overlap by {overlap:g}, {said}, or a little more where MONAI would push the last ones "
         f"back, with Gaussian weights, of which MONAI lets none fall below 0.001{how}"
     )
     pipeline.assumptions.append("a scan smaller than the patch is surrounded by its minimum; by MONAI with 0")
