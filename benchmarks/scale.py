@@ -93,12 +93,17 @@ def in_turns(
 def row(taken: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     """Medians, and the paired ratio of two over one."""
     periods = {count: Latency(np.array([1e3 / one["per_s"] for one in values])) for count, values in taken.items()}
-    ratio, spread = periods["2"].ratio_of(periods["1"])
+    pair = periods["2"].ratio_of(periods["1"])
     medians = {}
     for word, count in (("one", "1"), ("two", "2")):
         for figure in taken[count][0]:
             medians[f"{word}_{figure}"] = float(np.median([one[figure] for one in taken[count]]))
-    return {**medians, "ratio": ratio, "ratio_spread": list(spread)}
+    return {
+        **medians,
+        "ratio": pair.median,
+        "ratio_spread": list(pair.quartiles),
+        "ratio_declined": pair.declined or None,
+    }
 
 
 def sessions(
