@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -71,15 +71,22 @@ class Outputs:
 
     @property
     def dicom_file(self) -> Path | None:
-        """The file that can only be written for a DICOM series, None where none is."""
-        if self.dicom:
-            return self.labels
-        return self.probabilities if self.dicom_probabilities else self.rtstruct
+        """A file that can only be written for a DICOM series, None where none is."""
+        return next((path for path, _ in self._of_series()), None)
 
     @property
     def dicom_probabilities(self) -> bool:
         """Whether the probabilities become a DICOM Parametric Map."""
         return self.probabilities is not None and format_of(self.probabilities).name == "dicom"
+
+    def _of_series(self) -> Iterator[tuple[Path, str]]:
+        """Each file that can only be written for a DICOM series, and what to type where there is none."""
+        if self.dicom:
+            yield self.labels, "-o labels.nii.gz"
+        if self.probabilities is not None and self.dicom_probabilities:
+            yield self.probabilities, "--probabilities maps.nii.gz"
+        if self.rtstruct is not None:
+            yield self.rtstruct, "leave --rtstruct out"
 
     @property
     def paths(self) -> list[Path]:
@@ -99,8 +106,8 @@ class Outputs:
                 contourpy, for a structure set.
         """
         format_of(self.labels)
-        for path in (self.probabilities, self.attention):
-            if path is not None and not (path is self.probabilities and self.dicom_probabilities):
+        for path in (None if self.dicom_probabilities else self.probabilities, self.attention):
+            if path is not None:
                 check_maps_format(path)
         for path in self.paths:
             check_folder(path)
@@ -127,20 +134,14 @@ class Outputs:
                     raise UsageError(
                         f"{option} with {self.labels.name!r}", expected="a DICOM segmentation", hint="-o seg.dcm"
                     )
-        if self.dicom_file is None:
-            return
-        if scan.paths[0].exists() and not scan.is_dicom:
-            raise UsageError(
-                f"{self.dicom_file.name!r} for {scan.path.name!r}",
-                expected="a DICOM series for it to refer to",
-                hint=self._without_dicom(),
-            )
+        for path, otherwise in self._of_series():
+            if scan.paths[0].exists() and not scan.is_dicom:
+                raise UsageError(
+                    f"{path.name!r} for {scan.path.name!r}",
+                    expected="a DICOM series for it to refer to",
+                    hint=otherwise,
+                )
         self.check_dicom()
-
-    def _without_dicom(self) -> str:
-        if self.dicom:
-            return "-o labels.nii.gz"
-        return "--probabilities maps.nii.gz" if self.dicom_probabilities else "leave --rtstruct out"
 
     def check_dicom(self) -> None:
         """Say, without knowing the scan, what stands against DICOM results.
