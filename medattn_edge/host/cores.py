@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medattn_edge.host.hardware import parse_cpuinfo
+from medattn_edge.host.system import allowed_cpus
 
 _V1, _V2 = "cgroup", "cgroup2"  # the types of their file systems
 
@@ -55,8 +56,8 @@ def core_limits(root: Path = Path("/"), affinity: Iterable[int] | None = None) -
         root: where `proc` and the mounted cgroups are.
         affinity: the logical CPUs that it may run on, by default as the system says.
     """
-    if affinity is None and hasattr(os, "sched_getaffinity"):
-        affinity = os.sched_getaffinity(0)
+    if affinity is None:
+        affinity = allowed_cpus()
     allowed = None if affinity is None else tuple(sorted(affinity))
     text = _read(root / "proc/cpuinfo")
     cpu = parse_cpuinfo(text, platform.machine(), os.cpu_count() or 1)

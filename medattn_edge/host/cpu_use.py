@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from medattn_edge.host.system import allowed_cpus
+
 MIN_S: Final = 0.2  # below it a tick of the kernel, 10 ms a CPU, is too large a part
 _BUSY: Final = (0, 1, 2, 5, 6, 7)  # of a line of /proc/stat: user, nice, system, irq, softirq, steal
 
@@ -56,7 +58,7 @@ class CpuTimes:
     @classmethod
     def now(cls, root: Path = Path("/")) -> CpuTimes | None:
         """The counters now, or None where the system has none, as on macOS and Windows; root: where `proc` is."""
-        allowed = _allowed_cpus()
+        allowed = allowed_cpus()
         if allowed is None or not hasattr(os, "sysconf"):
             return None
         try:
@@ -86,10 +88,6 @@ class CpuTimes:
 def cpu_use_since(start: CpuTimes | None) -> CpuUse | None:
     """What computed since some counters, as far as the system tells."""
     return None if start is None else start.until(CpuTimes.now())
-
-
-def _allowed_cpus() -> set[int] | None:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
 
 def _own_ticks(proc: Path, pid: int) -> int:

@@ -136,6 +136,11 @@ def physical_memory() -> float:
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
+def allowed_cpus() -> set[int] | None:
+    """The logical CPUs that this process may run on; None where the system does not tell."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+
+
 def unfit_for_windows(name: str) -> bool:
     """Whether Windows takes a text for no name of a file: `a:b`, `what?`, `NUL.txt`, one that ends in a dot."""
     return bool(_NOT_IN_NAMES.search(name) or _DEVICES.fullmatch(name)) or name.endswith((".", " "))
