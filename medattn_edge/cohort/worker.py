@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,17 +14,14 @@ from medattn_edge.cohort.naming import jobs_of
 from medattn_edge.cohort.one_case import CaseRunner
 from medattn_edge.cohort.opened import check_jobs, with_algorithm
 from medattn_edge.errors import HostError
-from medattn_edge.process import Reply, serve
+from medattn_edge.process import Reply, leave_the_end_to_the_parent, serve
 from medattn_edge.process.channel import Message
 from medattn_edge.volume import Array
 
 
 def main(descriptor: int) -> NoReturn:
     """Serve the run at the other end of a socket, given by its file descriptor."""
-    # The run decides when a worker ends: a service manager's SIGTERM reaches both.
-    for name in ("SIGTERM", "SIGHUP"):  # which Windows does not have
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    leave_the_end_to_the_parent()
     worker = CaseWorker()
 
     def opened(request: dict[str, Any], arrays: list[Array]) -> Reply:

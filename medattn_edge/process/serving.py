@@ -59,6 +59,13 @@ def _answer(channel: Channel, handlers: Mapping[str, Handler], fatal: tuple[type
     return not ends
 
 
+def leave_the_end_to_the_parent() -> None:
+    """Ignore what a terminal or a service manager sends to parent and child: the parent decides when this one ends."""
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 def _end_with_parent(connection: socket.socket) -> None:
     """Make this process the child of whoever holds the other end of a socket: it ends when that one does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer, which then ends this process

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from medattn_edge.errors import MedattnError
-from medattn_edge.process import Handler, Reply, serve
+from medattn_edge.process import Handler, Reply, leave_the_end_to_the_parent, serve
 from medattn_edge.reasons import FAILED, OUT_OF_MEMORY
 from medattn_edge.scanner.observe.capture import captured
 from medattn_edge.scanner.observe.log import Log
@@ -25,9 +25,7 @@ _PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
 
 def main(descriptor: int) -> NoReturn:
     """Serve the node at the other end of a socket, given by its file descriptor."""
-    # The node decides when a worker ends: a terminal's Ctrl-C, and a service manager's SIGTERM, reach both.
-    for number in (signal.SIGTERM, signal.Signals["SIGHUP"]):
-        signal.signal(number, signal.SIG_IGN)
+    leave_the_end_to_the_parent()
     _end_with_the_thread_that_started_us()
     log = Log(allow=(FAILED, OUT_OF_MEMORY))
     served = _Served()
