@@ -18,7 +18,7 @@ pytest.importorskip("highdicom", reason="the extra dicom is not installed")
 from medattn_edge.io.dicom.parametric_map import ParametricMapFile, write_parametric_map  # noqa: E402
 from medattn_edge.io.dicom.volume import RefusedSeries, Series  # noqa: E402
 from tests.io.dicom.test_seg import ALGORITHM, PLANES, listed_again, send, tool  # noqa: E402
-from tests.support.dicom_phantoms import in_plane, real_ct  # noqa: E402
+from tests.support.dicom_phantoms import in_plane  # noqa: E402
 
 NAMES = ("background", "right_lung", "läsion")
 
@@ -31,16 +31,6 @@ def maps_of(scan: Volume) -> Volume:
 
 def write(path: Path, maps: Volume, series: Series, names: Any = NAMES) -> ParametricMapFile:
     return write_parametric_map(path, maps, names, series, ALGORITHM)
-
-
-@pytest.fixture(scope="module")
-def scan() -> Volume:
-    return real_ct()
-
-
-@pytest.fixture(scope="module")
-def sent(scan: Volume, tmp_path_factory: pytest.TempPathFactory) -> Series:
-    return send(tmp_path_factory.mktemp("axial"), scan)
 
 
 def placed(dataset: Any) -> dict[tuple[str, tuple[float, ...]], np.ndarray[Any, Any]]:

@@ -28,7 +28,7 @@ from medattn_edge.io.dicom.seg import write_seg  # noqa: E402
 from medattn_edge.io.dicom.source import read_source  # noqa: E402
 from medattn_edge.io.dicom.volume import RefusedSeries, Series, find_series  # noqa: E402
 from tests.io.dicom.test_seg import ALGORITHM, NAMES, PLANES, drawn, listed_again, send, tool  # noqa: E402
-from tests.support.dicom_phantoms import in_plane, real_ct, write_series  # noqa: E402
+from tests.support.dicom_phantoms import in_plane, write_series  # noqa: E402
 
 ORGANS = ("background", "right_lung", "left_lung", "spine")
 
@@ -111,16 +111,6 @@ def filled(path: Path, series: Series, unite: Any = np.logical_or) -> dict[int, 
 
 def dice(one: np.ndarray, other: np.ndarray) -> float:
     return 2 * float((one & other).sum()) / float(one.sum() + other.sum())
-
-
-@pytest.fixture(scope="module")
-def scan() -> Volume:
-    return real_ct()
-
-
-@pytest.fixture(scope="module")
-def sent(scan: Volume, tmp_path_factory: pytest.TempPathFactory) -> Series:
-    return send(tmp_path_factory.mktemp("axial"), scan)
 
 
 @pytest.mark.parametrize("enhanced", [False, True], ids=["single", "enhanced"])

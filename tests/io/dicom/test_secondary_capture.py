@@ -24,7 +24,7 @@ pytest.importorskip("highdicom", reason="the extra dicom is not installed")
 from medattn_edge.io.dicom.secondary_capture import key_slices, secondary_capture  # noqa: E402
 from medattn_edge.io.dicom.uids import Algorithm  # noqa: E402
 from medattn_edge.io.dicom.volume import Series, find_series  # noqa: E402
-from tests.support.dicom_phantoms import in_plane, real_ct, write_series  # noqa: E402
+from tests.support.dicom_phantoms import in_plane, write_series  # noqa: E402
 
 NAMES = ("background", "air", "bone")
 ALGORITHM = Algorithm("lungs-attention-unet-2d", "1.0", "5" * 64)
@@ -44,16 +44,6 @@ def drawn(scan: Volume) -> Volume:
     labels[1:, 5:15, 5:15], labels[1, 5:25, 5:15] = 1, 1
     labels[2:5, 20:30, 20:25], labels[4, 20:30, 20:30] = 2, 2
     return Volume(labels, scan.affine)
-
-
-@pytest.fixture(scope="module")
-def scan() -> Volume:
-    return real_ct()
-
-
-@pytest.fixture(scope="module")
-def sent(scan: Volume, tmp_path_factory: pytest.TempPathFactory) -> Series:
-    return send(tmp_path_factory.mktemp("axial"), scan)
 
 
 @pytest.mark.parametrize("enhanced", [False, True], ids=["single", "enhanced"])

@@ -28,7 +28,7 @@ from medattn_edge.io.dicom.seg import KINDS, Algorithm, write_seg  # noqa: E402
 from medattn_edge.io.dicom.source import lenient  # noqa: E402
 from medattn_edge.io.dicom.uids import Identity  # noqa: E402
 from medattn_edge.io.dicom.volume import RefusedSeries, Series, find_series  # noqa: E402
-from tests.support.dicom_phantoms import in_plane, real_ct, write_series  # noqa: E402
+from tests.support.dicom_phantoms import in_plane, write_series  # noqa: E402
 
 PLANES = ("axial", "coronal", "oblique")
 NAMES = ("background", "right_lung", "bone", "liver", "organ x")
@@ -75,16 +75,6 @@ def remarks_of_dciodvfy(path: Path) -> list[str]:
     done = subprocess.run([tool("dciodvfy"), "-new", path], capture_output=True, text=True, check=False)
     assert "Segmentation" in done.stderr.splitlines()[0]
     return [line for line in done.stderr.splitlines()[1:] if line.strip()]
-
-
-@pytest.fixture(scope="module")
-def scan() -> Volume:
-    return real_ct()
-
-
-@pytest.fixture(scope="module")
-def sent(scan: Volume, tmp_path_factory: pytest.TempPathFactory) -> Series:
-    return send(tmp_path_factory.mktemp("axial"), scan)
 
 
 @pytest.mark.parametrize("kind", KINDS)

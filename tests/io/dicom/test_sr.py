@@ -21,7 +21,7 @@ from medattn_edge.io.dicom.seg import SegFile, write_seg  # noqa: E402
 from medattn_edge.io.dicom.sr import SrFile, write_sr  # noqa: E402
 from medattn_edge.io.dicom.volume import Series  # noqa: E402
 from tests.io.dicom.test_seg import ALGORITHM, NAMES, PLANES, drawn, listed_again, send, tool  # noqa: E402
-from tests.support.dicom_phantoms import in_plane, real_ct  # noqa: E402
+from tests.support.dicom_phantoms import in_plane  # noqa: E402
 
 
 def remarks_of_dciodvfy(path: Path) -> list[str]:
@@ -41,16 +41,6 @@ def groups_of(path: Path) -> list[Any]:
     """The measurement groups as highdicom reads them."""
     report = sr.srread(path)
     return list(report.content.get_volumetric_roi_measurement_groups())
-
-
-@pytest.fixture(scope="module")
-def scan() -> Volume:
-    return real_ct()
-
-
-@pytest.fixture(scope="module")
-def sent(scan: Volume, tmp_path_factory: pytest.TempPathFactory) -> Series:
-    return send(tmp_path_factory.mktemp("axial"), scan)
 
 
 @pytest.mark.parametrize("enhanced", [False, True], ids=["single", "enhanced"])
