@@ -45,11 +45,12 @@ def command(
 def _segment_drawn(output: Path, lacking: list[str]) -> None:
     """What a host can do that only runs artifacts; ends with AgreementError unless the drawn lungs are found."""
     from medattn_edge.agreement import dice_per_label
+    from medattn_edge.artifact import Artifact
     from medattn_edge.data import shipped_artifact
     from medattn_edge.data.drawn_chest import write_drawn_chest
     from medattn_edge.gates import DRAWN_CHEST
     from medattn_edge.installation import install_line
-    from medattn_edge.io import read_volume
+    from medattn_edge.io import read_labels
     from medattn_edge.labels import Meaning
 
     scan, found = output / "drawn-chest.nii.gz", output / "drawn-chest-labels.nii.gz"
@@ -66,9 +67,8 @@ def _segment_drawn(output: Path, lacking: list[str]) -> None:
     picture = ("--overlay", output / "drawn-chest-overlay.png") if find_spec("PIL") else ()
     _run("inspect", artifact)
     _run("infer", artifact, scan, "-o", found, *picture)
-    names = ("background", "right_lung", "left_lung")
-    labels = read_volume(found).oriented("RAS").voxels.transpose(2, 1, 0)
-    dice = dice_per_label(drawn, labels, Meaning(names))
+    labels = read_labels(found).oriented("RAS").voxels.transpose(2, 1, 0)
+    dice = dice_per_label(drawn, labels, Meaning.of(Artifact.read(artifact).spec))
     told = ", ".join(f"{name} {value:.4f}" for name, value in dice.items())
     console.say(f"\nDice with what was drawn: {told}")
     least = DRAWN_CHEST.limits["min_dice"]
