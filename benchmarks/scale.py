@@ -74,7 +74,8 @@ def main(
     for name, one in rows.items():
         low, high = one["ratio_spread"]
         rates = f"{one['one_per_s']:.2f} and {one['two_per_s']:.2f} a second"
-        print(f"{name}: {rates}: {one['ratio']:.2f} ({low:.2f} to {high:.2f})")
+        ratio = f"{one['ratio']:.2f} ({low:.2f} to {high:.2f})"
+        print(f"{name}: {rates}: {'declined: ' + one['ratio_declined'] if one['ratio_declined'] else ratio}")
 
 
 def in_turns(
