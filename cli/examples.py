@@ -34,6 +34,7 @@ EXAMPLES: Final = {
     "release show": "medattn-edge release show release",
     "serve": "medattn-edge serve write net.onnx -o repository",
     "serve write": "medattn-edge serve write net.onnx -o repository",
+    "serve check": "medattn-edge serve check repository",
     "release diff": "medattn-edge release diff old new scan.nii.gz",
 }
 

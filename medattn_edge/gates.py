@@ -218,6 +218,15 @@ DRAWN_CHEST = _gate(
     ("cli.demo",),
     min_dice=0.98,
 )
+CANARY = _gate(
+    "canary of a server",
+    "The server has the same file, so only its device and runtime differ: the same runtime gives the same bits, TF32 "
+    "and BF16 leave some 60 dB, INT8 on another CPU 40; another answer has few dB or none. The input is noise, and "
+    "labels of noise flip where two are close.",
+    ("serving.canary",),
+    min_label_match=0.99,
+    min_sqnr_db=30.0,
+)
 
 GATES = (
     FP32,
@@ -239,4 +248,5 @@ GATES = (
     LABEL_COLOURS,
     ATTENTION_COPY,
     DRAWN_CHEST,
+    CANARY,
 )

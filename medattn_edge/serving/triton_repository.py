@@ -18,11 +18,13 @@ from medattn_edge.backends import missing_packages
 from medattn_edge.backends.triton.remote_model import SUFFIX, RemoteModel, write_remote_model
 from medattn_edge.backends.triton.server import SHA256_PARAMETER
 from medattn_edge.backends.triton.session import BACKEND
-from medattn_edge.errors import MissingDependency, OutputError, UsageError, quoted
+from medattn_edge.errors import MedattnError, MissingDependency, OutputError, UsageError, quoted
+from medattn_edge.serving.canary import canary_of
 from medattn_edge.serving.python_model import ARTIFACT_PARAMETER, SHARED_PARAMETER, THREADS_PARAMETER
 
 VERSION: Final = "1"
 _PYTHON_MODEL: Final = """# Written by medattn-edge serve write.
+from medattn_edge.serving.canary import canary_of
 from medattn_edge.serving.python_model import TritonPythonModel
 
 __all__ = ["TritonPythonModel"]
@@ -56,11 +58,13 @@ class ServedModel:
         name: on the server.
         backend: of Triton, that runs it.
         file: its NAME.triton, in the repository.
+        no_canary: why NAME.triton keeps no answer for `serve check`; empty where it does.
     """
 
     name: str
     backend: str
     file: Path
+    no_canary: str = ""
 
 
 def write_repository(  # noqa: PLR0913 - one for each option of the command
@@ -73,8 +77,11 @@ def write_repository(  # noqa: PLR0913 - one for each option of the command
     threads: int = 0,
     ca: str = "",
     unencrypted: bool = False,
+    shared_memory: bool = False,
 ) -> list[ServedModel]:
     """Write a repository, whole or not at all, and a NAME.triton of each model at its top, which Triton passes over.
+
+    Each artifact is run once on this host, where it can be, so that `check_served` knows the answer.
 
     The Python backend checks an artifact's hash before it opens it. A native backend opens whatever file is there: the
     hash in its configuration is then that of the file that was copied.
@@ -89,6 +96,7 @@ def write_repository(  # noqa: PLR0913 - one for each option of the command
         threads: of each instance on the CPU; 0 leaves it to the runtime.
         ca: a PEM file, as in `RemoteModel`.
         unencrypted: as in `RemoteModel`.
+        shared_memory: likewise.
 
     Returns:
         The models, in the order of the artifacts.
@@ -105,12 +113,20 @@ def write_repository(  # noqa: PLR0913 - one for each option of the command
     with _new_folder(Path(output)) as folder:
         for artifact in read:
             name = artifact.path.stem
-            remote = RemoteModel(address, name, artifact.content_sha256, ca=ca, unencrypted=unencrypted)
+            remote = RemoteModel(
+                address,
+                name,
+                artifact.content_sha256,
+                ca=ca,
+                unencrypted=unencrypted,
+                shared_memory=shared_memory,
+            )
+            canary, no_canary = _canary(artifact.path, threads)
             backend = "python" if native is None else _NATIVE[artifact.path.suffix.lower()]
             config = _config(artifact, backend, native or NativeSettings(), instances, threads)
             _write_model(folder / name, artifact, config, backend)
-            write_remote_model(artifact, folder / f"{name}{SUFFIX}", _limited(remote, config))
-            served.append(ServedModel(name, backend, Path(output) / f"{name}{SUFFIX}"))
+            write_remote_model(artifact, folder / f"{name}{SUFFIX}", _limited(remote, config, canary))
+            served.append(ServedModel(name, backend, Path(output) / f"{name}{SUFFIX}", no_canary))
     return served
 
 
@@ -196,8 +212,16 @@ def _config(artifact: Artifact, backend: str, native: NativeSettings, instances:
     return config
 
 
-def _limited(remote: RemoteModel, config: Any) -> RemoteModel:
-    return replace(remote, max_batch=config.max_batch_size)
+def _limited(remote: RemoteModel, config: Any, canary: str) -> RemoteModel:
+    return replace(remote, max_batch=config.max_batch_size, canary=canary)
+
+
+def _canary(path: Path, threads: int) -> tuple[str, str]:
+    """The known answer of an artifact, or empty and why this host has none: a server may have what this one lacks."""
+    try:
+        return canary_of(path, threads), ""
+    except MedattnError as error:
+        return "", error.message
 
 
 def _write_model(folder: Path, artifact: Artifact, config: Any, backend: str) -> None:

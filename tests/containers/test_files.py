@@ -8,14 +8,17 @@ import subprocess
 import sys
 from importlib.metadata import requires
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from medattn_edge.serving.python_model import check_numpy
 from tests.support import ROOT
 from tests.support.floors import normalised
 
 CONTAINERS = ROOT / "containers"
 DOCKERFILES = sorted(CONTAINERS.glob("Dockerfile.*"))
+NODES = [path for path in DOCKERFILES if path.suffix != ".triton"]
 LOCKS = sorted(CONTAINERS.glob("*.lock"))
 OF_ITS_OWN = {"onnxruntime-gpu"}  # it writes over onnxruntime, so the lock of development has the other one
 MAX_EXPOSURE = 2.0  # of 10, by systemd-analyze security
@@ -46,11 +49,11 @@ def extras(dockerfile: Path) -> list[str]:
 
 
 def test_there_is_an_image_for_each_kind_of_box() -> None:
-    assert [path.suffix for path in DOCKERFILES] == [".cpu", ".cuda", ".l4t"]
+    assert [path.suffix for path in DOCKERFILES] == [".cpu", ".cuda", ".l4t", ".triton"]
     assert [path.name for path in LOCKS] == ["cpu.lock", "cuda.lock"]
 
 
-@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.suffix[1:])
+@pytest.mark.parametrize("dockerfile", NODES, ids=lambda path: path.suffix[1:])
 def test_an_image_installs_by_the_script_runs_as_nobody_and_asks_the_node_whether_it_is_ready(dockerfile: Path) -> None:
     text = dockerfile.read_text(encoding="utf-8")
     last = text.rpartition("FROM ")[2]
@@ -61,6 +64,14 @@ def test_an_image_installs_by_the_script_runs_as_nobody_and_asks_the_node_whethe
     assert "\nSTOPSIGNAL SIGTERM\n" in last
     assert re.search(r'^HEALTHCHECK .*\\\n +CMD \["medattn-edge", "node", "status", .*"--ready"', last, re.MULTILINE)
     assert last.rstrip().endswith('ENTRYPOINT ["medattn-edge"]\nCMD ["node", "--config", "/data/node.toml"]')
+
+
+def test_the_image_of_a_server_has_numpy_1_runs_as_nobody_and_is_asked_for_a_real_run() -> None:
+    text = (CONTAINERS / "Dockerfile.triton").read_text(encoding="utf-8")
+    [numpy] = re.findall(r'"numpy==([\d.]+)"', text)
+    check_numpy(numpy)
+    assert re.search(r"^USER 10001:10001$", text, re.MULTILINE)
+    assert re.search(r'^HEALTHCHECK .*\\\n +CMD \["medattn-edge", "serve", "check", "/models"', text, re.MULTILINE)
 
 
 def test_hadolint_finds_nothing(tmp_path: Path) -> None:
@@ -127,6 +138,43 @@ def test_the_job_is_what_kubernetes_takes(tmp_path: Path) -> None:
         worse = tmp_path / "job.yaml"
         worse.write_text(job.read_text(encoding="utf-8").replace(right, wrong))
         assert tool("kubernetes-validate", "--strict", worse).returncode == 1, wrong
+
+
+def test_the_server_is_what_kubernetes_takes_and_lives_by_a_real_run(tmp_path: Path) -> None:
+    yaml = pytest.importorskip("yaml", reason="the extra docs is not installed")
+    served = CONTAINERS / "kubernetes" / "triton.yaml"
+    done = tool("kubernetes-validate", "--strict", served)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for right, wrong in (
+        ("livenessProbe", "livelinessProbe"),
+        ("replicas: 1", "replicas: one"),
+        ("port: 8001", "prt: 1"),
+    ):
+        worse = tmp_path / "triton.yaml"
+        worse.write_text(served.read_text(encoding="utf-8").replace(right, wrong))
+        assert tool("kubernetes-validate", "--strict", worse).returncode == 1, wrong
+    deployment, service = yaml.safe_load_all(served.read_text(encoding="utf-8"))
+    template = deployment["spec"]["template"]
+    [container] = template["spec"]["containers"]
+    assert (
+        service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"] == template["metadata"]["labels"]
+    )
+    for probe in ("startupProbe", "livenessProbe"):
+        words = container[probe]["exec"]["command"]
+        parsed = _parsed(words)
+        assert parsed["path"] == Path("/models")
+        assert parsed["timeout"] < container[probe]["timeoutSeconds"]
+
+
+def _parsed(words: list[str]) -> dict[str, Any]:
+    """The options of a command of ours, as it would read them; it is not run."""
+    from typer.main import get_command
+
+    from medattn_edge.cli import app
+
+    assert words[:3] == ["medattn-edge", "serve", "check"]
+    group = get_command(app).get_command(None, "serve")  # type: ignore[attr-defined, arg-type]
+    return dict(group.get_command(None, "check").make_context("check", words[3:]).params)
 
 
 def test_the_shares_of_the_job_are_the_whole_list_and_none_is_done_twice(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _MAX_PORT: Final = 65535
 _MAX_TRIES: Final = 100
 _MAX_TIMEOUT_S: Final = 3600.0
+_MAX_IN_FLIGHT: Final = 8
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class RemoteModel:
         timeout_s: of one request, in s.
         tries: of one request, while the server cannot be reached or its queue is full.
         max_batch: patches of one request, where the server puts requests together; 0 for any number.
+        in_flight: requests of one scan that are waited for at once: the second one's data travel while the first is
+            computed.
+        shared_memory: whether patches and answers go through the memory of this host, which the server is on too.
+        canary: what the artifact answers to a patch that everybody knows, for `serve check`; empty where the host that
+            wrote it could not compute it.
 
     Raises:
         UsageError: for a value that cannot be.
@@ -57,6 +63,9 @@ class RemoteModel:
     timeout_s: float = 60.0
     tries: int = 9
     max_batch: int = 0
+    in_flight: int = 2
+    shared_memory: bool = False
+    canary: str = ""
 
     def __post_init__(self) -> None:
         match = _ADDRESS.fullmatch(self.address)
@@ -69,6 +78,7 @@ class RemoteModel:
             "timeout_s": (0 < self.timeout_s <= _MAX_TIMEOUT_S, f"seconds up to {_MAX_TIMEOUT_S:g}"),
             "tries": (0 < self.tries <= _MAX_TRIES, f"1 to {_MAX_TRIES}"),
             "max_batch": (self.max_batch >= 0, "0 or more"),
+            "in_flight": (0 < self.in_flight <= _MAX_IN_FLIGHT, f"1 to {_MAX_IN_FLIGHT}"),
         }
         for name, (fits, expected) in wrong.items():
             if not fits:
@@ -86,13 +96,21 @@ class RemoteModel:
                 hint="ca with the authority of the server's certificate; unencrypted where the network is trusted",
             )
 
+        if self.shared_memory and not _is_loopback(match[1] or match[2]):
+            raise UsageError(
+                f"shared memory with the server {self.address}",
+                expected="a server on this host, 127.0.0.1",
+                hint="leave --shared-memory out",
+            )
+
     @classmethod
     def from_json(cls, values: Any) -> RemoteModel:
         """From `to_json`; UsageError for fields that are unknown, missing or of another kind."""
         if not isinstance(values, Mapping) or values.get("schema") != SCHEMA:
             raise UsageError("no schema number that is known", expected=f"schema {SCHEMA}", hint="write it again")
         rest = {key: value for key, value in values.items() if key != "schema"}
-        kinds = {"unencrypted": (bool,), "tries": (int,), "max_batch": (int,), "timeout_s": (int, float)}
+        kinds: dict[str, tuple[type, ...]] = dict.fromkeys(("unencrypted", "shared_memory"), (bool,))
+        kinds |= {**dict.fromkeys(("tries", "max_batch", "in_flight"), (int,)), "timeout_s": (int, float)}
         known = {one.name for one in fields(cls)}
         wrong = [key for key, value in rest.items() if key not in known or type(value) not in kinds.get(key, (str,))]
         wrong += sorted({"address", "model", "sha256"} - rest.keys())

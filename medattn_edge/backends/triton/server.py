@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,9 +11,11 @@ import numpy as np
 
 from medattn_edge.backends.session import Patches
 from medattn_edge.backends.triton.remote_model import RemoteModel
+from medattn_edge.backends.triton.shared_memory import Regions, SharedRegion, is_unknown_region
 from medattn_edge.errors import BackendError, HostError, IntegrityError, MissingDependency
 
 SHA256_PARAMETER: Final = "medattn_edge_sha256"  # of the configuration of the model on the server
+_LAST_WORD_S: Final = 2.0  # to a server that is left
 _FIRST_WAIT_S, _MAX_WAIT_S = 0.25, 2.0  # nine tries wait 11.75 s in total: a server restarts in 0.5 to 5 s
 _OPTIONS: Final = (
     ("grpc.max_send_message_length", -1),
@@ -32,6 +34,10 @@ _HINTS: Final = {
         "restart the server: the process of a model that died stays dead while the server calls itself ready",
     ),
     "INVALID_ARGUMENT": ("input and outputs as the artifact has them", "serve the artifact that {model} was made from"),
+    "SHARED": (
+        "a server on this host that sees /dev/shm of it",
+        "docker run --ipc=host for the server, or serve write without --shared-memory",
+    ),
     "NOT_FOUND": ("version {version} of it", "serve it there, or name another server or model"),
 }
 _UNREACHABLE: Final = (
@@ -44,18 +50,24 @@ _FULL: Final = ("room in its queue", "more instances on the server, or fewer cli
 class Server:
     """A channel to one model of one server; close it.
 
+    Args:
+        remote: which model of which server.
+        folder: that the files for TLS are relative to.
+        channels: name of an output -> its channels.
+
     Raises:
         HostError: a file for TLS cannot be read.
         MissingDependency: tritonclient is here without grpcio.
     """
 
-    def __init__(self, remote: RemoteModel, folder: Path) -> None:
+    def __init__(self, remote: RemoteModel, folder: Path, channels: Mapping[str, int]) -> None:
         try:
             import grpc
             from tritonclient.grpc import service_pb2, service_pb2_grpc
         except (ImportError, RuntimeError) as error:  # tritonclient without its own extra grpc
             raise MissingDependency.of_extra("grpcio", "triton") from error
         self._grpc, self._messages, self._remote = grpc, service_pb2, remote
+        self._channels, self._regions = dict(channels), Regions()
         if remote.ca:
             ca, key, certificate = (_pem(folder, name) for name in (remote.ca, remote.key, remote.certificate))
             credentials = grpc.ssl_channel_credentials(ca, key, certificate)
@@ -66,6 +78,7 @@ class Server:
 
     def close(self) -> None:
         """Give the connection back; a request that is still waited for fails."""
+        self._regions.close(self._stub, self._messages, _LAST_WORD_S)
         self._channel.close()
 
     def check_model(self) -> Any:
@@ -88,25 +101,53 @@ class Server:
             IntegrityError: it is another model now.
             BackendError: the server fails, or its answer is none.
         """
-        request = self._request(names, patches)
+        if not self._remote.shared_memory:
+            request = self._request(names, patches, None)
+            return self._outputs(self._tried(lambda: self._once(request)), names, None)
+        region = self._regions.take(self._sizes(names, patches), self._stub, self._messages, self._remote.timeout_s)
+        try:
+            region.write(patches)
+            request = self._request(names, patches, region)
+            return self._outputs(self._tried(lambda: self._once_shared(request, region)), names, region)
+        finally:
+            self._regions.give(region)
 
-        def once() -> Any:
-            config = self._asked_config()
-            answer = self._stub.ModelInfer.future(request, timeout=self._remote.timeout_s)
-            try:
-                self._checked(config)
-                return answer.result()
-            finally:
-                answer.cancel()  # of a model that is refused; one that has answered is not touched
+    def _once(self, request: Any) -> Any:
+        config = self._asked_config()
+        answer = self._stub.ModelInfer.future(request, timeout=self._remote.timeout_s)
+        try:
+            self._checked(config)
+            return answer.result()
+        finally:
+            answer.cancel()  # of a model that is refused; one that has answered is not touched
 
-        return self._outputs(self._tried(once), names)
+    def _once_shared(self, request: Any, region: SharedRegion) -> Any:
+        """As `_once`; a server that was started again is told of the region again."""
+        if not region.registered:
+            region.register(self._stub, self._messages, self._remote.timeout_s)
+        try:
+            return self._once(request)
+        except self._grpc.RpcError as error:
+            region.registered = False  # whatever failed, the server may be another one by now
+            if not is_unknown_region(error):
+                raise
+        region.register(self._stub, self._messages, self._remote.timeout_s)
+        return self._once(request)
 
-    def _request(self, names: Sequence[str], patches: Patches) -> Any:
+    def _sizes(self, names: Sequence[str], patches: Patches) -> dict[str, int]:
+        one = 4 * len(patches) * int(np.prod(patches.shape[2:], dtype=np.int64))
+        return {"image": one * patches.shape[1], **{name: one * self._channels[name] for name in names}}
+
+    def _request(self, names: Sequence[str], patches: Patches, region: SharedRegion | None) -> Any:
         request = self._messages.ModelInferRequest(model_name=self._remote.model, model_version=self._remote.version)
-        request.inputs.add(name="image", datatype="FP32", shape=patches.shape)
-        for name in names:
-            request.outputs.add(name=name)
-        request.raw_input_contents.append(patches.astype("<f4", copy=False).tobytes())
+        image = request.inputs.add(name="image", datatype="FP32", shape=patches.shape)
+        outputs = {name: request.outputs.add(name=name) for name in names}
+        if region is None:
+            request.raw_input_contents.append(patches.astype("<f4", copy=False).tobytes())
+            return request
+        region.refer(image.parameters, "image")
+        for name, output in outputs.items():
+            region.refer(output.parameters, name)
         return request
 
     def _asked_config(self) -> Any:
@@ -142,6 +183,8 @@ class Server:
     def _translated(self, error: Any, tries: int) -> BackendError:
         remote, status, details = self._remote, error.code().name, " ".join((error.details() or "").split())
         expected, hint = _HINTS.get(status, ("a valid run", "look at the server's log"))
+        if "shared memory region" in details.lower():
+            expected, hint = _HINTS["SHARED"]
         if status == "UNAVAILABLE":
             expected, hint = _FULL if "queue" in details else _UNREACHABLE
             details = f"{details} ({tries} {'try' if tries == 1 else 'tries'})"
@@ -152,7 +195,7 @@ class Server:
             hint=hint.format(**names),
         )
 
-    def _outputs(self, answer: Any, names: Sequence[str]) -> list[Patches]:
+    def _outputs(self, answer: Any, names: Sequence[str], region: SharedRegion | None) -> list[Patches]:
         remote, raw = self._remote, answer.raw_output_contents
         if (answer.model_name, answer.model_version) != (remote.model, remote.version):
             raise IntegrityError(
@@ -160,6 +203,9 @@ class Server:
                 expected=f"version {remote.version} of {remote.model}",
                 hint="write a file for the one that is served",
             )
+        if region is not None:
+            shapes = {one.name: tuple(one.shape) for one in answer.outputs}
+            return [region.read(name, shapes.get(name, ())) for name in names]
         parts = {one.name: (one, data) for one, data in zip(answer.outputs, raw, strict=False)}
         return [self._array(name, *parts.get(name, (None, b""))) for name in names]
 

@@ -33,8 +33,8 @@ class TritonSession(GraphSession):
                 hint="--device cpu; the server's configuration says which device it takes",
             )
         remote = RemoteModel.read(artifact.path)
-        self._max_batch = remote.max_batch
-        self._server: Server | None = Server(remote, artifact.path.parent)
+        self._max_batch, self.in_flight = remote.max_batch, remote.in_flight
+        self._server: Server | None = Server(remote, artifact.path.parent, _channels(artifact))
         try:
             config = self._server.check_model()
         except BaseException:
@@ -76,6 +76,10 @@ class TritonSession(GraphSession):
         server, self._server = self._server, None
         if server is not None:
             server.close()
+
+
+def _channels(artifact: Artifact) -> dict[str, int]:
+    return {"logits": artifact.spec.outputs, "attention": len(artifact.manifest.attention_maps)}
 
 
 def _open(path: Path, options: Options) -> Session:
