@@ -35,10 +35,13 @@ class Session(ABC):
             do.
         attention_names: the names of the attention maps it can return, empty when it has none.
         facts: what ran where (backend, device, threads, versions), and an artifact's parent_sha256, for reports.
+        in_flight: how many runs may be waited for at once, each in a thread of its own; 1 where the device is this
+            host's, which one run fills.
         device_ms: how long the last run took on the device by its own clock, in ms; None where it has none, as on a
             CPU.
     """
 
+    in_flight: int = 1
     device_ms: float | None = None
 
     def __init__(

@@ -33,6 +33,7 @@ class _Mirrored(Session):
             attention_names=session.attention_names,
             facts={**session.facts, "mirror": session.spec.mirror},
         )
+        self.in_flight = session.in_flight
         self._session, self._forms = session, mirrored_forms(session.spec)
 
     def _run(self, patches: Patches) -> Patches:

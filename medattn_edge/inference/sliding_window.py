@@ -7,7 +7,9 @@ windows, `answers` runs the session, `stitched` adds up.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -24,6 +26,7 @@ from medattn_edge.labels import Meaning
 
 Progress = Callable[[int, int], None]  # windows done, windows in total
 Answer = tuple[Floats, Floats | None]  # logits (n, K, *patch) and attention (n, A, *patch) of some windows in turn
+Run = tuple[int, Floats, Floats | None]  # windows, and the answer to them
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +41,7 @@ class SlidingWindow:
         attention: ask for attention maps as well.
         progress: called with the windows done and the windows in total, by the thread that runs the session.
         skipping: the windows that are not run, by default none.
-        run_seconds: of each run of the session so far.
+        run_seconds: that were waited for each run of the session so far.
     """
 
     session: Session
@@ -70,18 +73,45 @@ class SlidingWindow:
     def answers(self, batches: Generator[Floats, None, None]) -> Generator[Answer, None, None]:
         """What the session says of each batch; closes the batches in the end."""
         total, done = len(self._to_run()), 0
-        with closing(batches):
-            for given in batches:
-                start = time.perf_counter()
-                if self.attention:
-                    logits, maps = self.session.run_any_with_attention(given)
-                else:
-                    logits, maps = self.session.run_any(given), None
-                self.run_seconds.append(time.perf_counter() - start)
-                done += len(given)
+        with closing(batches), closing(self._runs(batches)) as runs:
+            for count, logits, maps in runs:
+                done += count
                 if self.progress is not None:
                     self.progress(done, total)
                 yield logits, maps
+
+    def _runs(self, batches: Iterator[Floats]) -> Generator[Run, None, None]:
+        """Each batch's windows and answer, in order: one run after the other, or as many at once as a session takes."""
+        depth = self.session.in_flight
+        if depth == 1:
+            for given in batches:
+                start = time.perf_counter()
+                answer = self._answer(given)
+                self.run_seconds.append(time.perf_counter() - start)
+                yield len(given), *answer
+                del answer
+            return
+        with ThreadPoolExecutor(depth, thread_name_prefix="run") as pool:
+            waiting = deque[tuple[int, Future[Answer]]]()
+            for given in batches:
+                # Its buffer is filled again while the run goes on.
+                waiting.append((len(given), pool.submit(self._answer, given.copy())))
+                if len(waiting) == depth:
+                    yield self._waited(waiting)
+            while waiting:
+                yield self._waited(waiting)
+
+    def _waited(self, waiting: deque[tuple[int, Future[Answer]]]) -> Run:
+        count, run = waiting.popleft()
+        start = time.perf_counter()
+        answer = run.result()
+        self.run_seconds.append(time.perf_counter() - start)
+        return (count, *answer)
+
+    def _answer(self, given: Floats) -> Answer:
+        if self.attention:
+            return self.session.run_any_with_attention(given)
+        return self.session.run_any(given), None
 
     def stitched(self, answers: Iterator[Answer]) -> Generator[Slab, None, None]:
         """Every row of the image once, in order; windows are added in their order, whatever the batch."""

@@ -24,6 +24,7 @@ from medattn_edge.cli.device_text import device_text
 from medattn_edge.errors import BackendError, HostError, IntegrityError, UsageError
 from medattn_edge.exporters import random_patches
 from medattn_edge.inference.dicom_results import algorithm_of
+from medattn_edge.inference.sliding_window import slabs
 from tests.support.certificates import make as make_certificates
 from tests.support.networks import SMALL, export_checkpoint, random_checkpoint, with_other_weights
 from tests.support.triton_server import TritonServer
@@ -140,6 +141,28 @@ def test_a_restart_with_another_model_is_refused(artifact, patches, tmp_path):
         session.run(patches)
     with session, TritonServer(other, port=first.port), pytest.raises(IntegrityError):
         session.run(patches)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_windows_travel_while_others_are_computed_and_the_logits_stay_the_same(server, artifact, tmp_path, depth):
+    image = random_patches(SMALL, 1, seed=2)[0]
+    image = np.concatenate([np.pad(image, ((0, 0), (0, 40), (0, 40)), "reflect")[:, None]] * 3, axis=1)
+    server.delay_s = 0.02
+    with open_file(server, tmp_path, in_flight=depth) as remote, open_session(artifact, threads=1) as local:
+        found, expected = (
+            np.concatenate([slab.logits for slab in slabs(one, image, 0.5, 2)], axis=1) for one in (remote, local)
+        )
+    np.testing.assert_array_equal(found, expected)
+    assert server.most_at_once == depth
+
+
+def test_a_server_that_goes_in_the_middle_of_a_scan_ends_it_with_an_error(server, tmp_path):
+    image = np.zeros((1, 3, 72, 72), np.float32)
+    with open_file(server, tmp_path, tries=1) as remote:
+        stream = slabs(remote, image, 0.5, 1)
+        server.refusals = [("INTERNAL", "the process of the model is dead")] * 9
+        with pytest.raises(BackendError, match="INTERNAL"):
+            list(stream)
 
 
 def test_no_server_is_told_after_the_tries(artifact, tmp_path):
@@ -307,6 +330,11 @@ def test_images_go_elsewhere_without_tls_only_when_that_is_said():
         {"address": None},
         {"unencrypted": 1},
         {"timeout_s": "60"},
+        {"in_flight": 2.0},
+        {"shared_memory": 1},
+        {"shared_memory": True, "address": "box:8001", "unencrypted": True},
+        {"in_flight": 0},
+        {"in_flight": 9},
     ],
 )
 def test_a_field_of_another_kind_or_name_is_refused(change):

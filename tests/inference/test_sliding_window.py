@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medattn_edge.backends.session import Session
-from medattn_edge.errors import ShapeError, UsageError
+from medattn_edge.errors import BackendError, ShapeError, UsageError
 from medattn_edge.inference.sliding_window import slabs
 from medattn_edge.inference.tiling import Tiling, gaussian
+from tests.support.sessions import FakeSession
 
 Make = Callable[..., Any]
 OVERLAPS = st.sampled_from([0.0, 0.2, 0.5, 0.75])
@@ -181,3 +184,47 @@ def test_an_image_or_a_batch_that_does_not_fit_is_refused_at_once(fake: Make, sp
         slabs(session, np.zeros((1, 4, 8, 8), np.float32), batch=0)
     with pytest.raises(UsageError, match="--overlap"):
         slabs(session, np.zeros((1, 4, 8, 8), np.float32), overlap=1.0)
+
+
+class Counted(FakeSession):
+    """A session that takes several runs at once, the later ones the quicker, and knows how many it had."""
+
+    most = running = 0
+
+    def __init__(self, plain: FakeSession, depth: int, fails: int = -1) -> None:
+        super().__init__(plain.spec, plain.function)
+        self.in_flight, self._fails, self._guard, self._started = depth, fails, threading.Lock(), 0
+
+    def _run(self, patches: np.ndarray) -> np.ndarray:
+        with self._guard:
+            number, self._started = self._started, self._started + 1
+            self.running += 1
+            self.most = max(self.most, self.running)
+        try:
+            time.sleep(0.02 if number % 2 == 0 else 0.002)
+            if number == self._fails:
+                raise BackendError("run failed")
+            return super()._run(patches)
+        finally:
+            with self._guard:
+                self.running -= 1
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_several_runs_at_once_never_change_a_bit(fake: Make, spec_of: Make, network: Make, depth: int) -> None:
+    image = np.random.default_rng(3).normal(size=(1, 9, 40, 31)).astype(np.float32)
+    plain = fake(spec_of((16, 16)), network(3))
+    session, seen = Counted(plain, depth), list[tuple[int, int]]()
+    found = whole(slabs(session, image, 0.5, 2, progress=lambda done, total: seen.append((done, total))))
+    np.testing.assert_array_equal(found, whole(slabs(plain, image, 0.5, 2)))
+    assert session.most == depth
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert seen[-1][0] == seen[-1][1]
+
+
+def test_a_run_that_fails_beside_another_is_raised_and_none_goes_on(fake: Make, spec_of: Make, network: Make) -> None:
+    image = np.zeros((1, 9, 40, 31), np.float32)
+    session = Counted(fake(spec_of((16, 16)), network(3)), 2, fails=3)
+    with pytest.raises(BackendError, match="run failed"):
+        whole(slabs(session, image, 0.5, 1))
+    assert session.running == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,12 +30,14 @@ class TritonServer:
         delay_s: before each answer.
         change: what is done to each answer before it is sent.
         requests: of inference, so far.
+        most_at_once: requests of inference that were computed, or waited for their delay, at the same time.
     """
 
     def __init__(self, artifact: Path, *, port: int = 0, tls: tuple[bytes, bytes, bytes] | None = None) -> None:
         self.artifact, self.port, self._tls = Artifact.read(artifact), port, tls
         self.refusals: list[tuple[str, str]] = []
         self.sha256, self.delay_s, self.requests = self.artifact.content_sha256, 0.0, 0
+        self.most_at_once, self._running, self._guard = 0, 0, threading.Lock()
         self.change: Callable[[Any], None] = lambda answer: None
 
     def __enter__(self) -> Self:
@@ -78,9 +81,19 @@ class TritonServer:
         return answer
 
     def _infer(self, request: Any, context: Any) -> Any:
+        with self._guard:
+            self.requests += 1
+            self._running += 1
+            self.most_at_once = max(self.most_at_once, self._running)
+        try:
+            return self._answer(request, context)
+        finally:
+            with self._guard:
+                self._running -= 1
+
+    def _answer(self, request: Any, context: Any) -> Any:
         from tritonclient.grpc import service_pb2
 
-        self.requests += 1
         if self.refusals:
             self._refuse(context, *self.refusals.pop(0))
         time.sleep(self.delay_s)
