@@ -12,6 +12,8 @@ LOWEST_PYTHON ?= python3.11
 # Of JetPack 6; a name alone may be pyenv's, which then says that there is none.
 PYTHON310 ?= $(shell for name in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/python3.10; do \
 	$$name -c 'import ensurepip' 2>/dev/null && { echo $$name; break; }; done)
+TRITON_PYTHON ?= $(shell for name in python3.11 python3.12 python3.10; do \
+	$$name -c 'import ensurepip' 2>/dev/null && { echo $$name; break; }; done)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL := $(PIP) --constraint constraints.txt
@@ -34,7 +36,7 @@ ON_310 := $(addprefix tests/, host process spec/test_model.py spec/test_schema.p
 	scanner/test_receive.py cohort/test_cases.py)
 
 .PHONY: demo test test-slow test-gpu test-faults test-lowest test-310 mutants corpus check audit lock sbom format bench \
-	bench-published bench-gpu bench-isa bench-curves bench-node bench-scale bench-report docs clean
+	bench-published bench-gpu bench-isa bench-curves bench-node bench-scale bench-remote bench-report docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medattn-edge demo -o demo
@@ -151,6 +153,10 @@ bench-scale: $(VENV)/.dev
 	$(BIN)/medattn-edge export "$$checkpoint" -o .benchmarks/lungs.onnx && \
 	$(BIN)/python benchmarks/scale.py .benchmarks/lungs.onnx "$$scan" -o .benchmarks/scale.json
 
+# A real Triton server against a session of this host, near and far away; ten minutes on two quiet cores.
+bench-remote: $(VENV)/.dev .venv-triton/.made
+	$(BIN)/python benchmarks/remote.py -o benchmarks/results/remote.json
+
 bench-report: $(VENV)/.dev
 	$(BIN)/python benchmarks/report.py
 
@@ -160,6 +166,11 @@ docs: $(VENV)/.dev
 
 clean:
 	rm -rf demo build dist site work *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+
+# A real Triton server for its tests; its wheel has processes for Python 3.8 to 3.12.
+.venv-triton/.made: tests/support/triton_venv.sh constraints.txt
+	PYTHON=$(TRITON_PYTHON) tests/support/triton_venv.sh .venv-triton
+	@touch $@
 
 $(VENV)/.python:
 	@test -n "$(PYTHON)" || { echo "medattn-edge needs Python 3.11 or newer: apt-get install python3.11-venv"; exit 3; }
