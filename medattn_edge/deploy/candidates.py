@@ -33,6 +33,8 @@ class CandidatePlan:
         parent: the candidate that it is made from; empty for what comes from the checkpoint.
         quantizer: of an INT8 graph.
         compiler: of a compiled file.
+        inference_precision: in which the compiler's runtime computes what the graph has in FP32, as
+            `CompileSettings` has it.
         runtimes: that decide about it, as `compare` names them; all that it names have to hold.
         left_out: why it is not made; empty when it is.
         eligible: whether it may be chosen; a file that others are made from is made all the same.
@@ -44,6 +46,7 @@ class CandidatePlan:
     parent: str = ""
     quantizer: str = ""
     compiler: str = ""
+    inference_precision: str = "f32"
     runtimes: tuple[str, ...] = ()
     left_out: str = ""
     eligible: bool = True
@@ -135,9 +138,23 @@ def _on_cpu() -> tuple[CandidatePlan, ...]:
         found.append(graph)
         if suffix == ".onnx":
             name = graph.name.removesuffix(suffix) + ".xml"
-            compiled = CandidatePlan(name, "int8", _OPENVINO, graph.name, one.name, _OPENVINO, own, lacks or without)
+            compiled = CandidatePlan(
+                name, "int8", _OPENVINO, graph.name, one.name, _OPENVINO, runtimes=own, left_out=lacks or without
+            )
             found.append(compiled)
+        else:
+            found.append(_in_bf16(graph, own, lacks or without))
     return tuple(found)
+
+
+def _in_bf16(graph: CandidatePlan, runtimes: tuple[str, ...], lacks: str) -> CandidatePlan:
+    """The same INT8 with BF16 around it, which its gate may bear, and only some CPUs compute faster."""
+    name = f"{graph.name.removesuffix('.xml')}-bf16.xml"
+    has_it = {"avx512_bf16", "amx_bf16"} & set(hardware.cpu().instruction_sets)
+    lacks = lacks or ("" if has_it else "this CPU does not compute BF16")
+    return CandidatePlan(
+        name, "int8", _OPENVINO, graph.name, graph.quantizer, _OPENVINO, "bf16", runtimes=runtimes, left_out=lacks
+    )
 
 
 def _quantised(quantizer: Quantizer, suffix: str, runtimes: tuple[str, ...], lacks: str) -> CandidatePlan:
@@ -168,7 +185,16 @@ def _on_gpu(recipe: DeployRecipe) -> tuple[CandidatePlan, ...]:
 
 
 def _engine(name: str, graph: CandidatePlan, compiler: str, left_out: str) -> CandidatePlan:
-    return CandidatePlan(name, graph.precision, compiler, graph.name, graph.quantizer, compiler, (compiler,), left_out)
+    return CandidatePlan(
+        name,
+        graph.precision,
+        compiler,
+        graph.name,
+        graph.quantizer,
+        compiler,
+        runtimes=(compiler,),
+        left_out=left_out,
+    )
 
 
 def _not_here(compiler: str, recipe: DeployRecipe, graph: str, name: str) -> str:

@@ -129,7 +129,9 @@ class FileMaker:
 
     def _compile(self, one: CandidatePlan, path: Path, parent: Path | None) -> Artifact:
         recipe, compiler = self._plan.recipe, compilers()[one.compiler]
-        settings = CompileSettings(compute_capabilities=recipe.compute_capabilities)
+        settings = CompileSettings(
+            compute_capabilities=recipe.compute_capabilities, inference_precision=one.inference_precision
+        )
         settings = replace(settings, threads=recipe.threads if "threads" in compiler.settings else 0)
         samples = self._real(one.precision)
         if parent is not None:

@@ -19,6 +19,7 @@ from medattn_edge.io import as_scan
 from tests.deploy.conftest import QUICK
 
 Inputs = Callable[..., DeployInputs]
+BF16 = "int8-nncf-openvino-bf16.xml"
 EVERY_QUANTIZER = {"nncf-onnx", "nncf-openvino", "onnxruntime"}
 
 
@@ -29,13 +30,30 @@ def test_a_cpu_has_every_quantizer_and_openvino_beside_the_graphs(inputs_of: Inp
     assert {one.quantizer for one in plan.made} - {""} == EVERY_QUANTIZER
     assert made["int8-nncf-onnx.xml"].parent == "int8-nncf-onnx.onnx"
     assert made["int8-nncf-openvino.xml"].parent == "fp32.onnx"
-    left_out = {one.name: one.left_out for one in plan.candidates if one.left_out}
+    left_out = {one.name: one.left_out for one in plan.candidates if one.left_out and one.name != BF16}
     assert left_out == {"fp16.onnx": "CPUs compute an FP16 graph in FP32 between casts"}
     titles = [stage.name for stage in plan.stages]
     assert titles[:3] == ["fp32.onnx", "gate-fp32.onnx", "foreground"]
     assert titles[-7:] == ["measure", "batch-2", "batch-4", "batch", "tiling", "threads", "release"]
     places = {name: titles.index(name) for name in titles}
     assert all(places[name] < places[stage.name] for stage in plan.stages for name in stage.needs)
+
+
+@pytest.mark.parametrize(("flag", "why"), [
+    ("avx512_bf16", ""), ("amx_bf16", ""), ("avx512_vnni", "this CPU does not compute BF16"),
+])  # fmt: skip
+def test_bf16_around_int8_is_tried_where_the_cpu_has_it_and_held_to_the_graph_it_is_made_from(
+    inputs_of: Inputs, monkeypatch: pytest.MonkeyPatch, flag: str, why: str
+) -> None:
+    pytest.importorskip("nncf")
+    cpu = replace(hardware.cpu(), instruction_sets=("avx2", "avx512f", "avx512_vnni", flag))
+    monkeypatch.setattr(hardware, "cpu", lambda: cpu)
+    plan = plan_deployment(inputs_of(), DeployRecipe())
+    one = next(each for each in plan.candidates if each.name == BF16)
+    assert (one.left_out, one.inference_precision, one.parent) == (why, "bf16", "int8-nncf-openvino.xml")
+    gated = [each.name for stage in plan.stages if stage.kind == "gate" for each in stage.candidates]
+    assert (BF16 in gated) is (not why)
+    assert {each.inference_precision for each in plan.candidates if each.name != BF16} == {"f32"}
 
 
 def test_the_thresholds_are_those_of_the_table_of_gates_until_the_recipe_says_others(inputs_of: Inputs) -> None:
