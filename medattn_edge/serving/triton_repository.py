@@ -153,7 +153,11 @@ def _check(
                 hint=f"copy one of them: {name}-2{path.suffix}",
             )
         if path.suffix.lower() == SUFFIX:
-            raise UsageError(f"{path.name} is served already", expected="the artifact itself", hint="NAME.onnx")
+            raise UsageError(
+                f"{path.name} is served already",
+                expected="the artifact that it was written for",
+                hint="medattn-edge serve write net.onnx -o repository",
+            )
         if native is not None:
             _check_native(path, native, threads)
 

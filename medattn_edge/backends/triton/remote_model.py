@@ -93,7 +93,7 @@ class RemoteModel:
             raise UsageError(
                 f"images would go to {self.address} unencrypted",
                 expected="TLS, or a server on this host",
-                hint="ca with the authority of the server's certificate; unencrypted where the network is trusted",
+                hint="serve write --ca FILE.pem of its certificate; --unencrypted where the network is trusted",
             )
 
         if self.shared_memory and not _is_loopback(match[1] or match[2]):
