@@ -304,8 +304,8 @@ def test_release_diff_and_the_maps_of_explain_and_what_was_tuned(narrow: Narrow)
         "labels": dict.fromkeys(LABELS, label),
     }  # fmt: skip
     hold(narrow(release_text._tell_scan, scan), LABELS)
-    maps = ("attention_gate_4.position_attention", "guided_attention.scale_3.channel_attention")
-    figures = {"low": -1234.5, "high": 12345.6, "sqnr_db": 123.4, "max_abs": 0.0001234, "correlation": 0.999999}
+    maps = ("attention_gate_4.position_attention", "guided.scale_3.channel_attention")
+    figures = {"low": 0.0, "high": 0.9876, "sqnr_db": 123.4, "max_abs": 0.0001234, "correlation": 0.999999}
     document = {
         "maps": [{"map": name, **figures} for name in maps], "channel_attention": [], "label_match": None, "notes": [],
         "written": {},
