@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from cases import OURS, REFERENCE
 
 matplotlib.use("Agg")
@@ -155,9 +156,17 @@ def spread(wanted: Sequence[float], step: float) -> list[float]:
     return places
 
 
+class _PlainNumbers(LogFormatter):
+    """The numbers that LogFormatter shows, as people write them: 0.6, where it writes 6e-01."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        shown = super().__call__(x, pos)
+        return np.format_float_positional(x, precision=4, fractional=False, trim="-") if shown else ""
+
+
 def _plain_numbers(axes: Any) -> None:
     for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        which(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.4)))
+        which(_PlainNumbers(labelOnlyBase=False, minor_thresholds=(1.5, 0.4)))
 
 
 def _curves(document: Mapping[str, Any]) -> Any:

@@ -75,21 +75,19 @@ def _tell_left_out(left_out: dict[str, str]) -> None:
 
 def _tell_scan(title: str, scan: str, rows: list[dict[str, Any]]) -> None:
     """One scan: a column for each candidate and runtime, a line for each figure."""
-    from rich.table import Table
-
     columns = [(row, case) for row in rows for case in row["cases"] if case["scan"] == scan]
     console.say(f"{title} on {columns[0][1]['name']}")
     several = len({row["artifact"] for row, _ in columns}) > 1
-    table = Table("", *(_heading(row, several) for row, _ in columns))
+    lines = list[tuple[str, ...]]()
     for name, (key, form) in _FIGURES.items():
-        table.add_row(name, *(_number(case[key], form) for _, case in columns))
+        lines.append((name, *(_number(case[key], form) for _, case in columns)))
     for name, key in _PER_LABEL.items():
         if key not in columns[0][1]:
             continue
         for label in dict.fromkeys(label for _, case in columns for label in case[key] if label not in case["absent"]):
-            table.add_row(f"{name}, {label}", *(_figure(case[key], label) for _, case in columns))
-    table.add_row("verdict", *(row["verdict"].upper() for row, _ in columns))
-    console.show(table)
+            lines.append((f"{name}, {label}", *(_figure(case[key], label) for _, case in columns)))
+    lines.append(("verdict", *(row["verdict"].upper() for row, _ in columns)))
+    console.show_side_by_side(("", *(_heading(row, several) for row, _ in columns)), lines)
     for label, why in columns[0][1]["not_judged"].items():
         console.say(f"  not judged: {label}, {why}")
     for row, case in columns:

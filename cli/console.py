@@ -10,7 +10,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -59,14 +59,22 @@ def show(table: Table) -> None:
     """A table of results on stdout; its cells and titles are plain text, and no name in it is broken or cut."""
     from rich.table import Table as Whole
 
-    from .tables import fitted
+    from .tables import fitted, title_above
 
     stdout = _plain()
-    if table.title and len(str(table.title)) > stdout.width:  # which Rich would break anywhere
-        say(str(table.title))
-        table.title = None
     found = fitted(table, stdout)
+    if isinstance(found, Whole):
+        for line in title_above(found, stdout):
+            say(line)
     stdout.print(found, soft_wrap=not isinstance(found, Whole))
+
+
+def show_side_by_side(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of figures; as several, each with the first column, where its columns do not fit beside each other."""
+    from .tables import side_by_side
+
+    for table in side_by_side(heads, rows, _plain()):
+        show(table)
 
 
 def note(text: str, *, level: int = 1) -> None:

@@ -211,7 +211,7 @@ def command(  # noqa: PLR0913
             check_archived(spacing, resample_to_first, geometry)
         with opened([artifact], trusted) as models:
             outcomes = run_cohort(models, paths, output, cohort, choices, listed)
-            studies = estimated(models.files[0], outcomes, estimate)
+            studies = estimated(outcomes, estimate)
         finish({"artifact": str(artifact), **models.named(outcomes.to_json())}, outcomes, studies, json)
         return
     outputs = Outputs(

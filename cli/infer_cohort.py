@@ -128,13 +128,12 @@ def run_cohort(
     return outcome
 
 
-def estimated(artifact: Path, outcome: CohortOutcome, studies: int) -> Estimate | None:
+def estimated(outcome: CohortOutcome, studies: int) -> Estimate | None:
     """What so many studies would take, as the records in the folder say; None of none. Raises as `estimate` does."""
     from medattn_edge.cohort import estimate
-    from medattn_edge.cohort.fingerprint import artifact_sha256
     from medattn_edge.host.cores import usable_cores
 
-    return estimate(outcome.folder, studies, artifact_sha256(artifact), usable_cores()) if studies else None
+    return estimate(outcome.folder, studies, outcome.artifact_sha256, usable_cores()) if studies else None
 
 
 def named_later(settings: CohortSettings, given: dict[str, Path | None]) -> CohortSettings:

@@ -64,6 +64,18 @@ def test_a_line_needs_numbers_and_enough_of_them(ticks: list[str], joined: bool)
     assert plots.is_curve(ticks) == joined
 
 
+def test_a_log_axis_has_plain_numbers_from_very_small_to_very_large() -> None:
+    for low, high, wanted in ((0.3, 7.0, "0.6"), (0.0002, 0.04, "0.001"), (20_000.0, 3e6, "1000000")):
+        _, axes = pyplot.subplots()
+        axes.set_yscale("log")
+        axes.set_ylim(low, high)
+        plots._plain_numbers(axes)
+        axes.figure.canvas.draw()
+        shown = [tick.get_text() for which in (False, True) for tick in axes.get_yticklabels(minor=which)]
+        assert wanted in shown, shown
+        assert not [one for one in shown if "e" in one or "$" in one]
+
+
 @pytest.mark.parametrize("name", CURVES)
 def test_a_curve_says_what_it_was_measured_on_and_joins_what_is_one(name: str) -> None:
     document = FOUND[name]

@@ -22,6 +22,7 @@ class CohortOutcome:
         left_out: series that are no scans for this network.
         notes: for people.
         session: the session's facts: what ran where.
+        artifact_sha256: of everything that the artifact computed with; what the records say.
         seconds: in total.
         largest_scan_mb: the largest scan's voxels in 1e6 bytes; without workers, two scans are in memory at a time.
         workers: processes that worked; 0 where it was this one.
@@ -35,6 +36,7 @@ class CohortOutcome:
     left_out: tuple[Failure, ...]
     notes: tuple[str, ...]
     session: dict[str, Any]
+    artifact_sha256: str
     seconds: float
     largest_scan_mb: float
     workers: int = 0

@@ -146,7 +146,7 @@ class _Run:
 
     def _tally(self, folder: CohortFolder, opened: Opened, content: str) -> Tally:
         labels = labels_before(folder.path, self.jobs, opened, content, self.settings, self.cases.choices)
-        return Tally(folder, self.jobs, self.cases, labels, self.failed)
+        return Tally(folder, self.jobs, self.cases, labels, content, self.failed)
 
     def _one_by_one(self, runner: CaseRunner, tally: Tally) -> None:
         count = len(self.jobs)

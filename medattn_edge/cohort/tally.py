@@ -35,6 +35,7 @@ class Tally:
         jobs: Sequence[Job],
         cases: CaseList,
         labels: Mapping[str, list[dict[str, Any]]],
+        artifact_sha256: str,
         failed: Callable[[Failure], None] | None,
     ) -> None:
         """Nothing is written yet.
@@ -44,11 +45,12 @@ class Tally:
             jobs: every case with its names.
             cases: what was left out already, and notes.
             labels: name -> labels of cases that an earlier run has done, as their records say.
+            artifact_sha256: of everything that the artifact computes with.
             failed: called with each failure.
         """
         self._folder, self._jobs, self._cases, self._failed = folder, jobs, cases, failed
         self._place = {job.name: number for number, job in enumerate(jobs)}
-        self._labels = dict(labels)
+        self._labels, self._artifact_sha256 = dict(labels), artifact_sha256
         self._done: list[dict[str, Any]] = []
         self._skipped: list[str] = []
         self._failures: list[Failure] = []
@@ -114,6 +116,7 @@ class Tally:
             self._in_order(self._left_out),
             (*told, *(notes if self._done else ())),
             session,
+            self._artifact_sha256,
             seconds,
             self.largest_bytes / 1e6,
             *workers,

@@ -193,6 +193,13 @@ class Outputs:
         elif regions == "maps":
             check_regions(self.labels)
 
+    def check_size(self, spec: ModelSpec, volume: Volume) -> None:
+        """Raise InputError, before the work, for maps of a scan that are larger than a DICOM object can be."""
+        if self.dicom_probabilities:
+            from medattn_edge.io.dicom.parametric_map import check_size
+
+            check_size((len(spec.labels), *volume.shape))
+
     def check_apart_from(self, files: Sequence[Path]) -> None:
         """Raise UsageError when an output would replace a file of the scan."""
         own = {path.resolve() for path in files}

@@ -183,6 +183,7 @@ def segment_to(
     with _opened_and_read(artifact, scan, voxels, opening, settings.any_modality) as (session, taken):
         read = time.perf_counter()
         outputs.check_spec(session.spec)
+        outputs.check_size(session.spec, taken)
         channels = scan.assignment(session.spec)
         modality = check_modality(session.spec, scan.all_series, settings.any_modality)
         said = notes_of_modality(session.spec, modality, taken)

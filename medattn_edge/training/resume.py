@@ -109,7 +109,7 @@ def is_finished(path: Path) -> bool:
     Raises:
         CheckpointError: It cannot be read.
     """
-    content = _content(path)
+    content = _content(path, mmap=True)
     return bool(content["epochs"] >= content["identity"][EPOCHS])
 
 
@@ -155,10 +155,13 @@ def extended(
     return Progressed(done, {**progressed.facts, "extensions": extensions})
 
 
-def _content(path: Path) -> dict[str, Any]:
-    """What the file holds: tensors, numbers, and `identity` and `facts` as JSON values."""
+def _content(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+    """What the file holds: tensors, numbers, and `identity` and `facts` as JSON values.
+
+    mmap: the tensors stay in the file until somebody looks at them.
+    """
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         if content["schema"] != _SCHEMA:
             raise ValueError(f"schema {content['schema']}")
         content |= {name: json.loads(content[name]) for name in ("identity", "facts")}

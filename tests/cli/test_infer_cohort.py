@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medattn_edge.cohort import fingerprint
 from medattn_edge.io import read_labels
 from tests.support.scans import write_nifti
 from tests.support.sessions import make_volume
@@ -75,6 +76,23 @@ def test_a_failure_is_told_with_its_row_and_the_exit_code_1_and_resume_goes_on(
     assert ([one["case"] for one in document["done"]], document["skipped"]) == (["a"], ["b"])
     assert document["failures"] == []
     assert (tmp_path / "out" / "failures.csv").read_text() == "case,scan,code,message,hint\n"
+
+
+def test_an_estimate_is_of_the_artifact_that_the_run_has_hashed(
+    medattn: Run, artifact: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed, real = list[Path](), fingerprint.artifact_sha256
+
+    def noted(path: Path) -> str:
+        hashed.append(path)
+        return real(path)
+
+    for module in ("run", "fingerprint"):
+        monkeypatch.setattr(f"medattn_edge.cohort.{module}.artifact_sha256", noted)
+    done = medattn("infer", artifact, data, "-o", f"{tmp_path / 'out'}/", "--estimate", "5")
+    assert done.returncode == 0, done.stderr
+    assert "estimate for 5 studies like the 2 measured cases" in done.stdout
+    assert hashed == [artifact]
 
 
 def test_an_estimate_tells_its_figures_and_its_formulas(

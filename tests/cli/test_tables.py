@@ -70,7 +70,9 @@ def test_rows_become_lines_where_there_is_no_room_for_their_words() -> None:
     table.add_row("int8.xml", "-", "Dice 0.9")
     assert shown(table, 20) == [
         "candidates",
-        "artifact network.safetensors, eager",
+        "artifact",
+        "    network.safetensors,",
+        "    eager",
         "  ms: 33.7",
         "artifact int8.xml",
         "  ms: -",

@@ -378,6 +378,7 @@ def test_no_number_is_infinite_or_none(tmp_path, number):
         ("model", model(kind="fractional"), "[[model]] 1: kind is 'fractional'"),
         ("model", model(kind="labelmap", sr=True), "[[model]] lungs: sr is true, with kind = 'labelmap'"),
         ("model", model(rtstruct=1), "[[model]] 1: rtstruct is 1"),
+        ("model", model(probabilities="maps.dcm"), "[[model]] 1: probabilities is 'maps.dcm'"),
         ("model", model(overlap=1), "[[model]] lungs: overlap is 1"),
         ("model", model(key_slices=-1), "[[model]] lungs: key_slices is -1"),
         ("model", model(threads=-1), "[[model]] lungs: threads is -1"),

@@ -37,6 +37,7 @@ from tests.support.archive_peer import (  # noqa: E402
     EXPLICIT,
     IMPLICIT,
     LABELMAP,
+    MAPS,
     RTSTRUCT,
     SEG,
     SR,
@@ -104,13 +105,13 @@ def test_every_output_of_a_result_arrives_once_with_its_own_identity_and_syntax(
 
 
 @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
-def test_contours_and_report_go_with_the_segmentation_in_the_syntax_that_an_archive_takes(node, tmp_path, syntax):
+def test_contours_report_and_maps_go_with_the_segmentation_in_the_syntax_that_an_archive_takes(node, tmp_path, syntax):
     results = make_results(tmp_path, planning=True)
     segment(node, results, 1, "pacs")
-    with Archive(classes=(SEG, RTSTRUCT, SR), syntaxes=[syntax, IMPLICIT]) as archive:
+    with Archive(classes=(SEG, RTSTRUCT, SR, MAPS), syntaxes=[syntax, IMPLICIT]) as archive:
         assert deliver(node, archive_at(archive.port)) == 1
-    assert {kind for _, kind, _ in archive.stored} == {SEG, RTSTRUCT, SR}
-    content = {SEG: "PixelData", RTSTRUCT: "ROIContourSequence", SR: "ContentSequence"}
+    assert {kind for _, kind, _ in archive.stored} == {SEG, RTSTRUCT, SR, MAPS}
+    content = {SEG: "PixelData", RTSTRUCT: "ROIContourSequence", SR: "ContentSequence", MAPS: "FloatPixelData"}
     for dataset in archive.datasets:
         [sent] = [one for one in map(pydicom.dcmread, results.values()) if one.SOPInstanceUID == dataset.SOPInstanceUID]
         keyword = content[sent.SOPClassUID]
@@ -119,7 +120,7 @@ def test_contours_and_report_go_with_the_segmentation_in_the_syntax_that_an_arch
 
 def test_an_archive_that_takes_no_contours_is_told_as_that_and_nothing_counts_as_delivered(node, tmp_path):
     segment(node, make_results(tmp_path, planning=True), 1, "pacs")
-    with Archive(classes=(SEG, SR)) as archive:
+    with Archive(classes=(SEG, SR, MAPS)) as archive:
         deliver(node, archive_at(archive.port))
     assert seen(node) == [("pacs", DeliveryState.WAITING, 1, "class_not_accepted")]
 

@@ -135,6 +135,7 @@ DEFAULTS: dict[str, dict[str, dict[str, float]]] = {
             "key_slices": 0,
             "rtstruct": False,
             "sr": False,
+            "probabilities": False,
             "skip_air": False,
             "any_modality": False,
             "threads": 0,

@@ -119,11 +119,12 @@ def test_it_answers_an_echo_and_refuses_whom_it_does_not_know(running, folder):
 
 
 @needs_dicomweb
-def test_segmentation_contours_and_report_reach_orthanc_by_c_store_and_by_dicomweb(model, tmp_path):
+def test_segmentation_contours_report_and_maps_reach_orthanc_by_c_store_and_by_dicomweb(model, tmp_path):
     pytest.importorskip("dicomweb_client", reason="the extra dicomweb is not installed")
     with Orthanc(tmp_path / "one") as one, Orthanc(tmp_path / "two", dicomweb=True) as two:
         web = {"name": "web", "dicomweb": two.url}
-        lungs = {"name": "lungs", "artifact": model, "threads": 1, "rtstruct": True, "sr": True}
+        beside = ("rtstruct", "sr", "probabilities")
+        lungs = {"name": "lungs", "artifact": model, "threads": 1, **dict.fromkeys(beside, True)}
         sections = {"destination": [one.destination, web], "model": [lungs]}
         with RunningNode(tmp_path / "node", model, sections) as node:
             checked = command("node", "check", "--config", node.config)
@@ -132,8 +133,8 @@ def test_segmentation_contours_and_report_reach_orthanc_by_c_store_and_by_dicomw
             assert send(node.port, scan.write()).statuses == [0] * 6
             node.wait_until_done(1)
             kept = {str(pydicom.dcmread(path).SOPInstanceUID): path for path in node.root.rglob("*.dcm")}
-            uids = dict(node.rows("SELECT kind, sop_uid FROM outputs WHERE kind IN ('seg', 'rtstruct', 'sr')"))
-            assert set(uids) == {"seg", "rtstruct", "sr"}
+            uids = dict(node.rows("SELECT kind, sop_uid FROM outputs WHERE sop_uid != ''"))
+            assert set(uids) == {"seg", *beside}
             for orthanc in (one, two):
                 for kind, uid in uids.items():
                     [found] = orthanc.find("Instance", SOPInstanceUID=uid)

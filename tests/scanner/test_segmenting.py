@@ -47,7 +47,7 @@ def segmenter(artifact: Path) -> Iterator[Segmenter]:
     models = [
         plain,
         replace(plain, name="pictures", kind="labelmap", key_slices=2),
-        replace(plain, name="planning", rtstruct=True, sr=True),
+        replace(plain, name="planning", rtstruct=True, sr=True, probabilities=True),
         replace(plain, name="overlapping", overlap=0.25),
         replace(plain, name="airless", skip_air=True),
     ]
@@ -88,15 +88,16 @@ def test_the_files_are_byte_for_byte_those_of_infer(segmenter, artifact, files, 
     assert set(contents(tmp_path / "pictures")) == {"seg.dcm", "key_1.dcm", "key_2.dcm"}
 
 
-def test_contours_and_report_are_byte_for_byte_those_of_infer_and_the_volumes_are_told(
+def test_contours_report_and_maps_are_byte_for_byte_those_of_infer_and_the_volumes_are_told(
     segmenter, artifact, files, tmp_path
 ):
     found = done(segmenter, "planning", files, tmp_path / "planning")
     (tmp_path / "infer").mkdir()
-    more = ("--rtstruct", str(tmp_path / "infer" / "rtstruct.dcm"), "--sr", str(tmp_path / "infer" / "sr.dcm"))
+    beside = ("rtstruct", "sr", "probabilities")
+    more = [word for name in beside for word in (f"--{name}", str(tmp_path / "infer" / f"{name}.dcm"))]
     infer(artifact, files, tmp_path / "infer" / "seg.dcm", *more)
     assert contents(tmp_path / "planning") == contents(tmp_path / "infer")
-    kinds = {"seg": "seg.dcm", "rtstruct": "rtstruct.dcm", "sr": "sr.dcm", "overlay": "overlay.png"}
+    kinds = {"seg": "seg.dcm", **{name: f"{name}.dcm" for name in beside}, "overlay": "overlay.png"}
     assert {one.kind: one.name for one in found.outputs} == kinds
     rois = pydicom.dcmread(tmp_path / "planning" / "rtstruct.dcm").StructureSetROISequence
     assert found.volumes_ml == pytest.approx({one.ROIName: float(one.ROIVolume) for one in rois}, abs=1e-6)

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pynetdicom import AE, _config, evt
 
+from medattn_edge.io.dicom.parametric_map import write_parametric_map
 from medattn_edge.io.dicom.rtstruct import write_rtstruct
 from medattn_edge.io.dicom.secondary_capture import secondary_capture
 from medattn_edge.io.dicom.seg import Algorithm, write_seg
@@ -28,7 +29,7 @@ from medattn_edge.volume import Volume
 from tests.support.dicom_phantoms import real_ct, write_series
 
 SEG, LABELMAP, CAPTURE = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("66.4", "66.7", "7"))
-RTSTRUCT, SR = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("481.3", "88.33"))
+RTSTRUCT, SR, MAPS = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("481.3", "88.33", "30"))
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 _config.LOG_HANDLER_LEVEL = "none"
 
@@ -87,7 +88,7 @@ class Archive:
 def make_results(folder: Path, *, planning: bool = False) -> dict[str, Path]:
     """seg.dcm, labels.dcm (a label map) and key_1.dcm (RGB) of a small piece of a real CT.
 
-    planning: instead of the last two, rtstruct.dcm and sr.dcm.
+    planning: instead of the last two, rtstruct.dcm, sr.dcm and probabilities.dcm.
     """
     scan = real_ct(3, 16, 16)
     write_series(folder / "series", scan.voxels, scan.affine)
@@ -99,7 +100,10 @@ def make_results(folder: Path, *, planning: bool = False) -> dict[str, Path]:
     if planning:
         write_rtstruct(folder / "rtstruct.dcm", labels, names, source, algorithm)
         write_sr(folder / "sr.dcm", labels, names, source, algorithm, seg)
-        return {name: folder / name for name in ("seg.dcm", "rtstruct.dcm", "sr.dcm")}
+        of_lung = labels.voxels.astype(np.float32)
+        maps = labels.with_voxels(np.stack([1 - of_lung, of_lung]))
+        write_parametric_map(folder / "probabilities.dcm", maps, names, source, algorithm)
+        return {name: folder / name for name in ("seg.dcm", "rtstruct.dcm", "sr.dcm", "probabilities.dcm")}
     write_seg(folder / "labels.dcm", labels, names, source, algorithm, kind="labelmap")
     secondary_capture(folder, scan, labels, names, source, algorithm, 1)
     return {name: folder / name for name in ("seg.dcm", "labels.dcm", "key_1.dcm")}
@@ -112,7 +116,8 @@ def segment(node: Any, results: dict[str, Path], series: int, *destinations: str
     outputs = []
     for name in names or results:
         (folder / name).write_bytes(results[name].read_bytes())
-        kind = {"key_1": "sc", "rtstruct": "rtstruct", "sr": "sr"}.get(Path(name).stem, "seg")
+        stem = Path(name).stem
+        kind = stem if stem in ("rtstruct", "sr", "probabilities") else "sc" if stem == "key_1" else "seg"
         outputs.append(Output(kind, name, str(pydicom.dcmread(results[name]).SOPInstanceUID)))
     (folder / "overlay.png").write_bytes(b"picture")
     assert node.custody.record_result(job, folder, [*outputs, Output("overlay", "overlay.png")], destinations)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from medattn_edge.atomic import replacing
-from medattn_edge.errors import MissingDependency, UsageError
+from medattn_edge.errors import InputError, MissingDependency, UsageError
 from medattn_edge.io.dicom.derived import MANUFACTURER, complete, software_versions
 from medattn_edge.io.dicom.seg import check_frame_of_reference
 from medattn_edge.io.dicom.series import Series
 from medattn_edge.io.dicom.source import lenient, read_source
 from medattn_edge.io.dicom.uids import Algorithm, Identity
 from medattn_edge.volume import Volume
+
+_MOST_BYTES: Final = 2**32 - 2  # of the pixels of a DICOM object: their length has 32 bits, and is even
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ def write_parametric_map(
     Raises:
         GeometryError: when the grid is not the series'.
         UsageError: for maps that are no probabilities, or names that are not theirs.
+        InputError: for maps that are larger than a DICOM object can be.
         RefusedSeries: for a series without a frame of reference.
         ScanError: when the series is gone, or is one of several volumes of a multi-frame instance.
         OutputError: when the file cannot be written.
@@ -69,6 +73,7 @@ def write_parametric_map(
     except ImportError as error:
         raise MissingDependency.of_extra("highdicom", "dicom") from error
     _check(maps, names)
+    check_size(maps.voxels.shape)
     check_frame_of_reference(series)
     source = read_source(series)
     pixels = np.moveaxis(maps.like(source.grid).voxels.astype(np.float32, copy=False), 0, -1)
@@ -119,6 +124,17 @@ def write_parametric_map(
     return ParametricMapFile(
         Path(path), identity.uid("instance"), identity.uid("series"), tuple(names), int(dataset.NumberOfFrames), remarks
     )
+
+
+def check_size(shape: tuple[int, ...]) -> None:
+    """Raise InputError for maps (K, D, H, W) that are larger than a DICOM object can be."""
+    size = 4 * math.prod(shape)
+    if size > _MOST_BYTES:
+        raise InputError(
+            f"maps of {size / 2**30:.1f} GiB, {' x '.join(map(str, shape))} voxels",
+            expected="less than 4 GiB, which is all that a DICOM object holds",
+            hint="--probabilities maps.nii.gz; at a node: probabilities = false",
+        )
 
 
 def _check(maps: Volume, names: Sequence[str]) -> None:

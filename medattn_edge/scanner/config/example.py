@@ -75,6 +75,7 @@ artifact = {artifact}
 # key_slices = 0                        # so many pictures go with it, for viewers that show no segmentations
 # rtstruct = false                      # its contours go with it, for planning systems
 # sr = false                            # its volumes go with it, as a measurement report (needs kind = "binary")
+# probabilities = false                 # a Parametric Map of each label goes with it: 4 bytes for each of its voxels
 # overlap = 0.5                         # of the windows, for example; without it the artifact's own, which is tuned
 # skip_air = false                      # leave out windows outside the body
 # any_modality = false                  # segment series of another modality than the artifact was trained on, too

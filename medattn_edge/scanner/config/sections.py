@@ -130,6 +130,7 @@ class Model:
         key_slices: how many pictures go with it.
         rtstruct: whether its contours go with it, as an RT structure set.
         sr: whether its volumes go with it, as a measurement report; of a binary segmentation only.
+        probabilities: whether a map of each label goes with it, as a Parametric Map: 4 bytes a voxel and label.
         overlap: of the windows, as a fraction of a patch; None: the artifact's own.
         skip_air: leave out windows outside the body.
         any_modality: segment series of another modality than the artifact was trained on, instead of refusing them.
@@ -154,6 +155,7 @@ class Model:
     key_slices: int = 0
     rtstruct: bool = False
     sr: bool = False
+    probabilities: bool = False
     overlap: float | None = None
     skip_air: bool = False
     any_modality: bool = False

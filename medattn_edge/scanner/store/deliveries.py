@@ -8,7 +8,7 @@ from medattn_edge.scanner.store.records import Delivery, Output, code
 from medattn_edge.scanner.store.rows import Notes, StoreContext, move_delivery, settle
 from medattn_edge.scanner.store.transitions import DeliveryState, State, TransitionRefused
 
-DELIVERED_KINDS = frozenset({"seg", "rtstruct", "sr", "sc"})
+DELIVERED_KINDS = frozenset({"seg", "rtstruct", "sr", "probabilities", "sc"})
 
 
 class Deliveries:

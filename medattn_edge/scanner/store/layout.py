@@ -9,6 +9,7 @@ from typing import Final
 SEG: Final = "seg.dcm"
 RTSTRUCT: Final = "rtstruct.dcm"
 SR: Final = "sr.dcm"
+PROBABILITIES: Final = "probabilities.dcm"
 OVERLAY: Final = "overlay.png"
 LETTER: Final = "letter.json"
 

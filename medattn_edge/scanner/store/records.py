@@ -225,7 +225,7 @@ class Output:
     """A file of a result.
 
     Attributes:
-        kind: `seg`, `rtstruct`, `sr`, `sc` (all delivered), or another code (kept only).
+        kind: `seg`, `rtstruct`, `sr`, `probabilities`, `sc` (all delivered), or another code (kept only).
         name: in its folder.
         sop_uid: of a DICOM object, else empty.
         sha256: of the file as it was recorded, in hex.

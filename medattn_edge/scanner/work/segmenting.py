@@ -23,7 +23,7 @@ from medattn_edge.io.dicom.volume import RefusedSeries, Series, series_of
 from medattn_edge.io.scan import Scan
 from medattn_edge.release import is_release_address, opened_artifact
 from medattn_edge.scanner.config.sections import Model
-from medattn_edge.scanner.store.layout import OVERLAY, RTSTRUCT, SEG, SR
+from medattn_edge.scanner.store.layout import OVERLAY, PROBABILITIES, RTSTRUCT, SEG, SR
 from medattn_edge.scanner.store.records import Output
 from medattn_edge.scanner.work.canary import check_gate, run_canary
 from medattn_edge.scanner.work.tasks import Done, Refused, Task
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _THUMBNAIL: Final = 512  # pixels of its longer side
+_OWN_KINDS: Final = frozenset({"rtstruct", "sr", "probabilities"})  # of files; all others beside the labels are pictures
 
 
 @dataclass(frozen=True)
@@ -144,12 +145,13 @@ def _segmented(opened: _Open, task: Task) -> Done:
     if task.contents:
         # Corrected objects have the UIDs of the first ones: without it their result would be a duplicate to an archive.
         algorithm = replace(algorithm, settings=f"{algorithm.settings} contents={task.contents}".strip())
-    outcome = segment_to(OpenArtifact(opened.session, algorithm), scan, outputs, settings=_settings(model))
+    settings = replace(_settings(model), scratch=task.folder)  # large maps: on the node's disk, whose room is watched
+    outcome = segment_to(OpenArtifact(opened.session, algorithm), scan, outputs, settings=settings)
     written = dict(outcome.written)
     seg, overlay = written.pop("labels"), written.pop("overlay")
     _shrink(overlay)
     results = [Output("seg", seg.name, _sop_uid(seg))]
-    kinds = {what: what if what in ("rtstruct", "sr") else "sc" for what in written}
+    kinds = {what: what if what in _OWN_KINDS else "sc" for what in written}
     results += [Output(kinds[what], path.name, _sop_uid(path)) for what, path in written.items()]
     results.append(Output("overlay", overlay.name))
     seconds = {**outcome.seconds, "read": headers + outcome.seconds["read"]}
@@ -177,6 +179,7 @@ def _outputs(model: Model, folder: Path) -> Outputs:
     """The files of one series."""
     return Outputs(
         folder / SEG,
+        probabilities=folder / PROBABILITIES if model.probabilities else None,
         overlay=folder / OVERLAY,
         key_slices=model.key_slices,
         seg_kind=model.kind,

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from medattn_edge.errors import GeometryError, OutputError, UsageError
+from medattn_edge.errors import GeometryError, InputError, OutputError, UsageError
+from medattn_edge.inference.outputs import Outputs
 from medattn_edge.volume import Volume
+from tests.support.sessions import make_spec
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("highdicom", reason="the extra dicom is not installed")
 
-from medattn_edge.io.dicom.parametric_map import ParametricMapFile, write_parametric_map  # noqa: E402
+from medattn_edge.io.dicom.parametric_map import ParametricMapFile, check_size, write_parametric_map  # noqa: E402
 from medattn_edge.io.dicom.volume import RefusedSeries, Series  # noqa: E402
 from tests.io.dicom.test_seg import ALGORITHM, PLANES, listed_again, send, tool  # noqa: E402
 from tests.support.dicom_phantoms import in_plane  # noqa: E402
@@ -102,6 +105,19 @@ def test_what_is_no_probability_is_refused_and_nothing_is_written(scan, sent, tm
     with pytest.raises(UsageError, match="probabilities from 0 to 1"):
         write(tmp_path / "maps.dcm", maps.with_voxels(change(maps.voxels)), sent, names)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_maps_of_four_gib_are_refused_before_the_work_and_those_of_a_voxel_less_are_not(scan, tmp_path) -> None:
+    check_size((1, 1, 1, 2**30 - 1))
+    with pytest.raises(InputError, match=r"4\.0 GiB(.|\n)*--probabilities maps\.nii\.gz"):
+        check_size((2, 512, 1024, 1024))
+    spec = make_spec((8, 8, 8), classes=2)
+    large = Volume(np.broadcast_to(np.float32(0), (512, 1024, 1024)), np.eye(4))
+    outputs = Outputs(tmp_path / "seg.dcm", probabilities=tmp_path / "maps.dcm")
+    with pytest.raises(InputError, match="probabilities = false"):
+        outputs.check_size(spec, large)
+    outputs.check_size(spec, scan)
+    replace(outputs, probabilities=tmp_path / "maps.nii.gz").check_size(spec, large)
 
 
 def test_another_grid_a_series_without_coordinates_and_a_folder_that_is_gone_are_refused(scan, sent, tmp_path) -> None:
