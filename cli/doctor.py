@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _COLUMNS = 80
 _MAX_PROBLEMS = 3
 _NOTHING_RUNS = 3  # as an HostError
+_REMOTE = "triton"  # its models run on a server
 _DICOM = {
     **dict.fromkeys(("pydicom", "highdicom"), "dicom"),
     **dict.fromkeys(("pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm"), "dicom-codecs"),
@@ -63,10 +64,13 @@ def command(json: Annotated[bool, typer.Option("--json", help="One JSON document
 
 def _verdict(document: dict[str, Any]) -> None:
     """Whether artifacts run here, and the one line to type next."""
-    able = [row for row in document["backends"] if row["runs"]]
+    able = [row for row in document["backends"] if row["runs"] and row["name"] != _REMOTE]
+    remote = any(row["runs"] and row["name"] == _REMOTE for row in document["backends"])
     lines = [row["install"] for row in document["backends"] if row["install"]]
     problems = document["problems"]
-    if not able:
+    if not able and remote:
+        verdict, hint = "models of a Triton server run from here", "medattn-edge serve check NAME.triton"
+    elif not able:
         verdict, hint = "no backend runs here", next(iter(lines), "medattn-edge doctor -v")
     elif problems:
         several = f"{len(problems)} problems" if len(problems) > 1 else "one problem"
@@ -93,6 +97,8 @@ def _summary(document: dict[str, Any]) -> None:
     for row in document["backends"]:
         computed = ", ".join(f"{name}: {row['precisions'][name]}" for name in ("fp32", "int8")) if row["runs"] else ""
         says = f"runs on {row['device']}; {computed}" if row["runs"] else f"no: {row['why']}"
+        if row["runs"] and row["name"] == _REMOTE:
+            says = "asks a server; whether that computes: serve check NAME.triton"
         console.say(_short(f"  {row['name']:<14} {says}"))
     writers = [row["name"] for row in document["compilers"] if row["runs"]]
     console.say(_short(f"compilers that run: {', '.join(writers) or 'none'}"))

@@ -53,6 +53,8 @@ def described(runtime: str, device: str, cpu: Cpu, facts: Mapping[str, Any] | No
         cpu: of the host.
         facts: what the runtime says of itself, see probe.py.
     """
+    if runtime == "tritonclient":
+        return dict.fromkeys(PRECISIONS, "as its server computes it")
     if runtime not in (*_TENSORRT, "torch", "onnxruntime", "openvino"):
         return dict.fromkeys(PRECISIONS, "not known")
     notes = _notes(runtime, device, cpu, facts or {})

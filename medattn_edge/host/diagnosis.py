@@ -28,6 +28,7 @@ _DEVICES = {
     "openvino": ("cpu",),
     "onnxruntime": ("cpu", "cuda:0"),
     "torch": ("cpu", "cuda:0"),
+    "tritonclient": ("cpu",),  # of this side, which computes nothing
 }
 _COMPILES_ON_GPU = ("torch_tensorrt", "tensorrt")
 _NO_GPU = "no NVIDIA GPU with a driver"

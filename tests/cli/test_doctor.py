@@ -150,6 +150,11 @@ def test_the_verdict_comes_with_the_one_line_to_type_next(capsys: pytest.Capture
     assert told == (
         "verdict: artifacts run here on the CPU; nothing that is installed uses the GPU\n  next: pip install y\n"
     )
+    served = backend_row("triton")
+    assert "next: medattn-edge infer NET.onnx" in verdict(capsys, [ort, served])
+    assert verdict(capsys, [absent, served]) == (
+        "verdict: models of a Triton server run from here\n  next: medattn-edge serve check NAME.triton\n"
+    )
     broken = verdict(capsys, [ort], problems=[{"found": "a", "hint": "do it"}, {"found": "b", "hint": "then that"}])
     assert broken == "verdict: artifacts run here, with 2 problems\n  next: do it\n"
 
@@ -222,6 +227,17 @@ def test_a_broken_backend_does_not_run() -> None:
 def test_a_backend_that_nothing_is_known_of_is_not_guessed_at() -> None:
     (row,) = backend_rows(backend("newcomer"), host())
     assert (row.runs, set(row.precisions.values())) == (True, {"not known"})
+
+
+def test_what_a_server_computes_is_not_said_to_be_computed_here(capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = backend_rows(backend("tritonclient"), host())
+    assert (row.runs, set(row.precisions.values())) == (True, {"as its server computes it"})
+    document = {
+        "backends": [backend_row("triton")], "gpus": [], "compilers": [], "cores": None, "dicom": [], "problems": [],
+        "cpu": {"model": "a CPU", "physical_cores": 4, "instruction_sets": ["avx2"]},
+    }  # fmt: skip
+    doctor._summary(document)
+    assert "  triton         asks a server; whether that computes: serve check NAME.triton\n" in capsys.readouterr().out
 
 
 def test_tensorrt_rtx_compiles_without_a_gpu_and_tensorrt_does_not() -> None:
