@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -17,7 +18,7 @@ pytest.importorskip("tritonclient", reason="the extra triton is not installed")
 
 from medattn_edge.artifact import Artifact, manifest_path
 from medattn_edge.backends import open_session
-from medattn_edge.backends.triton.remote_model import RemoteModel
+from medattn_edge.backends.triton.remote_model import RemoteModel, write_remote_model
 from medattn_edge.backends.triton.server import Server
 from medattn_edge.data import shipped_artifact
 from medattn_edge.data.samples import sample_scan
@@ -95,6 +96,20 @@ def test_shared_memory_gives_the_same_bits_also_after_the_server_was_started_aga
         server.start()
         np.testing.assert_array_equal(remote.run(patches), local.run(patches))
     assert shared_regions() == before
+
+
+def test_shared_memory_of_a_request_that_ran_out_of_time_is_used_by_no_other(tmp_path):
+    port = free_port()
+    file = written(tiny_model(), tmp_path, port, shared_memory=True)
+    slow = write_remote_model(
+        Artifact.read(tiny_model()), tmp_path / "slow.triton", replace(RemoteModel.read(file), timeout_s=0.5)
+    ).path
+    before = shared_regions()
+    with RealTriton(file.parent, tmp_path, port), open_session(slow) as remote:
+        patches = random_patches(remote.spec, 6000, seed=1)
+        with pytest.raises(BackendError, match="DEADLINE_EXCEEDED"):
+            remote.run(patches)
+        assert shared_regions() == before
 
 
 def shared_regions() -> set[str]:

@@ -108,9 +108,12 @@ class Server:
         try:
             region.write(patches)
             request = self._request(names, patches, region)
-            return self._outputs(self._tried(lambda: self._once_shared(request, region)), names, region)
-        finally:
-            self._regions.give(region)
+            found = self._outputs(self._tried(lambda: self._once_shared(request, region)), names, region)
+        except BaseException:
+            region.close()  # the server may write into it yet: no other request has it
+            raise
+        self._regions.give(region)
+        return found
 
     def _once(self, request: Any) -> Any:
         config = self._asked_config()
@@ -128,7 +131,6 @@ class Server:
         try:
             return self._once(request)
         except self._grpc.RpcError as error:
-            region.registered = False  # whatever failed, the server may be another one by now
             if not is_unknown_region(error):
                 raise
         region.register(self._stub, self._messages, self._remote.timeout_s)
