@@ -192,7 +192,8 @@ def slabs(
     Windows of the size session.spec.patch, overlapping by the fraction `overlap`, averaged with Gaussian weights; an
     image smaller than the patch is surrounded by its minimum and cropped back. Nothing depends on the batch but speed:
     windows are summed in one fixed order. A voxel that one window covers gets the network's own logits, bit for bit.
-    Everything happens in the calling thread. Memory: (K + A) x the patch's rows x plane, whatever the image's length.
+    Everything happens in the calling thread, but for the runs of a session that takes several at once.
+    Memory: (K + A) x the patch's rows x plane, whatever the image's length.
     Raises what `sliding_window` raises.
     """
     windows = sliding_window(session, image, overlap, batch, attention, progress)

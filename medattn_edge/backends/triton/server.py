@@ -1,4 +1,4 @@
-"""A Triton server over gRPC: one request at a time, with its deadline, tries and errors."""
+"""A model of a Triton server over gRPC: requests, each with its deadline, tries and errors."""
 
 from __future__ import annotations
 
