@@ -37,6 +37,12 @@ def small_artifact(small_checkpoint: Path) -> Path:
     return export_checkpoint(small_checkpoint, small_checkpoint.with_name("network.onnx"), attention=True).path
 
 
+@pytest.fixture(scope="session")
+def plain_artifact(small_checkpoint: Path) -> Path:
+    """Its ONNX file without attention maps; no test may change it."""
+    return export_checkpoint(small_checkpoint, small_checkpoint.with_name("plain.onnx")).path
+
+
 @pytest.fixture(params=list(FORMS))
 def form(request: pytest.FixtureRequest) -> Form:
     """Every small form in turn."""

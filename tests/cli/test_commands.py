@@ -204,8 +204,8 @@ def test_compare_gives_the_reference_the_settings_of_the_export(
 def test_compare_takes_the_patch_that_the_artifact_was_exported_for(
     medattn: Run, checkpoint: Path, scan: Path, tmp_path: Path
 ) -> None:
-    assert medattn("export", checkpoint, "-o", tmp_path / "n.onnx", "--patch", "48x48").returncode == 0
-    assert medattn("compare", checkpoint, tmp_path / "n.onnx", scan).returncode == 0
+    assert medattn("export", checkpoint, "-o", tmp_path / "n.torchscript", "--patch", "48x48").returncode == 0
+    assert medattn("compare", checkpoint, tmp_path / "n.torchscript", scan).returncode == 0
 
 
 @pytest.mark.parametrize("command", ["inspect", "release"])

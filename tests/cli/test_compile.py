@@ -225,6 +225,7 @@ def test_infer_takes_a_provider_for_a_gpu_alone(artifact: Path, scan: Path, meda
     assert "tensorrt" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_tuned_checkpoint_is_told_with_what_was_measured(
     checkpoint: Path, scan: Path, medattn: Run, tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ def test_no_rewrites_folds_batch_norms_and_nothing_else(medattn: Run, checkpoint
     assert artifact.manifest.gflop == before["gflop"]
 
 
+@pytest.mark.slow
 def test_a_user_adds_and_leaves_out(medattn: Run, checkpoint: Path, tmp_path: Path) -> None:
     words = ("--rewrite", "+pixel-shuffle", "--rewrite", "-concat-sums", "--rewrite", "gate-pairs")
     done, artifact = exported(medattn, checkpoint, tmp_path, *words)

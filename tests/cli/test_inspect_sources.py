@@ -75,7 +75,7 @@ def test_results_of_nnu_net_are_shown_as_they_would_be_exported(medattn: Run, re
     assert any("mirroring" in text for text in facts["assumptions"])
 
 
-@pytest.mark.parametrize("form", ["onnx", "script", "exported"])
+@pytest.mark.parametrize("form", ["onnx", "script", pytest.param("exported", marks=pytest.mark.slow)])
 def test_a_file_from_elsewhere_shows_its_spec_and_what_of_it_is_assumed(
     form: str, medattn: Run, plain: Any, image_2d: Any, save: Any
 ) -> None:

@@ -61,6 +61,7 @@ def test_inspect_shows_the_volume_that_is_chosen_and_why_it_lies_there(medattn: 
     assert "note: the scan's qform was chosen" in done.stdout
 
 
+@pytest.mark.slow
 def test_compare_reads_what_infer_reads_and_the_labels_that_have_its_header(
     medattn: Run, checkpoint: Path, artifact: Path, two: Path, second: Path
 ) -> None:
@@ -74,6 +75,11 @@ def test_compare_reads_what_infer_reads_and_the_labels_that_have_its_header(
     assert case["reference_dice"]["right_lung"] > 0
     alone = json.loads(medattn("compare", checkpoint, artifact, second, "--json").stdout)
     assert alone["candidates"][0]["cases"][0]["sqnr_db"] == case["sqnr_db"]
+
+
+def test_compare_refuses_a_choice_that_the_scan_does_not_have(
+    medattn: Run, checkpoint: Path, artifact: Path, two: Path
+) -> None:
     assert medattn("compare", checkpoint, artifact, two, "--volume", "2").returncode == 4
     assert medattn("compare", checkpoint, artifact, two, *CHOICE[:2], "--volume", "3").returncode == 2
 

@@ -194,6 +194,7 @@ def test_a_path_longer_than_its_table_stands_whole_above_it(command: Narrow, sca
     hold(lines, ())
 
 
+@pytest.mark.slow  # it asks every runtime
 def test_doctor_in_full(command: Narrow) -> None:
     hold(command("doctor", "-v"), ("onnxruntime", "openvino", "pydicom"))
 

@@ -34,7 +34,7 @@ def test_what_was_made_comes_back_with_its_times_and_notes() -> None:
 def test_a_model_comes_back_with_every_key(channels: tuple[Channel, ...]) -> None:
     model = Model(
         *("lungs", Path("/models/net.onnx"), "5" * 64, "6" * 64, "cuda:1", "CT", "CHEST", "*", "CT?"),
-        *("labelmap", 3, True, True, 0.25, True, True, 2, ("pacs",), 4, channels, True, "net.onnx"),
+        *("labelmap", 3, True, True, True, 0.25, True, True, 2, ("pacs",), 4, channels, True, "net.onnx"),
     )
     assert all(
         getattr(model, one.name) != one.default for one in fields(Model) if one.name not in ("description", "channels")

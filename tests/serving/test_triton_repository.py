@@ -29,9 +29,10 @@ from tests.support.triton_server import TritonServer
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
+def artifact(plain_artifact, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("artifact") / "net.onnx"
-    export_checkpoint(random_checkpoint(balanced=True), path)
+    path.write_bytes(plain_artifact.read_bytes())
+    manifest_path(path).write_bytes(manifest_path(plain_artifact).read_bytes())
     return path
 
 
