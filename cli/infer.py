@@ -30,7 +30,9 @@ from .infer_archive import (
     send_results,
 )
 from .infer_cohort import (
+    AddressOption,
     CaseTimeoutOption,
+    EngineOption,
     EstimateOption,
     WorkersOption,
     estimated,
@@ -164,6 +166,8 @@ def command(  # noqa: PLR0913
     ] = None,
     workers: WorkersOption = 1,
     case_timeout: CaseTimeoutOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = "",
     estimate: EstimateOption = 0,
     trusted: Trusted = None,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
@@ -189,8 +193,14 @@ def command(  # noqa: PLR0913
     opening = Opening(backend, device, threads, provider or "", cache)
     said = ArchiveOptions(study, tuple(query or ()), limit, send, credentials, ca, timeout)
     source, paths = said.source(scan), [Path(one) for one in scan]
-    pool = pool_of(workers, case_timeout)
-    given = {"--name": bool(name), "--resume": resume, "--workers": pool.has_workers, "--estimate": bool(estimate)}
+    pool = pool_of(workers, case_timeout, engine, address)
+    given = {
+        "--name": bool(name),
+        "--resume": resume,
+        "--workers": workers > 1,
+        "--engine": engine != "local",
+        "--estimate": bool(estimate),
+    }
     if is_cohort(output, [] if source else paths, given):
         _check_one_series(series)
         cohort = CohortSettings(

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -38,6 +38,21 @@ WorkersOption = Annotated[
         help="Of many scans: processes that segment, each with a session. They divide the cores; --threads is of each.",
     ),
 ]
+EngineOption = Annotated[
+    Literal["local", "ray"],
+    typer.Option(
+        "--engine", help="Of many scans: what starts the workers: local, or ray, for the hosts of a cluster; [ray]."
+    ),
+]
+AddressOption = Annotated[
+    str,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT|auto",
+        help="With --engine ray: of the cluster that this host is a node of; all nodes need the same paths and this "
+        "version. Without it Ray runs on this host alone, bound to 127.0.0.1.",
+    ),
+]
 CaseTimeoutOption = Annotated[
     float | None,
     typer.Option("--case-timeout", metavar="S", help="Seconds until a worker that hangs at a scan is ended; 3600."),
@@ -50,7 +65,9 @@ EstimateOption = Annotated[
 ]
 
 
-def pool_of(workers: int, case_timeout_s: float | None) -> PoolSettings:
+def pool_of(
+    workers: int, case_timeout_s: float | None, engine: Literal["local", "ray"] = "local", address: str = ""
+) -> PoolSettings:
     """Who does the work.
 
     Raises:
@@ -58,7 +75,7 @@ def pool_of(workers: int, case_timeout_s: float | None) -> PoolSettings:
     """
     from medattn_edge.cohort import PoolSettings
 
-    pool = PoolSettings(workers=workers)
+    pool = PoolSettings(workers=workers, engine=engine, address=address)
     if case_timeout_s is not None:
         if not pool.has_workers:
             raise UsageError(

@@ -16,7 +16,7 @@ from medattn_edge.cohort.one_case import failure_of
 from medattn_edge.cohort.records import read_record
 from medattn_edge.cohort.settings import MAX_TRIES
 from medattn_edge.cohort.tally import Tally
-from medattn_edge.cohort.workers import Finished, Lost, Workers
+from medattn_edge.cohort.workers import Failed, Finished, Lost, Workers
 from medattn_edge.errors import MedattnError
 from medattn_edge.reasons import WORKER_HUNG, WORKER_LOST
 
@@ -64,14 +64,18 @@ class Distributor:
             if isinstance(event, Finished):
                 task = self._held[event.slot].popleft()
                 self._take(task.job, CaseResult.from_json(event.result))
+            elif isinstance(event, Failed):
+                task = self._held[event.slot].popleft()
+                self._take(task.job, CaseResult(failure=failure_of(task.job, event.error)))
             else:
                 self._recover(event)
 
     def _hand_out(self) -> None:
-        """Fill the slots, those with the fewest cases first."""
+        """Fill the slots, those with the fewest cases first; the last cases are for whoever is idle first."""
         while self._waiting:
             slot = min(range(len(self._held)), key=lambda one: len(self._held[one]))
-            if len(self._held[slot]) >= self._workers.queue_depth:
+            held = len(self._held[slot])
+            if held >= self._workers.queue_depth or (held and len(self._waiting) < len(self._held)):
                 return
             task = self._waiting.popleft()
             try:

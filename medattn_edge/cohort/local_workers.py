@@ -9,7 +9,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from medattn_edge.backends.isolated import TIMEOUT_S
-from medattn_edge.cohort.workers import MAX_STARTS, Event, Finished, Lost, WorkerOpened, Workers, check_starts
+from medattn_edge.cohort.workers import (
+    MAX_STARTS,
+    Event,
+    Finished,
+    Lost,
+    WorkerOpened,
+    Workers,
+    check_starts,
+    failed_case,
+)
 from medattn_edge.process import Child, ChildLost
 
 _MODULE: Final = "medattn_edge.cohort.worker"
@@ -137,6 +146,9 @@ class _Slot(threading.Thread):
             self._check_ended()
             self._events.put(Lost(self._number, self._worker, lost.how, lost.timed_out))
             self._open()
+            return
+        except Exception as error:  # noqa: BLE001 - it is raised again where it is not the case's
+            self._events.put(failed_case(self._number, error))
             return
         self.peak_rss_mb = max(self.peak_rss_mb, child.peak_rss_mb)
         self._events.put(Finished(self._number, reply))

@@ -22,6 +22,8 @@ from medattn_edge.cohort.naming import Job, jobs_of
 from medattn_edge.cohort.one_case import CaseRunner
 from medattn_edge.cohort.opened import check_jobs, with_algorithm
 from medattn_edge.cohort.outcome import CohortOutcome
+from medattn_edge.cohort.ray_session import check_address, check_installed
+from medattn_edge.cohort.ray_workers import RayWorkers
 from medattn_edge.cohort.resuming import check_free, labels_before
 from medattn_edge.cohort.settings import CohortSettings
 from medattn_edge.cohort.tables import VOLUMES
@@ -53,8 +55,10 @@ def segment_cohort(
     `left_out.csv` are written now and then, and whenever this returns or raises.
 
     In this process, the usual way, a thread reads the next scan while the network runs: two are in memory at a time.
-    Each of several workers (`settings.pool`) is a process that has one scan in memory and does one case at a time. A
-    case whose worker crashes or hangs is tried again by another one, three times in all; then it has failed.
+    Each of several workers (`settings.pool`) is a process that has one scan in memory and does one case at a time, of
+    this program or of Ray. On a Ray cluster every node needs this version and finds artifact, scans and folder under
+    the same paths, on a disk that they share and that has locks. A case whose worker crashes or hangs is tried again by
+    another one, three times in all; then it has failed.
 
     Args:
         artifact: an artifact or a checkpoint.
@@ -70,7 +74,8 @@ def segment_cohort(
         ScanError: when there is no case.
         OutputError: when the folder cannot be written; what was done stays, and `resume` goes on.
         HostError: a worker of a run that was killed does not end.
-        MissingDependency, IntegrityError, BackendError: as `open_session` does, and for what the network needs.
+        MissingDependency, IntegrityError, BackendError: as `open_session` does, for what the network needs, and when
+            Ray does not start, or ends.
     """
     place = Path(folder)
     if not isinstance(cases, CaseList):
@@ -80,6 +85,9 @@ def segment_cohort(
     run = _Run(Path(artifact), cases, jobs_of(cases.cases, settings), settings, progress, failed)
     if settings.pool.has_workers:
         _check_workers(run.jobs)
+    if settings.pool.engine == "ray":
+        check_address(settings.pool.address)
+        check_installed()
     with CohortFolder(place).opened() as opened:
         check_free(place, run.jobs, settings.resume)
         return run.by_workers(opened) if settings.pool.has_workers else run.here(opened)
@@ -142,6 +150,8 @@ class _Run:
         }
         cached = settings.opening.cache is not None or bool(os.environ.get(_CACHE))
         pool = settings.pool
+        if pool.engine == "ray":
+            return RayWorkers(request, pool, settings.opening, one_first=cached)
         return LocalWorkers(request, pool.workers, pool.case_timeout_s, one_first=cached)
 
     def _tally(self, folder: CohortFolder, opened: Opened, content: str) -> Tally:
@@ -178,7 +188,7 @@ def _check_workers(jobs: Sequence[Job]) -> None:
         raise UsageError(
             "workers for the series of an archive",
             expected="this process, which retrieves one while the network runs on another",
-            hint="leave --workers out",
+            hint="leave --workers and --engine out",
         )
 
 
@@ -195,6 +205,8 @@ def _memory(tally: Tally) -> list[str]:
 
 def _of_workers(settings: CohortSettings, workers: Workers, lost: int) -> list[str]:
     threads, count, cores = settings.opening.threads, workers.count, usable_cores()
+    if settings.pool.address:
+        cores = count * threads  # of the cluster, which had them
     notes = [f"{count} workers, each with a session of {threads} thread(s) and one scan in memory"]
     if workers.peak_rss_mb:
         notes[0] += f"; the largest held {workers.peak_rss_mb:,.0f} MB"

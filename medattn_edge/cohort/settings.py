@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from medattn_edge.errors import UsageError
+from medattn_edge.errors import UsageError, quoted
 from medattn_edge.host.cores import usable_cores
 from medattn_edge.inference import Opening, SegmentSettings
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 STANDARD_NAME = "{case}_labels.nii.gz"
 CASE_TIMEOUT_S: Final = 3600.0
+Engine = Literal["local", "ray"]
 MAX_TRIES: Final = 3  # of a case whose worker is lost
 
 
@@ -22,17 +23,21 @@ class PoolSettings:
     """Who does the work of a cohort.
 
     Attributes:
-        workers: how many sessions there are, each in a process of this host; the only one is in this process.
+        workers: how many sessions there are, each in a process of its own; a local one by itself is in this process.
         case_timeout_s: after which a worker that does not finish a case is ended, in s; no limit in this process.
+        engine: what starts the processes: `local`, on this host, or `ray`.
+        address: of a Ray cluster that this host is a node of, HOST:PORT or auto; "" for a Ray on this host alone.
     """
 
     workers: int = 1
     case_timeout_s: float = CASE_TIMEOUT_S
+    engine: Engine = "local"
+    address: str = ""
 
     @property
     def has_workers(self) -> bool:
         """Whether the work is done in other processes."""
-        return self.workers > 1
+        return self.workers > 1 or self.engine == "ray"
 
     def check(self) -> None:
         """Raise UsageError for settings that make no sense together."""
@@ -42,11 +47,24 @@ class PoolSettings:
             raise UsageError(
                 f"a timeout of {self.case_timeout_s:g} s", expected="more than 0", hint="--case-timeout 600"
             )
+        if self.engine not in get_args(Engine):
+            engines = " or ".join(get_args(Engine))
+            raise UsageError(f"the engine {self.engine!r}", expected=engines, hint="--engine local")
+        if self.address and self.engine != "ray":
+            raise UsageError(
+                f"the address {self.address!r} with the engine {self.engine}",
+                expected="the engine ray, which has clusters",
+                hint=f"--engine ray --address {quoted(self.address)}",
+            )
 
     def opening(self, opening: Opening) -> Opening:
-        """How each worker opens the artifact: cores whose threads nobody chose are divided among the workers."""
-        threads = opening.threads or max(1, usable_cores() // self.workers)
-        return replace(opening, threads=threads, shared_cores=self.workers > 1)
+        """How each worker opens the artifact: cores whose threads nobody chose are divided among the workers.
+
+        On a cluster a worker has one thread then: how its hosts divide is not known here, and many workers of one
+        thread do more than few of many.
+        """
+        threads = opening.threads or (1 if self.address else max(1, usable_cores() // self.workers))
+        return replace(opening, threads=threads, shared_cores=self.workers > 1 or bool(self.address))
 
 
 @dataclass(frozen=True)

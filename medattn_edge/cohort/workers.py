@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from medattn_edge.errors import BackendError, IntegrityError
+from medattn_edge.errors import BackendError, HostError, IntegrityError
 from medattn_edge.spec import ModelSpec
 
 MAX_STARTS: Final = 3
@@ -42,6 +42,14 @@ class Finished:
 
 
 @dataclass(frozen=True, eq=False)
+class Failed:
+    """A slot's oldest case came to nothing, by an error that its worker outlived."""
+
+    slot: int
+    error: Exception
+
+
+@dataclass(frozen=True, eq=False)
 class Lost:
     """A slot's worker is gone, and every case that it had is not done; another one is started for the next.
 
@@ -58,7 +66,7 @@ class Lost:
     timed_out: bool = False
 
 
-Event = Finished | Lost
+Event = Finished | Failed | Lost
 
 
 class Workers(ABC):
@@ -114,6 +122,17 @@ class Workers(ABC):
                 expected=f"{self._first.artifact_sha256[:16]}..., as when the run began",
                 hint="put the file back, then give --resume",
             )
+
+
+def failed_case(slot: int, error: Exception) -> Failed:
+    """What a worker raised, as one case's failure.
+
+    Raises:
+        HostError: again, for an error of the folder or of the host: the next case would meet the same.
+    """
+    if isinstance(error, HostError):
+        raise error
+    return Failed(slot, error)
 
 
 def check_starts(starts: int, how: str) -> None:

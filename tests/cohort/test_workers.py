@@ -1,4 +1,4 @@
-"""A cohort by workers: the same files as without them, and nothing lost or done twice whoever is killed."""
+"""A cohort by workers of either engine: the same files as without them, and nothing lost or done twice whoever is killed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,22 @@ import pytest
 
 from medattn_edge.artifact import sha256
 from medattn_edge.cohort import CohortSettings, PoolSettings, locks, segment_cohort
-from medattn_edge.errors import HostError, MedattnError, UsageError
+from medattn_edge.cohort.settings import Engine
+from medattn_edge.errors import HostError, MedattnError, OutputError, UsageError
 from tests.cohort.conftest import scan
 from tests.support import killing_format
 from tests.support.killing_format import noise
+from tests.support.ray_runs import RAY
 from tests.support.workers import alive, kill, worker_pids
 
 TWO = CohortSettings(overlay="{case}.png", pool=PoolSettings(workers=2))
+ENGINES = ("local", pytest.param("ray", marks=RAY))
+SLOW_ENGINES = (pytest.param("local", marks=pytest.mark.slow), pytest.param("ray", marks=RAY))
 TABLES = ("failures.csv", "left_out.csv", "volumes.csv")
+
+
+def two(engine: Engine) -> CohortSettings:
+    return replace(TWO, pool=PoolSettings(workers=2, engine=engine))
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -59,7 +67,10 @@ def noises(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-def test_workers_write_what_one_process_writes(small_artifact: Path, scans: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_workers_write_what_one_process_writes(
+    small_artifact: Path, scans: Path, tmp_path: Path, engine: Engine
+) -> None:
     (scans / "cut.nii.gz").write_bytes((scans / "a.nii.gz").read_bytes()[:500])
     (tmp_path / "l.csv").write_text("case,scan\nlisted,scans/a.nii.gz\ngone,scans/gone.nii.gz\n")
     sources = [scans, tmp_path / "l.csv"]
@@ -67,7 +78,7 @@ def test_workers_write_what_one_process_writes(small_artifact: Path, scans: Path
     seen: list[tuple[str, float, int]] = []
     told: list[str] = []
     outcome = segment_cohort(
-        small_artifact, sources, tmp_path / "two", settings=TWO,
+        small_artifact, sources, tmp_path / "two", settings=two(engine),
         progress=lambda *about: seen.append(about), failed=lambda one: told.append(one.case),
     )  # fmt: skip
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
@@ -111,6 +122,9 @@ def test_a_worker_that_was_ended_with_its_run_never_writes_under_the_next_one(tm
     [
         (PoolSettings(workers=0), "0 workers"),
         (PoolSettings(workers=2, case_timeout_s=0), "a timeout of 0 s"),
+        (PoolSettings(engine="dask"), "the engine 'dask'"),  # type: ignore[arg-type]
+        (PoolSettings(address="auto"), "the address 'auto' with the engine local"),
+        (PoolSettings(engine="ray", address="ray://head:10001"), "the address 'ray://head:10001' of a Ray"),
     ],
 )
 def test_a_pool_that_makes_no_sense_is_refused(
@@ -121,16 +135,16 @@ def test_a_pool_that_makes_no_sense_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("engine", SLOW_ENGINES)
 def test_a_scan_that_costs_its_worker_has_three_tries_and_a_row_and_the_others_are_done(
-    small_artifact: Path, noises: Path, tmp_path: Path
+    small_artifact: Path, noises: Path, tmp_path: Path, engine: Engine
 ) -> None:
     whole = segment_cohort(small_artifact, noises, tmp_path / "whole")
     noise(noises / "a_segv.noise", 1, "SEGV")
     noise(noises / "b_hangs.noise", 2, "hang")
     noise(noises / "c_once.noise", 3, "once")
     noise(noises / "n1_kills.noise", 4, "KILL")
-    settings = CohortSettings(pool=PoolSettings(workers=2, case_timeout_s=6.0))
+    settings = CohortSettings(pool=PoolSettings(workers=2, case_timeout_s=6.0, engine=engine))
     outcome = segment_cohort(small_artifact, noises, tmp_path / "out", settings=settings)
     assert codes(tmp_path / "out") == {"a_segv": "worker_lost", "b_hangs": "worker_hung", "n1_kills": "worker_lost"}
     assert outcome.workers_lost == 3 * 3 + 1
@@ -183,13 +197,13 @@ def killed(run: subprocess.Popen[str], out: Path, drawn: random.Random) -> int:
     return kills
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("engine", SLOW_ENGINES)
 def test_twenty_kills_of_workers_and_of_the_run_lose_nothing_and_do_nothing_twice(
-    small_artifact: Path, tmp_path: Path
+    small_artifact: Path, tmp_path: Path, engine: Engine
 ) -> None:
     scans, out = many(tmp_path / "scans", 40), tmp_path / "out"
     segment_cohort(small_artifact, scans, tmp_path / "whole")
-    words = ("--workers", "2", "--overlap", "0.5")
+    words = ("--engine", engine, "--workers", "2", "--overlap", "0.5")
     drawn, kills, resume = random.Random(7), 0, list[str]()
     done: set[str] = set()
     while kills < 20:
@@ -212,11 +226,13 @@ def test_twenty_kills_of_workers_and_of_the_run_lose_nothing_and_do_nothing_twic
     assert set(found) == set(whole), "and no temporaries"
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("engine", SLOW_ENGINES)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_workers_with_the_run(small_artifact: Path, tmp_path: Path, number: int, code: int) -> None:
+def test_a_signal_ends_the_workers_with_the_run(
+    small_artifact: Path, tmp_path: Path, number: int, code: int, engine: Engine
+) -> None:
     scans, out = many(tmp_path / "scans", 30), tmp_path / "out"
-    run = program(small_artifact, scans, out, "--workers", "2", "--overlap", "0.9")
+    run = program(small_artifact, scans, out, "--engine", engine, "--workers", "2", "--overlap", "0.9")
     wait_until(lambda: len(records(out)) >= 2)
     workers = worker_pids(out)
     assert len(workers) == 2
@@ -228,6 +244,19 @@ def test_a_signal_ends_the_workers_with_the_run(small_artifact: Path, tmp_path: 
     assert not list(out.glob(".*"))
     assert 2 <= len(records(out)) < 30
     assert {path.name.removesuffix("_labels.nii.gz") for path in out.glob("*_labels.nii.gz")} == records(out)
+
+
+@pytest.mark.parametrize("engine", SLOW_ENGINES)
+def test_a_disk_that_is_full_ends_the_run_and_a_later_one_goes_on(
+    small_artifact: Path, noises: Path, tmp_path: Path, engine: Engine
+) -> None:
+    noise(noises / "n1.noise", 1, "full")
+    with pytest.raises(OutputError, match="cannot write"):
+        segment_cohort(small_artifact, noises, tmp_path / "out", settings=two(engine))
+    assert not list((tmp_path / "out").glob(".*"))
+    noise(noises / "n1.noise", 1)
+    outcome = segment_cohort(small_artifact, noises, tmp_path / "out", settings=replace(two(engine), resume=True))
+    assert len(outcome.done) + len(outcome.skipped) == 4
 
 
 @pytest.mark.slow
@@ -245,16 +274,19 @@ def test_a_worker_that_cannot_write_ends_the_run_and_a_later_one_goes_on(
     assert segment_cohort(small_artifact, scans, out, settings=replace(TWO, resume=True)).passed
 
 
-def test_what_cannot_be_opened_is_the_error_of_any_session(scans: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_cannot_be_opened_is_the_error_of_any_session(scans: Path, tmp_path: Path, engine: Engine) -> None:
     (tmp_path / "net.onnx").write_bytes(b"nothing")
-    for settings in (CohortSettings(), CohortSettings(pool=PoolSettings(workers=2))):
+    for settings in (CohortSettings(), two(engine)):
         with pytest.raises(MedattnError, match=r"net\.onnx"):
             segment_cohort(tmp_path / "net.onnx", scans, tmp_path / "out", settings=settings)
         assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
-def test_segmentations_of_dicom_series_are_byte_equal_and_name_no_patient(small_artifact: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", SLOW_ENGINES)
+def test_segmentations_of_dicom_series_are_byte_equal_and_name_no_patient(
+    small_artifact: Path, tmp_path: Path, engine: Engine
+) -> None:
     pytest.importorskip("highdicom", reason="the extra dicom is not installed")
     from tests.support.dicom_phantoms import real_ct, write_series
 
@@ -264,7 +296,7 @@ def test_segmentations_of_dicom_series_are_byte_equal_and_name_no_patient(small_
         folder = tmp_path / "tree" / "DOE_JOHN" / str(number)
         write_series(folder, ct.voxels, ct.affine, PatientName="DOE^JOHN", SeriesInstanceUID=uid)
     next((tmp_path / "tree" / "DOE_JOHN" / "2").iterdir()).write_bytes(b"DICM")
-    settings = replace(TWO, name="{case}_seg.dcm", key_slices=1)
+    settings = replace(two(engine), name="{case}_seg.dcm", key_slices=1)
     segment_cohort(small_artifact, tmp_path / "tree", tmp_path / "one", settings=replace(settings, pool=PoolSettings()))
     segment_cohort(small_artifact, tmp_path / "tree", tmp_path / "two", settings=settings)
     found = contents(tmp_path / "two")

@@ -2,7 +2,7 @@
 
 What a decoder in C does with a damaged file. NAME.noise holds one word and a seed: `scan 7` is read as noise of that
 seed, `SEGV 7` and `KILL 7` end the process by that signal, `once 7` the first process that reads it and no other,
-`hang 7` never comes back.
+`hang 7` never comes back, and after `full 7` its reader's process can write no file of more than 1,000 bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 from medattn_edge.registry import records
 
 CODE = """
-import ctypes, os, signal, time
+import ctypes, os, resource, signal, time
 from pathlib import Path
 import numpy as np
 from medattn_edge.io.format import Format
@@ -33,6 +33,8 @@ def read(path):
         os.kill(os.getpid(), signal.SIGKILL)
     while word == "hang":
         time.sleep(60)
+    if word == "full":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
     voxels = np.random.default_rng(int(seed)).random((3, 40, 36)).astype(np.float32)
     return Volume(voxels, np.diag([1.0, 1.0, 4.0, 1.0])[:, [2, 1, 0, 3]])
 
