@@ -34,6 +34,7 @@ from .infer_cohort import (
     CaseTimeoutOption,
     EngineOption,
     EstimateOption,
+    ParquetOption,
     WorkersOption,
     estimated,
     finish,
@@ -168,6 +169,7 @@ def command(  # noqa: PLR0913
     case_timeout: CaseTimeoutOption = None,
     engine: EngineOption = "local",
     address: AddressOption = "",
+    parquet: ParquetOption = False,
     estimate: EstimateOption = 0,
     trusted: Trusted = None,
     json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
@@ -199,6 +201,7 @@ def command(  # noqa: PLR0913
         "--resume": resume,
         "--workers": workers > 1,
         "--engine": engine != "local",
+        "--parquet": parquet,
         "--estimate": bool(estimate),
     }
     if is_cohort(output, [] if source else paths, given):
@@ -208,6 +211,7 @@ def command(  # noqa: PLR0913
             key_slices=key_slices,
             seg_kind=seg_kind,
             regions=regions,
+            parquet=parquet,
             resume=resume,
             segment=settings,
             opening=opening,

@@ -57,6 +57,10 @@ CaseTimeoutOption = Annotated[
     float | None,
     typer.Option("--case-timeout", metavar="S", help="Seconds until a worker that hangs at a scan is ended; 3600."),
 ]
+ParquetOption = Annotated[
+    bool,
+    typer.Option("--parquet", help="Of many scans: what came of each as OUT/parts/part-00000.parquet too; [parquet]."),
+]
 EstimateOption = Annotated[
     int,
     typer.Option(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medattn_edge.cohort.case import Failure
+from medattn_edge.cohort.parts import PARTS
 from medattn_edge.cohort.tables import FAILURES, LEFT_OUT, VOLUMES
 
 
@@ -27,6 +28,7 @@ class CohortOutcome:
         largest_scan_mb: the largest scan's voxels in 1e6 bytes; without workers, two scans are in memory at a time.
         workers: processes that worked; 0 where it was this one.
         workers_lost: how often one of them crashed or hung, and was started again.
+        parts: whether the table of the cases is there as Parquet too.
     """
 
     folder: Path
@@ -41,6 +43,7 @@ class CohortOutcome:
     largest_scan_mb: float
     workers: int = 0
     workers_lost: int = 0
+    parts: bool = False
 
     @property
     def passed(self) -> bool:
@@ -51,7 +54,7 @@ class CohortOutcome:
         """Plain JSON values."""
         return {
             "folder": str(self.folder),
-            "tables": [VOLUMES, FAILURES, LEFT_OUT],
+            "tables": [VOLUMES, FAILURES, LEFT_OUT, *([PARTS] if self.parts else [])],
             "done": list(self.done),
             "skipped": list(self.skipped),
             "failures": [asdict(one) for one in self.failures],

@@ -22,6 +22,8 @@ from medattn_edge.cohort.naming import Job, jobs_of
 from medattn_edge.cohort.one_case import CaseRunner
 from medattn_edge.cohort.opened import check_jobs, with_algorithm
 from medattn_edge.cohort.outcome import CohortOutcome
+from medattn_edge.cohort.parts import Parts, remove_parts
+from medattn_edge.cohort.parts import check_installed as check_parquet
 from medattn_edge.cohort.ray_session import check_address, check_installed
 from medattn_edge.cohort.ray_workers import RayWorkers
 from medattn_edge.cohort.resuming import check_free, labels_before
@@ -52,7 +54,8 @@ def segment_cohort(
     Every case's files appear together or not at all, with a record of it, NAME.json: the SHA-256 of scan and artifact,
     all settings, the measures of every label and the seconds of each stage (`read`, `prepare`, `network`, `restore`,
     `measure`, `write`). A case that fails is told and the next one done. `volumes.csv`, `failures.csv` and
-    `left_out.csv` are written now and then, and whenever this returns or raises.
+    `left_out.csv` are written now and then, and whenever this returns or raises; so is `parts/part-*.parquet`, where it
+    is asked for (`settings.parquet`), a part being whole once something has come of each of its thousand cases.
 
     In this process, the usual way, a thread reads the next scan while the network runs: two are in memory at a time.
     Each of several workers (`settings.pool`) is a process that has one scan in memory and does one case at a time, of
@@ -88,6 +91,8 @@ def segment_cohort(
     if settings.pool.engine == "ray":
         check_address(settings.pool.address)
         check_installed()
+    if settings.parquet:
+        check_parquet()
     with CohortFolder(place).opened() as opened:
         check_free(place, run.jobs, settings.resume)
         return run.by_workers(opened) if settings.pool.has_workers else run.here(opened)
@@ -156,7 +161,10 @@ class _Run:
 
     def _tally(self, folder: CohortFolder, opened: Opened, content: str) -> Tally:
         labels = labels_before(folder.path, self.jobs, opened, content, self.settings, self.cases.choices)
-        return Tally(folder, self.jobs, self.cases, labels, content, self.failed)
+        if not self.settings.parquet:
+            remove_parts(folder.path)
+        parts = Parts(folder, self.jobs) if self.settings.parquet else None
+        return Tally(folder, self.jobs, self.cases, labels, content, self.failed, parts)
 
     def _one_by_one(self, runner: CaseRunner, tally: Tally) -> None:
         count = len(self.jobs)

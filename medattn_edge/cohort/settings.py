@@ -84,6 +84,7 @@ class CohortSettings:
         key_slices: beside a DICOM segmentation, at most so many slices with outlines.
         seg_kind: of a DICOM segmentation, None for binary.
         regions: as of `Outputs`.
+        parquet: also write what came of every case as Parquet, in parts of a thousand cases.
         resume: go on in a folder with results: what is done, by content, is not done again.
         segment: how to segment.
         opening: how to open the artifact; its threads are those of each worker.
@@ -99,6 +100,7 @@ class CohortSettings:
     key_slices: int = 0
     seg_kind: SegKind | None = None
     regions: Literal["maps", "label-map"] | None = None
+    parquet: bool = False
     resume: bool = False
     segment: SegmentSettings = field(default_factory=SegmentSettings)
     opening: Opening = field(default_factory=Opening)

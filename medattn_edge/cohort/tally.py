@@ -13,6 +13,7 @@ from medattn_edge.cohort.case_result import TOLD, CaseResult
 from medattn_edge.cohort.folder import CohortFolder
 from medattn_edge.cohort.naming import Job
 from medattn_edge.cohort.outcome import CohortOutcome
+from medattn_edge.cohort.parts import Parts, Row
 from medattn_edge.cohort.tables import FAILURES, LEFT_OUT, VOLUMES, failures_csv, volumes_csv
 from medattn_edge.errors import OutputError
 
@@ -37,6 +38,7 @@ class Tally:
         labels: Mapping[str, list[dict[str, Any]]],
         artifact_sha256: str,
         failed: Callable[[Failure], None] | None,
+        parts: Parts | None = None,
     ) -> None:
         """Nothing is written yet.
 
@@ -47,7 +49,9 @@ class Tally:
             labels: name -> labels of cases that an earlier run has done, as their records say.
             artifact_sha256: of everything that the artifact computes with.
             failed: called with each failure.
+            parts: the table of the cases in Parquet, where it is wanted.
         """
+        self._parts, self._rows = parts, dict[str, Row]()
         self._folder, self._jobs, self._cases, self._failed = folder, jobs, cases, failed
         self._place = {job.name: number for number, job in enumerate(jobs)}
         self._labels, self._artifact_sha256 = dict(labels), artifact_sha256
@@ -67,6 +71,8 @@ class Tally:
     ) -> None:
         with suppress(*(() if kind is None else (OutputError,))):  # the first error says why
             self._publish()
+            if self._parts is not None:
+                self._parts.finish(self._rows)
 
     @property
     def finished(self) -> int:
@@ -92,6 +98,9 @@ class Tally:
                 self._done.append({key: record[key] for key in TOLD})
                 for note in record["notes"]:
                     self._notes[note] = self._notes.get(note, 0) + 1
+        if self._parts is not None:
+            self._rows[job.name] = Row("done") if failure is None else Row.of(failure, result.left_out)
+            self._parts.take(job, self._rows)
         if time.monotonic() - self._published > _TABLES_S:
             self._publish()
 
@@ -120,6 +129,7 @@ class Tally:
             seconds,
             self.largest_bytes / 1e6,
             *workers,
+            parts=self._parts is not None,
         )
 
     def _in_order(self, failures: Sequence[Failure]) -> tuple[Failure, ...]:

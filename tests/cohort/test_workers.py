@@ -1,4 +1,4 @@
-"""A cohort by workers of either engine: the same files as without them, and nothing lost or done twice whoever is killed."""
+"""A cohort by workers of either engine: the files of one process, nothing lost or done twice whoever is killed."""
 
 from __future__ import annotations
 
@@ -197,6 +197,7 @@ def killed(run: subprocess.Popen[str], out: Path, drawn: random.Random) -> int:
     return kills
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("engine", SLOW_ENGINES)
 def test_twenty_kills_of_workers_and_of_the_run_lose_nothing_and_do_nothing_twice(
     small_artifact: Path, tmp_path: Path, engine: Engine

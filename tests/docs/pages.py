@@ -20,6 +20,7 @@ REASONS = {
     "needs a Jetson",
     "needs a Docker daemon",
     "needs a Triton server",
+    "starts Ray, or needs a cluster",
     "needs root",
     "needs your own files",
     "takes minutes",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
@@ -10,3 +12,10 @@ RAY = (
     pytest.mark.slow,
     pytest.mark.skipif(find_spec("ray") is None, reason="the extra ray is not installed"),
 )
+
+
+def on_ray(test: Callable[..., Any]) -> Callable[..., Any]:
+    """A test that runs there alone."""
+    for mark in RAY:
+        test = mark(test)
+    return test
