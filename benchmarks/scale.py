@@ -6,7 +6,8 @@ Sessions: one process, or two at once, run the network for some seconds; OpenVIN
 is by itself, and with cores that are shared (`open_session(shared_cores=True)`), and ONNX Runtime. Cohorts: copies of
 SCAN, segmented by one worker and by two. Everything takes turns, every other round
 backwards; a ratio is the rate of two over the rate of one in the same round. A cohort's rate counts from its first
-results on; the seconds until then are told beside it. Run it on a quiet host with two cores or more.
+results on; the seconds until then are told beside it. Engines: two workers on Ray against two local ones, likewise, and how
+much later everything is done, which is what Ray costs a run. Run it on a quiet host with two cores or more.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +32,7 @@ from volume import environment
 from medattn_edge.backends.isolated import IsolatedSession
 from medattn_edge.backends.session import Options
 from medattn_edge.cohort import CohortSettings, PoolSettings, segment_cohort
+from medattn_edge.cohort.settings import Engine
 from medattn_edge.host.cores import usable_cores
 from medattn_edge.inference import Opening
 from medattn_edge.timing import Latency
@@ -39,6 +42,9 @@ SESSIONS = {
     "openvino, shared cores": ("openvino", True),
     "onnxruntime": ("onnxruntime", True),
 }
+
+
+ENGINES: dict[int, Engine] = {1: "local", 2: "ray"}
 
 
 class Pool(PoolSettings):
@@ -68,7 +74,14 @@ def main(
             "cohort": cohort(artifact, scans, Path(folder)),
         }
         taken = in_turns(measures, rounds)
+        engines = {"engines": lambda count: cohort(artifact, scans, Path(folder), ENGINES[count])(2)}
+        taken |= in_turns(engines, max(3, rounds // 2)) if find_spec("ray") else {}
     rows = {name: row(one) for name, one in taken.items()}
+    if "engines" in rows:
+        both = taken["engines"]
+        later = [ray["all_s"] - local["all_s"] for local, ray in zip(both["1"], both["2"], strict=True)]
+        rows["engines"]["later_s"] = float(np.median(later))
+        print(f"on Ray everything is done {rows['engines']['later_s']:.1f} s later")
     document = {"kind": "scale", "environment": environment(1), "artifact": artifact.name, "rows": rows, "raw": taken}
     output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     for name, one in rows.items():
@@ -149,12 +162,14 @@ class Clock:
         self.done.append(time.perf_counter() - self.start)
 
 
-def cohort(artifact: Path, scans: Path, folder: Path) -> Callable[[int], dict[str, float]]:
+def cohort(artifact: Path, scans: Path, folder: Path, engine: Engine = "local") -> Callable[[int], dict[str, float]]:
     """Cases a second, from the first results on."""
 
     def measured(count: int) -> dict[str, float]:
         out = folder / "out"
-        settings = CohortSettings(opening=Opening(backend="openvino", threads=1), pool=Pool(workers=count))
+        settings = CohortSettings(
+            opening=Opening(backend="openvino", threads=1), pool=Pool(workers=count, engine=engine)
+        )
         clock = Clock(time.perf_counter(), [])
         outcome = segment_cohort(artifact, scans, out, settings=settings, progress=clock.tick)
         assert outcome.passed, outcome.failures
