@@ -6,8 +6,8 @@ Sessions: one process, or two at once, run the network for some seconds; OpenVIN
 is by itself, and with cores that are shared (`open_session(shared_cores=True)`), and ONNX Runtime. Cohorts: copies of
 SCAN, segmented by one worker and by two. Everything takes turns, every other round
 backwards; a ratio is the rate of two over the rate of one in the same round. A cohort's rate counts from its first
-results on; the seconds until then are told beside it. Engines: two workers on Ray against two local ones, likewise, and how
-much later everything is done, which is what Ray costs a run. Run it on a quiet host with two cores or more.
+results on; the seconds until then are told beside it. Engines: two workers on Ray against two local ones, likewise,
+and how much later everything is done, which is what Ray costs a run. Run it on a quiet host with two cores or more.
 """
 
 from __future__ import annotations
