@@ -76,6 +76,7 @@ def _best(document: Document, cap: str, threads: int) -> str:
     """The fastest row that agrees at one point, or why there is none."""
     rows = [row for row in document["rows"] if (row["cap"], row["threads"]) == (cap, threads)]
     able = [row for row in rows if row["ratio_to_reference"] is not None and row["verdict"] != "fail"]
+    able = [row for row in able if row["artifact"] != "eager"]  # what the others are told in multiples of
     if not able:
         absent = document["absent"]
         why = absent.get(cap) or absent.get(f"{cap} on {threads} threads")

@@ -88,8 +88,14 @@ def row(cap: str, threads: int, artifact: str, ratio: float | None) -> dict[str,
 
 def test_readers_see_the_fastest_row_that_agrees_and_why_a_place_is_empty(tmp_path: Path) -> None:
     rows = [row("AVX2", 1, "eager", 1.0), row("AVX2", 1, "int8.xml", None), row("AVX2", 1, "int8-x86.xml", 3.5)]
+    declined = {**row("none", 1, "int8.xml", None), "verdict": "pass", "failures": [], "ratio_declined": "host busy"}
+    rows += [row("none", 1, "eager", 1.0), declined]
     document = {
-        "instruction_sets": {"name": "small", "caps": {"AVX2": "a Core", "AMX": "a Xeon"}, "threads": [1, 4]},
+        "instruction_sets": {
+            "name": "small",
+            "caps": {"AVX2": "a Core", "AMX": "a Xeon", "none": "this"},
+            "threads": [1, 4],
+        },
         "environment": {"cpu": "a CPU"},
         "rows": rows,
         "absent": {"AMX": "this CPU has no amx_int8", "AVX2 on 4 threads": "this process may use 2 cores"},
@@ -102,6 +108,8 @@ def test_readers_see_the_fastest_row_that_agrees_and_why_a_place_is_empty(tmp_pa
     assert "3.50 (int8-x86.xml, 50.0 dB; 2.9 ms) | not measured: this process may use 2 cores" in core
     [xeon] = [line for line in lines if line.startswith("| AMX ")]
     assert xeon.count("not measured: this CPU has no amx_int8") == 2
+    [here] = [line for line in lines if line.startswith("| none ")]
+    assert "| declined: the host was busy |" in here, "eager is no answer to how fast another row is"
     page = made[tmp_path / "README.md"]
     assert "FAIL: SQNR in dB is 12" in page
     assert "AMX: not measured: this CPU has no amx_int8" in page

@@ -137,7 +137,7 @@ def check_served(
         raise BackendError(
             f"the model {remote.model} at {remote.address} answered with the shape {logits.shape}",
             expected=f"{(len(patches), spec.outputs, *spec.patch)}",
-            hint=f"serve the artifact that {path.name} was written for",
+            hint="serve the artifact that this NAME.triton was written for",
         )
     return _judged(remote, source, expected, _sampled(logits), seconds, spec)
 

@@ -157,25 +157,6 @@ def test_what_a_killed_run_left_of_ray_is_gone_after_the_next_one(
     assert not list(out.glob(".*"))
 
 
-@on_ray
-def test_the_end_of_ray_itself_is_an_error_that_names_the_way_on(
-    small_artifact: Path, tmp_path: Path, short: Path
-) -> None:
-    scans, out = many(tmp_path / "scans", 40), tmp_path / "out"
-    run = program(small_artifact, scans, out, "--workers", "2", "--overlap", "0.9", TMPDIR=str(short))
-    while not list(out.glob("*.json")):
-        assert run.poll() is None
-        time.sleep(0.05)
-    [raylet] = [pid for pid in descendants(run.pid) if Path(f"/proc/{pid}/comm").read_text().strip() == "raylet"]
-    kill(raylet)
-    _, err = run.communicate(timeout=120)
-    assert run.returncode == 6, err
-    assert "Ray ended while the run went on" in err
-    assert "--resume" in err
-    assert not list(short.iterdir())
-    assert segment_cohort(small_artifact, scans, out, settings=CohortSettings(resume=True)).passed
-
-
 def test_without_ray_the_extra_is_named_and_nothing_is_done(
     small_artifact: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
