@@ -91,7 +91,7 @@ def test_every_series_is_a_case_and_what_fails_has_its_reason(archive, folder, s
 def test_workers_for_an_archive_are_refused_before_anything_is_retrieved(archive, small_artifact, tmp_path):
     with pytest.raises(UsageError, match="workers for the series of an archive") as refused:
         run(archive, small_artifact, tmp_path / "out", pool=PoolSettings(workers=2))
-    assert refused.value.hint == "leave --workers out"
+    assert refused.value.hint == "leave --workers and --engine out"
     assert retrievals(archive) == []
     assert not (tmp_path / "out").exists()
 
