@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from .console import visible
+from .visible import visible
 
 
 class Plain(Console):

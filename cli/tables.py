@@ -17,7 +17,7 @@ from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
-from .console import visible
+from .visible import visible
 
 _HASH = re.compile(r"[0-9a-f]{40,}")
 _SHORT_LINES = (24, 16, 12, 8, 0)  # columns: a number with its unit, the name of a figure; the widest that fits

@@ -12,6 +12,7 @@ import pytest
 from rich.table import Column, Table
 
 from medattn_edge.cli import console
+from medattn_edge.cli.visible import visible
 
 Run = Callable[..., Any]
 
@@ -77,7 +78,7 @@ def test_a_progress_bar_on_a_terminal_shows_a_text_as_it_is(
 
 def test_what_people_write_stays_as_they_wrote_it() -> None:
     for text in ("Lunge rechts äöü", "右肺", "رئة", "a\tb\nc", "µm ± 3"):
-        assert console.visible(text) == text
+        assert visible(text) == text
 
 
 def test_labels_with_markup_have_their_own_lines(medattn: Run, tmp_path: Path, scan: Path) -> None:
@@ -104,7 +105,7 @@ def test_labels_with_markup_have_their_own_lines(medattn: Run, tmp_path: Path, s
     done = medattn("infer", tmp_path / "net.onnx", scan, "-o", tmp_path / "labels.nii.gz")
     assert done.returncode == 0, done.stderr
     for name in organs:
-        assert console.visible(name) in done.stdout
+        assert visible(name) in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
 
 
