@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 import uuid
@@ -18,6 +17,7 @@ from medattn_edge.cohort.ray_session import is_ray_process, ray_session
 from medattn_edge.cohort.settings import PoolSettings
 from medattn_edge.cohort.workers import Event, Finished, Lost, WorkerOpened, Workers, check_starts, failed_case
 from medattn_edge.errors import BackendError, HostError
+from medattn_edge.host import system
 from medattn_edge.inference import Opening
 from medattn_edge.process.failures import raise_failure
 
@@ -181,7 +181,7 @@ class RayWorkers(Workers):
         slot.refs.clear()
         if self._here and slot.pid and is_ray_process(slot.pid):  # at once, also one that is stopped
             with suppress(ProcessLookupError, PermissionError):
-                os.kill(slot.pid, signal.SIGKILL)
+                os.kill(slot.pid, system.SIGKILL)
         if actor is not None:
             self._ray.kill(actor, no_restart=True)
 
