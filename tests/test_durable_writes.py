@@ -178,17 +178,19 @@ def renaming_functions(source: str) -> list[str]:
 
 # It moves drafts into the temporary files of `replacing`, which syncs them before their names.
 INTO_REPLACING = ("medattn_edge/artifact.py:move_into",)
+# The name of a lock in a temporary folder, which nothing is read from: after a power cut it is left over, held or not.
+OF_A_LOCK = ("medattn_edge/cohort/ray_session.py:_folder",)
 
 
 def test_every_function_that_renames_is_tried_here():
-    known = {*PUBLISHERS, *WHOLE_FILES, *INTO_REPLACING}
+    known = {*PUBLISHERS, *WHOLE_FILES, *INTO_REPLACING, *OF_A_LOCK}
     found = set()
     for room in ("medattn_edge", "cli"):
         for path in sorted((ROOT / room).rglob("*.py")):
             names = renaming_functions(path.read_text(encoding="utf-8"))
             found |= {f"{path.relative_to(ROOT)}:{name}" for name in names}
     assert found - known == set(), "add it to PUBLISHERS, with a call of it"
-    assert {*WHOLE_FILES, *INTO_REPLACING} <= found
+    assert {*WHOLE_FILES, *INTO_REPLACING, *OF_A_LOCK} <= found
 
 
 @pytest.mark.parametrize(
