@@ -40,24 +40,13 @@ class LocalWorkers(Workers):
     def __init__(
         self, request: Mapping[str, Any], count: int, case_timeout_s: float, *, one_first: bool = False
     ) -> None:
+        super().__init__()
         self.count = count
         self._events: queue.SimpleQueue[Event | WorkerOpened | BaseException] = queue.SimpleQueue()
-        self._early: list[Event] = []
         self._slots = [_Slot(number, request, case_timeout_s, self._events) for number in range(count)]
         self._idle = self._slots[1:] if one_first else []
         for slot in self._slots[: 1 if one_first else count]:
             slot.start()
-
-    def opened(self) -> WorkerOpened:
-        """As `Workers.opened`."""
-        while self._first is None:
-            event = self._next()
-            if event is not None:
-                self._early.append(event)
-        for slot in self._idle:
-            slot.start()
-        self._idle = []
-        return self._first
 
     def submit(self, slot: int, case: Mapping[str, Any]) -> None:
         """As `Workers.submit`."""
@@ -65,11 +54,9 @@ class LocalWorkers(Workers):
 
     def wait(self) -> Event:
         """As `Workers.wait`."""
-        while True:
-            event = self._early.pop(0) if self._early else self._next()
-            if event is not None:
-                self.peak_rss_mb = max(slot.peak_rss_mb for slot in self._slots)
-                return event
+        event = super().wait()
+        self.peak_rss_mb = max(slot.peak_rss_mb for slot in self._slots)
+        return event
 
     def close(self) -> None:
         """As `Workers.close`."""
@@ -79,8 +66,12 @@ class LocalWorkers(Workers):
             if slot.is_alive():
                 slot.join(_JOIN_S)
 
+    def _start_rest(self) -> None:
+        for slot in self._idle:
+            slot.start()
+        self._idle = []
+
     def _next(self) -> Event | None:
-        """What a slot tells; None where it is no more than that it is open."""
         told = self._events.get()
         if isinstance(told, BaseException):
             raise told

@@ -45,13 +45,13 @@ class RayWorkers(Workers):
     def __init__(
         self, request: Mapping[str, Any], pool: PoolSettings, opening: Opening, *, one_first: bool = False
     ) -> None:
+        super().__init__()
         self.count = pool.workers
         self._request, self._timeout_s = dict(request), pool.case_timeout_s
         self._here = not pool.address
         gpu = bool(pool.address) and opening.device.startswith("cuda")
         self._options = {"num_cpus": opening.threads, "num_gpus": int(gpu), "max_restarts": 0, "max_task_retries": 0}
         self._slots = [_Slot(number) for number in range(self.count)]
-        self._early: list[Event] = []
         self._stack = ExitStack()
         self._ray = self._stack.enter_context(ray_session(pool.address, pool.workers * opening.threads))
         try:
@@ -63,28 +63,10 @@ class RayWorkers(Workers):
             self.close()
             raise
 
-    def opened(self) -> WorkerOpened:
-        """As `Workers.opened`."""
-        while self._first is None:
-            event = self._next()
-            if event is not None:
-                self._early.append(event)
-        for slot in self._idle:
-            self._start(slot)
-        self._idle = []
-        return self._first
-
     def submit(self, slot: int, case: Mapping[str, Any]) -> None:
         """As `Workers.submit`."""
         self._slots[slot].waiting.append(case)
         self._send(self._slots[slot])
-
-    def wait(self) -> Event:
-        """As `Workers.wait`."""
-        while True:
-            event = self._early.pop(0) if self._early else self._next()
-            if event is not None:
-                return event
 
     def close(self) -> None:
         """As `Workers.close`."""
@@ -92,6 +74,11 @@ class RayWorkers(Workers):
             with suppress(Exception):  # Ray may be gone; a cluster ends the actors of a run that left
                 self._end(slot)
         self._stack.close()
+
+    def _start_rest(self) -> None:
+        for slot in self._idle:
+            self._start(slot)
+        self._idle = []
 
     def _start(self, slot: _Slot) -> None:
         """Another actor, which opens the artifact as soon as Ray has a place for it."""
@@ -111,7 +98,6 @@ class RayWorkers(Workers):
             slot.refs.append(slot.actor.case.remote({"case": slot.waiting.popleft()}))
 
     def _next(self) -> Event | None:
-        """What a slot tells; None where it is no more than that it is open, or where nothing happened."""
         heads = {slot.refs[0]: slot for slot in self._slots if slot.refs}
         left = min(slot.deadline for slot in heads.values()) - time.monotonic()
         ready, _ = self._ray.wait(list(heads), num_returns=1, timeout=min(max(left, 0), _LOOK_S))

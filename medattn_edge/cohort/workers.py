@@ -83,9 +83,11 @@ class Workers(ABC):
     count: int
     queue_depth: int
     peak_rss_mb: float = 0.0
-    _first: WorkerOpened | None = None
 
-    @abstractmethod
+    def __init__(self) -> None:
+        self._first: WorkerOpened | None = None
+        self._early: list[Event] = []
+
     def opened(self) -> WorkerOpened:
         """Wait until the first worker has opened the artifact.
 
@@ -93,12 +95,17 @@ class Workers(ABC):
             MedattnError: what opening it raised there.
             BackendError: no worker can be kept.
         """
+        while self._first is None:
+            event = self._next()
+            if event is not None:
+                self._early.append(event)
+        self._start_rest()
+        return self._first
 
     @abstractmethod
     def submit(self, slot: int, case: Mapping[str, Any]) -> None:
         """Have a slot do a case, as `case_to_json` gives it, after those that it has."""
 
-    @abstractmethod
     def wait(self) -> Event:
         """What happens next.
 
@@ -108,10 +115,22 @@ class Workers(ABC):
             MedattnError: a worker that was started again cannot open the artifact any more.
             BackendError: no worker can be kept.
         """
+        while True:
+            event = self._early.pop(0) if self._early else self._next()
+            if event is not None:
+                return event
 
     @abstractmethod
     def close(self) -> None:
         """End every worker at once, whatever it does."""
+
+    @abstractmethod
+    def _start_rest(self) -> None:
+        """Start the workers that waited for the first one to open the artifact, if they did."""
+
+    @abstractmethod
+    def _next(self) -> Event | None:
+        """What a slot tells; None where it is no more than that it is open, or where nothing happened."""
 
     def _opened(self, opened: WorkerOpened) -> None:
         """Note what a worker opened; raises IntegrityError for another artifact than the first one's."""

@@ -14,20 +14,21 @@ pytest.importorskip("grpc", reason="the extra triton is not installed")
 pytest.importorskip("tritonclient", reason="the extra triton is not installed")
 
 from medattn_edge.agreement import IDENTICAL_DB
-from medattn_edge.artifact import Artifact
+from medattn_edge.artifact import Artifact, manifest_path
 from medattn_edge.backends.triton.remote_model import RemoteModel, write_remote_model
 from medattn_edge.cli import app
 from medattn_edge.errors import AgreementError, BackendError, IntegrityError, UsageError
 from medattn_edge.serving import check_served, remote_files, write_repository
 from medattn_edge.serving.canary import VOXELS, canary_of
-from tests.support.networks import export_checkpoint, random_checkpoint, with_other_weights
+from tests.support.networks import with_other_weights
 from tests.support.triton_server import TritonServer
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
+def artifact(plain_artifact, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("artifact") / "net.onnx"
-    export_checkpoint(random_checkpoint(balanced=True), path)
+    path.write_bytes(plain_artifact.read_bytes())
+    manifest_path(path).write_bytes(manifest_path(plain_artifact).read_bytes())
     return path
 
 
@@ -188,8 +189,6 @@ def test_a_path_without_a_served_model_is_refused(tmp_path, artifact):
 
 
 def test_what_cannot_run_here_is_written_with_the_reason(artifact, tmp_path):
-    from medattn_edge.artifact import manifest_path
-
     engine = tmp_path / "net.engine"
     engine.write_bytes(artifact.read_bytes())
     manifest_path(engine).write_bytes(manifest_path(artifact).read_bytes())
