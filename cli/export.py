@@ -125,7 +125,7 @@ def command(  # noqa: PLR0913
             "--intensity",
             metavar="CHAIN",
             help="Foreign checkpoint: window:LOW:HIGH, zscore[:nonzero], none, or steps such as "
-            "clip:-1000:400,map:-1000:400:-1:1; one chain for each channel with semicolons.",
+            "clip:-1000:400,map:-1000:400:0:1; one chain for each channel with semicolons.",
         ),
     ] = "",
     spacing: Annotated[
@@ -138,7 +138,7 @@ def command(  # noqa: PLR0913
     axes: Annotated[str, Option("--axes", help="Foreign checkpoint: axis order of its input, such as WHD.")] = "",
     after: Annotated[
         list[str] | None,
-        Option("--after", metavar="largest:LABEL", help="Clean labels: also drop-below:LABEL:ML, fill-holes:LABEL."),
+        Option("--after", metavar="largest:LABEL", help="Clean labels: also drop-below:NAME:ML, fill-holes:NAME."),
     ] = None,
     mirror: Annotated[
         str, Option("--mirror", metavar="HW", help="Average over mirrored axes; each doubles the work.")

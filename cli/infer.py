@@ -19,11 +19,14 @@ from .infer_archive import (
     ArchiveOptions,
     CaOption,
     CredentialsOption,
+    FromOption,
     LimitOption,
     QueryOption,
     SendOption,
     StudyOption,
     TimeoutOption,
+    ToCredentialsOption,
+    ToOption,
     archived,
     check_archived,
     check_sendable,
@@ -57,16 +60,6 @@ def command(  # noqa: PLR0913
         Path,
         typer.Argument(help="An artifact, RELEASE or RELEASE#ARTIFACT, or a checkpoint to run in eager PyTorch."),
     ],
-    scan: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SCAN...",
-            help="A DICOM folder, file or DICOMDIR, NIfTI, NRRD, .npz, PNG or JPEG; several for the channels of a "
-            "network, in their order or as NAME=SCAN. With -o FOLDER/ every scan below a folder, 'data/*/t1.nii.gz' "
-            "in quotes, or LIST.csv with the columns scan, case and further channels. Or http(s)://HOST:PORT/PATH, the "
-            "address of an archive's DICOMweb service, with --study or --query.",
-        ),
-    ],
     output: Annotated[
         str,
         Option(
@@ -76,6 +69,16 @@ def command(  # noqa: PLR0913
             help="Labels on the scan's grid: labels.nii.gz, seg.dcm, ...; FOLDER/ for those of many scans.",
         ),
     ],
+    scan: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SCAN...",
+            help="A DICOM folder, file or DICOMDIR, NIfTI, NRRD, .npz, PNG or JPEG; several for the channels of a "
+            "network, in their order or as NAME=SCAN. With -o FOLDER/ every scan below a folder, 'data/*/t1.nii.gz' "
+            "in quotes, or LIST.csv with the columns scan, case and further channels. Or http(s)://HOST:PORT/PATH, the "
+            "address of an archive's DICOMweb service, with --study or --query; --from URL is the same.",
+        ),
+    ] = None,
     name: Annotated[
         str,
         Option(
@@ -132,10 +135,13 @@ def command(  # noqa: PLR0913
             help="Of a DICOM folder with several: as inspect shows it; of an archive also UID.",
         ),
     ] = "",
+    from_: FromOption = "",
     study: StudyOption = "",
     query: QueryOption = None,
     limit: LimitOption = LIMIT,
-    send: SendOption = "",
+    to: ToOption = "",
+    to_credentials: ToCredentialsOption = None,
+    send: SendOption = None,
     credentials: CredentialsOption = None,
     ca: CaOption = None,
     timeout: TimeoutOption = TIMEOUT_S,
@@ -193,7 +199,8 @@ def command(  # noqa: PLR0913
         any_modality=any_modality,
     )
     opening = Opening(backend, device, threads, provider or "", cache)
-    said = ArchiveOptions(study, tuple(query or ()), limit, send, credentials, ca, timeout)
+    said = ArchiveOptions(study, tuple(query or ()), limit, from_, to, credentials, ca, timeout, to_credentials)
+    scan = scan or []
     source, paths = said.source(scan), [Path(one) for one in scan]
     pool = pool_of(workers, case_timeout, engine, address)
     given = {
@@ -219,12 +226,13 @@ def command(  # noqa: PLR0913
         )
         further = {"probabilities": probabilities, "attention": attention, "overlay": overlay}
         cohort = named_later(cohort, {**further, "rtstruct": rtstruct, "sr": sr})
+        _, target = said.archives(source)
         choices = ScanChoices(spacing, geometry or "", volume_number, resample_to_first, dicom_paths)
         listed = said.listed(source, choices)
         if source:
             check_archived(spacing, resample_to_first, geometry)
         with opened([artifact], trusted) as models:
-            outcomes = run_cohort(models, paths, output, cohort, choices, listed)
+            outcomes = run_cohort(models, paths, output, cohort, choices, listed, target)
             studies = estimated(outcomes, estimate)
         finish({"artifact": str(artifact), **models.named(outcomes.to_json())}, outcomes, studies, json)
         return

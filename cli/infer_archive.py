@@ -14,6 +14,7 @@ import typer
 from medattn_edge.errors import MedattnError, MissingDependency, UsageError, quoted
 
 from . import console
+from .renamed import renamed
 
 if TYPE_CHECKING:
     from medattn_edge.cohort import CaseList, ScanChoices
@@ -38,10 +39,24 @@ QueryOption = Annotated[
 LimitOption = Annotated[
     int, typer.Option("--limit", min=1, help="Of a query: more series are refused, and none is left out.")
 ]
-SendOption = Annotated[
+FromOption = Annotated[
     str,
-    typer.Option("--send", metavar="URL", help="Also store the DICOM results in the archive at this DICOMweb address."),
+    typer.Option("--from", metavar="URL", help="Of an archive: its address, instead of SCAN."),
 ]
+ToOption = Annotated[
+    str,
+    typer.Option(
+        "--to",
+        metavar="URL",
+        help="Also store the DICOM results in the archive at this DICOMweb address; with -o FOLDER/ those of each case "
+        "once they are written.",
+    ),
+]
+ToCredentialsOption = Annotated[
+    Path | None,
+    typer.Option("--to-credentials", help="As --credentials, for the archive of --to where it is another one."),
+]
+SendOption = Annotated[str | None, renamed("--send", "--to")]
 CredentialsOption = Annotated[
     Path | None,
     typer.Option(
@@ -66,8 +81,10 @@ class ArchiveOptions:
         study: StudyInstanceUID, "" for none.
         query: filters, as `parse_query` takes them.
         limit: series that may fit.
-        send: the address that results go to, "" for none.
+        origin: the address that was given as such, "" where the scans say it.
+        target: the address that results go to, "" for none.
         credentials: file, None for the variable.
+        target_credentials: file for the target alone, None where it is the same archive, or the only one.
         ca: PEM file.
         timeout_s: until an answer begins.
     """
@@ -75,20 +92,31 @@ class ArchiveOptions:
     study: str = ""
     query: Sequence[str] = ()
     limit: int = LIMIT
-    send: str = ""
+    origin: str = ""
+    target: str = ""
     credentials: Path | None = None
     ca: Path | None = None
     timeout_s: float = TIMEOUT_S
+    target_credentials: Path | None = None
 
     def source(self, scans: Sequence[str]) -> str:
-        """The address among what was given as scans, "" for none.
+        """The archive's address, as such or among what was given as scans; "" for none.
 
         Raises:
-            UsageError: for an address beside other scans, and for options of an archive without one.
+            UsageError: for neither scans nor an address, for one beside other scans, and for options of an archive
+                without one.
         """
         from medattn_edge.io.dicomweb.address import is_url
 
-        urls = [scan for scan in scans if is_url(scan)]
+        if self.origin:
+            scans = (*scans, self.origin)
+        if not scans:
+            raise UsageError(
+                "nothing to segment",
+                expected="SCAN, or --from URL",
+                hint="medattn-edge infer NET SCAN -o labels.nii.gz",
+            )
+        urls = [scan for scan in scans if is_url(scan) or scan == self.origin]
         if urls and len(scans) > 1:
             raise UsageError(
                 "an archive's address beside other scans",
@@ -102,15 +130,17 @@ class ArchiveOptions:
         lost: list[tuple[str, object]] = []
         if not from_archive:
             lost += [("--study", self.study), ("--query", self.query), ("--limit", self.limit != LIMIT)]
-        if not from_archive and not self.send:
+        if not from_archive and not self.target:
             lost += [("--credentials", self.credentials), ("--ca", self.ca)]
             lost += [("--timeout", self.timeout_s != TIMEOUT_S)]
+        if not self.target:
+            lost += [("--to-credentials", self.target_credentials)]
         for option, value in lost:
             if value:
                 raise UsageError(
                     f"{option} without an archive",
                     expected="the address of a DICOMweb service as the scan"
-                    + (", or --send" if option in ("--credentials", "--ca", "--timeout") else ""),
+                    + (", or --to" if option in ("--credentials", "--ca", "--timeout", "--to-credentials") else ""),
                     hint="medattn-edge infer NET http://HOST:PORT/dicom-web --study UID -o labels.nii.gz",
                 )
         if not 0.05 <= self.timeout_s <= 1e5:
@@ -120,16 +150,11 @@ class ArchiveOptions:
         """What gives the cases that fit the query, None where the scans are no archive's.
 
         Raises:
-            UsageError: for a query that cannot be read or is none, an archive that cannot be one, and results that are
-                to be sent.
+            UsageError: for a query that cannot be read or is none, and an archive that cannot be one.
         """
         from medattn_edge.cohort import archive_cases
         from medattn_edge.io.dicomweb.query import checked_uid, parse_query
 
-        if self.send:
-            raise UsageError(
-                "--send with a folder to write to", expected="one series and one file", hint="-o seg.dcm --send URL"
-            )
         if not source:
             return None
         if not self.study and not self.query:
@@ -138,7 +163,8 @@ class ArchiveOptions:
                 expected="which of its series are meant",
                 hint="--query Modality=CT,StudyDate=20260101-20261126, or --study UID",
             )
-        archive = self.archive(source)
+        archive, _ = self.archives(source)
+        assert archive is not None
         filters = parse_query(self.query) if self.query else {}
         filters |= {"StudyInstanceUID": checked_uid(self.study, "--study")} if self.study else {}
         return lambda: archive_cases(archive, filters, choices, self.limit)
@@ -148,8 +174,8 @@ class ArchiveOptions:
         if self.query:
             raise UsageError("--query with one file", expected="a folder to write to, which ends in /", hint="-o OUT/")
 
-    def archive(self, url: str) -> Archive:
-        """An archive by its address.
+    def archive(self, url: str, credentials: Path | None) -> Archive:
+        """An archive by its address, with the credentials in a file, or those of the variable.
 
         Raises:
             UsageError: for what cannot be an address, and for credentials that cannot be used.
@@ -161,7 +187,7 @@ class ArchiveOptions:
         for package in ("pydicom", "dicomweb_client"):
             if find_spec(package) is None:
                 raise MissingDependency.of_extra(package, "dicomweb")
-        return Archive(url, Credentials.given(self.credentials), self.ca, timeout_s=self.timeout_s)
+        return Archive(url, Credentials.given(credentials), self.ca, timeout_s=self.timeout_s)
 
     def archives(self, source: str) -> tuple[Archive | None, Archive | None]:
         """The archives that the scan is from and that the results go to; raises as `archive`, and for two with one key.
@@ -169,13 +195,15 @@ class ArchiveOptions:
         Raises:
             UsageError: when credentials would go to two archives.
         """
-        first = self.archive(source) if source else None
-        second = self.archive(self.send) if self.send else None
-        if first is not None and second is not None and first.origin != second.origin and first.credentials is not None:
+        own = self.target_credentials
+        first = self.archive(source, self.credentials) if source else None
+        second = self.archive(self.target, own or self.credentials) if self.target else None
+        others = first is not None and second is not None and first.origin != second.origin
+        if others and first is not None and second is not None and own is None and first.credentials is not None:
             raise UsageError(
                 f"the same credentials for {first.url} and {second.url}",
                 expected="one archive, since it would learn those of the other",
-                hint="without --send, and then --send from the files in a run of its own",
+                hint="--to-credentials FILE with those of the second",
             )
         return first, second
 
@@ -184,7 +212,7 @@ def check_sendable(outputs: Outputs) -> None:
     """Raise UsageError where there would be nothing to send."""
     if outputs.dicom_file is None:
         raise UsageError(
-            f"--send with {outputs.labels.name!r}",
+            f"--to with {outputs.labels.name!r}",
             expected="a DICOM result",
             hint="-o seg.dcm, or --rtstruct labels.rtstruct.dcm",
         )

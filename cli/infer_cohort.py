@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         PoolSettings,
         ScanChoices,
     )
+    from medattn_edge.io.dicomweb.address import Archive
 
 WorkersOption = Annotated[
     int,
@@ -41,7 +42,8 @@ WorkersOption = Annotated[
 EngineOption = Annotated[
     Literal["local", "ray"],
     typer.Option(
-        "--engine", help="Of many scans: what starts the workers: local, or ray, for the hosts of a cluster; [ray]."
+        "--engine",
+        help="Of many scans: what starts the workers: local, or ray, for the hosts of a cluster (extra 'ray').",
     ),
 ]
 AddressOption = Annotated[
@@ -59,7 +61,9 @@ CaseTimeoutOption = Annotated[
 ]
 ParquetOption = Annotated[
     bool,
-    typer.Option("--parquet", help="Of many scans: what came of each as OUT/parts/part-00000.parquet too; [parquet]."),
+    typer.Option(
+        "--parquet", help="Of many scans: what came of each as OUT/parts/part-00000.parquet too (extra 'parquet')."
+    ),
 ]
 EstimateOption = Annotated[
     int,
@@ -134,8 +138,12 @@ def run_cohort(
     settings: CohortSettings,
     choices: ScanChoices,
     listed: Callable[[], CaseList] | None = None,
+    target: Archive | None = None,
 ) -> CohortOutcome:
-    """Segment every case below a bar; failures are told as they come. listed: gives the cases of an archive."""
+    """Segment every case below a bar; failures are told as they come.
+
+    listed: gives the cases of an archive. target: where the DICOM results go too.
+    """
     from medattn_edge.cohort import find_cases, segment_cohort
 
     console.resume_hint = _resuming()
@@ -143,7 +151,13 @@ def run_cohort(
     with console.cases() as progress:
         cases = find_cases(_sources(scans), choices, apart_from=folder) if listed is None else listed()
         outcome = segment_cohort(
-            models.files[0], cases, folder, settings=settings, progress=progress, failed=_tell_failure
+            models.files[0],
+            cases,
+            folder,
+            settings=settings,
+            progress=progress,
+            failed=_tell_failure,
+            target=target,
         )
     console.resume_hint = ""
     return outcome
@@ -215,6 +229,9 @@ def _tell(outcome: CohortOutcome) -> None:
     )
     console.say(f"computed on {device_text(outcome.session)}")
     console.say(f"results: {outcome.folder}; volumes.csv, failures.csv, left_out.csv and a record (.json) of each case")
+    if outcome.sent_to:
+        written = len(outcome.done) + len(outcome.skipped)
+        console.say(f"in the archive {outcome.sent_to}: the DICOM results of {len(outcome.sent)} of {written} cases")
     if outcome.failures:
         console.say(f"next: look at {quoted(outcome.folder / 'failures.csv')}, then {_resuming()}")
 

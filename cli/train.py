@@ -55,7 +55,7 @@ def command(  # noqa: PLR0913
     ] = "",
     after: Annotated[
         list[str] | None,
-        Option("--after", metavar="largest:LABEL", help="Clean labels: also drop-below:LABEL:ML, fill-holes:LABEL."),
+        Option("--after", metavar="largest:LABEL", help="Clean labels: also drop-below:NAME:ML, fill-holes:NAME."),
     ] = None,
     modality: Annotated[str, Option("--modality", metavar="CT", help="DICOM's name of what the scans are.")] = "",
     body_part: Annotated[str, Option("--body-part", help="As DICOM's BodyPartExamined says it.")] = "",

@@ -369,6 +369,9 @@ ARCHIVE_REASONS: Final = catalogue(
 )
 """Why an archive, "it", cannot be asked by DICOMweb, or what is wrong with its answer."""
 
+ARCHIVE_FAULTS: Final = frozenset(code for code, *_ in (*_CONNECTION, *_WEB))
+"""Those of the archive and the way to it, and not of what it has."""
+
 DELIVERY_REASONS: Final = catalogue(
     Reason(*words, requeue=True)
     for words in (

@@ -19,9 +19,10 @@ class CaseResult:
     Attributes:
         record: of a case that is done; of `TOLD` and `notes` at least.
         before: whether it was done before this run.
-        failure: why it was not segmented.
+        failure: why it was not segmented; beside a record, why its files are not in the archive.
         left_out: whether that is no failure, but a series that is no scan for this network.
         voxel_bytes: of the scan that was read; 0 where none was.
+        sent: whether its DICOM files are in the archive that they were to go to.
     """
 
     record: Record | None = None
@@ -29,6 +30,7 @@ class CaseResult:
     failure: Failure | None = None
     left_out: bool = False
     voxel_bytes: int = 0
+    sent: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, of a record only what is told of it."""

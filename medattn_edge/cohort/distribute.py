@@ -15,7 +15,7 @@ from medattn_edge.cohort.naming import Job
 from medattn_edge.cohort.one_case import failure_of
 from medattn_edge.cohort.records import read_record
 from medattn_edge.cohort.settings import MAX_TRIES
-from medattn_edge.cohort.tally import Tally
+from medattn_edge.cohort.tally import Taker
 from medattn_edge.cohort.workers import Failed, Finished, Lost, Workers
 from medattn_edge.errors import MedattnError
 from medattn_edge.reasons import WORKER_HUNG, WORKER_LOST
@@ -39,7 +39,7 @@ class Distributor:
         lost: how many workers were lost.
     """
 
-    def __init__(self, workers: Workers, folder: CohortFolder, tally: Tally, progress: CohortProgress | None) -> None:
+    def __init__(self, workers: Workers, folder: CohortFolder, tally: Taker, progress: CohortProgress | None) -> None:
         self._workers, self._folder, self._tally, self._progress = workers, folder, tally, progress
         self._held: list[deque[_Task]] = [deque() for _ in range(workers.count)]
         self._waiting = deque[_Task]()

@@ -21,7 +21,7 @@ from medattn_edge.cohort.records import is_ours, read_record
 from medattn_edge.errors import OutputError, UsageError, quoted
 
 _WORK: Final = ".medattn-edge-cohort"
-_DRAFT, _WHOLE = ".draft", ".whole"
+_DRAFT, _WHOLE, _RETRIEVED = ".draft", ".whole", ".retrieved"
 
 
 class CohortFolder:
@@ -92,6 +92,10 @@ class CohortFolder:
         join(self._work, token, worker)
         self.token = token
 
+    def passing(self, job: Job) -> Path:
+        """Where what is retrieved for a case lies until it is done; what a killed run left the next one removes."""
+        return self._work / (job.name + _RETRIEVED)
+
     def settle(self, job: Job, worker: str) -> None:
         """Put in order what a worker left of a case, once the worker is gone; raises HostError, OutputError."""
         wait_for_workers(self._work, worker)
@@ -99,8 +103,9 @@ class CohortFolder:
         with self.named_errors():
             if whole.is_dir():
                 self._move_out(whole)
-            if draft.is_dir():
-                shutil.rmtree(draft)
+            for left in (draft, self.passing(job)):
+                if left.is_dir():
+                    shutil.rmtree(left)
 
     def written(self, job: Job) -> tuple[int, int] | None:
         """What changes whenever the case's record is written; None without one."""

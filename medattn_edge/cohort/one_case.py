@@ -91,6 +91,8 @@ class CaseRunner:
             left_out = job.case.found and (no_scan or isinstance(error, ModalityError))
             return CaseResult(failure=failure_of(job, error), left_out=left_out, voxel_bytes=read)
         finally:
+            if job.case.scan is not None:
+                job.case.scan.release()
             self._cpu_s = time.process_time()
 
     def _segmented(self, item: Taken, progress: Progress) -> Record:
@@ -138,6 +140,7 @@ class CaseRunner:
     def _taken(self, job: Job) -> Taken:
         start, case, segment = time.perf_counter(), job.case, self._settings.segment
         scan, spec = scan_of(case), self._artifact.session.spec
+        scan.keep_in(self._folder.passing(job))
         # Of an archive's series the list says enough: what is done is not retrieved again.
         listed = scan.listed_sha256()
         if listed and (record := self._done(job, {"scan_objects_sha256": listed})) is not None:

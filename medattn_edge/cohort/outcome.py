@@ -19,7 +19,7 @@ class CohortOutcome:
         folder: with the results, one record for each case, and the tables.
         done: what was segmented: its `case`, `scan`, `files`, `labels`, `seconds`, `cpu_seconds` and `scan_bytes`.
         skipped: the names of cases that were done before, by content.
-        failures: cases that were not segmented.
+        failures: cases that were not segmented, and those whose files the archive did not take.
         left_out: series that are no scans for this network.
         notes: for people.
         session: the session's facts: what ran where.
@@ -29,6 +29,8 @@ class CohortOutcome:
         workers: processes that worked; 0 where it was this one.
         workers_lost: how often one of them crashed or hung, and was started again.
         parts: whether the table of the cases is there as Parquet too.
+        sent_to: the address of the archive that the DICOM results go to; "" for none.
+        sent: the names of the cases whose DICOM files are there.
     """
 
     folder: Path
@@ -44,6 +46,8 @@ class CohortOutcome:
     workers: int = 0
     workers_lost: int = 0
     parts: bool = False
+    sent_to: str = ""
+    sent: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -65,4 +69,5 @@ class CohortOutcome:
             "largest_scan_mb": self.largest_scan_mb,
             "workers": self.workers,
             "workers_lost": self.workers_lost,
+            **({"sent": {"to": self.sent_to, "cases": list(self.sent)}} if self.sent_to else {}),
         }

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from medattn_edge.atomic import replacing, sync
 from medattn_edge.cohort.case import Failure
+from medattn_edge.cohort.case_result import CaseResult
 from medattn_edge.cohort.folder import CohortFolder
 from medattn_edge.cohort.naming import Job
 from medattn_edge.cohort.records import read_record
@@ -30,7 +31,7 @@ from medattn_edge.errors import (
     MissingDependency,
     OutputError,
 )
-from medattn_edge.reasons import UNEXPECTED, WORKER_HUNG, WORKER_LOST
+from medattn_edge.reasons import ARCHIVE_FAULTS, UNEXPECTED, WORKER_HUNG, WORKER_LOST
 
 PARTS: Final = "parts"
 CASES_OF_A_PART: Final = 1000
@@ -39,6 +40,7 @@ _CASES: Final = b"medattn-edge cases"  # of the schema: a hash of the names, in 
 _OURS: Final = frozenset(
     {kind.code for kind in (BackendError, HostError, IntegrityError, MedattnError, OutputError)}
     | {UNEXPECTED, WORKER_HUNG, WORKER_LOST}
+    | ARCHIVE_FAULTS
 )
 
 
@@ -53,7 +55,7 @@ class Row:
     """What came of a case.
 
     Attributes:
-        status: `done`, `left_out`, `refused` (its scan) or `failed` (what computes).
+        status: `done`, `left_out`, `refused` (its scan) or `failed` (what computes, or an archive).
         failure: why it is not done.
     """
 
@@ -61,9 +63,10 @@ class Row:
     failure: Failure | None = None
 
     @classmethod
-    def of(cls, failure: Failure, left_out: bool) -> Row:
-        """The row of a case that was not segmented."""
-        return cls("left_out" if left_out else "failed" if failure.code in _OURS else "refused", failure)
+    def of(cls, failure: Failure, result: CaseResult) -> Row:
+        """The row of a case that was not segmented, or whose files are not in the archive."""
+        ours = failure.code in _OURS or result.record is not None
+        return cls("left_out" if result.left_out else "failed" if ours else "refused", failure)
 
 
 class Parts:

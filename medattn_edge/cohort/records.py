@@ -31,7 +31,12 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 def write_record(path: Path, value: Mapping[str, Any]) -> None:
     """A record; floats that are not finite raise ValueError."""
-    path.write_text(json.dumps({"kind": KIND, **value}, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(record_text(value), encoding="utf-8")
+
+
+def record_text(value: Mapping[str, Any]) -> str:
+    """What a record's file holds; floats that are not finite raise ValueError."""
+    return json.dumps({**value, "kind": KIND}, indent=2, allow_nan=False) + "\n"
 
 
 def is_whole(folder: Path, record: Mapping[str, Any]) -> bool:

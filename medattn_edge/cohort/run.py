@@ -27,13 +27,15 @@ from medattn_edge.cohort.parts import check_installed as check_parquet
 from medattn_edge.cohort.ray_session import check_address, check_installed
 from medattn_edge.cohort.ray_workers import RayWorkers
 from medattn_edge.cohort.resuming import check_free, labels_before
+from medattn_edge.cohort.sending import check_target, sent_to
 from medattn_edge.cohort.settings import CohortSettings
 from medattn_edge.cohort.tables import VOLUMES
-from medattn_edge.cohort.tally import Tally
+from medattn_edge.cohort.tally import Taker, Tally
 from medattn_edge.cohort.workers import Workers
 from medattn_edge.errors import UsageError
 from medattn_edge.host.cores import usable_cores
 from medattn_edge.inference.handover import QUEUE_DEPTH, prefetch
+from medattn_edge.io.dicomweb.address import Archive
 from medattn_edge.io.dicomweb.scan import ArchivedScan
 
 STANDARD: Final = CohortSettings()
@@ -48,6 +50,7 @@ def segment_cohort(
     settings: CohortSettings = STANDARD,
     progress: CohortProgress | None = None,
     failed: Callable[[Failure], None] | None = None,
+    target: Archive | None = None,
 ) -> CohortOutcome:
     """Segment many scans into a folder, with sessions that are opened once.
 
@@ -70,8 +73,12 @@ def segment_cohort(
         settings: names, what to write, how to segment, who does it, and whether to go on where another run was ended.
         progress: called with the name of a case, the cases done (with the part of it that is) and their number.
         failed: called with each failure.
+        target: where the DICOM results are stored too, each case's once they are on the disk. What it does not take is
+            sent again in the end; a case with something that is not stored then has failed, its files stay, and with
+            `resume` only these are sent.
 
     Raises:
+        ArchiveError: the target does not answer; nothing was done then.
         UsageError: for settings or names that make no sense, two cases of one name, results of an earlier run without
             `resume`, another run in the same folder; nothing was done then.
         ScanError: when there is no case.
@@ -85,9 +92,11 @@ def segment_cohort(
         cases = find_cases([cases] if isinstance(cases, Path | str) else cases, apart_from=place)
     settings.segment.check()
     settings.pool.check()
-    run = _Run(Path(artifact), cases, jobs_of(cases.cases, settings), settings, progress, failed)
-    if settings.pool.has_workers:
-        _check_workers(run.jobs)
+    run = _Run(Path(artifact), cases, jobs_of(cases.cases, settings), settings, progress, failed, target)
+    if target is not None:
+        check_target(target, run.jobs)
+    if settings.pool.address:
+        _check_secrets(run.jobs)
     if settings.pool.engine == "ray":
         check_address(settings.pool.address)
         check_installed()
@@ -108,6 +117,7 @@ class _Run:
     settings: CohortSettings
     progress: CohortProgress | None
     failed: Callable[[Failure], None] | None
+    target: Archive | None
 
     def here(self, folder: CohortFolder) -> CohortOutcome:
         """In this process."""
@@ -119,12 +129,13 @@ class _Run:
             runner = CaseRunner(folder, opened, content, settings, self.cases.choices)
             with self._tally(folder, session, content) as tally:
                 try:
-                    self._one_by_one(runner, tally)
+                    with sent_to(self.target, folder, tally) as taker:
+                        self._one_by_one(runner, taker)
                 finally:
                     for job in self.jobs:
                         _release(job)
             notes = [*_without_components(), *_memory(tally)]
-            return tally.outcome(dict(session.facts), time.perf_counter() - start, notes)
+            return tally.outcome(dict(session.facts), time.perf_counter() - start, notes, sent_to=self._sent_to)
 
     def by_workers(self, folder: CohortFolder) -> CohortOutcome:
         """By workers; this process opens no session."""
@@ -136,12 +147,19 @@ class _Run:
         with closing(self._workers(folder, settings, first)) as workers:
             opened = workers.opened()
             check_jobs(opened.spec, self.jobs)
-            with self._tally(folder, opened, opened.artifact_sha256) as tally:
-                distributor = Distributor(workers, folder, tally, self.progress)
+            with (
+                self._tally(folder, opened, opened.artifact_sha256) as tally,
+                sent_to(self.target, folder, tally) as taker,
+            ):
+                distributor = Distributor(workers, folder, taker, self.progress)
                 distributor.all(self.jobs)
         notes = [*_without_components(), *_of_workers(settings, workers, distributor.lost)]
         seconds, lost = time.perf_counter() - start, distributor.lost
-        return tally.outcome(dict(opened.facts), seconds, notes, (workers.count, lost))
+        return tally.outcome(dict(opened.facts), seconds, notes, (workers.count, lost), self._sent_to)
+
+    @property
+    def _sent_to(self) -> str:
+        return "" if self.target is None else self.target.url
 
     def _workers(self, folder: CohortFolder, settings: CohortSettings, first: Case) -> Workers:
         request = {
@@ -166,7 +184,7 @@ class _Run:
         parts = Parts(folder, self.jobs) if self.settings.parquet else None
         return Tally(folder, self.jobs, self.cases, labels, content, self.failed, parts)
 
-    def _one_by_one(self, runner: CaseRunner, tally: Tally) -> None:
+    def _one_by_one(self, runner: CaseRunner, taker: Taker) -> None:
         count = len(self.jobs)
         with closing(prefetch(runner.taken(self.jobs))) as items:
             for number, item in enumerate(items):
@@ -179,8 +197,7 @@ class _Run:
                 part(0)
                 result = runner.result(item, lambda done, total, part=part: part(done / max(1, total)))  # type: ignore[misc]
                 del item  # its voxels, before the next one is waited for
-                tally.take(job, result)
-                _release(job)
+                taker.take(job, result)
                 part(1)
 
 
@@ -190,13 +207,15 @@ def _release(job: Job) -> None:
         job.case.scan.release()
 
 
-def _check_workers(jobs: Sequence[Job]) -> None:
-    """Workers look their scans up by path, and an archive's series has none."""
-    if any(isinstance(job.case.scan, ArchivedScan) for job in jobs):
+def _check_secrets(jobs: Sequence[Job]) -> None:
+    """Ray sends to the workers of a cluster in the clear what they need."""
+    scans = [job.case.scan for job in jobs]
+    secret = (one for one in scans if isinstance(one, ArchivedScan) and one.archive.credentials is not None)
+    if (first := next(secret, None)) is not None:
         raise UsageError(
-            "workers for the series of an archive",
-            expected="this process, which retrieves one while the network runs on another",
-            hint="leave --workers and --engine out",
+            f"credentials of {first.archive.url} for the workers of a cluster, which get them in the clear",
+            expected="workers on this host, or an archive that asks for none",
+            hint="--workers N without --address",
         )
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from medattn_edge.cohort.case import CaseList, Failure
 from medattn_edge.cohort.case_result import TOLD, CaseResult
@@ -23,10 +23,22 @@ if TYPE_CHECKING:
 _TABLES_S: Final = 30.0  # between two writings of the tables while cases are done
 
 
+class Taker(Protocol):
+    """Who is told what came of each case."""
+
+    @property
+    def finished(self) -> int:
+        """How many cases something has come of."""
+
+    def take(self, job: Job, result: CaseResult) -> None:
+        """What came of a case; raises OutputError when it cannot be written down."""
+
+
 class Tally:
     """What is known of each case so far. As a context manager it writes the tables in the end, however that comes.
 
     Attributes:
+        finished: how many cases something has come of.
         largest_bytes: of the voxels of the largest scan.
     """
 
@@ -56,12 +68,13 @@ class Tally:
         self._place = {job.name: number for number, job in enumerate(jobs)}
         self._labels, self._artifact_sha256 = dict(labels), artifact_sha256
         self._done: list[dict[str, Any]] = []
+        self._sent: list[str] = []
         self._skipped: list[str] = []
         self._failures: list[Failure] = []
         self._left_out = list(cases.left_out)
         self._notes: dict[str, int] = {}
         self._published = time.monotonic()
-        self.largest_bytes = 0
+        self.finished = self.largest_bytes = 0
 
     def __enter__(self) -> Self:
         return self
@@ -74,23 +87,20 @@ class Tally:
             if self._parts is not None:
                 self._parts.finish(self._rows)
 
-    @property
-    def finished(self) -> int:
-        """How many cases something has come of."""
-        return (
-            len(self._done) + len(self._skipped) + len(self._failures) + len(self._left_out) - len(self._cases.left_out)
-        )
-
     def take(self, job: Job, result: CaseResult) -> None:
         """What came of a case; raises OutputError when the tables cannot be written."""
+        self.finished += 1
         self.largest_bytes = max(self.largest_bytes, result.voxel_bytes)
         record, failure = result.record, result.failure
         if failure is not None:
-            self._labels.pop(job.name, None)
+            if record is None:
+                self._labels.pop(job.name, None)
             (self._left_out if result.left_out else self._failures).append(failure)
             if self._failed is not None and not result.left_out:
                 self._failed(failure)
-        elif record is not None:
+        if result.sent:
+            self._sent.append(job.name)
+        if record is not None:
             self._labels[job.name] = record["labels"]
             if result.before:
                 self._skipped.append(job.name)
@@ -99,13 +109,18 @@ class Tally:
                 for note in record["notes"]:
                     self._notes[note] = self._notes.get(note, 0) + 1
         if self._parts is not None:
-            self._rows[job.name] = Row("done") if failure is None else Row.of(failure, result.left_out)
+            self._rows[job.name] = Row("done") if failure is None else Row.of(failure, result)
             self._parts.take(job, self._rows)
         if time.monotonic() - self._published > _TABLES_S:
             self._publish()
 
     def outcome(
-        self, session: dict[str, Any], seconds: float, notes: Sequence[str], workers: tuple[int, int] = (0, 0)
+        self,
+        session: dict[str, Any],
+        seconds: float,
+        notes: Sequence[str],
+        workers: tuple[int, int] = (0, 0),
+        sent_to: str = "",
     ) -> CohortOutcome:
         """All of it.
 
@@ -114,6 +129,7 @@ class Tally:
             seconds: in total.
             notes: for people, of a run that has done something.
             workers: how many there were, and how many were lost.
+            sent_to: the address of the archive that results go to, "" for none.
         """
         told = list(self._cases.notes)
         told += [f"{note} ({count} of {len(self._done)} cases)" for note, count in self._notes.items()]
@@ -130,6 +146,8 @@ class Tally:
             self.largest_bytes / 1e6,
             *workers,
             parts=self._parts is not None,
+            sent_to=sent_to,
+            sent=tuple(sorted(self._sent, key=self._place.__getitem__)),
         )
 
     def _in_order(self, failures: Sequence[Failure]) -> tuple[Failure, ...]:

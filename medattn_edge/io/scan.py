@@ -114,6 +114,9 @@ class Scan:
         """Of what decides its voxels, where that is known without its files; "" where only these say it."""
         return ""
 
+    def keep_in(self, folder: Path) -> None:
+        """Where its files come to lie until `release`, if they lie elsewhere; of files of somebody's own nowhere."""
+
     def release(self) -> None:
         """Remove what lies on the disk only for it; nothing of a scan that is a file of somebody's own."""
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from medattn_edge.errors import UsageError
 from medattn_edge.io.channels import ChannelScan
+from medattn_edge.io.dicomweb.address import Archive, Credentials
+from medattn_edge.io.dicomweb.query import ListedSeries
+from medattn_edge.io.dicomweb.scan import ArchivedScan
 from medattn_edge.io.listed_channels import ListedChannels
 from medattn_edge.io.scan import Scan
 
@@ -19,9 +22,14 @@ if TYPE_CHECKING:
     from medattn_edge.io.dicom.planes import ImagePlane
     from medattn_edge.io.dicom.series import Series
 
+_FILES: Final = ("ca", "certificate", "key")
+_OF_ARCHIVE: Final = ("url", "timeout_s", *_FILES)  # the credentials are written as what is sent
+
 
 def scan_to_json(scan: Scan) -> dict[str, Any]:
     """A scan as plain JSON values, of a DICOM series with its identifiers: for a process of ours only.
+
+    Of an archive's series its credentials are in it too, and nothing of what was retrieved.
 
     Raises:
         UsageError: for a kind of scan that another process cannot be told of.
@@ -55,6 +63,14 @@ def scan_to_json(scan: Scan) -> dict[str, Any]:
             "pixel_spacing": list(scan.pixel_spacing),
             "resample_to_first": scan.resample_to_first,
         }
+    if type(scan) is ArchivedScan:
+        return {
+            "kind": "archived",
+            "archive": archive_to_json(scan.archive),
+            "listed": asdict(scan.listed),
+            "notes": list(scan.chosen_notes),
+            "volume": scan.volume,
+        }
     raise UsageError(
         f"a scan of the kind {type(scan).__name__} for several workers",
         expected="files or DICOM series, which another process can read",
@@ -73,6 +89,9 @@ def scan_from_json(value: Mapping[str, Any]) -> Scan:
             scans = {name: scan_from_json(one) for name, one in parts.items()}
             return ChannelScan(scans, value["pixel_spacing"], resample_to_first=resample)
         return ChannelScan(parts, value["pixel_spacing"], resample_to_first=resample)
+    if value["kind"] == "archived":
+        listed = ListedSeries(**value["listed"])
+        return ArchivedScan(archive_from_json(value["archive"]), listed, tuple(value["notes"]), volume=value["volume"])
     series = value["series"]
     return Scan(
         value["path"],
@@ -81,6 +100,19 @@ def scan_from_json(value: Mapping[str, Any]) -> Scan:
         geometry=value["geometry"],
         volume=value["volume"],
     )
+
+
+def archive_to_json(archive: Archive) -> dict[str, Any]:
+    """An archive as plain JSON values, with what it knows us by."""
+    header = "" if archive.credentials is None else archive.credentials.header
+    return {**{name: _plain(getattr(archive, name)) for name in _OF_ARCHIVE}, "authorization": header}
+
+
+def archive_from_json(value: Mapping[str, Any]) -> Archive:
+    """The archive that `archive_to_json` wrote."""
+    given = {**value, **{name: None if value[name] is None else Path(value[name]) for name in _FILES}}
+    header = given.pop("authorization")
+    return Archive(**given, credentials=Credentials(header) if header else None)
 
 
 def _plain(value: Any) -> Any:

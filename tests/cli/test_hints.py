@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import typer
 import typer.main
+from rich.text import Text
 
 from medattn_edge.cli import _COMMANDS, app
 from medattn_edge.cli.examples import EXAMPLES
@@ -55,6 +56,13 @@ def test_the_example_is_a_whole_line_of_that_command(name: str) -> None:
     for parameter in context.command.params:
         if parameter.required:
             assert context.params[parameter.name], parameter.name
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_no_help_has_words_that_are_taken_for_markup(name: str) -> None:
+    command = parsed(EXAMPLES[name]).command
+    for text in (command.help, *(getattr(parameter, "help", "") for parameter in command.params)):
+        assert Text.from_markup(text or "").plain == (text or "")
 
 
 @pytest.mark.parametrize("name", [one for one in sorted(EXAMPLES) if one not in ("demo", "doctor")])

@@ -72,7 +72,7 @@ def test_a_series_of_an_archive_is_segmented_as_the_same_files_in_a_folder(
 def test_results_go_to_an_archive_and_the_files_stay(
     medattn: Run, artifact: Path, archive: WebArchive, study: str, tmp_path: Path
 ) -> None:
-    words = ["infer", artifact, archive.url, "--study", study, "-o", tmp_path / "seg.dcm", "--send", archive.url]
+    words = ["infer", artifact, archive.url, "--study", study, "-o", tmp_path / "seg.dcm", "--to", archive.url]
     words += ["--rtstruct", tmp_path / "c.rtstruct.dcm", "--sr", tmp_path / "v.sr.dcm", "--overlay", tmp_path / "o.png"]
     done = medattn(*words, "--json")
     assert done.returncode == 0, done.stderr
@@ -92,7 +92,7 @@ def test_a_result_that_is_not_stored_is_an_error_that_names_the_file(
         return True
 
     archive.fault = no_room
-    words = ("infer", artifact, files[0].parent, "-o", tmp_path / "seg.dcm", "--send", archive.url, "--json")
+    words = ("infer", artifact, files[0].parent, "-o", tmp_path / "seg.dcm", "--to", archive.url, "--json")
     error = refused(medattn(*words), 3)
     assert error["code"] == "archive"
     assert error["message"].startswith("seg.dcm was written and not stored: ")
@@ -144,9 +144,14 @@ SCAN = ("{url}", "--study", "{study}")
         ((*SCAN, "--geometry", "sform"), 2, "--geometry with an archive"),
         ((*SCAN, "--pixel-spacing", "1x1"), 2, "--pixel-spacing with an archive"),
         ((*SCAN, "--resample-to-first"), 2, "--resample-to-first with an archive"),
-        ((*SCAN, "--send", "{url}"), 2, "--send with 'x.nii.gz'"),
+        ((*SCAN, "--to", "{url}"), 2, "--to with 'x.nii.gz'"),
         (("dicomweb://127.0.0.1/x", "--study", "1.2"), 2, "the scheme dicomweb://"),
-        (("{folder}", "--send", "pacs"), 2, "'pacs', which is no address"),
+        (("{folder}", "--to", "pacs"), 2, "'pacs', which is no address"),
+        (("{folder}", "--send", "{url}"), 2, "--send is now --to"),
+        (("--from", "pacs", "--study", "{study}"), 2, "'pacs', which is no address"),
+        (("--from", "{url}", "{folder}", "--study", "{study}"), 2, "beside other scans"),
+        ((*SCAN, "--to-credentials", "x"), 2, "--to-credentials without an archive"),
+        ((), 2, "nothing to segment"),
         ((*SCAN, "--credentials", "{folder}/none"), 2, "cannot be read"),
         ((*SCAN, "--ca", "{folder}/none"), 2, "has no TLS"),
         ((*SCAN, "--series", "1.2.3"), 4, "the study has no such series"),
@@ -177,13 +182,22 @@ def test_credentials_of_one_archive_are_not_told_to_another(
 ) -> None:
     monkeypatch.setenv("MEDATTN_EDGE_DICOMWEB_CREDENTIALS", "bearer t0ken")
     words = ("infer", artifact, archive.url, "--study", study, "-o", tmp_path / "seg.dcm")
-    error = refused(medattn(*words, "--send", "http://127.0.0.1:9/dicom-web", "--json"), 2)
+    error = refused(medattn(*words, "--to", "http://127.0.0.1:9/dicom-web", "--json"), 2)
     assert "the same credentials" in error["message"]
+    assert error["hint"] == "--to-credentials FILE with those of the second"
     assert archive.requests == []
-    done = medattn(*words, "--send", archive.url)
+    done = medattn(*words, "--to", archive.url)
     assert done.returncode == 0, done.stderr
     assert {headers["Authorization"] for *_, headers in archive.requests} == {"Bearer t0ken"}
     assert "t0ken" not in done.stdout + done.stderr
+    archive.requests.clear()
+    (tmp_path / "other").write_text("basic node:s3cret")
+    (tmp_path / "other").chmod(0o600)
+    with WebArchive() as other:
+        done = medattn(*words, "--to", other.url, "--to-credentials", tmp_path / "other")
+        assert done.returncode == 0, done.stderr
+        assert {headers["Authorization"] for *_, headers in archive.requests} == {"Bearer t0ken"}
+        assert {headers["Authorization"] for *_, headers in other.requests} == {"Basic bm9kZTpzM2NyZXQ="}
 
 
 def test_a_query_makes_a_folder_of_results_and_every_series_is_a_case(
@@ -198,6 +212,22 @@ def test_a_query_makes_a_folder_of_results_and_every_series_is_a_case(
     assert json.loads(again.stdout)["skipped"] == [series.hash]
 
 
+def test_a_cohort_comes_from_an_archive_and_goes_to_one(
+    medattn: Run, artifact: Path, archive: WebArchive, files: list[Path], tmp_path: Path
+) -> None:
+    (series,) = find_series(files[0].parent)
+    with WebArchive() as target:
+        words = ["infer", artifact, "--from", archive.url, "--query", "Modality=CT", "-o", f"{tmp_path}/out/"]
+        words += ["--name", "{case}.seg.dcm", "--to", target.url]
+        done = medattn(*words)
+        assert done.returncode == 0, done.stderr
+        assert f"in the archive {target.url}: the DICOM results of 1 of 1 cases" in " ".join(done.stdout.split())
+        assert target.stored == [pydicom.dcmread(tmp_path / "out" / f"{series.hash}.seg.dcm")]
+        again = medattn(*words, "--resume", "--json")
+        assert json.loads(again.stdout)["sent"] == {"to": target.url, "cases": [series.hash]}
+        assert len(target.stored) == 1
+
+
 @pytest.mark.parametrize(
     ("words", "code", "found"),
     [
@@ -205,7 +235,7 @@ def test_a_query_makes_a_folder_of_results_and_every_series_is_a_case(
         (("--query", "Modalty=CT"), 2, "the part 'Modalty' of a query"),
         (("--query", "Modality=MR"), 4, "no series of that study or query"),
         (("--study", "x"), 2, "no UID"),
-        (("--query", "Modality=CT", "--send", "{url}"), 2, "--send with a folder"),
+        (("--query", "Modality=CT", "--to", "{url}"), 2, "with the labels"),
         (("--query", "Modality=CT", "--series", "1.2"), 2, "--series 1.2 with a folder"),
         (("--query", "Modality=CT", "--geometry", "sform"), 2, "--geometry with an archive"),
     ],

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +20,13 @@ pytest.importorskip("dicomweb_client", reason="the extra dicomweb is not install
 from medattn_edge.cohort import CohortSettings, PoolSettings, archive_cases, segment_cohort  # noqa: E402
 from medattn_edge.errors import UsageError  # noqa: E402
 from medattn_edge.io.dicom.series import series_hash  # noqa: E402
-from medattn_edge.io.dicomweb.address import Archive  # noqa: E402
+from medattn_edge.io.dicomweb.address import Archive, Credentials  # noqa: E402
 from medattn_edge.io.dicomweb.errors import ArchiveDataError  # noqa: E402
 from tests.support.dicom_phantoms import real_ct, write_series  # noqa: E402
+from tests.support.ray_runs import RAY  # noqa: E402
 from tests.support.web_archive import WebArchive  # noqa: E402
 
+ENGINES = ("local", pytest.param("ray", marks=RAY))
 GOOD, OTHER, BROKEN, SCOUT, REPORT = (f"1.2.3.{number}" for number in range(1, 6))
 
 
@@ -88,12 +94,52 @@ def test_every_series_is_a_case_and_what_fails_has_its_reason(archive, folder, s
     assert ours.read_bytes() == theirs.read_bytes()
 
 
-def test_workers_for_an_archive_are_refused_before_anything_is_retrieved(archive, small_artifact, tmp_path):
-    with pytest.raises(UsageError, match="workers for the series of an archive") as refused:
-        run(archive, small_artifact, tmp_path / "out", pool=PoolSettings(workers=2))
-    assert refused.value.hint == "leave --workers and --engine out"
-    assert retrievals(archive) == []
+@pytest.mark.parametrize("engine", ENGINES)
+def test_workers_retrieve_what_they_segment_and_the_files_are_those_of_one_process(
+    archive, small_artifact, tmp_path, engine
+):
+    alone = run(archive, small_artifact, tmp_path / "alone")
+    archive.requests.clear()
+    outcome = run(archive, small_artifact, tmp_path / "out", pool=PoolSettings(workers=2, engine=engine))
+    assert outcome.workers == 2
+    assert [record["files"] for record in outcome.done] == [record["files"] for record in alone.done]
+    assert [(one.case, one.code) for one in outcome.failures] == [(one.case, one.code) for one in alone.failures]
+    assert {one.code for one in outcome.left_out} == {"localizer", "unsupported_modality"}
+    assert sorted(retrievals(archive)) == [GOOD, OTHER, BROKEN, SCOUT], "each once, by a worker"
+    again = run(archive, small_artifact, tmp_path / "out", pool=PoolSettings(workers=2, engine=engine), resume=True)
+    assert set(again.skipped) == {series_hash(GOOD), series_hash(OTHER)}
+
+
+def test_credentials_do_not_go_through_a_cluster_in_the_clear(archive, small_artifact, tmp_path):
+    with WebArchive() as target:
+        known = Archive(archive.url, Credentials.of("bearer t0ken", "a test"))
+        cases = archive_cases(known, {"StudyDate": "20200101-20200101"})
+        pool = PoolSettings(workers=2, engine="ray", address="127.0.0.1:6379")
+        with pytest.raises(UsageError, match="for the workers of a cluster") as refused:
+            segment_cohort(small_artifact, cases, tmp_path / "out", settings=CohortSettings(pool=pool))
+        assert "t0ken" not in str(refused.value)
+        assert target.requests == []
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_killed_run_had_retrieved_is_gone_after_the_next_one(archive, small_artifact, tmp_path):
+    out = tmp_path / "out"
+    script = (
+        "import os, sys\n"
+        "from medattn_edge.cohort import archive_cases, segment_cohort\n"
+        "from medattn_edge.io.dicomweb.address import Archive\n"
+        "from medattn_edge.io.dicomweb.scan import ArchivedScan\n"
+        "fetch = ArchivedScan.fetch\n"
+        "ArchivedScan.fetch = lambda self, progress=None: (fetch(self, progress), os.kill(os.getpid(), 9))\n"
+        "cases = archive_cases(Archive(sys.argv[1]), {'StudyDate': '20200101-20200101'})\n"
+        "segment_cohort(sys.argv[2], cases, sys.argv[3])\n"
+    )
+    words = [sys.executable, "-c", script, archive.url, str(small_artifact), str(out)]
+    killed = subprocess.run(words, env=os.environ | {"TMPDIR": str(tmp_path / "temporary")}, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert list(out.rglob("000001.dcm")), "it was killed with a series on the disk"
+    run(archive, small_artifact, out, resume=True)
+    assert not list(out.rglob("*.dcm"))
 
 
 def test_what_is_done_is_not_retrieved_again_and_what_has_grown_is(archive, small_artifact, tmp_path):

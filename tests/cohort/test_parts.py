@@ -9,6 +9,7 @@ import pytest
 
 from medattn_edge.cohort import CohortSettings, PoolSettings, parts, segment_cohort
 from medattn_edge.cohort.case import Failure
+from medattn_edge.cohort.case_result import CaseResult
 from medattn_edge.cohort.parts import PARTS, Row
 from medattn_edge.errors import MissingDependency, OutputError
 from tests.cohort.conftest import scan
@@ -132,4 +133,4 @@ def test_without_pyarrow_the_extra_is_named_and_nothing_is_done(
 )
 def test_what_is_the_scans_fault_is_told_from_what_is_ours(code: str, left_out: bool, status: str) -> None:
     failure = Failure("case", "scan", code, "a message", "a hint")
-    assert Row.of(failure, left_out).status == status
+    assert Row.of(failure, CaseResult(failure=failure, left_out=left_out)).status == status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -85,11 +86,7 @@ def retrieve(
             try:
                 file.write_bytes(data)
             except OSError as error:
-                raise OutputError(
-                    f"cannot keep the series {series.hash} in {folder}: {error.strerror or error}",
-                    expected="free space for temporary files",
-                    hint=f"df -h {quoted(folder.parent)}; TMPDIR=FOLDER puts them on another disk",
-                ) from error
+                raise not_kept(series, folder, error) from error
             uid = _checked(file, series, wanted, url)
             if uid in here:
                 raise ArchiveDataError("repeated_object", url, f"of the series {series.hash}")
@@ -100,6 +97,16 @@ def retrieve(
     if len(here) < total:
         raise ArchiveDataError("missing_objects", url, f"{len(here)} of {total} of the series {series.hash}")
     return tuple(files)
+
+
+def not_kept(series: ListedSeries, folder: Path, error: OSError) -> OutputError:
+    """What to raise when the files of a series cannot be written below a folder."""
+    temporary = folder.is_relative_to(tempfile.gettempdir())
+    return OutputError(
+        f"cannot keep the series {series.hash} in {folder}: {error.strerror or error}",
+        expected="free space for temporary files",
+        hint=f"df -h {quoted(folder.parent)}{'; TMPDIR=FOLDER puts them on another disk' if temporary else ''}",
+    )
 
 
 def _checked(file: Path, series: ListedSeries, wanted: set[str], url: str) -> str:

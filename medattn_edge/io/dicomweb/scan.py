@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from medattn_edge.io.dicomweb.address import Archive
 from medattn_edge.io.dicomweb.query import ListedSeries, list_objects
-from medattn_edge.io.dicomweb.retrieve import Progress, retrieve
+from medattn_edge.io.dicomweb.retrieve import Progress, not_kept, retrieve
 from medattn_edge.io.scan import Scan
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ class ArchivedScan(Scan):
     """A series of an archive: its files lie in a folder of their own from when they are needed until `release`.
 
     Attributes:
+        archive: where it is.
         listed: the series, as the archive lists it.
+        chosen_notes: of how it was chosen, for people.
     """
 
     def __init__(self, archive: Archive, listed: ListedSeries, notes: tuple[str, ...] = (), *, volume: int = 0) -> None:
@@ -38,8 +40,13 @@ class ArchivedScan(Scan):
         """
         super().__init__(Path(tempfile.gettempdir()) / f"medattn-edge-{listed.hash}", volume=volume)
         self.is_dicom, self.listed = True, listed
-        self._archive, self._chosen, self._lock = archive, notes, threading.RLock()
+        self.archive, self.chosen_notes, self._lock = archive, notes, threading.RLock()
         self._folder: Path | None = None
+        self._place: Path | None = None
+
+    def keep_in(self, folder: Path) -> None:
+        """As `Scan.keep_in`: a folder that is made for it; without one it is a temporary one of the system."""
+        self._place = folder
 
     def fetch(self, progress: Progress | None = None) -> None:
         """Retrieve it, unless it is here.
@@ -52,9 +59,9 @@ class ArchivedScan(Scan):
         with self._lock:
             if self._folder is not None:
                 return
-            folder = Path(tempfile.mkdtemp(prefix="medattn-edge-"))
+            folder = self._new_folder()
             try:
-                with Connection(self._archive) as connection:
+                with Connection(self.archive) as connection:
                     retrieve(connection, self.listed, folder, progress)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -69,10 +76,19 @@ class ArchivedScan(Scan):
         """
         from medattn_edge.io.dicomweb.client import Connection
 
-        with Connection(self._archive) as connection:
+        with Connection(self.archive) as connection:
             uids = sorted(one.sop_instance_uid for one in list_objects(connection, self.listed))
-        named = (self._archive.url, self.listed.study_uid, self.listed.series_uid, *uids)
+        named = (self.archive.url, self.listed.study_uid, self.listed.series_uid, *uids)
         return hashlib.sha256("\0".join(named).encode()).hexdigest()
+
+    def _new_folder(self) -> Path:
+        if self._place is None:
+            return Path(tempfile.mkdtemp(prefix="medattn-edge-"))
+        try:
+            self._place.mkdir(mode=0o700)
+        except OSError as error:
+            raise not_kept(self.listed, self._place, error) from error
+        return self._place
 
     def assignment(self, spec: ModelSpec) -> tuple[str, ...]:
         """As of any scan, without the folder that it lies in for a while."""
@@ -100,7 +116,7 @@ class ArchivedScan(Scan):
     @property
     def shown(self) -> str:
         """The archive, and the hash of the series."""
-        return f"{self._archive.url} series {self.listed.hash}"
+        return f"{self.archive.url} series {self.listed.hash}"
 
     @property
     def name(self) -> str:
@@ -109,4 +125,4 @@ class ArchivedScan(Scan):
 
     def notes(self) -> tuple[str, ...]:
         """As of any scan, and how it was chosen."""
-        return (*self._chosen, *super().notes())
+        return (*self.chosen_notes, *super().notes())

@@ -20,6 +20,10 @@ _CODES: Final = {0x0122: "class_not_supported", 0x0124: "forbidden", 0xC122: "cl
 _FAMILIES: Final = {0xA7: "out_of_resources", 0xA9: "data_set_mismatch"}
 _STORED: Final = (200, 202)
 FINAL: Final = frozenset({"object_refused", "data_set_mismatch", "not_understood"})  # it judged the object itself
+# Of the archive as a whole; any other reason is that of one object.
+OF_ALL: Final = frozenset(
+    {"no_connection", "host_unknown", "no_answer", "tls_refused", "credentials_refused", "redirected", "no_service"}
+)
 
 
 def store(connection: Connection, dataset: Any) -> int:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
 from medattn_edge.errors import ScanError, UsageError
 from medattn_edge.io.dicomweb.errors import ArchiveError
+from medattn_edge.io.dicomweb.store import FINAL, OF_ALL, read_object, store
 from medattn_edge.scanner.config.network import archive_of
 from medattn_edge.scanner.config.sections import Destination
 from medattn_edge.scanner.deliver.send import DeliveryRefused
-
-# Of the archive as a whole; any other reason is that of one object.
-_OF_ALL: Final = frozenset(
-    {"no_connection", "host_unknown", "no_answer", "tls_refused", "credentials_refused", "redirected", "no_service"}
-)
 
 
 class WebArchive:
@@ -40,8 +35,6 @@ class WebArchive:
 
     def send(self, path: Path) -> int:
         """Store one file; 0, or the code of a warning. Raises DeliveryRefused."""
-        from medattn_edge.io.dicomweb.store import FINAL, read_object, store
-
         try:
             dataset = read_object(path)
         except ScanError as error:
@@ -73,4 +66,4 @@ def ask(destination: Destination) -> None:
 
 
 def _refused(error: ArchiveError, final: bool = False) -> DeliveryRefused:
-    return DeliveryRefused(error.reason, error.status, final=final, of_all=error.reason in _OF_ALL)
+    return DeliveryRefused(error.reason, error.status, final=final, of_all=error.reason in OF_ALL)
