@@ -88,11 +88,13 @@ audit: $(VENV)/.dev
 
 # Everything that a scanner host gets with the wheel, as a bill of materials in CycloneDX: dist/medattn-edge.cdx.json
 sbom: $(VENV)/.dev
+	test -x .venv-lock/bin/cyclonedx-py || { $(PYTHON) -m venv .venv-lock && \
+		.venv-lock/bin/python -m pip install --quiet cyclonedx-bom==7.5.0; }
 	rm -rf .venv-sbom && $(PYTHON) -m venv .venv-sbom
 	$(BIN)/python -m build --wheel --outdir dist .
 	.venv-sbom/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		"$$(ls -t dist/medattn_edge-*.whl | head -1)[onnxruntime,openvino,dicom-codecs,node,nifti,nrrd,image,itk,tiff,zstd,cleanup]"
-	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible \
+	.venv-lock/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible \
 		--output-file dist/medattn-edge.cdx.json .venv-sbom/bin/python
 
 # Writes the hashes of constraints.txt anew, after a change of a pin or of a bound, and those of the images.
