@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 
 import pytest
@@ -13,6 +14,8 @@ pytest.importorskip("pynetdicom", reason="the extra node is not installed")
 
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless  # noqa: E402
 
+from medattn_edge.cohort import CohortSettings, PoolSettings, archive_cases, segment_cohort  # noqa: E402
+from medattn_edge.io.dicom.series import series_hash  # noqa: E402
 from medattn_edge.io.dicomweb.address import Archive, Credentials  # noqa: E402
 from medattn_edge.io.dicomweb.client import Connection  # noqa: E402
 from medattn_edge.io.dicomweb.errors import ArchiveDataError, ArchiveError  # noqa: E402
@@ -91,6 +94,37 @@ def test_a_query_finds_what_fits(connection, orthanc, tmp_path):
     found = list_series(connection, {"Modality": "CT", "StudyDate": "20260102-20260103"})
     assert {one.study_uid for one in found.series} == {"1.2.40.2", "1.2.40.3"}
     assert found.notes == ()
+
+
+def test_a_cohort_comes_from_it_and_goes_back_to_it(connection, orthanc, small_artifact, tmp_path):
+    pytest.importorskip("highdicom", reason="the extra dicom is not installed")
+    ct, studies = real_ct(3, 40, 36), [f"1.2.60.{number}" for number in (1, 2, 3)]
+    for uid in studies:
+        about = {"SeriesInstanceUID": f"{uid}.7", "StudyInstanceUID": uid, "StudyDate": "20260301"}
+        orthanc.upload(write_series(tmp_path / uid, ct.voxels, ct.affine, **about))
+    settings = CohortSettings(name="{case}.seg.dcm", pool=PoolSettings(workers=2))
+    for resume in (False, True):
+        cases = archive_cases(Archive(orthanc.url), {"Modality": "CT", "StudyDate": "20260301"})
+        outcome = segment_cohort(
+            small_artifact,
+            cases,
+            tmp_path / "out",
+            settings=replace(settings, resume=resume),
+            target=Archive(orthanc.url),
+        )
+        assert outcome.passed
+        assert len(outcome.sent) == 3
+        assert len(outcome.skipped if resume else outcome.done) == 3
+    for uid in studies:
+        listed = list_series(connection, {"StudyInstanceUID": uid}).series
+        [series] = [one for one in listed if one.modality == "SEG"]
+        folder = tmp_path / f"seg of {uid}"
+        folder.mkdir()
+        [back] = retrieve(connection, series, folder)
+        [written] = [
+            path for path in (tmp_path / "out").glob("*.seg.dcm") if path.name.startswith(series_hash(f"{uid}.7"))
+        ]
+        assert back.read_bytes() == written.read_bytes() or pydicom.dcmread(back) == pydicom.dcmread(written)
 
 
 def test_what_it_does_not_have_is_told(connection, tmp_path):
