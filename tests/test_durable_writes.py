@@ -179,7 +179,7 @@ def renaming_functions(source: str) -> list[str]:
 # It moves drafts into the temporary files of `replacing`, which syncs them before their names.
 INTO_REPLACING = ("medattn_edge/artifact.py:move_into",)
 # The name of a lock in a temporary folder, which nothing is read from: after a power cut it is left over, held or not.
-OF_A_LOCK = ("medattn_edge/cohort/ray_session.py:_folder",)
+OF_A_LOCK = ("medattn_edge/process/held_folder.py:held_folder",)
 
 
 def test_every_function_that_renames_is_tried_here():

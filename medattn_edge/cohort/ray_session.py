@@ -13,12 +13,10 @@ import logging
 import os
 import re
 import secrets
-import shutil
 import signal
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
@@ -28,13 +26,12 @@ from typing import Any, Final
 
 from medattn_edge.errors import BackendError, HostError, MissingDependency, UsageError
 from medattn_edge.host import system
+from medattn_edge.process.held_folder import held_folder, remove_tree
 
 _LOCALHOST: Final = "127.0.0.1"
 _STORE_BYTES: Final = 128 * 2**20  # of objects in shared memory: cases and results are texts of a few kB
 _PREFIX: Final = "medattn-edge-ray-"
-_HELD: Final = "held"
-_NEW_S: Final = 60.0  # within which a folder may not be held yet
-_PATH_BYTES: Final = 35  # of the folder: a socket's path may have 107 bytes, of which Ray takes the rest
+_PLACE_BYTES: Final = 26  # of the folder for temporary files: a socket's path may have 107, of which Ray takes the rest
 _ALWAYS: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 _OWN: Final = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # no cluster: 127.0.0.1 instead of all interfaces, on Linux too
@@ -181,43 +178,14 @@ def _silent() -> Iterator[None]:
 def _folder() -> Iterator[Path]:
     """A folder for Ray's session that nobody else may enter; those of killed runs are removed first."""
     place = Path(tempfile.gettempdir())
-    with suppress(OSError):
-        _sweep(place)
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
-    except OSError as error:
-        raise _unusable(place, str(error.strerror or error)) from error
-    if len(os.fsencode(folder)) > _PATH_BYTES + len(_PREFIX):
-        folder.rmdir()
+    if len(os.fsencode(place)) > _PLACE_BYTES:
         raise _unusable(place, "its path is too long for the sockets of Ray")
-    held = os.open(folder / f".{_HELD}", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        system.lock(held, wait=True)
-        (folder / f".{_HELD}").rename(folder / _HELD)  # from now on it is held or left over
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(held_folder(_PREFIX, remove=_remove))
+        except OSError as error:
+            raise _unusable(place, str(error.strerror or error)) from error
         yield folder
-    finally:
-        _remove(folder)
-        os.close(held)
-
-
-def _sweep(place: Path) -> None:
-    """Remove this user's folders that no process holds."""
-    for folder in place.glob(f"{_PREFIX}*"):
-        with suppress(OSError):
-            status = folder.lstat()
-            if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
-                continue
-            try:
-                held = os.open(folder / _HELD, os.O_RDWR)
-            except FileNotFoundError:
-                if time.time() - status.st_mtime > _NEW_S:
-                    _remove(folder)
-                continue
-            try:
-                system.lock(held, wait=False)
-                _remove(folder)
-            finally:
-                os.close(held)
 
 
 def _remove(folder: Path) -> None:
@@ -227,7 +195,7 @@ def _remove(folder: Path) -> None:
             opened = (str(file.readlink()) for file in (process / "fd").iterdir())
             if is_ray_process(int(process.name)) and any(name.startswith(f"{folder}/") for name in opened):
                 os.kill(int(process.name), system.SIGKILL)
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder)
 
 
 def _unusable(place: Path, why: str) -> HostError:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
 import threading
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from medattn_edge.io.dicomweb.address import Archive
 from medattn_edge.io.dicomweb.query import ListedSeries, list_objects
 from medattn_edge.io.dicomweb.retrieve import Progress, not_kept, retrieve
 from medattn_edge.io.scan import Scan
+from medattn_edge.process.held_folder import held_folder, remove_tree
 
 if TYPE_CHECKING:
     from medattn_edge.io.dicom.series import Series
     from medattn_edge.spec import ModelSpec
+
+_PREFIX: Final = "medattn-edge-scan-"
 
 
 class ArchivedScan(Scan):
@@ -38,11 +41,12 @@ class ArchivedScan(Scan):
             notes: of how it was chosen.
             volume: which of several volumes, from 1; 0 for the only one.
         """
-        super().__init__(Path(tempfile.gettempdir()) / f"medattn-edge-{listed.hash}", volume=volume)
+        super().__init__(Path(tempfile.gettempdir()) / f"{_PREFIX}{listed.hash}", volume=volume)
         self.is_dicom, self.listed = True, listed
         self.archive, self.chosen_notes, self._lock = archive, notes, threading.RLock()
         self._folder: Path | None = None
         self._place: Path | None = None
+        self._held = ExitStack()
 
     def keep_in(self, folder: Path) -> None:
         """As `Scan.keep_in`: a folder that is made for it; without one it is a temporary one of the system."""
@@ -59,14 +63,12 @@ class ArchivedScan(Scan):
         with self._lock:
             if self._folder is not None:
                 return
-            folder = self._new_folder()
-            try:
+            with ExitStack() as stack:
+                folder = self._new_folder(stack)
                 with Connection(self.archive) as connection:
                     retrieve(connection, self.listed, folder, progress)
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
-            self._folder = self.path = folder
+                self._folder = self.path = folder
+                self._held = stack.pop_all()
 
     def listed_sha256(self) -> str:
         """Of the UIDs of its objects, as the archive lists them now.
@@ -81,14 +83,18 @@ class ArchivedScan(Scan):
         named = (self.archive.url, self.listed.study_uid, self.listed.series_uid, *uids)
         return hashlib.sha256("\0".join(named).encode()).hexdigest()
 
-    def _new_folder(self) -> Path:
-        if self._place is None:
-            return Path(tempfile.mkdtemp(prefix="medattn-edge-"))
+    def _new_folder(self, stack: ExitStack) -> Path:
+        """A folder that goes with the stack."""
         try:
-            self._place.mkdir(mode=0o700)
+            if self._place is None:
+                folder = stack.enter_context(held_folder(_PREFIX)) / "series"
+            else:
+                folder = self._place
+                stack.callback(remove_tree, folder)
+            folder.mkdir(mode=0o700)
         except OSError as error:
-            raise not_kept(self.listed, self._place, error) from error
-        return self._place
+            raise not_kept(self.listed, self._place or Path(tempfile.gettempdir()), error) from error
+        return folder
 
     def assignment(self, spec: ModelSpec) -> tuple[str, ...]:
         """As of any scan, without the folder that it lies in for a while."""
@@ -97,9 +103,8 @@ class ArchivedScan(Scan):
     def release(self) -> None:
         """Remove its files."""
         with self._lock:
-            if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
-                self._folder = None
+            self._held.close()
+            self._folder = None
 
     @cached_property
     def series(self) -> Series | None:
