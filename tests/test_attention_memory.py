@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import onnx
 import pytest
-from attention_memory import LIMIT_MIB, ROWS, Files, table
+from attention_memory import PLAIN, ROWS, Files, table
 
 from medattn_edge.artifact import Artifact
 from medattn_edge.backends.compiler import CompileSettings
@@ -149,11 +149,14 @@ def before(output: Any) -> str:
     return str(node.get_type_name())
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_every_runtime_takes_512_in_less_than_a_gibibyte_and_a_half_over_its_weights(tmp_path: Path) -> None:
-    """With the smallest backbone, since what is large at 512 is the attention; the published one has a benchmark."""
-    rows = table(Files(tmp_path, 512, "resnet18"), ROWS, 2, print)
-    assert {row["row"]: row["over_weights_mib"] for row in rows if row["over_weights_mib"] > LIMIT_MIB} == {}
+@pytest.mark.timeout(1800)
+def test_no_runtime_ever_has_a_whole_matrix_of_a_large_patch(tmp_path: Path) -> None:
+    """At 384 such a matrix has 324 MiB. With narrow layers, which have none of that; the published ones at 512 have a
+    benchmark with a limit of its own."""
+    plain = next(row for row in PLAIN if row.file == "plain_onnx" and row.backend == "onnxruntime")
+    rows = table(Files(tmp_path, 384, "resnet18", 16), (*ROWS, plain), 2, print)
+    over = {row["row"]: row["over_weights_mib"] for row in rows}
+    assert over.pop(plain.name) > 500
+    assert {name: mib for name, mib in over.items() if mib > 450} == {}
     exact = {row["row"]: row["sqnr_db"] for row in rows if not row["row"].startswith(("INT8", "FP16", "eager"))}
     assert min(exact.values()) > 90, json.dumps(rows)
