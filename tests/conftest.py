@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,13 @@ def form(request: pytest.FixtureRequest) -> Form:
 def network(form: Form) -> Any:
     """The form's network."""
     return build_form(form)
+
+
+def pytest_runtest_setup() -> None:
+    """Have torch's exporter collect onnxscript's 600 operators once for all tests, and not again for each export."""
+    module = sys.modules.get("torch.onnx._internal.exporter._registration")
+    if module is not None and not hasattr(module.onnxscript_apis.get_torchlib_ops, "cache_info"):
+        module.onnxscript_apis.get_torchlib_ops = functools.cache(module.onnxscript_apis.get_torchlib_ops)
 
 
 # One form of each family is in every run; its relatives, which take the same paths, are with the slow tests.
