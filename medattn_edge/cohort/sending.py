@@ -119,11 +119,14 @@ class Sending:
         missing = [name for name in names if sent.get(name) != record["files"][name]]
         if not missing:
             return
+        warnings = set[int]()
         with Connection(self._archive) as connection:
             for name in missing:
-                store(connection, read_object(self._folder.path / name))
+                warnings.add(store(connection, read_object(self._folder.path / name)))
                 sent[name] = record["files"][name]
                 self._folder.publish(job.record, record_text(record))
+        for warning in sorted(warnings - {0}):
+            self._tally.note_sent(f"the archive stored a result with the warning 0x{warning:04X}")
 
 
 def check_target(archive: Archive, jobs: Sequence[Job]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -72,7 +73,7 @@ class Tally:
         self._skipped: list[str] = []
         self._failures: list[Failure] = []
         self._left_out = list(cases.left_out)
-        self._notes: dict[str, int] = {}
+        self._notes, self._notes_of_sent = Counter[str](), Counter[str]()
         self._published = time.monotonic()
         self.finished = self.largest_bytes = 0
 
@@ -106,13 +107,16 @@ class Tally:
                 self._skipped.append(job.name)
             else:
                 self._done.append({key: record[key] for key in TOLD})
-                for note in record["notes"]:
-                    self._notes[note] = self._notes.get(note, 0) + 1
+                self._notes.update(record["notes"])
         if self._parts is not None:
             self._rows[job.name] = Row("done") if failure is None else Row.of(failure, result)
             self._parts.take(job, self._rows)
         if time.monotonic() - self._published > _TABLES_S:
             self._publish()
+
+    def note_sent(self, text: str) -> None:
+        """Something for people about what the archive said to one case."""
+        self._notes_of_sent[text] += 1
 
     def outcome(
         self,
@@ -132,7 +136,8 @@ class Tally:
             sent_to: the address of the archive that results go to, "" for none.
         """
         told = list(self._cases.notes)
-        told += [f"{note} ({count} of {len(self._done)} cases)" for note, count in self._notes.items()]
+        for notes_of, count in ((self._notes, len(self._done)), (self._notes_of_sent, len(self._sent))):
+            told += [f"{note} ({number} of {count} cases)" for note, number in notes_of.items()]
         return CohortOutcome(
             self._folder.path,
             tuple(sorted(self._done, key=lambda one: self._place[one["case"]])),

@@ -131,6 +131,16 @@ def test_what_an_archive_refuses_is_a_row_and_the_others_are_stored(run: Any, ta
     assert stored(target) == on_disk(out)
 
 
+def test_a_warning_of_the_archive_is_told(run: Any, target: WebArchive) -> None:
+    def warned(request: Any, uid: str) -> None:
+        request.reply_json(report(referenced=[{"uid": uid, "code": 0xB000}]))
+
+    target.fault = refusing(series_hash(SERIES[0]), warned)
+    outcome = run()
+    assert outcome.passed
+    assert "the archive stored a result with the warning 0xB000 (1 of 3 cases)" in outcome.notes
+
+
 def test_an_archive_that_is_down_for_a_while_gets_everything_in_the_end(
     run: Any, target: WebArchive, out: Path
 ) -> None:
