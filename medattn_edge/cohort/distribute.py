@@ -16,7 +16,7 @@ from medattn_edge.cohort.one_case import failure_of
 from medattn_edge.cohort.records import read_record
 from medattn_edge.cohort.settings import MAX_TRIES
 from medattn_edge.cohort.tally import Taker
-from medattn_edge.cohort.workers import Failed, Finished, Lost, Workers
+from medattn_edge.cohort.workers import Failed, Finished, Lost, Ready, Workers
 from medattn_edge.errors import MedattnError
 from medattn_edge.reasons import WORKER_HUNG, WORKER_LOST
 
@@ -58,9 +58,11 @@ class Distributor:
                 self._waiting.append(_Task(job))
         while self._waiting or any(self._held):
             self._hand_out()
-            if not any(self._held):
-                continue
+            if not self._waiting and not any(self._held):
+                return
             event = self._workers.wait()
+            if isinstance(event, Ready):
+                continue
             if isinstance(event, Finished):
                 task = self._held[event.slot].popleft()
                 self._take(task.job, CaseResult.from_json(event.result))
@@ -73,7 +75,10 @@ class Distributor:
     def _hand_out(self) -> None:
         """Fill the slots, those with the fewest cases first; the last cases are for whoever is idle first."""
         while self._waiting:
-            slot = min(range(len(self._held)), key=lambda one: len(self._held[one]))
+            ready = [slot for slot in range(len(self._held)) if self._workers.is_ready(slot)]
+            if not ready:
+                return
+            slot = min(ready, key=lambda one: len(self._held[one]))
             held = len(self._held[slot])
             if held >= self._workers.queue_depth or (held and len(self._waiting) < len(self._held)):
                 return

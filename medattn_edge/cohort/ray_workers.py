@@ -15,7 +15,7 @@ from medattn_edge.backends.isolated import TIMEOUT_S
 from medattn_edge.cohort.ray_actor import CaseActor
 from medattn_edge.cohort.ray_session import is_ray_process, ray_session
 from medattn_edge.cohort.settings import PoolSettings
-from medattn_edge.cohort.workers import Event, Finished, Lost, WorkerOpened, Workers, check_starts, failed_case
+from medattn_edge.cohort.workers import Event, Finished, Lost, Ready, WorkerOpened, Workers, check_starts, failed_case
 from medattn_edge.errors import BackendError, HostError
 from medattn_edge.host import system
 from medattn_edge.inference import Opening
@@ -63,10 +63,16 @@ class RayWorkers(Workers):
             self.close()
             raise
 
+    def is_ready(self, slot: int) -> bool:
+        """As `Workers.is_ready`."""
+        return self._slots[slot].open
+
     def submit(self, slot: int, case: Mapping[str, Any]) -> None:
         """As `Workers.submit`."""
-        self._slots[slot].waiting.append(case)
-        self._send(self._slots[slot])
+        one = self._slots[slot]
+        if not one.refs:
+            one.deadline = time.monotonic() + self._timeout_s
+        one.refs.append(one.actor.case.remote({"case": case}))
 
     def close(self) -> None:
         """As `Workers.close`."""
@@ -89,13 +95,6 @@ class RayWorkers(Workers):
         slot.refs.append(slot.actor.place.remote())
         slot.refs.append(slot.actor.open.remote({**self._request, "worker": slot.worker}))
         slot.deadline = time.monotonic() + _PLACE_S
-
-    def _send(self, slot: _Slot) -> None:
-        """What is submitted goes to the actor once it is open."""
-        while slot.open and slot.waiting:
-            if not slot.refs:
-                slot.deadline = time.monotonic() + self._timeout_s
-            slot.refs.append(slot.actor.case.remote({"case": slot.waiting.popleft()}))
 
     def _next(self) -> Event | None:
         heads = {slot.refs[0]: slot for slot in self._slots if slot.refs}
@@ -124,7 +123,7 @@ class RayWorkers(Workers):
         self.peak_rss_mb = max(self.peak_rss_mb, value["peak_rss_mb"])
         if not slot.open:
             self._open(slot, value)
-            return None
+            return Ready(slot.number)
         slot.deadline = time.monotonic() + self._timeout_s  # of the next one
         if "failure" in value:
             try:
@@ -138,10 +137,13 @@ class RayWorkers(Workers):
             raise_failure(value["failure"])
         slot.open, slot.starts = True, 0
         self._opened(WorkerOpened.from_json(value["reply"]))
-        self._send(slot)
 
     def _late(self, slot: _Slot) -> Event | None:
         """A slot's time is up: for its place, for opening the artifact, or for a case."""
+        if not slot.pid and any(one.open for one in self._slots):
+            self._end(slot)
+            self.given_up += 1
+            return None
         if not slot.pid:
             raise HostError(
                 f"Ray started no process for a worker within {_PLACE_S:g} s",
@@ -162,9 +164,10 @@ class RayWorkers(Workers):
         return Lost(slot.number, worker, how, timed_out) if was_open else None
 
     def _end(self, slot: _Slot) -> None:
-        """End its actor, whatever that does; what was submitted before it was open stays."""
+        """End its actor, whatever that does."""
         actor, slot.actor = slot.actor, None
         slot.refs.clear()
+        slot.open = False
         if self._here and slot.pid and is_ray_process(slot.pid):  # at once, also one that is stopped
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(slot.pid, system.SIGKILL)
@@ -191,7 +194,6 @@ class _Slot:
         pid: of its process, on its host; 0 until Ray has started that.
         open: whether it has opened the artifact.
         starts: how often in a row it was started and did not.
-        waiting: what is submitted and not sent.
         refs: of the answers that will come, in this order.
         deadline: of the first of them, of `time.monotonic`.
     """
@@ -199,7 +201,7 @@ class _Slot:
     def __init__(self, number: int) -> None:
         self.number, self.actor, self.worker, self.pid = number, None, "", 0
         self.open, self.starts, self.deadline = False, 0, 0.0
-        self.waiting, self.refs = deque[Mapping[str, Any]](), deque[Any]()
+        self.refs = deque[Any]()
 
     actor: Any
 

@@ -239,6 +239,8 @@ def _of_workers(settings: CohortSettings, workers: Workers, lost: int) -> list[s
         notes[0] += f"; the largest held {workers.peak_rss_mb:,.0f} MB"
     if count * threads > cores:
         notes.append(f"{count} workers with {threads} thread(s) each share the {cores} core(s) of this host")
+    if workers.given_up:
+        notes.append(f"{workers.given_up} worker(s) found no place on Ray again, and the others did their share")
     if lost:
         notes.append(f"workers were lost {lost} time(s), and others took their place: what they had was tried again")
     return notes

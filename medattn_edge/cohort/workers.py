@@ -66,7 +66,14 @@ class Lost:
     timed_out: bool = False
 
 
-Event = Finished | Failed | Lost
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A slot takes cases now."""
+
+    slot: int
+
+
+Event = Finished | Failed | Lost | Ready
 
 
 class Workers(ABC):
@@ -77,11 +84,13 @@ class Workers(ABC):
     Attributes:
         count: of slots.
         queue_depth: how many cases a slot may have at a time.
+        given_up: how many slots found no place for another worker, and are left out from then on.
         peak_rss_mb: the most memory that any worker has held, in 1e6 bytes; 0 where that is not known.
     """
 
     count: int
     queue_depth: int
+    given_up: int = 0
     peak_rss_mb: float = 0.0
 
     def __init__(self) -> None:
@@ -101,6 +110,10 @@ class Workers(ABC):
                 self._early.append(event)
         self._start_rest()
         return self._first
+
+    def is_ready(self, slot: int) -> bool:
+        """Whether a slot takes cases: one whose worker has yet to find a place would keep them from the others."""
+        return True
 
     @abstractmethod
     def submit(self, slot: int, case: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -81,8 +82,9 @@ def remote(text: str) -> str:
 def program(artifact: Path, scans: Path, out: Path, *words: str, **variables: str) -> subprocess.Popen[str]:
     code = "from medattn_edge.cli import main; main()"
     command = [sys.executable, "-c", code, "infer", artifact, scans, "-o", f"{out}/", "--engine", "ray", *words]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | variables
     return subprocess.Popen(
-        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **variables}
+        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     )
 
 
@@ -155,6 +157,61 @@ def test_what_a_killed_run_left_of_ray_is_gone_after_the_next_one(
     assert not list(short.iterdir())
     assert not [pid for pid in processes if alive(pid)]
     assert not list(out.glob(".*"))
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[tuple[str, int]]:
+    """The address of a cluster of two nodes with a CPU each, and the process of the second one."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1", "--disable-usage-stats"]
+    command += ["--node-ip-address=127.0.0.1", "--object-store-memory=100000000"]
+    head = ["--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder / 'r'}"]
+    nodes = list[subprocess.Popen[bytes]]()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    try:
+        for more in (head, [f"--address=127.0.0.1:{port}"]):
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            nodes.append(subprocess.Popen([*command, *more], env=environment, **quiet))
+            wait_for_agent(nodes[-1].pid)
+        yield f"127.0.0.1:{port}", nodes[1].pid
+    finally:
+        for node in nodes:
+            for pid in descendants(node.pid):
+                kill(pid)
+            node.wait()
+
+
+def wait_for_agent(node: int) -> None:
+    """Until a node can start workers."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        for pid in descendants(node):
+            with suppress(OSError):
+                if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::RuntimeEnvAgent"):
+                    return
+        time.sleep(0.1)
+    raise TimeoutError("a node of Ray")
+
+
+@on_ray
+def test_a_node_of_a_cluster_that_dies_costs_no_case_and_the_other_one_goes_on(
+    small_artifact: Path, tmp_path: Path, short: Path
+) -> None:
+    scans, out = many(tmp_path / "scans", 24), tmp_path / "out"
+    with cluster(short) as (where, second):
+        words = ("--address", where, "--workers", "2", "--threads", "1", "--overlap", "0.9")
+        run = program(small_artifact, scans, out, *words, "--json")
+        while len(list(out.glob("*.json"))) < 4 or len(worker_pids(out)) < 2:
+            assert run.poll() is None, run.communicate()
+            time.sleep(0.02)
+        for pid in descendants(second):
+            kill(pid)
+        text, err = run.communicate()
+    assert run.returncode == 0, err
+    outcome = json.loads(text)
+    assert len(outcome["done"]) == 24
+    assert outcome["workers_lost"] == 1, "it was killed while it worked"
 
 
 def test_without_ray_the_extra_is_named_and_nothing_is_done(
