@@ -129,6 +129,8 @@ def test_without_pyarrow_the_extra_is_named_and_nothing_is_done(
         ("backend", False, "failed"),
         ("other_modality", True, "left_out"),
         ("unexpected", False, "failed"),
+        ("no_connection", False, "failed"),
+        ("missing_objects", False, "refused"),
     ],
 )
 def test_what_is_the_scans_fault_is_told_from_what_is_ours(code: str, left_out: bool, status: str) -> None:
