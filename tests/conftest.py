@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.forms import FORMS, Form, build_form
+from tests.support.forms import EVERY_RUN, FORMS, Form, build_form
 from tests.support.networks import export_checkpoint, save_checkpoint
 
 VECTORS = Path(__file__).parent / "models" / "vectors"
@@ -62,10 +62,6 @@ def pytest_runtest_setup() -> None:
     module = sys.modules.get("torch.onnx._internal.exporter._registration")
     if module is not None and not hasattr(module.onnxscript_apis.get_torchlib_ops, "cache_info"):
         module.onnxscript_apis.get_torchlib_ops = functools.cache(module.onnxscript_apis.get_torchlib_ops)
-
-
-# One form of each family is in every run; its relatives, which take the same paths, are with the slow tests.
-EVERY_RUN = frozenset({"attention-unet-2d", "attention-unet-3d-multi", "attention-unet-monai-2d", "self-guided"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -71,6 +71,9 @@ FORMS = {
     ),
 }
 
+# One form of each family is in every run; its relatives, which take the same paths, are with the slow tests.
+EVERY_RUN = frozenset({"attention-unet-2d", "attention-unet-3d-multi", "attention-unet-monai-2d", "self-guided"})
+
 
 def build_form(form: Form, **settings: Any) -> Any:
     """A form's network with its settings, or with others, its statistics away from where they start."""
