@@ -65,11 +65,11 @@ def pytest_runtest_setup() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the relatives; the file with the longest test comes first: another process has the rest meanwhile."""
+    """Mark the relatives; what takes longest comes first, and what waits for peers: others compute meanwhile."""
     rare = {name: form for name, form in FORMS.items() if name not in EVERY_RUN}
     for item in items:
         callspec = getattr(item, "callspec", None)
         for value in () if callspec is None else callspec.params.values():
             if (isinstance(value, str) and value in rare) or any(value is form for form in rare.values()):
                 item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: item.path.name != "test_attention_memory.py")
+    items.sort(key=lambda item: (item.path.name != "test_attention_memory.py", item.path.parent.name != "scanner"))
