@@ -23,8 +23,7 @@ LOCKED := $(PIP) --require-hashes --no-deps --requirement requirements.lock
 UNLOCKED := pip torch triton cuda-toolkit $(addprefix nvidia-, cublas cuda-cupti cuda-nvrtc cuda-runtime \
 	cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
 
-# Three for two cores: a fifth of the time a test waits for a process, a peer or a clock.
-SHARED := --numprocesses 3 --dist loadfile
+SHARED := --numprocesses 2 --dist loadfile
 
 # What meets every library that pyproject.toml bounds, in two minutes.
 LOWEST := tests/test_floors.py tests/test_benchmarks.py $(addprefix tests/, \

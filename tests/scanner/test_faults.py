@@ -39,7 +39,7 @@ def test_a_series_that_costs_two_workers_is_quarantined_and_the_next_one_is_segm
 
 @pytest.mark.slow
 def test_a_worker_that_hangs_is_killed_and_the_series_quarantined(model, archive, tmp_path):
-    more = {"destination": [archive.destination], "limits": {"job_timeout_s": 1.5, "retries": 0}}
+    more = {"destination": [archive.destination], "limits": {"job_timeout_s": 4, "retries": 0}}
     node = RunningNode(tmp_path / "node", model, more)
     with node:
         [worker] = node.workers()
