@@ -226,9 +226,9 @@ def command(  # noqa: PLR0913
         )
         further = {"probabilities": probabilities, "attention": attention, "overlay": overlay}
         cohort = named_later(cohort, {**further, "rtstruct": rtstruct, "sr": sr})
-        _, target = said.archives(source)
         choices = ScanChoices(spacing, geometry or "", volume_number, resample_to_first, dicom_paths)
-        listed = said.listed(source, choices)
+        origin, target = said.archives(source)
+        listed = said.listed(origin, choices)
         if source:
             check_archived(spacing, resample_to_first, geometry)
         with opened([artifact], trusted) as models:

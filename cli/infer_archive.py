@@ -146,16 +146,16 @@ class ArchiveOptions:
         if not 0.05 <= self.timeout_s <= 1e5:
             raise UsageError(f"--timeout {self.timeout_s:g}", expected="0.05 to 100000 s", hint="--timeout 30")
 
-    def listed(self, source: str, choices: ScanChoices) -> Callable[[], CaseList] | None:
-        """What gives the cases that fit the query, None where the scans are no archive's.
+    def listed(self, archive: Archive | None, choices: ScanChoices) -> Callable[[], CaseList] | None:
+        """What gives the cases of an archive that fit the query, None without one.
 
         Raises:
-            UsageError: for a query that cannot be read or is none, and an archive that cannot be one.
+            UsageError: for a query that cannot be read or is none.
         """
         from medattn_edge.cohort import archive_cases
         from medattn_edge.io.dicomweb.query import checked_uid, parse_query
 
-        if not source:
+        if archive is None:
             return None
         if not self.study and not self.query:
             raise UsageError(
@@ -163,8 +163,6 @@ class ArchiveOptions:
                 expected="which of its series are meant",
                 hint="--query Modality=CT,StudyDate=20260101-20261126, or --study UID",
             )
-        archive, _ = self.archives(source)
-        assert archive is not None
         filters = parse_query(self.query) if self.query else {}
         filters |= {"StudyInstanceUID": checked_uid(self.study, "--study")} if self.study else {}
         return lambda: archive_cases(archive, filters, choices, self.limit)
@@ -198,8 +196,9 @@ class ArchiveOptions:
         own = self.target_credentials
         first = self.archive(source, self.credentials) if source else None
         second = self.archive(self.target, own or self.credentials) if self.target else None
-        others = first is not None and second is not None and first.origin != second.origin
-        if others and first is not None and second is not None and own is None and first.credentials is not None:
+        if first is None or second is None or first.origin == second.origin:
+            return first, second
+        if own is None and first.credentials is not None:
             raise UsageError(
                 f"the same credentials for {first.url} and {second.url}",
                 expected="one archive, since it would learn those of the other",
