@@ -36,7 +36,7 @@ def write_record(path: Path, value: Mapping[str, Any]) -> None:
 
 def record_text(value: Mapping[str, Any]) -> str:
     """What a record's file holds; floats that are not finite raise ValueError."""
-    return json.dumps({**value, "kind": KIND}, indent=2, allow_nan=False) + "\n"
+    return json.dumps({"kind": KIND, **value}, indent=2, allow_nan=False) + "\n"
 
 
 def is_whole(folder: Path, record: Mapping[str, Any]) -> bool:
