@@ -72,6 +72,11 @@ class Case:
     found: bool = False
     hidden: tuple[str, ...] = field(default=(), repr=False)
 
+    def release(self) -> None:
+        """What was retrieved for it goes; of files of one's own nothing does."""
+        if self.scan is not None:
+            self.scan.release()
+
     def without_paths(self, text: str) -> str:
         """A text with `shown` in the place of what is hidden, and of a folder that is there for a while only."""
         scan = self.scan

@@ -56,7 +56,7 @@ class Distributor:
                 self._take(job, CaseResult(failure=failure_of(job, error)))
             else:
                 self._waiting.append(_Task(job))
-        while self._waiting or any(self._held):
+        while True:
             self._hand_out()
             if not self._waiting and not any(self._held):
                 return

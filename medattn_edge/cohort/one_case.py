@@ -91,8 +91,7 @@ class CaseRunner:
             left_out = job.case.found and (no_scan or isinstance(error, ModalityError))
             return CaseResult(failure=failure_of(job, error), left_out=left_out, voxel_bytes=read)
         finally:
-            if job.case.scan is not None:
-                job.case.scan.release()
+            job.case.release()
             self._cpu_s = time.process_time()
 
     def _segmented(self, item: Taken, progress: Progress) -> Record:

@@ -88,7 +88,7 @@ class RayWorkers(Workers):
 
     def _start(self, slot: _Slot) -> None:
         """Another actor, which opens the artifact as soon as Ray has a place for it."""
-        slot.worker, slot.pid, slot.open = uuid.uuid4().hex, 0, False
+        slot.worker, slot.pid = uuid.uuid4().hex, 0
         slot.starts += 1
         # On this host a worker finds the modules that this process finds.
         slot.actor = self._actor.options(**self._options).remote(sys.path if self._here else [])
@@ -140,11 +140,11 @@ class RayWorkers(Workers):
 
     def _late(self, slot: _Slot) -> Event | None:
         """A slot's time is up: for its place, for opening the artifact, or for a case."""
-        if not slot.pid and any(one.open for one in self._slots):
-            self._end(slot)
-            self.given_up += 1
-            return None
         if not slot.pid:
+            if any(one.open for one in self._slots):
+                self._end(slot)
+                self.given_up += 1
+                return None
             raise HostError(
                 f"Ray started no process for a worker within {_PLACE_S:g} s",
                 expected="free CPUs for every worker, and a GPU for each with --device cuda",

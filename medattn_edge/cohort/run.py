@@ -27,7 +27,7 @@ from medattn_edge.cohort.parts import check_installed as check_parquet
 from medattn_edge.cohort.ray_session import check_address, check_installed
 from medattn_edge.cohort.ray_workers import RayWorkers
 from medattn_edge.cohort.resuming import check_free, labels_before
-from medattn_edge.cohort.sending import check_target, sent_to
+from medattn_edge.cohort.sending import check_target, sending_to
 from medattn_edge.cohort.settings import CohortSettings
 from medattn_edge.cohort.tables import VOLUMES
 from medattn_edge.cohort.tally import Taker, Tally
@@ -104,7 +104,8 @@ def segment_cohort(
         check_parquet()
     with CohortFolder(place).opened() as opened:
         check_free(place, run.jobs, settings.resume)
-        return run.by_workers(opened) if settings.pool.has_workers else run.here(opened)
+        outcome = run.by_workers(opened) if settings.pool.has_workers else run.here(opened)
+    return outcome if target is None else replace(outcome, sent_to=target.url)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,13 +130,13 @@ class _Run:
             runner = CaseRunner(folder, opened, content, settings, self.cases.choices)
             with self._tally(folder, session, content) as tally:
                 try:
-                    with sent_to(self.target, folder, tally) as taker:
+                    with sending_to(self.target, folder, tally) as taker:
                         self._one_by_one(runner, taker)
                 finally:
                     for job in self.jobs:
-                        _release(job)
+                        job.case.release()
             notes = [*_without_components(), *_memory(tally)]
-            return tally.outcome(dict(session.facts), time.perf_counter() - start, notes, sent_to=self._sent_to)
+            return tally.outcome(dict(session.facts), time.perf_counter() - start, notes)
 
     def by_workers(self, folder: CohortFolder) -> CohortOutcome:
         """By workers; this process opens no session."""
@@ -149,17 +150,13 @@ class _Run:
             check_jobs(opened.spec, self.jobs)
             with (
                 self._tally(folder, opened, opened.artifact_sha256) as tally,
-                sent_to(self.target, folder, tally) as taker,
+                sending_to(self.target, folder, tally) as taker,
             ):
                 distributor = Distributor(workers, folder, taker, self.progress)
                 distributor.all(self.jobs)
         notes = [*_without_components(), *_of_workers(settings, workers, distributor.lost)]
         seconds, lost = time.perf_counter() - start, distributor.lost
-        return tally.outcome(dict(opened.facts), seconds, notes, (workers.count, lost), self._sent_to)
-
-    @property
-    def _sent_to(self) -> str:
-        return "" if self.target is None else self.target.url
+        return tally.outcome(dict(opened.facts), seconds, notes, (workers.count, lost))
 
     def _workers(self, folder: CohortFolder, settings: CohortSettings, first: Case) -> Workers:
         request = {
@@ -199,12 +196,6 @@ class _Run:
                 del item  # its voxels, before the next one is waited for
                 taker.take(job, result)
                 part(1)
-
-
-def _release(job: Job) -> None:
-    """What was retrieved for a case goes; of files of one's own nothing does."""
-    if job.case.scan is not None:
-        job.case.scan.release()
 
 
 def _check_secrets(jobs: Sequence[Job]) -> None:

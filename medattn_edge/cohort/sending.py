@@ -16,6 +16,7 @@ from medattn_edge.cohort.case import Failure
 from medattn_edge.cohort.case_result import CaseResult
 from medattn_edge.cohort.folder import CohortFolder
 from medattn_edge.cohort.naming import Job
+from medattn_edge.cohort.one_case import failure_of
 from medattn_edge.cohort.records import read_record, record_text
 from medattn_edge.cohort.tally import Taker, Tally
 from medattn_edge.errors import MedattnError, ScanError, UsageError, quoted
@@ -29,7 +30,7 @@ PAUSES_S: Final = (0.0, 5.0, 20.0)  # before each further round in the end
 
 
 @contextmanager
-def sent_to(archive: Archive | None, folder: CohortFolder, tally: Tally) -> Iterator[Taker]:
+def sending_to(archive: Archive | None, folder: CohortFolder, tally: Tally) -> Iterator[Taker]:
     """Who takes what comes of cases: the tally, or for an archive `Sending`, which is finished when the block is."""
     if archive is None:
         yield tally
@@ -153,11 +154,9 @@ def check_target(archive: Archive, jobs: Sequence[Job]) -> None:
 
 
 def _failure(job: Job, error: MedattnError) -> Failure:
-    failure = Failure.of(job.case, error)
-    return Failure(
-        job.name,
-        failure.scan,
-        failure.code,
-        f"segmented, and not stored: {failure.message}",
-        f"{failure.hint}; --resume sends it again, {quoted(job.record)} and its files stay",
+    failure = failure_of(job, error)
+    return replace(
+        failure,
+        message=f"segmented, and not stored: {failure.message}",
+        hint=f"{failure.hint}; --resume sends it again, {quoted(job.record)} and its files stay",
     )

@@ -119,12 +119,7 @@ class Tally:
         self._notes_of_sent[text] += 1
 
     def outcome(
-        self,
-        session: dict[str, Any],
-        seconds: float,
-        notes: Sequence[str],
-        workers: tuple[int, int] = (0, 0),
-        sent_to: str = "",
+        self, session: dict[str, Any], seconds: float, notes: Sequence[str], workers: tuple[int, int] = (0, 0)
     ) -> CohortOutcome:
         """All of it.
 
@@ -133,7 +128,6 @@ class Tally:
             seconds: in total.
             notes: for people, of a run that has done something.
             workers: how many there were, and how many were lost.
-            sent_to: the address of the archive that results go to, "" for none.
         """
         told = list(self._cases.notes)
         for notes_of, count in ((self._notes, len(self._done)), (self._notes_of_sent, len(self._sent))):
@@ -151,7 +145,6 @@ class Tally:
             self.largest_bytes / 1e6,
             *workers,
             parts=self._parts is not None,
-            sent_to=sent_to,
             sent=tuple(sorted(self._sent, key=self._place.__getitem__)),
         )
 
