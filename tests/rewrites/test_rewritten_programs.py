@@ -18,20 +18,18 @@ from tests.support.forms import FORMS
 pytestmark = pytest.mark.slow
 
 SAME = 1e-5
-
-
-def check_differs(form, choice):
-    """Skip a choice that only differs in position attention, for a network that has none."""
-    if choice == "by-operator" and not form.name.startswith("self-guided"):
-        pytest.skip("it has no position attention")
-
-
 CHOICES = {
     "good": None,
     "blocked": tuple(name for name in rewrites() if name != "position-sdpa"),
     "by-operator": tuple(name for name in rewrites() if name != "position-blocks"),
 }
 UNETS = ["attention-unet-2d", "attention-unet-3d-multi", "attention-unet-grid", "attention-unet-monai-2d"]
+
+
+def check_differs(form, choice):
+    """Skip a choice that only differs in position attention, for a network that has none."""
+    if choice == "by-operator" and not form.name.startswith("self-guided"):
+        pytest.skip("it has no position attention")
 
 
 @torch.inference_mode()
